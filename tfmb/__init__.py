@@ -1,0 +1,35 @@
+"""tfmb: mini-batch gradient descent for Keras models, with hand-written update rules.
+
+The public names stand below. TensorFlow is imported when the first of them that needs it is used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfmb import data, errors, models, optimizers
+    from tfmb.distribution import configure_replicas
+    from tfmb.saved_model import export
+    from tfmb.training.fit import fit
+
+__version__ = "0.1.0"
+
+__all__ = ["configure_replicas", "data", "errors", "export", "fit", "models", "optimizers"]
+
+_MODULES = {
+    "configure_replicas": "tfmb.distribution",
+    "export": "tfmb.saved_model",
+    "fit": "tfmb.training.fit",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'tfmb' has no attribute {name!r}")
+    if name in _MODULES:
+        return getattr(importlib.import_module(_MODULES[name]), name)
+    return importlib.import_module(f"tfmb.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,6 @@
+"""Data: from a name or from arrays to `Source`s, and from (seed, epoch, step) to batches."""
+
+from tfmb.data.load import load, load_user_data
+from tfmb.data.source import Normalization, Source, Splits
+
+__all__ = ["Normalization", "Source", "Splits", "load", "load_user_data"]

@@ -1,0 +1,105 @@
+"""(seed, epoch, step) -> example indices -> batches.
+
+The order of examples is a pure function of the seed and the epoch: one fair permutation an epoch, each
+example exactly once, no shuffle buffer, nothing to save but the number of the next update.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.data.source import Source
+from tfmb.seeds import derive
+
+__all__ = ["Order", "part_bounds", "stream"]
+
+# Enough batches in flight to hide the host's hiccups, few enough to be cheap in memory.
+_PREFETCH = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """Which examples each step of each epoch takes.
+
+    Attributes:
+        num_examples: n, at least 1.
+        batch_size: examples a batch, the global batch over all replicas; the last one of an epoch holds
+            what is left.
+        seed: the run's seed.
+        shuffle: whether each epoch is a new permutation; otherwise rows come as they are.
+    """
+
+    num_examples: int
+    batch_size: int
+    seed: int
+    shuffle: bool = True
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of batches that cover every example once."""
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def permutation(self, epoch: Any) -> Any:
+        """The order of one epoch, an int64 tensor `[num_examples]`.
+
+        A stateless shuffle keyed by (seed, epoch). The algorithm is pinned: `auto_select` may differ by device.
+
+        Args:
+            epoch: the number of the epoch from 0, an int or an int64 scalar tensor.
+        """
+        rows = tf.range(self.num_examples, dtype=tf.int64)
+        if not self.shuffle:
+            return rows
+        key = tf.stack([tf.constant(derive(self.seed, "order"), tf.int64), tf.cast(epoch, tf.int64)])
+        return tf.random.experimental.stateless_shuffle(rows, seed=key, alg="philox")
+
+    def indices(self, epoch: int, step: int) -> Any:
+        """The examples of one batch, an int64 tensor `[batch]`: a slice of the epoch's permutation."""
+        start = step * self.batch_size
+        return self.permutation(epoch)[start : start + self.batch_size]
+
+    def dataset(self, first_update: int = 0) -> Any:
+        """An endless `tf.data.Dataset` of the index batches of updates `first_update`, `first_update + 1`, ..."""
+        first_epoch, first_step = divmod(first_update, self.steps_per_epoch)
+
+        def epoch_batches(epoch: Any) -> Any:
+            rows = tf.data.Dataset.from_tensor_slices(self.permutation(epoch))
+            skipped = tf.where(epoch == first_epoch, first_step, 0)
+            return rows.batch(self.batch_size).skip(tf.cast(skipped, tf.int64))
+
+        return tf.data.Dataset.counter(start=first_epoch).flat_map(epoch_batches)
+
+
+def part_bounds(size: Any, part: int, parts: int) -> tuple[Any, Any]:
+    """Rows `[start, stop)` of part number `part` when a batch of `size` rows is cut into `parts`.
+
+    The cut depends on (size, parts) alone, and a coarser cut's bounds are among a finer one's where
+    `parts` of the one divides that of the other. Parts differ by one row at most; some may be empty.
+    """
+    return size * part // parts, size * (part + 1) // parts
+
+
+def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]:
+    """An endless iterator over the batches of a source, prefetched, for use inside a `tf.function`.
+
+    Args:
+        source: examples in memory.
+        order: which of them each update takes.
+        first_update: the number of the first update to draw, counted from 0 over all epochs.
+
+    Returns:
+        A `tf.data` iterator of `(examples, labels, sample_weight)` with the leading axis `[batch]`;
+        `sample_weight` is `()` where there is none. Dtypes are the source's own: uint8 images stay uint8.
+    """
+    weight = () if source.sample_weight is None else source.sample_weight
+    # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
+    with tf.device("/cpu:0"):
+        arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
+
+    def gather(rows: Any) -> Any:
+        return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
+
+    batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
+    return iter(batches.prefetch(_PREFETCH))

@@ -1,0 +1,66 @@
+"""A folder of `.npy` files with their SHA-256: decode a dataset once, load it in a moment ever after."""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+__all__ = ["cache_root", "load_arrays", "save_arrays"]
+
+_INDEX = "SHA256.json"
+
+
+def cache_root() -> Path:
+    """`TFMB_CACHE`, else `tfmb` in the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`)."""
+    if folder := os.environ.get("TFMB_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfmb"
+
+
+def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache folder, or None where it is missing, incomplete or does not match its checksums."""
+    try:
+        index = json.loads((folder / _INDEX).read_text())
+        arrays = {}
+        for name, checksum in index.items():
+            array = np.load(folder / f"{name}.npy", allow_pickle=False)
+            if _sha256(array) != checksum:
+                return None
+            arrays[name] = array
+    except (OSError, ValueError, AttributeError, EOFError):
+        return None
+    return arrays
+
+
+def save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays so that `folder` appears whole or not at all; a folder that is there is replaced.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / _INDEX).write_text(json.dumps({name: _sha256(array) for name, array in arrays.items()}))
+        if folder.exists():
+            shutil.rmtree(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if load_arrays(folder) is None:  # else another process wrote the same arrays first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sha256(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -1,0 +1,194 @@
+"""`Source`: examples and labels in memory, with their name and fingerprint. `Splits`: a train and a test one."""
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from tfmb.errors import DataError
+
+__all__ = ["Normalization", "Source", "Splits"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """What the model subtracts and divides by, on pixels scaled to [0, 1]: (pixel / 255 - mean) / std."""
+
+    mean: float
+    std: float
+
+    @classmethod
+    def measure(cls, images: np.ndarray) -> "Normalization":
+        """The mean and standard deviation of all pixels of uint8 `images`, rounded to 4 digits."""
+        counts = np.bincount(images.reshape(-1), minlength=256).astype(np.float64)
+        pixels = np.arange(256) / 255.0
+        mean = float(counts @ pixels / counts.sum())
+        std = float(np.sqrt(counts @ (pixels - mean) ** 2 / counts.sum()))
+        return cls(mean=round(mean, 4), std=round(std, 4) or 1.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Source:
+    """Examples and their labels, row by row.
+
+    Attributes:
+        examples: an array `[n, ...]`, or a list, tuple or dict of such arrays (several inputs).
+        labels: an array `[n, ...]`, or a structure of such arrays (several outputs).
+        num_classes: labels are integers in `[0, num_classes)`; None where they are not classes.
+        name: what the run's record calls it.
+        fingerprint: SHA-256 over the structure, dtypes, shapes and bytes of all arrays.
+        sample_weight: None, an array `[n]`, or one such array an output.
+    """
+
+    examples: Any = field(repr=False)
+    labels: Any = field(repr=False)
+    num_classes: int | None
+    name: str
+    fingerprint: str
+    sample_weight: Any = field(default=None, repr=False)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        num_classes: int | None = None,
+        name: str = "arrays",
+    ) -> "Source":
+        """Checks arrays of any structure and makes a `Source` of them.
+
+        Args:
+            x: an array `[n, ...]`, or a list, tuple or dict of them.
+            y: the same for the targets.
+            sample_weight: None, or weights `[n]` (a structure of them for several outputs).
+            num_classes: if given, `y` must be integers in `[0, num_classes)`.
+            name: what error messages and records call the data.
+
+        Returns:
+            The source; arrays that are NumPy arrays already are not copied.
+
+        Raises:
+            DataError: no examples, unequal lengths, NaN or infinite values, a dtype that is no number,
+                or labels out of range.
+        """
+        x, y, sample_weight = (_to_numpy(part) for part in (x, y, sample_weight))
+        leaves = {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
+        if not _leaves(x, "x") or not _leaves(y, "y"):
+            raise DataError(f"{name}: both x and y are needed: give one array of each at least")
+        lengths = {key: len(leaf) if leaf.ndim else None for key, leaf in leaves.items()}
+        if None in lengths.values():
+            raise DataError(f"{name}: an array is a scalar: give arrays whose first axis is the examples")
+        if len(set(lengths.values())) != 1:
+            found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+            raise DataError(f"{name}: arrays of unequal length ({found}): give one row for each example")
+        if not next(iter(lengths.values())):
+            raise DataError(f"{name}: there are no examples: give at least one")
+        for key, leaf in leaves.items():
+            if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
+                raise DataError(f"{name}: {key} holds NaN or infinite values: remove or replace them")
+            if leaf.dtype.kind not in "fciubSU":
+                raise DataError(f"{name}: {key} has dtype {leaf.dtype}: give numbers")
+        if num_classes is not None:
+            _check_labels(y, num_classes, name)
+        return cls(
+            examples=x,
+            labels=y,
+            num_classes=num_classes,
+            name=name,
+            fingerprint=_digest(leaves),
+            sample_weight=sample_weight,
+        )
+
+    @property
+    def size(self) -> int:
+        """The number of examples."""
+        return len(next(iter(_leaves(self.examples, "x").values())))
+
+    def rows(self, index: slice | np.ndarray, name: str | None = None) -> "Source":
+        """The source of some rows only; its fingerprint is that of the rows."""
+
+        def take(part: Any) -> Any:
+            return _map(lambda leaf: leaf[index], part)
+
+        return Source.from_arrays(
+            take(self.examples),
+            take(self.labels),
+            take(self.sample_weight),
+            num_classes=self.num_classes,
+            name=name or self.name,
+        )
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """`(height, width, channels)` where the examples are uint8 images, else None."""
+        x = self.examples
+        if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 4:
+            return x.shape[1], x.shape[2], x.shape[3]
+        return None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Splits:
+    """A dataset as a run uses it.
+
+    Attributes:
+        train: what is learned from (and what `--validation-size` holds examples out of).
+        test: scored once, at the end; None where the user's own data has none.
+        normalization: what the model does to pixels first; None for anything but uint8 images.
+        epochs: how many epochs the reference recipe trains on this dataset.
+        origin: one line that says where the data came from.
+    """
+
+    train: Source
+    test: Source | None
+    normalization: Normalization | None
+    epochs: int
+    origin: str
+
+
+def _check_labels(labels: Any, num_classes: int, name: str) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: class labels must be one array of integers")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        bad = low if low < 0 else high
+        raise DataError(f"{name}: label {bad} is out of range [0, {num_classes}): mend the labels")
+
+
+def _map(function: Any, tree: Any) -> Any:
+    if tree is None:
+        return None
+    if isinstance(tree, dict):
+        return {key: _map(function, value) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return type(tree)(_map(function, value) for value in tree)
+    return function(tree)
+
+
+def _to_numpy(tree: Any) -> Any:
+    if isinstance(tree, (list, tuple)) and tree and not hasattr(tree[0], "__len__"):
+        return np.asarray(tree)  # a plain list of numbers is one array, as a user would expect
+    return _map(np.asarray, tree)
+
+
+def _leaves(tree: Any, key: str) -> dict[str, np.ndarray]:
+    if tree is None:
+        return {}
+    if isinstance(tree, dict):
+        items: Any = ((f"{key}[{name!r}]", value) for name, value in tree.items())
+    elif isinstance(tree, (list, tuple)):
+        items = ((f"{key}[{index}]", value) for index, value in enumerate(tree))
+    else:
+        return {key: tree}
+    return {name: leaf for path, value in items for name, leaf in _leaves(value, path).items()}
+
+
+def _digest(leaves: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key, leaf in leaves.items():
+        digest.update(f"{key} {leaf.dtype.str} {leaf.shape}\n".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()

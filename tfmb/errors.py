@@ -1,0 +1,53 @@
+"""The exceptions a user of tfmb can meet, each with the exit code the command line ends with.
+
+Every message is one line that names the input and the mend. All are `ValueError`s: each of them says
+that something the caller gave cannot be used as it is.
+"""
+
+__all__ = ["ConfigError", "DataError", "DirectoryError", "DivergenceError", "TfmbError"]
+
+
+class TfmbError(ValueError):
+    """The base of every error tfmb raises on purpose.
+
+    Attributes:
+        exit_code: what the command line exits with.
+    """
+
+    exit_code = 2
+
+
+class ConfigError(TfmbError):
+    """An option or argument that cannot be honoured (exit code 2)."""
+
+
+class DivergenceError(TfmbError):
+    """The loss or a gradient became NaN or infinite (exit code 3).
+
+    The weights are those before the update that failed.
+
+    Attributes:
+        update: the number of the update that failed, counted from 1.
+        learning_rate: the rate of that update.
+        last_loss: the loss of the last good update, or None.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, update: int, learning_rate: float, last_loss: float | None) -> None:
+        super().__init__(message)
+        self.update = update
+        self.learning_rate = learning_rate
+        self.last_loss = last_loss
+
+
+class DataError(TfmbError):
+    """Data, weights or an export that are missing, damaged or make no sense (exit code 65)."""
+
+    exit_code = 65
+
+
+class DirectoryError(TfmbError):
+    """A directory that is in use already or cannot be made (exit code 73)."""
+
+    exit_code = 73

@@ -1,0 +1,100 @@
+"""Adam and AdamW."""
+
+from typing import Any
+
+from tfmb.optimizers import rules
+from tfmb.optimizers.optimizer import Optimizer, check_number
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba 2015, arXiv:1412.6980), with Keras's arguments and defaults.
+
+    m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, both corrected for their start at zero.
+
+    Where epsilon stands matters for small gradients: at |g| = 1e-6 the first step over alpha is 0.240 with Keras's
+    "epsilon hat" (`epsilon_hat=True`, added to the uncorrected root) and 0.909 with Algorithm 1 of the paper and
+    PyTorch (False, added to the corrected one).
+
+    Args:
+        learning_rate: alpha, at least 0, or a function of the update count.
+        beta_1: the decay of the first moment, in [0, 1).
+        beta_2: the decay of the second moment, in [0, 1).
+        epsilon: at least 0.
+        amsgrad: whether to divide by the largest second moment so far (Reddi et al. 2018).
+        weight_decay: None, or the factor of decoupled decay.
+        epsilon_hat: Keras's place of epsilon; False is Algorithm 1's.
+        name: the optimizer's name.
+
+    Raises:
+        ConfigError: a hyper-parameter out of its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        *,
+        epsilon_hat: bool = True,
+        name: str = "adam",
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, name)
+        self.beta_1 = check_number(beta_1, "beta_1", low=0.0, below=1.0)
+        self.beta_2 = check_number(beta_2, "beta_2", low=0.0, below=1.0)
+        self.epsilon = check_number(epsilon, "epsilon", low=0.0)
+        self.amsgrad = bool(amsgrad)
+        self.epsilon_hat = bool(epsilon_hat)
+        self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
+
+    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+        """See `tfmb.optimizers.rules.adam`."""
+        return rules.adam(
+            gradient,
+            slots,
+            rate,
+            count,
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            epsilon=self.epsilon,
+            epsilon_hat=self.epsilon_hat,
+            amsgrad=self.amsgrad,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "amsgrad": self.amsgrad,
+            "epsilon_hat": self.epsilon_hat,
+        }
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019): `Adam` with `weight_decay=0.004`.
+
+    As in Keras, all weights decay, biases too. The arguments stand in Keras's order.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        weight_decay: float | None = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        *,
+        epsilon_hat: bool = True,
+        name: str = "adamw",
+    ) -> None:
+        super().__init__(
+            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, epsilon_hat=epsilon_hat, name=name
+        )

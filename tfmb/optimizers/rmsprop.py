@@ -1,0 +1,79 @@
+"""RMSprop."""
+
+from typing import Any
+
+from tfmb.optimizers import rules
+from tfmb.optimizers.optimizer import Optimizer, check_number
+
+__all__ = ["RMSprop"]
+
+
+class RMSprop(Optimizer):
+    """RMSprop (Hinton 2012), with Keras's arguments and defaults.
+
+    s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps): epsilon stands inside the root, as in
+    Keras and unlike PyTorch. With `momentum`, v <- gamma v + g / sqrt(s + eps), theta <- theta - alpha v; Keras
+    keeps the rate inside v (`rate_in_velocity=True`): the two part when the rate changes.
+
+    Args:
+        learning_rate: alpha, at least 0, or a function of the update count.
+        rho: the decay of the running mean square, in [0, 1).
+        momentum: gamma in [0, 1]; 0 keeps no velocity.
+        epsilon: added to the mean square, at least 0.
+        centered: whether to divide by the running standard deviation (Graves 2013) and not the root mean square.
+        weight_decay: None, or the factor of decoupled decay.
+        rate_in_velocity: Keras's form of momentum.
+        name: the optimizer's name.
+
+    Raises:
+        ConfigError: a hyper-parameter out of its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        weight_decay: float | None = None,
+        *,
+        rate_in_velocity: bool = False,
+        name: str = "rmsprop",
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, name)
+        self.rho = check_number(rho, "rho", low=0.0, below=1.0)
+        self.momentum = check_number(momentum, "momentum", low=0.0, high=1.0)
+        self.epsilon = check_number(epsilon, "epsilon", low=0.0)
+        self.centered = bool(centered)
+        self.rate_in_velocity = bool(rate_in_velocity)
+        self.slot_names = (
+            "mean_square",
+            *(("mean_gradient",) if self.centered else ()),
+            *(("velocity",) if self.momentum else ()),
+        )
+
+    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+        """See `tfmb.optimizers.rules.rmsprop`."""
+        return rules.rmsprop(
+            gradient,
+            slots,
+            rate,
+            count,
+            rho=self.rho,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            centered=self.centered,
+            rate_in_velocity=self.rate_in_velocity,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "rho": self.rho,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "centered": self.centered,
+            "rate_in_velocity": self.rate_in_velocity,
+        }

@@ -1,0 +1,115 @@
+"""The update rules as pure functions: (gradient, slots, rate, count) -> (delta, slots).
+
+`gradient` is the mean gradient g of one variable, `slots` what the rule remembers of it, `rate` the learning
+rate alpha, `count` the number of this update from 1 (a float64 scalar). The variable then moves by `delta`.
+Hyper-parameters are Python floats: 64 bits until they meet a tensor, whose dtype they then take.
+"""
+
+from typing import Any
+
+from tfmb.backend import tf
+
+__all__ = ["adam", "momentum", "rmsprop", "sgd"]
+
+Slots = tuple[Any, ...]
+
+
+def sgd(gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
+    """Gradient descent: theta <- theta - alpha g."""
+    del count
+    return -rate * gradient, slots
+
+
+def momentum(
+    gradient: Any,
+    slots: Slots,
+    rate: Any,
+    count: Any,
+    *,
+    momentum: float,
+    nesterov: bool,
+    rate_in_velocity: bool,
+) -> tuple[Any, Slots]:
+    """Momentum: v <- gamma v + g, theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
+
+    `rate_in_velocity` is Keras's form, v <- gamma v + alpha g, theta <- theta - v: the two part when the rate changes.
+    """
+    del count
+    (v,) = slots
+    g = rate * gradient if rate_in_velocity else gradient
+    v = momentum * v + g
+    step = g + momentum * v if nesterov else v
+    return (-step if rate_in_velocity else -rate * step), (v,)
+
+
+def rmsprop(
+    gradient: Any,
+    slots: Slots,
+    rate: Any,
+    count: Any,
+    *,
+    rho: float,
+    momentum: float,
+    epsilon: float,
+    centered: bool,
+    rate_in_velocity: bool,
+) -> tuple[Any, Slots]:
+    """RMSprop: s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps).
+
+    `centered` subtracts the square of the running mean from s. `momentum` feeds g / sqrt(s + eps) to a velocity.
+    The slots are s, then the mean if centered, then the velocity if there is momentum.
+    """
+    s, *rest = slots
+    s = rho * s + (1 - rho) * tf.square(gradient)
+    new: Slots = (s,)
+    variance = s
+    if centered:
+        mean = rho * rest.pop(0) + (1 - rho) * gradient
+        # Never negative in exact arithmetic; rounding can make it so, and the root NaN.
+        variance = tf.maximum(s - tf.square(mean), 0)
+        new += (mean,)
+    step = gradient / tf.sqrt(variance + epsilon)
+    if not momentum:
+        return -rate * step, new
+    delta, velocity = _velocity(step, (rest[0],), rate, count, momentum, rate_in_velocity)
+    return delta, new + velocity
+
+
+def _velocity(
+    step: Any, slots: Slots, rate: Any, count: Any, gamma: float, rate_in_velocity: bool
+) -> tuple[Any, Slots]:
+    return momentum(step, slots, rate, count, momentum=gamma, nesterov=False, rate_in_velocity=rate_in_velocity)
+
+
+def adam(
+    gradient: Any,
+    slots: Slots,
+    rate: Any,
+    count: Any,
+    *,
+    beta_1: float,
+    beta_2: float,
+    epsilon: float,
+    epsilon_hat: bool,
+    amsgrad: bool,
+) -> tuple[Any, Slots]:
+    """Adam: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, with bias correction.
+
+    With c1 = 1 - beta_1^t and c2 = 1 - beta_2^t, `epsilon_hat=True` is Keras's form (the one before section 2.1 of
+    Kingma and Ba), theta <- theta - alpha sqrt(c2) / c1 * m / (sqrt(v) + eps); False is their Algorithm 1,
+    theta <- theta - alpha (m / c1) / (sqrt(v / c2) + eps). `amsgrad` divides by the largest v so far, uncorrected
+    (Reddi et al. 2018). The slots are m, v, then that largest v.
+    """
+    m, v, *largest = slots
+    m = beta_1 * m + (1 - beta_1) * gradient
+    v = beta_2 * v + (1 - beta_2) * tf.square(gradient)
+    new: Slots = (m, v)
+    if amsgrad:
+        v = tf.maximum(largest[0], v)
+        new += (v,)
+    # In float64: the float32 value of 1 - beta_2^t is off by 1.3e-5 at t = 1.
+    c1 = 1 - tf.pow(tf.constant(beta_1, tf.float64), count)
+    c2 = 1 - tf.pow(tf.constant(beta_2, tf.float64), count)
+    root = tf.cast(tf.sqrt(c2), m.dtype)
+    step = root / tf.cast(c1, m.dtype) * m
+    return -rate * step / (tf.sqrt(v) + epsilon * (1 if epsilon_hat else root)), new

@@ -1,0 +1,73 @@
+"""SGD, with momentum or without."""
+
+from typing import Any
+
+from tfmb.optimizers import rules
+from tfmb.optimizers.optimizer import Optimizer, check_number
+
+__all__ = ["SGD", "Momentum"]
+
+
+class SGD(Optimizer):
+    """Gradient descent on mini-batches, with Keras's arguments and defaults.
+
+    theta <- theta - alpha g; with momentum gamma, v <- gamma v + g and theta <- theta - alpha v, or with
+    `nesterov`, theta <- theta - alpha (g + gamma v) (Sutskever et al. 2013).
+
+    It parts from Keras in one point: the rate stays outside the velocity v, as in PyTorch, so a new rate holds
+    at once. Keras keeps it inside (v <- gamma v + alpha g, theta <- theta - v), where old steps keep their old
+    rate; `rate_in_velocity=True` gives that form. At a constant rate the two are the same.
+
+    Args:
+        learning_rate: alpha, at least 0, or a function of the update count.
+        momentum: gamma in [0, 1]; 0 keeps no velocity.
+        nesterov: whether to look ahead.
+        weight_decay: None, or the factor of decoupled decay.
+        rate_in_velocity: Keras's form of momentum.
+        name: the optimizer's name.
+
+    Raises:
+        ConfigError: a hyper-parameter out of its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        *,
+        rate_in_velocity: bool = False,
+        name: str = "SGD",
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, name)
+        self.momentum = check_number(momentum, "momentum", low=0.0, high=1.0)
+        self.nesterov = bool(nesterov)
+        self.rate_in_velocity = bool(rate_in_velocity)
+        self.slot_names = ("velocity",) if self.momentum else ()
+
+    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+        """See `tfmb.optimizers.rules.sgd` and `momentum`."""
+        if not self.momentum:
+            return rules.sgd(gradient, slots, rate, count)
+        return rules.momentum(
+            gradient,
+            slots,
+            rate,
+            count,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            rate_in_velocity=self.rate_in_velocity,
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "nesterov": self.nesterov,
+            "rate_in_velocity": self.rate_in_velocity,
+        }
+
+
+Momentum = SGD
