@@ -13,7 +13,7 @@ from tfmb.backend import keras, tf
 from tfmb.data.source import Source
 from tfmb.seeds import derive
 
-__all__ = ["Order", "part_bounds", "stream"]
+__all__ = ["Order", "batched", "part_bounds", "stream"]
 
 # Enough batches in flight to hide the host's hiccups, few enough to be cheap in memory.
 _PREFETCH = 8
@@ -81,8 +81,8 @@ def part_bounds(size: Any, part: int, parts: int) -> tuple[Any, Any]:
     return size * part // parts, size * (part + 1) // parts
 
 
-def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]:
-    """An endless iterator over the batches of a source, prefetched, for use inside a `tf.function`.
+def batched(source: Source, order: Order, first_update: int = 0) -> Any:
+    """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 
     Args:
         source: examples in memory.
@@ -90,16 +90,22 @@ def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]
         first_update: the number of the first update to draw, counted from 0 over all epochs.
 
     Returns:
-        A `tf.data` iterator of `(examples, labels, sample_weight)` with the leading axis `[batch]`;
-        `sample_weight` is `()` where there is none. Dtypes are the source's own: uint8 images stay uint8.
+        A dataset of `(examples, labels, sample_weight)` with the leading axis `[batch]`; `sample_weight` is `()`
+        where there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8.
     """
     weight = () if source.sample_weight is None else source.sample_weight
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
         arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
+    arrays = keras.tree.lists_to_tuples(arrays)  # tf.data would stack a list into one tensor
 
     def gather(rows: Any) -> Any:
         return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
 
     batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
-    return iter(batches.prefetch(_PREFETCH))
+    return batches.prefetch(_PREFETCH)
+
+
+def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]:
+    """An iterator over `batched(...)`, for use inside a `tf.function`."""
+    return iter(batched(source, order, first_update))

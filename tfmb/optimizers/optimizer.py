@@ -69,7 +69,7 @@ class Optimizer:
         """The rate as a float, or the schedule. A float that is assigned holds from the next update, untraced."""
         if self._schedule is not None:
             return self._schedule
-        return self._initial_rate if self._rate is None else float(self._rate.numpy())
+        return self._initial_rate if self._rate is None else float(_value(self._rate))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -108,8 +108,8 @@ class Optimizer:
         if old and old != [(v.shape, v.dtype) for v in raw]:
             raise ConfigError(f"{self.name} was built for other variables: make a new optimizer for this model")
         with tf.init_scope():
-            state = [variable.numpy() for variable in self.variables]
-            rate = self._initial_rate if self._rate is None else self.learning_rate
+            state = [_value(variable) for variable in self.variables]
+            rate = self._initial_rate if self._rate is None else _value(self._rate)
             self._rate = None if self._schedule else tf.Variable(rate, dtype=tf.float64, trainable=False)
             self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
             self.slots = [
@@ -155,6 +155,11 @@ class Optimizer:
         for slot, value in zip(slots, new_values, strict=True):
             slot.assign(value)
         variable.assign_add(delta)
+
+
+def _value(variable: Any) -> Any:
+    """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
+    return getattr(variable, "values", [variable])[0].numpy()
 
 
 def raw_variable(variable: Any) -> Any:

@@ -1,0 +1,210 @@
+"""What watches a training run: the History, lines or a bar on the screen, the records of a run directory."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from tfmb.backend import keras, tf
+from tfmb.training.loop import EpochReport, UpdatesReport
+
+__all__ = ["HistoryAction", "MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
+
+
+def format_logs(logs: dict[str, Any]) -> str:
+    """`loss 0.1234  accuracy 0.9876`, in the logs' order; values of several numbers in brackets."""
+    parts = []
+    for key, value in logs.items():
+        numbers = np.atleast_1d(value)
+        text = " ".join(f"{number:.4f}" if abs(number) >= 1e-3 else f"{number:.4g}" for number in numbers)
+        parts.append(f"{key} {text}" if np.ndim(value) == 0 else f"{key} [{text}]")
+    return "  ".join(parts)
+
+
+class HistoryAction:
+    """Fills a `keras.callbacks.History`, as `fit` would: sorted training keys, then `val_` keys."""
+
+    def __init__(self, model: Any) -> None:
+        self.history = keras.callbacks.History()
+        self.history.set_model(model)
+        self.history.on_train_begin()
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Nothing: a History has epochs only."""
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Adds the epoch."""
+        self.history.on_epoch_end(report.epoch, report.logs)
+
+
+class MetricsLog:
+    """`metrics.jsonl`: what the run computed, a line each `log_every` updates and each epoch, and no times.
+
+    Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`.
+    """
+
+    def __init__(self, run_dir: Path, log_every: int) -> None:
+        self._metrics = run_dir / "metrics.jsonl"
+        self._timings = run_dir / "timings.jsonl"
+        self._log_every = log_every
+        self._losses: list[float] = []
+        self._examples, self._seconds = 0, 0.0
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Keeps the losses, and writes their mean at each `log_every`th update of the epoch."""
+        self._losses += report.losses
+        self._examples += report.examples
+        self._seconds += report.seconds
+        if report.step % self._log_every == 0:
+            mean = sum(self._losses) / len(self._losses)
+            line = {"update": report.update, "epoch": report.epoch + 1, "running_loss": mean}
+            _append(self._metrics, {**line, "learning_rate": report.learning_rate})
+            self._write_timing({"update": report.update})
+            self._losses = []
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Writes the epoch's logs."""
+        logs = {key: value if np.ndim(value) == 0 else np.asarray(value).tolist() for key, value in report.logs.items()}
+        _append(self._metrics, {"update": report.update, "epoch": report.epoch + 1, **logs})
+        self._write_timing({"update": report.update, "epoch": report.epoch + 1, "epoch_seconds": report.seconds})
+        self._losses = []
+
+    def _write_timing(self, line: dict[str, Any]) -> None:
+        rate = self._examples / self._seconds if self._seconds else None
+        _append(self._timings, {**line, "examples_per_second": rate, "time": time.time()})
+        self._examples, self._seconds = 0, 0.0
+
+
+class TensorBoardLog:
+    """TensorBoard events: the running loss by update, the logs by epoch, in `train` and `validation`."""
+
+    def __init__(self, folder: Path, log_every: int) -> None:
+        self._train = tf.summary.create_file_writer(str(folder / "train"))
+        self._validation: Any = None
+        self._folder = folder
+        self._log_every = log_every
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Writes the last loss and the rate at each `log_every`th update."""
+        if report.step % self._log_every == 0:
+            with self._train.as_default():
+                tf.summary.scalar("batch_loss", report.losses[-1], step=report.update)
+                tf.summary.scalar("learning_rate", report.learning_rate, step=report.update)
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Writes the epoch's logs and flushes."""
+        for key, value in report.logs.items():
+            if np.ndim(value):
+                continue
+            if key.startswith("val_") and self._validation is None:
+                self._validation = tf.summary.create_file_writer(str(self._folder / "validation"))
+            writer = self._validation if key.startswith("val_") else self._train
+            with writer.as_default():
+                tf.summary.scalar(f"epoch_{key.removeprefix('val_')}", value, step=report.epoch + 1)
+        for writer in (self._train, self._validation):
+            if writer is not None:
+                writer.flush()
+
+
+class Progress:
+    """Shows how the run goes: a bar on a terminal, plain lines elsewhere.
+
+    Args:
+        epochs: the number of the last epoch.
+        steps_per_epoch: updates an epoch, or None where they are not known.
+        log_every: updates between two plain lines.
+        lines: whether to show anything but the ends of epochs.
+        stream: where to; standard error by default.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        steps_per_epoch: int | None,
+        log_every: int,
+        *,
+        lines: bool = True,
+        stream: TextIO | None = None,
+    ) -> None:
+        self._epochs = epochs
+        self._steps = steps_per_epoch
+        self._log_every = log_every
+        self._lines = lines
+        self._stream = sys.stderr if stream is None else stream
+        self._advance: Callable[[UpdatesReport], None] | None = None
+        self._console: Any = None
+        self._losses: list[float] = []
+        self._examples, self._seconds = 0, 0.0
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator["Progress"]:
+        """Keeps the bar on the screen inside the `with` block, where there is a terminal."""
+        if not (self._lines and self._stream.isatty()):
+            yield self
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[rate]:,.0f} examples/s"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=Console(file=self._stream), transient=True) as bar:
+            total = None if self._steps is None else self._steps * self._epochs
+            task = bar.add_task("", total=total, epoch="1", loss=float("nan"), rate=0.0)
+
+            def advance(report: UpdatesReport) -> None:
+                done = report.step if self._steps is None else report.epoch * self._steps + report.step
+                epoch = f"{report.epoch + 1}/{self._epochs}"
+                rate = report.examples / max(report.seconds, 1e-9)
+                bar.update(task, completed=done, epoch=epoch, loss=report.losses[-1], rate=rate)
+
+            self._advance = advance
+            self._console = bar.console
+            yield self
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Moves the bar, or prints the running loss at each `log_every`th update."""
+        if self._advance is not None:
+            self._advance(report)
+            return
+        self._losses += report.losses
+        self._examples += report.examples
+        self._seconds += report.seconds
+        if self._lines and report.step % self._log_every == 0:
+            of = f"/{self._steps}" if self._steps is not None else ""
+            rate = self._examples / max(self._seconds, 1e-9)
+            self._print(
+                f"epoch {report.epoch + 1}/{self._epochs}  update {report.step}{of}  "
+                f"running loss {sum(self._losses) / len(self._losses):.4f}  {rate:,.0f} examples/s"
+            )
+            self._losses, self._examples, self._seconds = [], 0, 0.0
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Prints the epoch's logs."""
+        rate = report.examples / max(report.seconds, 1e-9)
+        self._print(
+            f"epoch {report.epoch + 1}/{self._epochs}  {format_logs(report.logs)}  "
+            f"{rate:,.0f} examples/s  {report.seconds:.1f} s"
+        )
+        self._losses, self._examples, self._seconds = [], 0, 0.0
+
+    def _print(self, text: str) -> None:
+        if self._console is None:
+            print(text, file=self._stream, flush=True)
+        else:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _append(path: Path, line: dict[str, Any]) -> None:
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")

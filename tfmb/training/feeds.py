@@ -1,0 +1,160 @@
+"""Where the batches of an epoch come from: arrays in our order, or the user's own `tf.data.Dataset`."""
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+from tfmb.backend import keras, tf
+from tfmb.data.batches import Order, batched
+from tfmb.data.source import Source
+from tfmb.errors import ConfigError
+
+__all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed"]
+
+
+class EpochBatches(NamedTuple):
+    """The batches of one epoch.
+
+    Attributes:
+        iterator: a `tf.data` iterator of `(x, y, sample_weight)`.
+        steps: how many to draw; None until it ends.
+    """
+
+    iterator: Iterator[Any]
+    steps: int | None
+
+
+class Feed(Protocol):
+    """Gives the batches of one epoch after the other.
+
+    Attributes:
+        steps: updates of a whole epoch; None where they are not known.
+    """
+
+    steps: int | None
+
+    def example(self) -> Any:
+        """A few inputs `[rows, ...]`, to build a model with."""
+
+    def epoch(self, epoch: int) -> EpochBatches:
+        """The batches of an epoch, counted from 0; epochs are asked for in order."""
+
+    def once(self) -> EpochBatches:
+        """All batches from the start, in the data's own order, for validation."""
+
+
+class ArrayFeed:
+    """Batches of a source in the order of `Order`.
+
+    Args:
+        source: the examples.
+        order: which of them each update takes.
+        steps_per_epoch: None for one pass over the data; otherwise an epoch is that many updates, and as in Keras
+            the next one goes on where it stopped and the pass's last epoch may be shorter.
+        initial_epoch: the number of the first epoch that will be asked for.
+    """
+
+    def __init__(self, source: Source, order: Order, steps_per_epoch: int | None = None, initial_epoch: int = 0):
+        self._source = source
+        self._order = order
+        self._steps_per_epoch = steps_per_epoch
+        self.steps: int | None = steps_per_epoch or order.steps_per_epoch
+        self._update = 0
+        for _ in range(initial_epoch):
+            self._update += self._next_steps()
+        self._iterator: Iterator[Any] | None = None
+        self._unshuffled: Any = None
+
+    def example(self) -> Any:
+        """The first row's inputs."""
+        first = keras.tree.map_structure(lambda array: array[:1], self._source.examples)
+        return keras.tree.lists_to_tuples(first)
+
+    def epoch(self, epoch: int) -> EpochBatches:
+        """The batches of an epoch: one endless iterator serves them all."""
+        del epoch
+        if self._iterator is None:
+            self._iterator = iter(batched(self._source, self._order, self._update))
+        steps = self._next_steps()
+        if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
+            warnings.warn(_ran_out(steps, self._steps_per_epoch), stacklevel=2)
+        self._update += steps
+        return EpochBatches(self._iterator, steps)
+
+    def once(self) -> EpochBatches:
+        """All examples once, unshuffled."""
+        steps = min(self._steps_per_epoch or self._order.steps_per_epoch, self._order.steps_per_epoch)
+        if self._unshuffled is None:
+            order = Order(
+                num_examples=self._order.num_examples, batch_size=self._order.batch_size, seed=0, shuffle=False
+            )
+            self._unshuffled = batched(self._source, order).take(steps)
+        return EpochBatches(iter(self._unshuffled), steps)
+
+    def _next_steps(self) -> int:
+        left = self._order.steps_per_epoch - self._update % self._order.steps_per_epoch
+        return left if self._steps_per_epoch is None else min(left, self._steps_per_epoch)
+
+
+class DatasetFeed:
+    """Batches of the user's dataset, in its own order.
+
+    Args:
+        dataset: batched; elements `(x, y)` or `(x, y, sample_weight)`.
+        steps_per_epoch: None for all batches of the dataset; otherwise as in `ArrayFeed` (a dataset of unknown
+            size is repeated).
+        name: the argument it came in, for error messages.
+        steps_name: the argument that limits it.
+
+    Raises:
+        ConfigError: the dataset is infinite and there is no limit.
+    """
+
+    def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
+        self._dataset = dataset.map(_unpack, deterministic=True).prefetch(2)
+        size = int(dataset.cardinality())
+        if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
+            raise ConfigError(f"{name} is an infinite dataset: give {steps_name or 'steps_per_epoch'}")
+        self._size = None if size < 0 else size
+        if self._size is None and steps_per_epoch is not None:
+            self._dataset = self._dataset.repeat()
+        self.steps: int | None = steps_per_epoch or self._size
+        self._steps_per_epoch = steps_per_epoch
+        self._iterator: Iterator[Any] | None = None
+        self._drawn = 0
+
+    def example(self) -> Any:
+        """The first batch's inputs."""
+        return next(iter(self._dataset))[0]
+
+    def epoch(self, epoch: int) -> EpochBatches:
+        """The batches of an epoch."""
+        del epoch
+        if self._steps_per_epoch is None:
+            return EpochBatches(iter(self._dataset), self._size)
+        if self._iterator is None or self._drawn == self._size:
+            self._iterator, self._drawn = iter(self._dataset), 0
+        steps = self._steps_per_epoch
+        if self._size is not None and steps > self._size - self._drawn:
+            steps = self._size - self._drawn
+            warnings.warn(_ran_out(steps, self._steps_per_epoch), stacklevel=2)
+        self._drawn += steps
+        return EpochBatches(self._iterator, steps)
+
+    def once(self) -> EpochBatches:
+        """The dataset from its start."""
+        self._iterator = None
+        return self.epoch(0)
+
+
+def _ran_out(steps: int, wanted: int) -> str:
+    return f"the data ran out: this epoch has {steps} update(s) and not {wanted}; repeat the dataset for more"
+
+
+def _unpack(*element: Any) -> tuple[Any, Any, Any]:
+    """A dataset's element as `(x, y, sample_weight)`."""
+    if len(element) == 1 or element[1] is None:
+        raise ConfigError("the dataset yields no targets: let it yield (x, y) or (x, y, sample_weight)")
+    if len(element) > 3:
+        raise ConfigError(f"the dataset yields {len(element)} parts: let it yield (x, y) or (x, y, sample_weight)")
+    return element if len(element) == 3 else (*element, ())

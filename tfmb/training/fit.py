@@ -1,0 +1,194 @@
+"""`tfmb.fit`: `keras.Model.fit` with our loop."""
+
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Optimizer
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.engine import Recipe, optimizer_for
+from tfmb.training.fit_data import make_feed, validation_feed
+from tfmb.training.loop import Plan
+from tfmb.training.run_dir import create_run_dir
+from tfmb.training.session import Session
+
+__all__ = ["fit"]
+
+
+def fit(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    epochs: int = 1,
+    verbose: str | int = "auto",
+    callbacks: Sequence[Any] | None = None,
+    validation_split: float = 0.0,
+    validation_data: Any = None,
+    shuffle: bool = True,
+    class_weight: dict[int, float] | None = None,
+    sample_weight: Any = None,
+    initial_epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    validation_steps: int | None = None,
+    validation_batch_size: int | None = None,
+    validation_freq: int | Sequence[int] = 1,
+    *,
+    optimizer: Any = None,
+    loss: Any = None,
+    metrics: Any = None,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+    seed: int | None = None,
+    run_dir: str | Path | None = None,
+) -> Any:
+    """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
+
+    The arguments up to `validation_freq` mean what they mean in `fit`, and what a compiled model was given is used.
+    `steps_per_execution` and `jit_compile` only say how Keras executes: here many updates run in one call anyway.
+    A batch larger than the data is one batch of all of it.
+
+    Args:
+        model: a `keras.Model`; or a function without arguments that builds one, which is then called in the
+            strategy's scope (the model is the returned History's `model`).
+        x: inputs: arrays `[n, ...]` in any list, tuple or dict, or a batched `tf.data.Dataset` of `(x, y)` or
+            `(x, y, sample_weight)`.
+        y: targets, where `x` is not a dataset.
+        batch_size: examples an update, over all replicas; None is 32.
+        epochs: the number of the epoch to stop before.
+        verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error.
+        callbacks: not supported yet.
+        validation_split: the share of the last examples that is held out, before shuffling.
+        validation_data: `(x, y)`, `(x, y, sample_weight)` or a batched `tf.data.Dataset`.
+        shuffle: whether each epoch has a new order; a dataset keeps its own.
+        class_weight: class -> weight of its examples.
+        sample_weight: weights `[n]` of the examples.
+        initial_epoch: the number of the first epoch, counted from 0: its order of examples is the one it would have
+            had in a longer run.
+        steps_per_epoch: updates an epoch; None for one pass over the data.
+        validation_steps: batches a validation; None for all.
+        validation_batch_size: None for `batch_size`.
+        validation_freq: validates every so many epochs, or after the epochs listed (counted from 1).
+        optimizer: one of `tfmb.optimizers`, a name, or a Keras SGD, RMSprop, Adam or AdamW; None for the
+            compiled one's counterpart. A second call for the same model and optimizer goes on with its state.
+        loss: as in `compile`; None for the compiled one.
+        metrics: as in `compile`; None for the compiled ones.
+        strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`.
+        replicas: how many devices.
+        seed: decides the order of examples; None draws one from Python's `random`.
+        run_dir: a new directory for the run's record, logs and weights; None writes nothing.
+
+    Returns:
+        A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
+
+    Raises:
+        ConfigError: an argument that cannot be honoured.
+        DataError: data that makes no sense.
+        DivergenceError: the loss became NaN or infinite; the model holds the weights before that.
+        DirectoryError: `run_dir` is in use.
+    """
+    _check_arguments(callbacks, epochs, initial_epoch, batch_size, steps_per_epoch)
+    _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
+    where = make_strategy(strategy, replicas)
+    model = _built_model(model, where)
+    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
+    seed = random.randrange(2**31) if seed is None else seed
+    feed, source, held_out = make_feed(
+        x,
+        y,
+        sample_weight,
+        class_weight,
+        batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        steps_per_epoch=steps_per_epoch,
+        initial_epoch=initial_epoch,
+        validation_split=0.0 if validation_data is not None else validation_split,
+    )
+    validation = held_out if validation_data is None else validation_data
+    record = {
+        "config": {"batch_size": batch_size, "epochs": epochs, "seed": seed, "shuffle": bool(shuffle)},
+        "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
+    }
+    session = Session(
+        model=model,
+        optimizer=ours,
+        recipe=recipe,
+        strategy=where,
+        feed=feed,
+        plan=Plan(epochs=epochs, initial_epoch=initial_epoch),
+        validation=None
+        if validation is None
+        else validation_feed(validation, validation_batch_size or batch_size, validation_steps),
+        validates=_schedule_of(validation_freq),
+        run_dir=None if run_dir is None else create_run_dir(run_dir),
+        record=record,
+        verbose=_verbosity(verbose),
+    )
+    return session.run()
+
+
+def _built_model(model: Any, strategy: Any) -> Any:
+    """The model itself, or what the user's function builds in the strategy's scope."""
+    if not isinstance(model, keras.Model) and callable(model):
+        with strategy.scope():
+            model = model()
+    check_model(model)
+    return model
+
+
+def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -> tuple[Recipe, Optimizer]:
+    """What was given here, else what the model was compiled with."""
+    compiled = read_compiled(model)
+    recipe = Recipe(
+        loss=compiled.loss if loss is None else loss,
+        loss_weights=compiled.loss_weights if loss is None else None,
+        metrics=compiled.metrics if metrics is None else metrics,
+        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
+    )
+    if recipe.loss is None:
+        raise ConfigError("there is no loss: compile the model, or give loss=...")
+    chosen = compiled.optimizer if optimizer is None else optimizer
+    if chosen is None:
+        raise ConfigError("there is no optimizer: compile the model, or give optimizer=...")
+    return recipe, optimizer_for(model, chosen)
+
+
+def _check_arguments(callbacks: Any, epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
+    if callbacks:
+        named = ", ".join(type(callback).__name__ for callback in keras.tree.flatten(callbacks))
+        raise ConfigError(f"callbacks are not supported yet ({named}): leave them out, or use keras.Model.fit")
+    _check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+    if epochs is None:
+        raise ConfigError("epochs=None must be an integer of at least 1")
+    if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
+        raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
+
+
+def _check_counts(**counts: Any) -> None:
+    for name, value in counts.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+
+
+def _verbosity(verbose: Any) -> int:
+    if verbose not in ("auto", 0, 1, 2):
+        raise ConfigError(f"verbose={verbose!r} must be 'auto', 0, 1 or 2")
+    return 1 if verbose == "auto" else int(verbose)
+
+
+def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:
+    """Epoch (from 0) -> whether `validation_freq` wants it scored."""
+    if isinstance(validation_freq, Iterable) and not isinstance(validation_freq, str):
+        epochs = set(validation_freq)
+        return lambda epoch: epoch + 1 in epochs
+    _check_counts(validation_freq=validation_freq)
+    every = validation_freq or 1
+    return lambda epoch: (epoch + 1) % every == 0

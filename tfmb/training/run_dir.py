@@ -1,0 +1,131 @@
+"""A run's directory: `run.json`, logs, TensorBoard events, weights. Nothing in it is ever overwritten."""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.errors import DataError, DirectoryError
+
+__all__ = [
+    "RUN_FILE",
+    "create_run_dir",
+    "hash_weights",
+    "load_weights",
+    "read_run",
+    "save_weights",
+    "versions",
+    "write_run",
+]
+
+RUN_FILE = "run.json"
+WEIGHTS_FILE = "weights.npz"
+_PACKAGES = ("tfmb", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+def create_run_dir(path: str | Path) -> Path:
+    """Makes the directory of a new run.
+
+    Raises:
+        DirectoryError: it holds a run or other files, or cannot be made.
+    """
+    path = Path(path).expanduser()
+    try:
+        if (path / RUN_FILE).exists():
+            raise DirectoryError(f"{path} holds a run already: give another --run-dir, or delete it")
+        if path.is_dir() and any(path.iterdir()):
+            raise DirectoryError(f"{path} is not empty: give a new directory")
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise DirectoryError(f"{path} cannot be made or written ({error.strerror}): give another directory") from error
+    return path
+
+
+def write_run(run_dir: Path, record: dict[str, Any]) -> None:
+    """Writes `run.json` whole or not at all."""
+    temporary = run_dir / f".{RUN_FILE}.tmp"
+    with temporary.open("w") as file:
+        json.dump(record, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(run_dir / RUN_FILE)
+
+
+def read_run(run_dir: str | Path) -> dict[str, Any]:
+    """Reads a run's record.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    path = Path(run_dir) / RUN_FILE
+    try:
+        record = json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{run_dir} holds no run ({RUN_FILE} is missing): give a directory made by `tfmb train`"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): the run is damaged") from error
+    if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
+        raise DataError(f"{path} is no run's record: the run is damaged")
+    return record
+
+
+def save_weights(run_dir: Path, weights: Sequence[np.ndarray]) -> str:
+    """Writes `weights.npz` whole or not at all; returns `hash_weights` of them."""
+    temporary = run_dir / f".tmp-{WEIGHTS_FILE}"
+    arrays: dict[str, Any] = {f"{index:04d}": weight for index, weight in enumerate(weights)}
+    np.savez(temporary, **arrays)  # fmt: skip
+    temporary.replace(run_dir / WEIGHTS_FILE)
+    return hash_weights(weights)
+
+
+def load_weights(run_dir: str | Path, checksum: str) -> list[np.ndarray]:
+    """Reads a run's weights and compares them with the checksum in its record.
+
+    Raises:
+        DataError: they are missing, damaged or not those.
+    """
+    path = Path(run_dir) / WEIGHTS_FILE
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            weights = [arrays[key] for key in sorted(arrays.files)]
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing: the run did not end, or lost its weights: train again") from error
+    except Exception as error:  # a damaged zip raises many kinds
+        raise DataError(f"{path} cannot be read ({error}): train again") from error
+    if hash_weights(weights) != checksum:
+        raise DataError(f"{path} does not match the checksum in {RUN_FILE}: train again")
+    return weights
+
+
+def hash_weights(weights: Sequence[np.ndarray]) -> str:
+    """SHA-256 over dtype, shape and bytes of all weights in canonical order (that of `model.weights`)."""
+    digest = hashlib.sha256()
+    for weight in weights:
+        array = np.asarray(weight)
+        digest.update(f"{array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of the packages that decide the numbers, and the platform."""
+    found = {"python": platform.python_version(), "platform": f"{sys.platform} {platform.machine()}"}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

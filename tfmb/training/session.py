@@ -1,0 +1,97 @@
+"""One training session: everything it needs, run to its end and written down."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfmb.distribution import describe
+from tfmb.optimizers import Optimizer
+from tfmb.training import engine
+from tfmb.training.actions import HistoryAction, MetricsLog, Progress, TensorBoardLog
+from tfmb.training.feeds import Feed
+from tfmb.training.loop import Plan
+from tfmb.training.run_dir import save_weights, versions, write_run
+
+__all__ = ["Session"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A model and all that its training depends on.
+
+    Attributes:
+        model: the user's model, which holds the trained weights in the end.
+        optimizer: ours.
+        recipe: loss and metrics.
+        strategy: where to train.
+        feed: the training batches.
+        plan: how long.
+        validation: batches to score after epochs, or None.
+        validates: epoch (from 0) -> whether to score it.
+        run_dir: an empty directory for the records, or None.
+        record: what `run.json` shall say besides.
+        verbose: 0 for nothing, 1 for progress, 2 for a line an epoch.
+    """
+
+    model: Any
+    optimizer: Optimizer
+    recipe: engine.Recipe
+    strategy: Any
+    feed: Feed
+    plan: Plan
+    validation: Feed | None = None
+    validates: Callable[[int], bool] = lambda epoch: True
+    run_dir: Path | None = None
+    record: dict[str, Any] = field(default_factory=dict)
+    verbose: int = 0
+
+    def run(self) -> Any:
+        """Trains; returns a `keras.callbacks.History`.
+
+        Raises:
+            DivergenceError: the model holds the last good weights.
+            ConfigError: the parts do not fit together.
+        """
+        placed = engine.place(self.model, self.strategy, self.feed.example())
+        history = HistoryAction(self.model)
+        progress = Progress(
+            self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
+        )
+        self._write_record({})
+        try:
+            with progress.shown():
+                engine.train(
+                    placed,
+                    self.optimizer,
+                    self.recipe,
+                    self.strategy,
+                    self.feed,
+                    self.plan,
+                    validation=self.validation,
+                    validates=self.validates,
+                    actions=[history, *self._logs(), *([progress] if self.verbose else [])],
+                )
+        finally:
+            engine.take_back(placed, self.model)
+        if self.run_dir is not None:
+            self._write_record({"weights_sha256": save_weights(self.run_dir, self.model.get_weights())})
+        return history.history
+
+    def _logs(self) -> list[Any]:
+        if self.run_dir is None:
+            return []
+        every = self.plan.log_every
+        return [MetricsLog(self.run_dir, every), TensorBoardLog(self.run_dir / "tensorboard", every)]
+
+    def _write_record(self, more: dict[str, Any]) -> None:
+        if self.run_dir is None:
+            return
+        own = {
+            "optimizer": {"class": type(self.optimizer).__name__, **self.optimizer.get_config()},
+            "model": {"name": self.model.name, "parameters": int(self.model.count_params())},
+            "strategy": describe(self.strategy),
+            "versions": versions(),
+        }
+        write_run(self.run_dir, {**self.record, **own, **more})
