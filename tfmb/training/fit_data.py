@@ -1,6 +1,7 @@
 """`fit`'s data arguments -> feeds: what Keras accepts as arrays, split and weighted as Keras does."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,29 +17,24 @@ __all__ = ["make_feed", "split_validation", "to_source", "validation_feed"]
 DEFAULT_BATCH_SIZE = 32
 
 
-def to_source(x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, name: str = "x") -> Source:
+def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source:
     """The user's arrays as a `Source`.
 
     Args:
         x: NumPy arrays, tensors, lists of numbers or pandas objects `[n, ...]`, in any list, tuple or dict.
         y: the same for the targets.
         sample_weight: None, or weights `[n]`, by output where there are several.
-        class_weight: None, or a dict from class to weight; classes left out weigh 1.
         name: what error messages call `x`.
 
     Returns:
         The source. Floats have the dtype `keras.config.floatx()`, as in `fit`; other dtypes stay.
 
     Raises:
-        ConfigError: no targets, a kind of data that is not supported, or both kinds of weights.
+        ConfigError: no targets, or a kind of data that is not supported.
         DataError: arrays that make no sense.
     """
     if y is None:
         raise ConfigError(f"y is missing: give the targets of {name}")
-    if class_weight is not None:
-        if sample_weight is not None:
-            raise ConfigError("class_weight and sample_weight cannot both be given: multiply them into sample_weight")
-        sample_weight = _weights_of_classes(_to_arrays(y, "y"), class_weight)
     arrays = (_to_arrays(part, label) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight")))
     return Source.from_arrays(*arrays, name=name)
 
@@ -84,10 +80,12 @@ def make_feed(
         dataset = x if class_weight is None else x.map(_class_weighter(class_weight), deterministic=True)
         return DatasetFeed(dataset, steps_per_epoch), None, None
     refuse_streams(x, "x")
-    source = to_source(x, y, sample_weight, class_weight)
+    source = to_source(x, y, sample_weight)
     held_out = None
     if validation_split:
         source, held_out = split_validation(source, validation_split)
+    if class_weight is not None:  # for training only: validation is scored without, as in Keras
+        source = replace(source, sample_weight=_weights_of_classes(source, class_weight))
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     order = Order(num_examples=source.size, batch_size=size, seed=seed, shuffle=shuffle)
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch), source, held_out
@@ -152,8 +150,11 @@ def _check_class_weight(class_weight: Any) -> dict[int, float]:
     return {int(key): float(weight) for key, weight in class_weight.items()}
 
 
-def _weights_of_classes(y: Any, class_weight: Any) -> np.ndarray:
+def _weights_of_classes(source: Source, class_weight: Any) -> np.ndarray:
+    if source.sample_weight is not None:
+        raise ConfigError("class_weight and sample_weight cannot both be given: multiply them into sample_weight")
     weights = _check_class_weight(class_weight)
+    y = source.labels
     if not isinstance(y, np.ndarray):
         raise ConfigError("class_weight needs a single output: give sample_weight for several")
     if y.ndim > 1:

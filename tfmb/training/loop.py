@@ -167,7 +167,7 @@ def run(
                 action.updates_made(report)
         if sums is None:
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
-        logs = {**score(sums), **validate(epoch)}
+        logs = dict(sorted({**score(sums), **validate(epoch)}.items()))  # sorted, as in Keras
         ended = EpochReport(
             epoch=epoch,
             update=int(optimizer.iterations.numpy()),
