@@ -3,11 +3,10 @@
 from typing import Any
 
 from tfmb.backend import tf
+from tfmb.config import STRATEGY_NAMES
 from tfmb.errors import ConfigError
 
-__all__ = ["STRATEGIES", "configure_replicas", "describe", "make_strategy"]
-
-STRATEGIES = ("auto", "one-device", "mirrored")
+__all__ = ["configure_replicas", "describe", "make_strategy"]
 
 
 def configure_replicas(replicas: int) -> None:
@@ -55,8 +54,10 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
         raise ConfigError(f"replicas={replicas!r} must be an integer of at least 1")
     if isinstance(strategy, tf.distribute.Strategy):
         return _check_given(strategy, replicas)
-    if strategy not in STRATEGIES:
-        raise ConfigError(f"unknown strategy {strategy!r}: give {', '.join(STRATEGIES)} or a tf.distribute.Strategy")
+    if strategy not in STRATEGY_NAMES:
+        raise ConfigError(
+            f"unknown strategy {strategy!r}: give {', '.join(STRATEGY_NAMES)} or a tf.distribute.Strategy"
+        )
     if strategy == "one-device" and replicas not in (None, 1):
         raise ConfigError(f"strategy 'one-device' has one replica, not {replicas}: give strategy='mirrored'")
     gpus = tf.config.list_physical_devices("GPU")
@@ -70,7 +71,7 @@ def describe(strategy: Any) -> dict[str, Any]:
     return {
         "name": type(strategy).__name__,
         "replicas": strategy.num_replicas_in_sync,
-        "devices": [str(device).rsplit("/", 1)[-1] for device in strategy.extended.worker_devices],
+        "devices": [str(device).rsplit("device:", 1)[-1] for device in strategy.extended.worker_devices],
     }
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmb.errors import DataError
+from tfmb.errors import ConfigError, DataError
 
 __all__ = ["Normalization", "Source", "Splits"]
 
@@ -120,6 +120,23 @@ class Source:
             num_classes=self.num_classes,
             name=name or self.name,
         )
+
+    def hold_out(self, size: int) -> tuple["Source", "Source"]:
+        """Parts `size` examples from the rest, always the same ones whatever the run's seed.
+
+        Returns:
+            The rest, and those held out; both in the order they had.
+
+        Raises:
+            ConfigError: nothing would be left on one side.
+        """
+        if not 0 < size < self.size:
+            raise ConfigError(f"validation size {size} must be between 1 and {self.size - 1}, the examples less one")
+        # Drawn from the names of the rows: no generator's stream can change under us.
+        names = [hashlib.sha256(f"hold out {row}".encode()).digest() for row in range(self.size)]
+        chosen = np.sort(np.array(sorted(range(self.size), key=names.__getitem__)[:size]))
+        rest = np.setdiff1d(np.arange(self.size), chosen)
+        return self.rows(rest), self.rows(chosen, name=f"{self.name} (validation)")
 
     @property
     def image_shape(self) -> tuple[int, int, int] | None:

@@ -113,6 +113,7 @@ def fit(
     )
     validation = held_out if validation_data is None else validation_data
     record = {
+        "made_by": "tfmb.fit",
         "config": {"batch_size": batch_size, "epochs": epochs, "seed": seed, "shuffle": bool(shuffle)},
         "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
     }
@@ -131,7 +132,9 @@ def fit(
         record=record,
         verbose=_verbosity(verbose),
     )
-    return session.run()
+    history = session.run()
+    session.finish({key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)})
+    return history
 
 
 def _built_model(model: Any, strategy: Any) -> Any:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.distribution import describe
+from tfmb.errors import DivergenceError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine
 from tfmb.training.actions import HistoryAction, MetricsLog, Progress, TensorBoardLog
 from tfmb.training.feeds import Feed
 from tfmb.training.loop import Plan
-from tfmb.training.run_dir import save_weights, versions, write_run
+from tfmb.training.run_dir import hash_weights, save_weights, versions, write_run
 
 __all__ = ["Session"]
 
@@ -31,7 +32,7 @@ class Session:
         validation: batches to score after epochs, or None.
         validates: epoch (from 0) -> whether to score it.
         run_dir: an empty directory for the records, or None.
-        record: what `run.json` shall say besides.
+        record: what `run.json` shall say besides; its `model` is added to.
         verbose: 0 for nothing, 1 for progress, 2 for a line an epoch.
     """
 
@@ -59,7 +60,7 @@ class Session:
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
-        self._write_record({})
+        self._write_record({"status": "running"})
         try:
             with progress.shown():
                 engine.train(
@@ -73,11 +74,21 @@ class Session:
                     validates=self.validates,
                     actions=[history, *self._logs(), *([progress] if self.verbose else [])],
                 )
+        except DivergenceError as error:
+            self._write_record({"status": "diverged", "error": str(error)})
+            raise
         finally:
             engine.take_back(placed, self.model)
-        if self.run_dir is not None:
-            self._write_record({"weights_sha256": save_weights(self.run_dir, self.model.get_weights())})
         return history.history
+
+    def finish(self, result: dict[str, Any]) -> str:
+        """Writes the final weights and the result where there is a run directory; returns the weights' SHA-256."""
+        weights = self.model.get_weights()
+        checksum = hash_weights(weights)
+        if self.run_dir is not None:
+            save_weights(self.run_dir, weights)
+            self._write_record({"status": "finished", "weights_sha256": checksum, "result": result})
+        return checksum
 
     def _logs(self) -> list[Any]:
         if self.run_dir is None:
@@ -90,7 +101,11 @@ class Session:
             return
         own = {
             "optimizer": {"class": type(self.optimizer).__name__, **self.optimizer.get_config()},
-            "model": {"name": self.model.name, "parameters": int(self.model.count_params())},
+            "model": {
+                "name": self.model.name,
+                "parameters": int(self.model.count_params()),
+                **self.record.get("model", {}),
+            },
             "strategy": describe(self.strategy),
             "versions": versions(),
         }

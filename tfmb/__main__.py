@@ -1,0 +1,7 @@
+"""`python -m tfmb`."""
+
+import sys
+
+from tfmb.cli import main
+
+sys.exit(main())

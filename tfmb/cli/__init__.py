@@ -1,0 +1,75 @@
+"""The command line: parses, calls the library, prints. Nothing calls it, and `--help` does not import TensorFlow."""
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from tfmb import __version__
+from tfmb.cli.doctor import doctor
+from tfmb.cli.models import evaluate, export, predict
+from tfmb.cli.runs import runs
+from tfmb.cli.screen import fail, say, show_warnings
+from tfmb.cli.train import train
+from tfmb.errors import TfmbError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Train Keras models by mini-batch gradient descent, with hand-written update rules.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (train, evaluate, export, predict, runs, doctor):
+    app.command()(command)
+
+# The base of all usage errors; newer versions of Typer carry their own copy of it.
+_UsageError: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: those of the process by default.
+
+    Returns:
+        The exit code: 0 done, 2 bad option, 3 diverged, 4 out of memory, 65 bad data, 73 directory in use,
+        74 input or output failed, 130 interrupted.
+    """
+    show_warnings()
+    try:
+        result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except typer.Abort:
+        return 130
+    except TfmbError as error:
+        fail(error.exit_code, str(error))
+    except _UsageError as error:
+        fail(2, error.format_message())
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except MemoryError:
+        fail(4, "out of memory: give a smaller --batch-size")
+    except OSError as error:
+        fail(74, f"{error.filename or 'a file'}: {error.strerror or error}")
+    except Exception as error:
+        if type(error).__name__ == "ResourceExhaustedError":
+            fail(4, "out of memory: give a smaller --batch-size")
+        raise
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if version:
+        print(f"tfmb {__version__}")
+        raise typer.Exit()

@@ -1,0 +1,122 @@
+"""`tfmb runs`: lists runs and compares them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmb.cli.screen import emit_json, say
+from tfmb.cli.train import RUNS
+from tfmb.errors import DataError
+
+__all__ = ["newest_run", "runs"]
+
+_COLUMNS = (
+    "run",
+    "status",
+    "dataset",
+    "model",
+    "optimizer",
+    "rate",
+    "batch",
+    "epochs",
+    "seed",
+    "test acc",
+    "ex/s",
+    "s",
+)
+
+
+def runs(
+    directories: Annotated[
+        list[Path] | None, typer.Argument(help="Runs, or folders of runs. Default: runs.", metavar="[RUN]...")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="A line of JSON a run on standard output.")] = False,
+) -> None:
+    """List runs, and what differs between their options."""
+    found = _find(directories or [RUNS])
+    records = [(path, _read(path)) for path in found]
+    if json:
+        for path, record in records:
+            emit_json({**_row(path, record), "config": record.get("config")})
+        return
+    if not records:
+        say(f"no runs in {', '.join(map(str, directories or [RUNS]))}")
+        return
+    rows = [[_text(value) for value in _row(path, record).values()] for path, record in records]
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    for row in [list(_COLUMNS), *rows]:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    differing = _differences([record.get("config") or {} for _, record in records])
+    if differing and len(records) > 1:
+        print("options that differ: " + ", ".join(differing))
+
+
+def newest_run() -> Path:
+    """The finished run under `runs/` that was written last.
+
+    Raises:
+        DataError: there is none.
+    """
+    finished = [path for path in _find([RUNS]) if _read(path).get("status") == "finished"]
+    if not finished:
+        raise DataError(f"there is no finished run in {RUNS}/: run `tfmb train`, or name one with --run")
+    return max(finished, key=lambda path: (path / "run.json").stat().st_mtime)
+
+
+def _find(directories: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for directory in directories:
+        if (directory / "run.json").is_file():
+            found.append(directory)
+        elif directory.is_dir():
+            found += sorted(path.parent for path in directory.glob("*/run.json"))
+        elif directory != RUNS:
+            raise DataError(f"{directory}: no such run: give a directory made by `tfmb train`")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from tfmb.training.run_dir import read_run
+
+    try:
+        return read_run(path)
+    except DataError as error:
+        say(f"warning: {error}")
+        return {"status": "damaged"}
+
+
+def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    config, result = record.get("config") or {}, record.get("result") or {}
+    optimizer, model = record.get("optimizer") or {}, record.get("model") or {}
+    return {
+        "run": str(path),
+        "status": record.get("status"),
+        "dataset": (record.get("data") or {}).get("name"),
+        "model": model.get("name"),
+        "optimizer": optimizer.get("class"),
+        "learning_rate": optimizer.get("learning_rate"),
+        "batch_size": config.get("batch_size"),
+        "epochs": config.get("epochs"),
+        "seed": config.get("seed"),
+        "test_accuracy": result.get("test_accuracy"),
+        "examples_per_second": result.get("examples_per_second"),
+        "seconds": result.get("seconds"),
+    }
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 1000
+        else f"{value:,.0f}"
+        if isinstance(value, float)
+        else str(value)
+    )
+
+
+def _differences(configs: list[dict[str, Any]]) -> list[str]:
+    names = sorted({name for config in configs for name in config})
+    return [name for name in names if len({repr(config.get(name)) for config in configs}) > 1]

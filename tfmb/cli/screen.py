@@ -1,0 +1,69 @@
+"""What the command line writes: results on standard output, everything else on standard error."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+__all__ = ["emit_json", "fail", "quiet_start", "say", "show_warnings"]
+
+
+def say(line: str) -> None:
+    """A line for the user, on standard error."""
+    print(f"tfmb: {line}", file=sys.stderr, flush=True)
+
+
+def fail(code: int, message: str) -> NoReturn:
+    """Ends the program with one line that says why."""
+    print(f"tfmb: error[{code}]: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(code)
+
+
+def emit_json(result: dict[str, Any]) -> None:
+    """One machine-readable line on standard output; numbers that are not finite become null."""
+    finite = {key: None if isinstance(value, float) and value - value != 0 else value for key, value in result.items()}
+    print(json.dumps(finite), flush=True)
+
+
+def show_warnings() -> None:
+    """Shows warnings as lines of ours, each once."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        say(f"warning: {' '.join(str(message).split())}")
+
+    warnings.showwarning = show
+
+
+@contextlib.contextmanager
+def quiet_start() -> Iterator[None]:
+    """Keeps what TensorFlow's runtime writes while it starts off the screen; shows it if the block fails.
+
+    The runtime logs before it has read TF_CPP_MIN_LOG_LEVEL, straight to the file descriptor.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException as error:
+            os.dup2(kept, 2)
+            if not isinstance(error, ValueError):
+                log.seek(0)
+                sys.stderr.write(log.read().decode(errors="replace"))
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow and finds its devices, without its own messages."""
+    with quiet_start():
+        from tfmb.backend import tf
+
+        tf.config.list_physical_devices()

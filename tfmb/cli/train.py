@@ -1,0 +1,143 @@
+"""`tfmb train`."""
+
+import itertools
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.config import TrainConfig
+from tfmb.errors import ConfigError, DirectoryError
+
+__all__ = ["train"]
+
+RUNS = Path("runs")
+_DATA, _MODEL, _RULE, _RUN = "Data", "Model", "Optimizer", "Run"
+
+
+def train(
+    dataset: Annotated[
+        str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
+    ] = "auto",
+    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.", rich_help_panel=_DATA)] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="A folder with the files TFDS would download.", rich_help_panel=_DATA)
+    ] = None,
+    validation_size: Annotated[
+        int, typer.Option(help="Train examples held out and scored each epoch.", rich_help_panel=_DATA)
+    ] = 0,
+    shuffle: Annotated[bool, typer.Option(help="A new order each epoch.", rich_help_panel=_DATA)] = True,
+    model: Annotated[
+        str, typer.Option(help="cnn, mlp, or your own: package.module:build.", rich_help_panel=_MODEL)
+    ] = "cnn",
+    dropout: Annotated[
+        float | None, typer.Option(help="Share of hidden outputs dropped (cnn: 0.25).", rich_help_panel=_MODEL)
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="Examples an update, over all replicas; or full.", rich_help_panel=_RULE)
+    ] = "64",
+    epochs: Annotated[
+        int | None, typer.Option(help="Default: the dataset's (mnist 5, digits 30).", rich_help_panel=_RULE)
+    ] = None,
+    optimizer: Annotated[
+        str | None,
+        typer.Option(help="sgd, momentum, rmsprop, adam or adamw. Default: adam.", rich_help_panel=_RULE),
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Default: the optimizer's (adam 0.001).", rich_help_panel=_RULE)
+    ] = None,
+    weight_decay: Annotated[
+        float | None, typer.Option(help="Factor of decoupled decay.", rich_help_panel=_RULE)
+    ] = None,
+    momentum: Annotated[
+        float | None, typer.Option(help="For sgd, momentum (0.9) and rmsprop.", rich_help_panel=_RULE)
+    ] = None,
+    nesterov: Annotated[bool, typer.Option("--nesterov", help="For momentum.", rich_help_panel=_RULE)] = False,
+    rho: Annotated[float | None, typer.Option(help="For rmsprop (0.9).", rich_help_panel=_RULE)] = None,
+    centered: Annotated[bool, typer.Option("--centered", help="For rmsprop.", rich_help_panel=_RULE)] = False,
+    beta_1: Annotated[float | None, typer.Option("--beta-1", help="For adam (0.9).", rich_help_panel=_RULE)] = None,
+    beta_2: Annotated[float | None, typer.Option("--beta-2", help="For adam (0.999).", rich_help_panel=_RULE)] = None,
+    epsilon: Annotated[float | None, typer.Option(help="For adam and rmsprop (1e-7).", rich_help_panel=_RULE)] = None,
+    amsgrad: Annotated[bool, typer.Option("--amsgrad", help="For adam.", rich_help_panel=_RULE)] = False,
+    seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
+    strategy: Annotated[
+        str, typer.Option(help="auto (every GPU, else one CPU), one-device or mirrored.", rich_help_panel=_RUN)
+    ] = "auto",
+    replicas: Annotated[
+        int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=_RUN)
+    ] = None,
+    log_every: Annotated[int, typer.Option(help="Updates between running losses.", rich_help_panel=_RUN)] = 100,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="A new directory. Default: runs/NAME, a new name.", rich_help_panel=_RUN)
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One line of JSON on standard output.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Train a model by mini-batch gradient descent, then score the test split.
+
+    The defaults are the reference recipe: a small CNN on MNIST, Adam at 0.001, batch 64, 5 epochs.
+    """
+    options = dict(locals())
+    for other in ("run_dir", "json", "batch_size"):
+        del options[other]
+    config = TrainConfig(**options, batch_size=_batch_size(batch_size))
+    if run_dir is not None:
+        _refuse_used(run_dir)
+    start_tensorflow()
+    from tfmb.training.job import train_job
+    from tfmb.training.run_dir import create_run_dir
+
+    def make_run_dir(name: str) -> Path:
+        made = create_run_dir(_free_name(name) if run_dir is None else run_dir)
+        say(f"run: {made}")
+        return made
+
+    result = train_job(config, make_run_dir, say)
+    if json:
+        emit_json(result)
+    else:
+        print(_summary(result))
+
+
+def _summary(result: dict[str, Any]) -> str:
+    accuracy, loss = result["test_accuracy"], result["test_loss"]
+    scored = "no test split" if loss is None else f"test loss {loss:.4f}"
+    if accuracy is not None:
+        scored = f"test accuracy {accuracy:.4f}, {scored}"
+    return (
+        f"{result['dataset']}: {scored}; {result['updates']:,} updates in {result['seconds']:.1f} s, "
+        f"{result['examples_per_second']:,.0f} examples/s; {result['run_dir']}"
+    )
+
+
+def _batch_size(text: str) -> Any:
+    if text == "full":
+        return text
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ConfigError(f"--batch-size {text!r} must be an integer of at least 1 or 'full'") from error
+
+
+def _refuse_used(run_dir: Path) -> None:
+    """Refuses a directory in use before TensorFlow is imported; `create_run_dir` looks again."""
+    if (run_dir / "run.json").exists():
+        raise DirectoryError(f"{run_dir} holds a run already: give another --run-dir, or delete it")
+
+
+def _free_name(name: str) -> Path:
+    """`runs/NAME-1`, or the first number after the highest that is there."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "run"
+    for number in itertools.count(1):
+        path = RUNS / f"{stem}-{number}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise DirectoryError(f"{path} cannot be made ({error.strerror}): give --run-dir") from error
+        return path
+    raise AssertionError("the numbers do not end")

@@ -1,0 +1,262 @@
+"""`tfmb train` without the command line: a `TrainConfig` in, a trained run on disk and its result out."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfmb import models
+from tfmb.backend import keras, tf
+from tfmb.config import TrainConfig
+from tfmb.data import Source, Splits, load, load_user_data
+from tfmb.data.batches import Order
+from tfmb.data.source import Normalization
+from tfmb.distribution import describe, make_strategy
+from tfmb.errors import ConfigError
+from tfmb.imports import load_function
+from tfmb.optimizers import Optimizer, interop
+from tfmb.training import engine
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.feeds import ArrayFeed
+from tfmb.training.fit_data import validation_feed
+from tfmb.training.loop import Plan
+from tfmb.training.session import Session
+
+__all__ = ["accuracy_of", "build_model", "load_splits", "recipe_of", "score", "train_job"]
+
+_SCORING_BATCH = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What a run is made of, once its data and model are there."""
+
+    splits: Splits
+    train: Source
+    validation: Source | None
+    model: Any
+    optimizer: Optimizer
+    epochs: int
+    batch_size: int
+
+
+def train_job(
+    config: TrainConfig, make_run_dir: Callable[[str], Path], say: Callable[[str], None], verbose: int = 1
+) -> dict[str, Any]:
+    """Loads, builds, trains, scores the test split once, and writes the run.
+
+    Args:
+        config: what to do.
+        make_run_dir: a name for the run (such as `mnist-cnn`) -> its new, empty directory.
+        say: gets a line for the user now and then.
+        verbose: 1 for progress on standard error, 0 for none.
+
+    Returns:
+        The result: what `run.json` keeps under `"result"`, with the run's directory.
+
+    Raises:
+        ConfigError: an option that cannot be honoured with this data or model.
+        DataError: the data is missing or damaged.
+        DirectoryError: the run's directory cannot be used.
+        DivergenceError: the loss became NaN or infinite.
+    """
+    started = time.perf_counter()
+    strategy = make_strategy(config.strategy, config.replicas)
+    parts = _prepare(config)
+    record = _record(config, parts)
+    say(f"data: {_describe_data(parts)}")
+    say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
+    run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}")
+    order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed, shuffle=config.shuffle)
+    recipe = recipe_of(parts.model, config)
+    session = Session(
+        model=parts.model,
+        optimizer=parts.optimizer,
+        recipe=recipe,
+        strategy=strategy,
+        feed=ArrayFeed(parts.train, order),
+        plan=Plan(epochs=parts.epochs, log_every=config.log_every),
+        validation=None if parts.validation is None else validation_feed(parts.validation, _SCORING_BATCH, None),
+        run_dir=run_dir,
+        record=record,
+        verbose=verbose,
+    )
+    training = time.perf_counter()
+    history = session.run()
+    trained = time.perf_counter() - training
+    updates = int(parts.optimizer.iterations.numpy())
+    test = {} if parts.splits.test is None else score(parts.model, recipe, parts.splits.test)
+    result = {
+        "dataset": record["data"]["name"],
+        "dataset_origin": parts.splits.origin,
+        "test_accuracy": accuracy_of(test),
+        "test_loss": test.get("loss"),
+        **_last_epoch(history),
+        "examples_per_second": round(parts.train.size * parts.epochs / trained, 1),
+        "seconds": round(time.perf_counter() - started, 2),
+        "updates": updates,
+    }
+    return {**result, "run_dir": str(run_dir), "weights_sha256": session.finish(result)}
+
+
+def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
+    """The user's `--data module:load`, or else the dataset of that name."""
+    return load_user_data(data) if data else load(dataset, mirror)
+
+
+def build_model(
+    model: str, input_shape: tuple[int, ...] | None, num_classes: int | None, normalization: Normalization | None,
+    *, seed: int = 0, dropout: float | None = None,
+) -> Any:  # fmt: skip
+    """One of our models by name (with its preprocessing inside), or what the user's function builds.
+
+    Args:
+        model: `"cnn"`, `"mlp"` or `package.module:build`.
+        input_shape: of one example, for our models.
+        num_classes: the number of logits, for our models.
+        normalization: of raw pixels, for our models; None for anything but images.
+        seed: decides the initial weights.
+        dropout: None for the model's own default.
+
+    Raises:
+        ConfigError: the data does not suit our models, or the user's function gives no Keras model.
+    """
+    if model not in models.MODELS:
+        keras.utils.set_random_seed(seed % 2**32)  # for what the user's layers draw from Keras's own generator
+        built = load_function(model, "--model")()
+        check_model(built)
+        return built
+    if input_shape is None or num_classes is None:
+        raise ConfigError(
+            f"--model {model} takes one array of examples with class labels: give --model module:function"
+        )
+    rate = {} if dropout is None else {"dropout": dropout}
+    bare = models.MODELS[model](input_shape, num_classes, seed=seed, **rate)
+    return models.with_preprocessing(bare, input_shape, normalization)
+
+
+def recipe_of(model: Any, config: TrainConfig | None) -> engine.Recipe:
+    """Cross-entropy and accuracy for our models; for the user's (`config` None too), what it was compiled with.
+
+    Raises:
+        ConfigError: the user's model is not compiled.
+    """
+    if config is not None and not config.own_model:
+        return engine.Recipe(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    compiled = read_compiled(model)
+    if compiled.loss is None:
+        raise ConfigError(f"the model {model.name!r} has no loss: let your function return it compiled")
+    return engine.Recipe(
+        loss=compiled.loss,
+        loss_weights=compiled.loss_weights,
+        metrics=compiled.metrics,
+        weighted_metrics=compiled.weighted_metrics,
+    )
+
+
+def score(model: Any, recipe: engine.Recipe, source: Source) -> dict[str, Any]:
+    """Loss and metrics over every example of a source, on one device."""
+    strategy = tf.distribute.get_strategy()
+    return engine.evaluate(model, recipe, strategy, validation_feed(source, _SCORING_BATCH, None))
+
+
+def _prepare(config: TrainConfig) -> _Parts:
+    splits = load_splits(config.dataset, config.data, config.mirror)
+    train, validation = splits.train, None
+    if config.validation_size:
+        train, validation = splits.train.hold_out(config.validation_size)
+    batch_size = train.size if config.batch_size == "full" else config.batch_size
+    if batch_size > train.size:
+        raise ConfigError(
+            f"--batch-size {batch_size} is larger than the data ({train.size} examples): "
+            f"give at most {train.size}, or full"
+        )
+    shape = getattr(train.examples, "shape", None)
+    model = build_model(
+        config.model,
+        None if shape is None else tuple(shape[1:]),
+        train.num_classes,
+        splits.normalization,
+        seed=config.seed,
+        dropout=config.dropout,
+    )
+    return _Parts(
+        splits=splits,
+        train=train,
+        validation=validation,
+        model=model,
+        optimizer=_optimizer(config, model),
+        epochs=config.epochs or splits.epochs,
+        batch_size=batch_size,
+    )
+
+
+def _optimizer(config: TrainConfig, model: Any) -> Optimizer:
+    arguments = config.optimizer_arguments()
+    compiled = read_compiled(model).optimizer if config.own_model else None
+    if config.optimizer is None and compiled is not None:
+        if arguments:
+            raise ConfigError(
+                f"{config.model} is compiled with {type(compiled).__name__}: give --optimizer to use another with "
+                f"{', '.join(arguments)}, or leave these out"
+            )
+        return interop.get(compiled)
+    return interop.OPTIMIZERS[config.optimizer or "adam"](**arguments)
+
+
+def _record(config: TrainConfig, parts: _Parts) -> dict[str, Any]:
+    splits, train = parts.splits, parts.train
+    normalization = None if config.own_model else splits.normalization
+    shape = getattr(train.examples, "shape", None)
+    return {
+        "made_by": "tfmb train",
+        "config": {**config.to_dict(), "epochs": parts.epochs},
+        "data": {
+            "name": config.data or train.name.rpartition("/")[0].rpartition("/")[2] or config.dataset,
+            "origin": splits.origin,
+            "fingerprint": train.fingerprint,
+            "train_examples": train.size,
+            "validation_examples": 0 if parts.validation is None else parts.validation.size,
+            "test_examples": 0 if splits.test is None else splits.test.size,
+            "test_fingerprint": None if splits.test is None else splits.test.fingerprint,
+            "num_classes": train.num_classes,
+        },
+        "model": {
+            "reference": config.model,
+            "input_shape": None if shape is None else list(shape[1:]),
+            "num_classes": train.num_classes,
+            "normalization": None if normalization is None else vars(normalization),
+        },
+    }
+
+
+def _describe_data(parts: _Parts) -> str:
+    held = "" if parts.validation is None else f", {parts.validation.size:,} for validation"
+    test = "no test split" if parts.splits.test is None else f"{parts.splits.test.size:,} test examples"
+    return f"{parts.splits.origin}: {parts.train.size:,} train{held}, {test}"
+
+
+def _describe_model(config: TrainConfig, parts: _Parts) -> str:
+    rate = parts.optimizer.learning_rate
+    shown = f"{rate:g}" if isinstance(rate, float) else "by schedule"
+    return (
+        f"{parts.model.name}, {parts.model.count_params():,} parameters; {type(parts.optimizer).__name__}, "
+        f"learning rate {shown}; batch {parts.batch_size:,}, {parts.epochs} epochs; seed {config.seed}"
+    )
+
+
+def _describe_strategy(strategy: Any) -> str:
+    about = describe(strategy)
+    return f"{', '.join(about['devices'])} ({about['name']})"
+
+
+def _last_epoch(history: Any) -> dict[str, float]:
+    """The last epoch's numbers, `val_...` and `train_...`."""
+    last = {key: values[-1] for key, values in sorted(history.history.items()) if isinstance(values[-1], float)}
+    return {key if key.startswith("val_") else f"train_{key}": value for key, value in last.items()}
+
+
+def accuracy_of(logs: dict[str, Any]) -> Any:
+    """The accuracy among logs, by whichever name it goes; None where there is none."""
+    return next((value for key, value in logs.items() if key.endswith(("accuracy", "acc"))), None)
