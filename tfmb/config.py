@@ -11,10 +11,19 @@ from typing import Any, Literal
 from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
 
-__all__ = ["MODEL_NAMES", "OPTIMIZER_OPTIONS", "STRATEGY_NAMES", "TrainConfig"]
+__all__ = [
+    "MODEL_NAMES",
+    "OPTIMIZER_OPTIONS",
+    "PRECISION_NAMES",
+    "SCHEDULE_NAMES",
+    "STRATEGY_NAMES",
+    "TrainConfig",
+]
 
-MODEL_NAMES = ("cnn", "mlp")
-STRATEGY_NAMES = ("auto", "one-device", "mirrored")
+MODEL_NAMES = ("cnn", "mlp", "resnet")
+STRATEGY_NAMES = ("auto", "one-device", "mirrored", "multi-worker", "tpu")
+SCHEDULE_NAMES = ("constant", "step", "exponential", "polynomial", "cosine", "one-cycle", "plateau")
+PRECISION_NAMES = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 # Optimizer -> the options it takes besides the learning rate and the weight decay.
 OPTIMIZER_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -33,7 +42,12 @@ _RANGES: dict[str, tuple[float, float]] = {  # [low, high)
     "beta_2": (0.0, 1.0),
     "epsilon": (0.0, math.inf),
     "dropout": (0.0, 1.0),
+    "clipnorm": (0.0, math.inf),
+    "clipvalue": (0.0, math.inf),
+    "global_clipnorm": (0.0, math.inf),
+    "ema_momentum": (0.0, 1.0),
 }
+_COMMON = ("clipnorm", "clipvalue", "global_clipnorm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +74,24 @@ class TrainConfig:
         beta_2: Adam's decay of the second moment.
         epsilon: Adam's or RMSprop's.
         amsgrad: Adam's largest second moment.
+        clipnorm: the most norm of each variable's gradient; None for no limit.
+        clipvalue: the most size of each entry of a gradient; None for no limit.
+        global_clipnorm: the most norm of all gradients together; None for no limit.
+        ema_momentum: keeps a moving average of the weights, which are replaced by it in the end; None for none.
+        schedule: how the rate goes on from `learning_rate` over the run: one of `SCHEDULE_NAMES`.
+        warmup: updates in which the rate rises from 0 first.
+        base_batch_size: the batch size that the learning rate was chosen for; the rate is scaled to `batch_size` by
+            `rate_scaling`. None for no scaling.
+        rate_scaling: `"linear"` or `"sqrt"`.
+        augment: `shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE`, any of them; None for none.
+        precision: one of `PRECISION_NAMES`.
+        virtual_replicas: parts that every batch is cut into, a power of two; None for one a device.
+        micro_batch_size: the most examples a part may have; it chooses `virtual_replicas`.
         dropout: the share of hidden outputs dropped; None for the model's own default.
         validation_size: examples of the train split that are held out and scored after each epoch.
         shuffle: whether each epoch has a new order.
         seed: decides initial weights, order and dropout.
-        strategy: `"auto"`, `"one-device"` or `"mirrored"`.
+        strategy: one of `STRATEGY_NAMES`.
         replicas: how many devices; None for all GPUs, or one CPU.
         log_every: updates between two reports of the running loss.
 
@@ -89,6 +116,18 @@ class TrainConfig:
     beta_2: float | None = None
     epsilon: float | None = None
     amsgrad: bool = False
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    ema_momentum: float | None = None
+    schedule: str = "constant"
+    warmup: int = 0
+    base_batch_size: int | None = None
+    rate_scaling: str = "linear"
+    augment: str | None = None
+    precision: str = "float32"
+    virtual_replicas: int | None = None
+    micro_batch_size: int | None = None
     dropout: float | None = None
     validation_size: int = 0
     shuffle: bool = True
@@ -104,13 +143,13 @@ class TrainConfig:
         if self.data is not None:
             check_reference(self.data, "--data")
             if self.dataset != "auto":
-                raise ConfigError(f"--data {self.data} and --dataset {self.dataset} cannot both be given")
+                raise ConfigError(f"--data {self.data} and --dataset {self.dataset!r} cannot both be given")
         self._check_model()
         self._check_whole_numbers()
         self._check_ranges()
         self._check_optimizer()
-        if self.strategy not in STRATEGY_NAMES:
-            raise ConfigError(f"unknown --strategy {self.strategy!r}: give {', '.join(STRATEGY_NAMES)}")
+        self._check_names()
+        self._check_parts()
         if self.strategy == "one-device" and self.replicas not in (None, 1):
             raise ConfigError(f"--strategy one-device has one replica, not {self.replicas}: give --strategy mirrored")
 
@@ -121,8 +160,11 @@ class TrainConfig:
 
     def optimizer_arguments(self) -> dict[str, Any]:
         """The optimizer's arguments that were asked for; its defaults hold for the rest."""
-        names = ("learning_rate", "weight_decay", *OPTIMIZER_OPTIONS[self.optimizer or "adam"])
-        return {name: getattr(self, name) for name in names if getattr(self, name) not in (None, False)}
+        names = ("learning_rate", "weight_decay", *OPTIMIZER_OPTIONS[self.optimizer or "adam"], *_COMMON)
+        given = {name: getattr(self, name) for name in names if _is_given(getattr(self, name))}
+        if self.ema_momentum is not None:
+            given |= {"use_ema": True, "ema_momentum": self.ema_momentum}
+        return given
 
     def to_dict(self) -> dict[str, Any]:
         """The options by name, as `run.json` holds them."""
@@ -139,6 +181,8 @@ class TrainConfig:
         Raises:
             DataError: an unknown name, or a value that makes no sense.
         """
+        if not isinstance(record, dict):
+            raise DataError(f"{where}: the options are no table of names and values: the record is damaged")
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(record) - known):
             raise DataError(f"{where}: unknown option {unknown[0]!r}: the record is damaged or of another version")
@@ -148,9 +192,10 @@ class TrainConfig:
             raise DataError(f"{where}: the record's options make no sense ({error})") from error
 
     def _check_types(self) -> None:
-        for name in ("dataset", "data", "mirror", "model", "optimizer", "strategy"):
+        optional = ("data", "mirror", "optimizer", "augment")
+        for name in ("dataset", "model", "strategy", "schedule", "rate_scaling", "precision", *optional):
             value = getattr(self, name)
-            if not isinstance(value, str) and not (value is None and name in ("data", "mirror", "optimizer")):
+            if not isinstance(value, str) and not (value is None and name in optional):
                 raise ConfigError(f"{_option(name)} {value!r} must be text")
         for name in ("nesterov", "centered", "amsgrad", "shuffle"):
             if not isinstance(getattr(self, name), bool):
@@ -165,12 +210,13 @@ class TrainConfig:
                 raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
     def _check_whole_numbers(self) -> None:
-        least = {"epochs": 1, "replicas": 1, "log_every": 1, "validation_size": 0, "seed": 0}
+        optional = ("epochs", "replicas", "base_batch_size", "virtual_replicas", "micro_batch_size")
+        least = {"log_every": 1, "validation_size": 0, "seed": 0, "warmup": 0, **dict.fromkeys(optional, 1)}
         if self.batch_size != "full":
             least["batch_size"] = 1
         for name, low in least.items():
             value = getattr(self, name)
-            if value is None and name in ("epochs", "replicas"):
+            if value is None and name in optional:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
                 other = " or 'full'" if name == "batch_size" else ""
@@ -181,18 +227,55 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < high:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= _as_float(value) < high:
                 limit = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
                 raise ConfigError(f"{_option(name)} {value!r} must be a number {limit}")
+
+    def _check_names(self) -> None:
+        choices = {
+            "strategy": STRATEGY_NAMES,
+            "schedule": SCHEDULE_NAMES,
+            "precision": PRECISION_NAMES,
+            "rate_scaling": ("linear", "sqrt"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"unknown {_option(name)} {getattr(self, name)!r}: give {', '.join(allowed)}")
+        if self.schedule == "plateau" and not self.validation_size:
+            raise ConfigError("--schedule plateau watches the validation loss: give --validation-size")
+
+    def _check_parts(self) -> None:
+        parts = self.virtual_replicas
+        if parts is not None and self.micro_batch_size is not None:
+            raise ConfigError("--virtual-replicas and --micro-batch-size cannot both be given: each decides the other")
+        if parts is not None and parts & (parts - 1):
+            raise ConfigError(f"--virtual-replicas {parts} must be a power of two: 1, 2, 4, ...")
+        if parts is not None and self.replicas is not None and parts % self.replicas:
+            raise ConfigError(f"--replicas {self.replicas} does not divide --virtual-replicas {parts}")
 
     def _check_optimizer(self) -> None:
         if self.optimizer is not None and self.optimizer not in OPTIMIZER_OPTIONS:
             raise ConfigError(f"unknown --optimizer {self.optimizer!r}: give one of {', '.join(OPTIMIZER_OPTIONS)}")
         rule = self.optimizer or "adam"
+        if sum(getattr(self, name) is not None for name in _COMMON) > 1:
+            raise ConfigError("--clipnorm, --clipvalue and --global-clipnorm cannot be given together: choose one")
         for option in dict.fromkeys(name for names in OPTIMIZER_OPTIONS.values() for name in names):
-            if getattr(self, option) not in (None, False) and option not in OPTIMIZER_OPTIONS[rule]:
+            if _is_given(getattr(self, option)) and option not in OPTIMIZER_OPTIONS[rule]:
                 takers = ", ".join(name for name, options in OPTIMIZER_OPTIONS.items() if option in options)
                 raise ConfigError(f"{_option(option)} is no option of {rule}, but of {takers}: leave it out")
+
+
+def _as_float(value: float) -> float:
+    """The value, or infinity for an integer that no float holds."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _is_given(value: Any) -> bool:
+    """Whether an option was asked for; 0 is asked for, unlike False."""
+    return value is not None and value is not False
 
 
 def _option(name: str) -> str:

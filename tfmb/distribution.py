@@ -1,12 +1,15 @@
 """A `tf.distribute` strategy from a name, and logical CPU devices to try replicas on any machine."""
 
+import contextlib
+import json
+import os
 from typing import Any
 
 from tfmb.backend import tf
 from tfmb.config import STRATEGY_NAMES
 from tfmb.errors import ConfigError
 
-__all__ = ["configure_replicas", "describe", "make_strategy"]
+__all__ = ["configure_replicas", "describe", "is_chief", "make_strategy", "makes_copies", "steps_a_call"]
 
 
 def configure_replicas(replicas: int) -> None:
@@ -41,11 +44,13 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
 
     Args:
         strategy: `"auto"` (every GPU; without one, `replicas` logical CPU devices, or one device), `"one-device"`,
-            `"mirrored"` (every GPU, or every logical CPU device), or a `tf.distribute.Strategy`, taken as it is.
+            `"mirrored"` (every GPU, or every logical CPU device), `"multi-worker"` (every worker of `TF_CONFIG`, or of
+            the Slurm job), `"tpu"` (the one that `TPU_NAME` or the environment names), or a `tf.distribute.Strategy`,
+            taken as it is.
         replicas: how many of these devices; None for all of them, or for one CPU with `"auto"`.
 
     Returns:
-        A one-device or mirrored strategy.
+        The strategy.
 
     Raises:
         ConfigError: an unknown name, a strategy that is not supported, or more replicas than devices.
@@ -60,10 +65,38 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
         )
     if strategy == "one-device" and replicas not in (None, 1):
         raise ConfigError(f"strategy 'one-device' has one replica, not {replicas}: give strategy='mirrored'")
+    if strategy == "multi-worker":
+        return _check_given(_multi_worker(), replicas)
+    if strategy == "tpu":
+        return _check_given(_tpu(), replicas)
     gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        with contextlib.suppress(RuntimeError):  # it has started already, with what it was told then
+            tf.config.experimental.set_memory_growth(gpu, True)
     if strategy == "one-device" or (strategy == "auto" and (replicas == 1 or (not gpus and replicas is None))):
         return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
     return _mirrored("GPU" if gpus else "CPU", replicas)
+
+
+def is_chief(strategy: Any) -> bool:
+    """Whether this process is the one that writes: the first worker, or the only one."""
+    resolver = strategy.cluster_resolver
+    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+        return True
+    if not resolver.task_type:
+        return True
+    return resolver.task_type == "chief" or (resolver.task_type == "worker" and resolver.task_id == 0)
+
+
+def steps_a_call(strategy: Any) -> int | None:
+    """How many updates a call makes: agreed on among several workers, else None for as many as suit."""
+    return 10 if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+
+
+def makes_copies(strategy: Any) -> bool:
+    """Whether a variable has a copy on each of several devices, so that it must be made in the strategy's scope."""
+    kinds = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.TPUStrategy)
+    return isinstance(strategy, kinds)
 
 
 def describe(strategy: Any) -> dict[str, Any]:
@@ -76,10 +109,11 @@ def describe(strategy: Any) -> dict[str, Any]:
 
 
 def _check_given(strategy: Any, replicas: int | None) -> Any:
-    allowed = (tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy)
-    if type(strategy) not in allowed and strategy is not tf.distribute.get_strategy():
+    one_device = isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    if not makes_copies(strategy) and not one_device and strategy is not tf.distribute.get_strategy():
         raise ConfigError(
-            f"{type(strategy).__name__} is not supported yet: give a OneDeviceStrategy or a MirroredStrategy"
+            f"{type(strategy).__name__} is not supported: give a OneDeviceStrategy, a MirroredStrategy, "
+            "a MultiWorkerMirroredStrategy or a TPUStrategy"
         )
     if replicas not in (None, strategy.num_replicas_in_sync):
         raise ConfigError(
@@ -99,8 +133,49 @@ def _mirrored(kind: str, replicas: int | None) -> Any:
     return tf.distribute.MirroredStrategy(devices[:replicas], cross_device_ops=cross_device_ops)
 
 
+def _multi_worker() -> Any:
+    """Every worker of `TF_CONFIG`, or else of the Slurm job. TensorFlow's server listens on every interface."""
+    if os.environ.get("TF_CONFIG"):
+        try:
+            cluster = json.loads(os.environ["TF_CONFIG"])
+            workers = sum(len(cluster["cluster"].get(job, [])) for job in ("chief", "worker"))
+            int(cluster["task"]["index"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"TF_CONFIG is not as TensorFlow wants it ({error}): give cluster and task, or start the workers with "
+                "`tfmb launch`"
+            ) from error
+        if not workers:
+            raise ConfigError("TF_CONFIG names no worker: give cluster.worker, or use `tfmb launch`")
+        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    elif "SLURM_PROCID" in os.environ:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
+    else:
+        raise ConfigError(
+            "strategy 'multi-worker' needs TF_CONFIG or a Slurm job: start the workers with `tfmb launch`, or give a "
+            "MultiWorkerMirroredStrategy with the resolver of your cluster"
+        )
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
+    )
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver, communication_options=options)
+
+
+def _tpu() -> Any:  # pragma: no cover - needs a TPU
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=os.environ.get("TPU_NAME", ""))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError, OSError) as error:
+        raise ConfigError(f"no TPU was found ({str(error).splitlines()[0][:150]}): set TPU_NAME") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
 def _make_devices(replicas: int) -> None:
-    """Makes logical CPU devices if TensorFlow has not started; else there must be enough."""
+    """Makes logical CPU devices if TensorFlow has not started and there are not enough; else there must be enough."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    if len(tf.config.get_logical_device_configuration(cpu) or []) >= replicas:
+        return
     try:
         configure_replicas(replicas)
     except ConfigError:

@@ -1,10 +1,9 @@
 """The exceptions a user of tfmb can meet, each with the exit code the command line ends with.
 
-Every message is one line that names the input and the mend. All are `ValueError`s: each of them says
-that something the caller gave cannot be used as it is.
+Every message is one line that names the input and the mend. All are `ValueError`s.
 """
 
-__all__ = ["ConfigError", "DataError", "DirectoryError", "DivergenceError", "TfmbError"]
+__all__ = ["ConfigError", "DataError", "DirectoryError", "DivergenceError", "PeerLostError", "TfmbError"]
 
 
 class TfmbError(ValueError):
@@ -45,6 +44,12 @@ class DataError(TfmbError):
     """Data, weights or an export that are missing, damaged or make no sense (exit code 65)."""
 
     exit_code = 65
+
+
+class PeerLostError(TfmbError):
+    """Another worker of the run died or cannot be reached (exit code 69)."""
+
+    exit_code = 69
 
 
 class DirectoryError(TfmbError):

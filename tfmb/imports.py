@@ -32,7 +32,7 @@ def load_function(reference: str, option: str) -> Callable[..., Any]:
     """
     check_reference(reference, option)
     module_name, _, name = reference.partition(":")
-    if os.getcwd() not in sys.path:
+    if sys.path[:1] != [os.getcwd()]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)

@@ -10,9 +10,10 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError
+from tfmb.layers import Dropout
 from tfmb.seeds import derive
 
-__all__ = ["MODELS", "cnn", "mlp", "with_preprocessing"]
+__all__ = ["MODELS", "cnn", "mlp", "resnet", "with_preprocessing"]
 
 
 def cnn(input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, dropout: float = 0.25) -> Any:
@@ -46,7 +47,7 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, d
             layers.MaxPooling2D(2),
             layers.Flatten(),
             layers.Dense(128, activation="relu", kernel_initializer=init()),
-            *([layers.Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
+            *([Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
             layers.Dense(num_classes, kernel_initializer=init()),
         ],
         name="cnn",
@@ -71,14 +72,55 @@ def mlp(input_shape: tuple[int, ...], num_classes: int, *, seed: int = 0, dropou
             keras.Input(input_shape),
             *([layers.Flatten()] if len(input_shape) != 1 else []),
             layers.Dense(128, activation="relu", kernel_initializer=init()),
-            *([layers.Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
+            *([Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
             layers.Dense(num_classes, kernel_initializer=init()),
         ],
         name="mlp",
     )
 
 
-MODELS: dict[str, Callable[..., Any]] = {"cnn": cnn, "mlp": mlp}
+def resnet(
+    input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, dropout: float = 0.0, width: int = 16
+) -> Any:
+    """A small residual net with BatchNormalization (He et al. 2016): three stages of one block, halving the image.
+
+    Args:
+        input_shape: (height, width, channels), at least 4x4.
+        num_classes: the number of logits.
+        seed: decides the initial weights and the dropout masks.
+        dropout: the share of pooled features dropped in training, in [0, 1).
+        width: the channels of the first stage; each further one has twice as many.
+
+    Returns:
+        A `keras.Model` from normalised float images `[batch, height, width, channels]` to logits
+        `[batch, num_classes]`.
+
+    Raises:
+        ConfigError: the input is no image of at least 4x4.
+    """
+    if len(input_shape) != 3 or min(input_shape[:2]) < 4:
+        raise ConfigError(f"the resnet needs images of at least 4x4, not examples of shape {input_shape}")
+    layers, init = keras.layers, _initializers(seed)
+
+    def convolution(x: Any, channels: int, size: int, strides: int = 1) -> Any:
+        x = layers.Conv2D(channels, size, strides, padding="same", use_bias=False, kernel_initializer=init())(x)
+        return layers.BatchNormalization()(x)
+
+    inputs = keras.Input(input_shape)
+    x = layers.ReLU()(convolution(inputs, width, 3))
+    for stage, channels in enumerate((width, 2 * width, 4 * width)):
+        strides = 2 if stage else 1
+        y = layers.ReLU()(convolution(x, channels, 3, strides))
+        y = convolution(y, channels, 3)
+        shortcut = convolution(x, channels, 1, strides) if stage else x
+        x = layers.ReLU()(layers.Add()([y, shortcut]))
+    x = layers.GlobalAveragePooling2D()(x)
+    if dropout:
+        x = Dropout(dropout, seed=derive(seed, "dropout", 0))(x)
+    return keras.Model(inputs, layers.Dense(num_classes, kernel_initializer=init())(x), name="resnet")
+
+
+MODELS: dict[str, Callable[..., Any]] = {"cnn": cnn, "mlp": mlp, "resnet": resnet}
 
 
 def with_preprocessing(

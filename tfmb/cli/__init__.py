@@ -8,6 +8,7 @@ import typer
 
 from tfmb import __version__
 from tfmb.cli.doctor import doctor
+from tfmb.cli.launch import launch
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.runs import runs
 from tfmb.cli.screen import fail, say, show_warnings
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, export, predict, runs, doctor):
+for command in (train, evaluate, export, predict, runs, launch, doctor):
     app.command()(command)
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.
@@ -37,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process by default.
 
     Returns:
-        The exit code: 0 done, 2 bad option, 3 diverged, 4 out of memory, 65 bad data, 73 directory in use,
-        74 input or output failed, 130 interrupted.
+        The exit code: 0 done, 2 bad option, 3 diverged, 4 out of memory, 65 bad data, 69 another worker was lost,
+        73 directory in use, 74 input or output failed, 130 interrupted.
     """
     show_warnings()
     try:
@@ -57,12 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return 130
     except MemoryError:
-        fail(4, "out of memory: give a smaller --batch-size")
+        fail(4, "out of memory: give a smaller --batch-size, or --micro-batch-size")
     except OSError as error:
         fail(74, f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
-            fail(4, "out of memory: give a smaller --batch-size")
+            fail(4, "out of memory: give a smaller --batch-size, or --micro-batch-size")
         raise
 
 

@@ -53,7 +53,7 @@ def _data() -> dict[str, Any]:
     mirror = tfds_images.mirror_from_environment()
     at_hand = mirror or tfds_images.is_cached("mnist")
     return {
-        "cache": root,
+        "cache": str(root),
         "decoded datasets": ", ".join(decoded) or "none",
         tfds_images.MIRROR_VARIABLE: mirror or "not set",
         "--dataset auto": "mnist" if at_hand else "mnist, if its host answers; else digits",

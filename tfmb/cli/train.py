@@ -30,7 +30,7 @@ def train(
     ] = 0,
     shuffle: Annotated[bool, typer.Option(help="A new order each epoch.", rich_help_panel=_DATA)] = True,
     model: Annotated[
-        str, typer.Option(help="cnn, mlp, or your own: package.module:build.", rich_help_panel=_MODEL)
+        str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.", rich_help_panel=_MODEL)
     ] = "cnn",
     dropout: Annotated[
         float | None, typer.Option(help="Share of hidden outputs dropped (cnn: 0.25).", rich_help_panel=_MODEL)
@@ -61,9 +61,52 @@ def train(
     beta_2: Annotated[float | None, typer.Option("--beta-2", help="For adam (0.999).", rich_help_panel=_RULE)] = None,
     epsilon: Annotated[float | None, typer.Option(help="For adam and rmsprop (1e-7).", rich_help_panel=_RULE)] = None,
     amsgrad: Annotated[bool, typer.Option("--amsgrad", help="For adam.", rich_help_panel=_RULE)] = False,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="constant, step, exponential, polynomial, cosine, one-cycle or plateau.", rich_help_panel=_RULE
+        ),
+    ] = "constant",
+    warmup: Annotated[int, typer.Option(help="Updates in which the rate rises from 0.", rich_help_panel=_RULE)] = 0,
+    base_batch_size: Annotated[
+        int | None, typer.Option(help="Scale the rate from this batch size to yours.", rich_help_panel=_RULE)
+    ] = None,
+    rate_scaling: Annotated[
+        str, typer.Option(help="linear (for sgd) or sqrt (for adam).", rich_help_panel=_RULE)
+    ] = "linear",
+    clipnorm: Annotated[float | None, typer.Option(help="Most norm of each gradient.", rich_help_panel=_RULE)] = None,
+    clipvalue: Annotated[
+        float | None, typer.Option(help="Most size of a gradient's entries.", rich_help_panel=_RULE)
+    ] = None,
+    global_clipnorm: Annotated[
+        float | None, typer.Option(help="Most norm of all gradients together.", rich_help_panel=_RULE)
+    ] = None,
+    ema_momentum: Annotated[
+        float | None, typer.Option(help="Average the weights; the run ends with it.", rich_help_panel=_RULE)
+    ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(help="shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE.", rich_help_panel=_DATA),
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, float64, mixed_bfloat16 or mixed_float16.", rich_help_panel=_RUN)
+    ] = "float32",
+    virtual_replicas: Annotated[
+        int | None,
+        typer.Option(
+            help="Cut batches into so many fixed parts: the same bits on any number of devices that divides it.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    micro_batch_size: Annotated[
+        int | None, typer.Option(help="Most examples in memory at once: gradient accumulation.", rich_help_panel=_RUN)
+    ] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
     strategy: Annotated[
-        str, typer.Option(help="auto (every GPU, else one CPU), one-device or mirrored.", rich_help_panel=_RUN)
+        str,
+        typer.Option(
+            help="auto (every GPU, else one CPU), one-device, mirrored, multi-worker or tpu.", rich_help_panel=_RUN
+        ),
     ] = "auto",
     replicas: Annotated[
         int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=_RUN)
@@ -96,6 +139,8 @@ def train(
         return made
 
     result = train_job(config, make_run_dir, say)
+    if result["run_dir"] is None:
+        return  # the chief speaks for all workers
     if json:
         emit_json(result)
     else:

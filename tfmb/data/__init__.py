@@ -1,6 +1,7 @@
 """Data: from a name or from arrays to `Source`s, and from (seed, epoch, step) to batches."""
 
+from tfmb.data.augment import Augmentation
 from tfmb.data.load import load, load_user_data
 from tfmb.data.source import Normalization, Source, Splits
 
-__all__ = ["Normalization", "Source", "Splits", "load", "load_user_data"]
+__all__ = ["Augmentation", "Normalization", "Source", "Splits", "load", "load_user_data"]

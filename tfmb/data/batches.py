@@ -5,12 +5,14 @@ example exactly once, no shuffle buffer, nothing to save but the number of the n
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
+from tfmb.data.augment import Augmentation
 from tfmb.data.source import Source
+from tfmb.errors import ConfigError
 from tfmb.seeds import derive
 
 __all__ = ["Order", "batched", "part_bounds", "stream"]
@@ -60,12 +62,19 @@ class Order:
         start = step * self.batch_size
         return self.permutation(epoch)[start : start + self.batch_size]
 
-    def dataset(self, first_update: int = 0) -> Any:
-        """An endless `tf.data.Dataset` of the index batches of updates `first_update`, `first_update + 1`, ..."""
+    def dataset(self, first_update: int = 0, table: Callable[[Any], Any] | None = None) -> Any:
+        """An endless `tf.data.Dataset` of the index batches of updates `first_update`, `first_update + 1`, ...
+
+        Args:
+            first_update: the number of the first one, counted from 0 over all epochs.
+            table: epoch -> a tensor with a row for each example, whose rows then come along: `(indices, rows)`.
+        """
         first_epoch, first_step = divmod(first_update, self.steps_per_epoch)
 
         def epoch_batches(epoch: Any) -> Any:
-            rows = tf.data.Dataset.from_tensor_slices(self.permutation(epoch))
+            order = self.permutation(epoch)
+            drawn = order if table is None else (order, tf.gather(table(epoch), order))
+            rows = tf.data.Dataset.from_tensor_slices(drawn)
             skipped = tf.where(epoch == first_epoch, first_step, 0)
             return rows.batch(self.batch_size).skip(tf.cast(skipped, tf.int64))
 
@@ -81,17 +90,21 @@ def part_bounds(size: Any, part: int, parts: int) -> tuple[Any, Any]:
     return size * part // parts, size * (part + 1) // parts
 
 
-def batched(source: Source, order: Order, first_update: int = 0) -> Any:
+def batched(source: Source, order: Order, first_update: int = 0, augmentation: Augmentation | None = None) -> Any:
     """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 
     Args:
         source: examples in memory.
         order: which of them each update takes.
         first_update: the number of the first update to draw, counted from 0 over all epochs.
+        augmentation: changes the images; None leaves them.
 
     Returns:
         A dataset of `(examples, labels, sample_weight)` with the leading axis `[batch]`; `sample_weight` is `()`
         where there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8.
+
+    Raises:
+        ConfigError: augmentation of anything but images.
     """
     weight = () if source.sample_weight is None else source.sample_weight
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
@@ -102,8 +115,18 @@ def batched(source: Source, order: Order, first_update: int = 0) -> Any:
     def gather(rows: Any) -> Any:
         return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
 
-    batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
-    return batches.prefetch(_PREFETCH)
+    if augmentation is None:
+        batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
+        return batches.prefetch(_PREFETCH)
+    if getattr(source.examples, "ndim", None) != 4:
+        raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
+
+    def gather_changed(rows: Any, numbers: Any) -> Any:
+        images, labels, weights = gather(rows)
+        return augmentation.apply(images, numbers), labels, weights
+
+    drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
+    return drawn.map(gather_changed, num_parallel_calls=2, deterministic=True).prefetch(_PREFETCH)
 
 
 def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-__all__ = ["cache_root", "load_arrays", "save_arrays"]
+__all__ = ["cache_root", "is_folder", "load_arrays", "save_arrays"]
 
 _INDEX = "SHA256.json"
 
@@ -31,9 +31,18 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
             if _sha256(array) != checksum:
                 return None
             arrays[name] = array
-    except (OSError, ValueError, AttributeError, EOFError):
+        complete = bool(arrays) and {path.stem for path in folder.glob("*.npy")} == set(arrays)
+    except Exception:  # a damaged header raises whatever the parser of Python literals does
         return None
-    return arrays
+    return arrays if complete else None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; False where no name can be so long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:

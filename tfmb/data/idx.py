@@ -7,6 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
+from tfmb.data.cache import is_folder
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import DataError
 
@@ -63,7 +64,12 @@ def read_idx(path: str | Path) -> np.ndarray:
             f"{path}: the header {'x'.join(map(str, shape))} promises {expected} bytes, "
             f"the file holds {found}: fetch the file again"
         )
-    return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(body, dtype=np.uint8).reshape(shape)
+    except ValueError as error:  # no bytes, but sizes that no array can have
+        raise DataError(
+            f"{path}: the header {'x'.join(map(str, shape))} makes no sense: fetch the file again"
+        ) from error
 
 
 class SupportsRead(Protocol):
@@ -95,7 +101,7 @@ def load_idx_folder(folder: str | Path) -> Splits:
         DataError: as `read_idx`, or images and labels do not fit together.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(f"{folder}: no such folder: give one with the four IDX files")
     arrays = {part: read_idx(_find(folder, part)) for part in _STEMS}
     for part in ("train", "test"):

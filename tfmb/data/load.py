@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tfmb.data.cache import is_folder
 from tfmb.data.digits import load_digits
 from tfmb.data.idx import load_idx_folder
 from tfmb.data.source import Normalization, Source, Splits
@@ -43,8 +44,8 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
         return Splits(**{**vars(digits), "origin": f"{digits.origin} (auto: {reason})"})
     if name == "digits":
         return load_digits()
-    if name.startswith((".", "~", os.sep)) or Path(name).is_dir():
-        return load_idx_folder(Path(name).expanduser())
+    if name.startswith((".", "~", os.sep)) or is_folder(Path(name)):
+        return load_idx_folder(Path(os.path.expanduser(name)))  # leaves an unknown user's name as it is
     if name == "mnist":
         mirror = mirror or tfds_images.mirror_from_environment()
     return tfds_images.load_tfds(name, mirror)

@@ -74,7 +74,10 @@ class Source:
             DataError: no examples, unequal lengths, NaN or infinite values, a dtype that is no number,
                 or labels out of range.
         """
-        x, y, sample_weight = (_to_numpy(part) for part in (x, y, sample_weight))
+        try:
+            x, y, sample_weight = (_to_numpy(part) for part in (x, y, sample_weight))
+        except ValueError as error:
+            raise DataError(f"{name}: rows of unequal length make no array: {error}") from error
         leaves = {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
         if not _leaves(x, "x") or not _leaves(y, "y"):
             raise DataError(f"{name}: both x and y are needed: give one array of each at least")
@@ -98,7 +101,7 @@ class Source:
             labels=y,
             num_classes=num_classes,
             name=name,
-            fingerprint=_digest(leaves),
+            fingerprint=_digest({"x": x, "y": y, "sample_weight": sample_weight}, leaves),
             sample_weight=sample_weight,
         )
 
@@ -167,7 +170,7 @@ class Splits:
 
 
 def _check_labels(labels: Any, num_classes: int, name: str) -> None:
-    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or not labels.size:
         raise DataError(f"{name}: class labels must be one array of integers")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
@@ -181,7 +184,8 @@ def _map(function: Any, tree: Any) -> Any:
     if isinstance(tree, dict):
         return {key: _map(function, value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return type(tree)(_map(function, value) for value in tree)
+        mapped = [_map(function, value) for value in tree]
+        return mapped if isinstance(tree, list) else tuple(mapped)  # named tuples too
     return function(tree)
 
 
@@ -203,9 +207,18 @@ def _leaves(tree: Any, key: str) -> dict[str, np.ndarray]:
     return {name: leaf for path, value in items for name, leaf in _leaves(value, path).items()}
 
 
-def _digest(leaves: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for key, leaf in leaves.items():
+def _structure(tree: Any) -> str:
+    """A text for the shape of a structure, in which the order of a dict's keys does not count."""
+    if isinstance(tree, dict):
+        return "{" + ",".join(sorted(f"{key!r}:{_structure(value)}" for key, value in tree.items())) + "}"
+    if isinstance(tree, (list, tuple)):
+        return "[" + ",".join(map(_structure, tree)) + "]"
+    return "-" if tree is None else "*"
+
+
+def _digest(trees: dict[str, Any], leaves: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(_structure(trees).encode())
+    for key, leaf in sorted(leaves.items()):
         digest.update(f"{key} {leaf.dtype.str} {leaf.shape}\n".encode())
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()

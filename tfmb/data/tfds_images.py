@@ -5,6 +5,7 @@ TFDS downloads, checks and prepares; here the prepared records are decoded once 
 
 import contextlib
 import hashlib
+import http.client
 import importlib
 import io
 import os
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from tfmb.data.cache import cache_root, load_arrays, save_arrays
+from tfmb.data.cache import cache_root, is_folder, load_arrays, save_arrays
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import ConfigError, DataError
 
@@ -30,12 +31,6 @@ _MNIST_DIGESTS = {
     "train": "386a0fff07efe9ae3f934853780556ca1fe630371d4964508a3e3256c2063b0e",
     "test": "292a2c8e9008782f6c6c94df46012a17c808c2666413d175e62502bbcf68dd61",
 }
-_MNIST_FILES = (
-    "train-images-idx3-ubyte.gz",
-    "train-labels-idx1-ubyte.gz",
-    "t10k-images-idx3-ubyte.gz",
-    "t10k-labels-idx1-ubyte.gz",
-)
 _MNIST_NORMALIZATION = Normalization(mean=0.1307, std=0.3081)
 _EPOCHS = 5
 
@@ -50,7 +45,8 @@ def is_cached(name: str) -> bool:
     if _decoded_folder(name) is not None:
         return True
     try:
-        return _prepared_version(_builder(name)) is not None
+        with _quiet():
+            return _prepared_version(_builder(name)) is not None
     except ConfigError:
         return False
 
@@ -60,7 +56,9 @@ def reachable(name: str, timeout: float = PROBE_SECONDS) -> bool:
 
     TFDS itself would try for minutes before it gave up. Any answer counts, an HTTP error too.
     """
-    urls = list(_builder(name).url_infos) or ["https://storage.googleapis.com/tfds-data"]
+    with _quiet():
+        urls = list(_builder(name).url_infos)
+    urls = urls or ["https://storage.googleapis.com/tfds-data"]
     answered = threading.Event()
 
     def ask() -> None:
@@ -68,8 +66,8 @@ def reachable(name: str, timeout: float = PROBE_SECONDS) -> bool:
         try:
             with urllib.request.urlopen(request, timeout=timeout):
                 answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
+        except (urllib.error.HTTPError, http.client.HTTPException):
+            answered.set()  # an answer, if no good one
         except OSError:
             pass
 
@@ -95,12 +93,15 @@ def load_tfds(name: str, mirror: str | Path | None = None) -> Splits:
             can be neither found nor fetched.
         DataError: the mirror or the prepared files are incomplete or fail their checksums.
     """
+    if mirror is not None and not is_folder(Path(mirror)):  # even where the cache would do: it was asked for
+        raise DataError(f"mirror {mirror}: no such folder: give the folder with the files TFDS would download")
     arrays = None
     if folder := _decoded_folder(name):
         arrays = load_arrays(folder)
     origin = f"TFDS {name}, from the cache {folder}"
     if arrays is None:
-        arrays, origin = _decode(name, mirror)
+        with _quiet():
+            arrays, origin = _decode(name, mirror)
     splits = _to_splits(name, arrays, origin)
     if name == "mnist":
         for split, expected in _MNIST_DIGESTS.items():
@@ -126,9 +127,8 @@ def _decoded_folder(name: str) -> Path | None:
 def _builder(name: str) -> Any:
     tfds = _import_tfds()
     try:
-        with _quiet():
-            return tfds.builder(name)
-    except (tfds.core.DatasetNotFoundError, ValueError, ModuleNotFoundError, ImportError) as error:
+        return tfds.builder(name)
+    except (tfds.core.DatasetNotFoundError, ValueError, TypeError, AssertionError, ImportError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
             f"unknown dataset {name!r} ({first[:120]}): give auto, mnist, digits, a folder of IDX files, "
@@ -163,8 +163,7 @@ def _prepared_version(builder: Any) -> str | None:
 
 
 def _decode(name: str, mirror: str | Path | None) -> tuple[dict[str, np.ndarray], str]:
-    with _quiet():
-        builder = _builder(name)
+    builder = _builder(name)
     features = builder.info.features
     keys = builder.info.supervised_keys
     if not keys or type(features[keys[0]]).__name__ != "Image" or type(features[keys[1]]).__name__ != "ClassLabel":
@@ -177,7 +176,7 @@ def _decode(name: str, mirror: str | Path | None) -> tuple[dict[str, np.ndarray]
     if _prepared_version(builder):
         origin = f"TFDS {builder.info.full_name}, prepared in {builder.data_dir}"
     elif mirror is not None:
-        _prepare_from_mirror(builder, name, Path(mirror))
+        _prepare_from_mirror(builder, Path(mirror))
         origin = f"TFDS {builder.info.full_name}, prepared from the mirror {mirror}"
     else:
         _prepare_from_network(builder, name)
@@ -191,14 +190,8 @@ def _decode(name: str, mirror: str | Path | None) -> tuple[dict[str, np.ndarray]
     return arrays, origin
 
 
-def _prepare_from_mirror(builder: Any, name: str, mirror: Path) -> None:
+def _prepare_from_mirror(builder: Any, mirror: Path) -> None:
     tfds = _import_tfds()
-    if not mirror.is_dir():
-        raise DataError(f"mirror {mirror}: no such folder: give the folder with the files TFDS would download")
-    needed = _MNIST_FILES if name == "mnist" else ()
-    missing = [file for file in needed if not (mirror / file).is_file()]
-    if missing:
-        raise DataError(f"mirror {mirror}: {', '.join(missing)} missing: give a folder with the official files")
     _check_mirror(builder, mirror)
     config = tfds.download.DownloadConfig(
         manual_dir=str(mirror), try_download_gcs=False, force_checksums_validation=True
@@ -208,10 +201,10 @@ def _prepare_from_mirror(builder: Any, name: str, mirror: Path) -> None:
 
 def _check_mirror(builder: Any, mirror: Path) -> None:
     """Compares sizes and SHA-256 before TFDS does, for a line that names the file and both values."""
-    for url, info in builder.url_infos.items():
-        path = mirror / (info.filename or url.rsplit("/", 1)[-1])
-        if not path.is_file():
-            continue
+    paths = {mirror / (info.filename or url.rsplit("/", 1)[-1]): info for url, info in builder.url_infos.items()}
+    if missing := [path.name for path in paths if not path.is_file()]:
+        raise DataError(f"mirror {mirror}: {', '.join(missing)} missing: give a folder with the official files")
+    for path, info in paths.items():
         found = hashlib.sha256(path.read_bytes()).hexdigest()
         if found != info.checksum:
             raise DataError(
@@ -233,8 +226,7 @@ def _prepare_from_network(builder: Any, name: str) -> None:
 def _prepare(builder: Any, config: Any, what: str) -> None:
     tfds = _import_tfds()
     try:
-        with _quiet():
-            builder.download_and_prepare(download_config=config)
+        builder.download_and_prepare(download_config=config)
     except tfds.download.DownloadError as error:  # pragma: no cover - needs a network that breaks mid-way
         raise DataError(f"{builder.name}: {what} failed ({_first_line(error)}): try again") from error
     except Exception as error:

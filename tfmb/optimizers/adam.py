@@ -1,9 +1,9 @@
 """Adam and AdamW."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Optimizer, check_number
+from tfmb.optimizers.optimizer import Common, Optimizer, check_number
 
 __all__ = ["Adam", "AdamW"]
 
@@ -26,6 +26,7 @@ class Adam(Optimizer):
         weight_decay: None, or the factor of decoupled decay.
         epsilon_hat: Keras's place of epsilon; False is Algorithm 1's.
         name: the optimizer's name.
+        **common: clipping and averaging: see `Optimizer`.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -42,8 +43,9 @@ class Adam(Optimizer):
         *,
         epsilon_hat: bool = True,
         name: str = "adam",
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(learning_rate, weight_decay, name)
+        super().__init__(learning_rate, weight_decay, name=name, **common)
         self.beta_1 = check_number(beta_1, "beta_1", low=0.0, below=1.0)
         self.beta_2 = check_number(beta_2, "beta_2", low=0.0, below=1.0)
         self.epsilon = check_number(epsilon, "epsilon", low=0.0)
@@ -94,7 +96,8 @@ class AdamW(Adam):
         *,
         epsilon_hat: bool = True,
         name: str = "adamw",
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(
-            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, epsilon_hat=epsilon_hat, name=name
+            learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, epsilon_hat=epsilon_hat, name=name, **common
         )

@@ -5,6 +5,8 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.adam import Adam, AdamW
+from tfmb.optimizers.foreign import ForeignOptimizer
+from tfmb.optimizers.in_keras import KerasOptimizer
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
@@ -26,22 +28,19 @@ _SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
     keras.optimizers.Adam: (Adam, ("beta_1", "beta_2", "epsilon", "amsgrad")),
     keras.optimizers.AdamW: (AdamW, ("beta_1", "beta_2", "epsilon", "amsgrad")),
 }
-# What every Keras optimizer can do besides its rule, and the value that means "not asked for".
+# What a Keras optimizer can do besides its rule that the loop does otherwise, and how.
 _UNSUPPORTED = {
-    "clipnorm": None,
-    "clipvalue": None,
-    "global_clipnorm": None,
-    "use_ema": False,
-    "loss_scale_factor": None,
-    "gradient_accumulation_steps": None,
+    "loss_scale_factor": "the loop scales the loss itself where float16 needs it",
+    "gradient_accumulation_steps": "give micro_batch_size",
 }
+_COMMON = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
 def get(identifier: Any) -> Optimizer:
     """Our optimizer of a name, a Keras optimizer, or one of ours (returned as it is).
 
     Raises:
-        ConfigError: an unknown name, or a Keras optimizer without a counterpart here.
+        ConfigError: an unknown name, or a Keras optimizer that cannot be used.
     """
     if isinstance(identifier, Optimizer):
         return identifier
@@ -55,36 +54,41 @@ def get(identifier: Any) -> Optimizer:
 
 
 def from_keras(optimizer: Any) -> Optimizer:
-    """Our counterpart of a Keras optimizer: the same rule with the same hyper-parameters, and no state.
+    """A Keras optimizer for our loop: our counterpart where there is one, else the optimizer itself, adapted.
 
     Args:
-        optimizer: exactly a `keras.optimizers.SGD`, `RMSprop`, `Adam` or `AdamW`.
-
-    Returns:
-        Ours, with Keras's form of momentum.
+        optimizer: a `keras.optimizers.Optimizer`. Exactly an `SGD`, `RMSprop`, `Adam` or `AdamW` becomes ours: the same
+            rule (with Keras's form of momentum) and hyper-parameters, and no state. Under a `LossScaleOptimizer`, which
+            Keras puts around it for float16, the inner one is taken: the loop has a loss scale of its own.
 
     Raises:
-        ConfigError: another optimizer, or one that clips, averages, scales or accumulates.
+        ConfigError: one that accumulates gradients or scales the loss by a fixed factor.
     """
-    if type(optimizer) not in _SHARED:
-        raise ConfigError(
-            f"keras.optimizers.{type(optimizer).__name__} has no counterpart here yet: "
-            "compile with SGD, RMSprop, Adam or AdamW"
-        )
-    for option, absent in _UNSUPPORTED.items():
-        if getattr(optimizer, option, absent) not in (absent, False):
-            raise ConfigError(f"{option} of {type(optimizer).__name__} is not supported yet: leave it out")
-    if getattr(optimizer, "_exclude_from_weight_decay", None) or getattr(
-        optimizer, "_exclude_from_weight_decay_pattern", None
-    ):
-        raise ConfigError("exclude_from_weight_decay is not supported yet: leave it out")
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    for option in _UNSUPPORTED:
+        if getattr(optimizer, option, None):
+            raise ConfigError(f"{option} of {type(optimizer).__name__} is not supported: {_UNSUPPORTED[option]}")
+    if isinstance(optimizer, KerasOptimizer):
+        return optimizer.to_tfmb()
+    if type(optimizer) not in _SHARED or callable(_own_rate(optimizer)):
+        return ForeignOptimizer(optimizer)
     ours, shared = _SHARED[type(optimizer)]
-    arguments = {name: getattr(optimizer, name) for name in shared}
+    arguments = {name: getattr(optimizer, name) for name in (*shared, *_COMMON)}
     if ours in (SGD, RMSprop):
         arguments["rate_in_velocity"] = True
-    return ours(
+    made = ours(
         learning_rate=keras_rate(optimizer), weight_decay=optimizer.weight_decay, name=optimizer.name, **arguments
     )
+    made.exclude_as_keras(optimizer)
+    return made
+
+
+def _own_rate(optimizer: Any) -> Any:
+    """The rate if it is a plain function, which only Keras can call."""
+    rate = optimizer._learning_rate
+    schedule = isinstance(rate, keras.optimizers.schedules.LearningRateSchedule)
+    return None if schedule or isinstance(rate, keras.Variable) else rate
 
 
 def keras_rate(optimizer: Any) -> Any:
@@ -92,6 +96,4 @@ def keras_rate(optimizer: Any) -> Any:
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate
-    if callable(rate) and not isinstance(rate, keras.Variable):
-        raise ConfigError("a learning rate given as a function is not supported yet: give a LearningRateSchedule")
     return float(str(keras.ops.convert_to_numpy(rate)))

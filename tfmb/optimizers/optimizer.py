@@ -1,13 +1,27 @@
 """`Optimizer`: owns the slots and the count, and is the only writer of weights."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.optimizers import averaging, transforms
+from tfmb.optimizers.schedules import Schedule
 
-__all__ = ["Optimizer"]
+__all__ = ["Common", "Optimizer"]
+
+
+class Common(TypedDict, total=False):
+    """The arguments that every optimizer takes besides its own, by keyword: see `Optimizer`."""
+
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
 
 
 class Optimizer:
@@ -15,14 +29,23 @@ class Optimizer:
 
     Args:
         learning_rate: a float, or a function of the number of updates made so far (an int64 scalar tensor)
-            that returns the rate, such as a `keras.optimizers.schedules.LearningRateSchedule`.
+            that returns the rate: one of `tfmb.optimizers.schedules`, or a
+            `keras.optimizers.schedules.LearningRateSchedule`.
         weight_decay: None, or a factor: each update also subtracts `learning_rate * weight_decay * weight`
-            (decoupled, as in Keras).
+            (decoupled, as in Keras); see `exclude_from_weight_decay`.
+        clipnorm: each variable's gradient is scaled down to this norm at most.
+        clipvalue: each entry of a gradient is cut to [-clipvalue, clipvalue].
+        global_clipnorm: all gradients together are scaled down to this norm at most. One of the three at most. They act
+            on the mean gradient of the whole batch, after the sum over replicas.
+        use_ema: whether to keep an exponential moving average of the weights.
+        ema_momentum: of that average, in [0, 1].
+        ema_overwrite_frequency: the weights are replaced by the average every so many updates; None for never.
         name: the optimizer's name.
 
     Attributes:
         iterations: int64 variable, the number of updates made; made by `build`.
         slots: one tuple of variables for each trainable variable; made by `build`.
+        averages: one variable for each trainable variable with `use_ema`, else none; made by `build`.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -36,13 +59,47 @@ class Optimizer:
     """
 
     slot_names: tuple[str, ...] = ()
+    # Whether `apply` must be called in the cross-replica context; ours may be called in either.
+    across_replicas = False
 
-    def __init__(self, learning_rate: Any, weight_decay: float | None = None, name: str = "optimizer") -> None:
+    def __init__(
+        self,
+        learning_rate: Any,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        name: str = "optimizer",
+    ) -> None:
         self.name = name
         self.weight_decay = None if weight_decay is None else check_number(weight_decay, "weight_decay", low=0.0)
+        self.clipnorm, self.clipvalue, self.global_clipnorm = (
+            None if value is None else check_positive(value, option)
+            for value, option in (
+                (clipnorm, "clipnorm"),
+                (clipvalue, "clipvalue"),
+                (global_clipnorm, "global_clipnorm"),
+            )
+        )
+        if sum(value is not None for value in (self.clipnorm, self.clipvalue, self.global_clipnorm)) > 1:
+            raise ConfigError("clipnorm, clipvalue and global_clipnorm cannot be given together: choose one")
+        self.use_ema = bool(use_ema)
+        self.ema_momentum = check_number(ema_momentum, "ema_momentum", low=0.0, high=1.0)
+        self.ema_overwrite_frequency = ema_overwrite_frequency
+        if ema_overwrite_frequency is not None and (
+            not isinstance(ema_overwrite_frequency, int) or ema_overwrite_frequency < 1
+        ):
+            raise ConfigError(f"ema_overwrite_frequency={ema_overwrite_frequency!r} must be an integer of at least 1")
         self.iterations: Any = None
         self.slots: list[tuple[Any, ...]] = []
+        self.averages: list[Any] = []
         self._variables: list[Any] = []
+        self._decays: list[bool] = []
+        self._not_decayed: tuple[list[Any], list[str]] = ([], [])
+        self._excluded_ids: frozenset[Any] = frozenset()  # as Keras tells variables apart
         self._rate: Any = None
         self._schedule: Callable[[Any], Any] | None = None
         self._initial_rate = 0.0
@@ -56,13 +113,46 @@ class Optimizer:
         raise NotImplementedError(f"{type(self).__name__} must define rule()")
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments, for records; a schedule appears by its `repr`."""
-        rate = self.learning_rate
+        """The constructor's arguments, for records; a schedule by its own configuration."""
         return {
             "name": self.name,
-            "learning_rate": rate if isinstance(rate, float) else repr(rate),
+            "learning_rate": _describe_rate(self.learning_rate),
             "weight_decay": self.weight_decay,
+            "clipnorm": self.clipnorm,
+            "clipvalue": self.clipvalue,
+            "global_clipnorm": self.global_clipnorm,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
         }
+
+    @property
+    def clips(self) -> bool:
+        """Whether it limits gradients."""
+        return any(limit is not None for limit in (self.clipnorm, self.clipvalue, self.global_clipnorm))
+
+    def exclude_from_weight_decay(
+        self, var_list: Sequence[Any] | None = None, var_names: Sequence[str] | None = None
+    ) -> None:
+        """Names the variables that do not decay, as in Keras; call it before the first update.
+
+        Args:
+            var_list: the variables themselves.
+            var_names: regular expressions that are searched for in the variables' names, such as `"bias"`.
+
+        Raises:
+            ConfigError: it is called after `build`.
+        """
+        if self._variables:
+            raise ConfigError("exclude_from_weight_decay must be called before the optimizer is built")
+        self._not_decayed = (list(var_list or []), list(var_names or []))
+
+    def exclude_as_keras(self, optimizer: Any) -> None:
+        """Takes over what a Keras optimizer's `exclude_from_weight_decay` was told."""
+        ids = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
+        pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+        self._excluded_ids = frozenset(ids)
+        self._not_decayed = ([], [pattern.pattern] if pattern else [])
 
     @property
     def learning_rate(self) -> Any:
@@ -87,16 +177,20 @@ class Optimizer:
 
     @property
     def variables(self) -> list[Any]:
-        """The count, then every slot, variable by variable: all that the next update depends on but the rate."""
+        """The count, every slot, variable by variable, then the averages: all of our state but the rate."""
         if self.iterations is None:
             return []
-        return [self.iterations, *(slot for slots in self.slots for slot in slots)]
+        return [self.iterations, *(slot for slots in self.slots for slot in slots), *self.averages]
 
-    def build(self, variables: Sequence[Any]) -> None:
+    def build(self, variables: Sequence[Any], in_place_of: Sequence[Any] | None = None) -> None:
         """Makes the slots of `variables` (`keras.Variable`s or `tf.Variable`s), zeros of their shape and dtype.
 
         Call it inside the strategy's scope. Building anew for other variables of the same shapes, such as a copy
         of the model, carries the state over; building for the same variables does nothing.
+
+        Args:
+            variables: the weights.
+            in_place_of: the weights that they are copies of, by which `exclude_from_weight_decay` may have named them.
 
         Raises:
             ConfigError: it was built for variables of other shapes.
@@ -116,11 +210,20 @@ class Optimizer:
                 tuple(tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False, name=name) for name in self.slot_names)
                 for v in raw
             ]
+            self.averages = [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in raw if self.use_ema]
             for variable, value in zip(self.variables, state, strict=False):
                 variable.assign(value)
+        self._decays = [self._does_decay(v) for v in in_place_of or variables]
         self._variables = raw
 
-    def apply(self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+    def _does_decay(self, variable: Any) -> bool:
+        excluded, names = self._not_decayed
+        raw = raw_variable(variable)
+        by_id = {id(variable), getattr(raw, "_unique_id", None)} & self._excluded_ids
+        listed = bool(by_id) or any(raw is raw_variable(v) for v in excluded)
+        return not listed and not any(re.search(name, variable.name) for name in names)
+
+    def apply(self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
         """Makes one update from the mean gradients.
 
         Under a strategy the gradients must be reduced already; call it in the replica context with the same
@@ -131,6 +234,9 @@ class Optimizer:
                 `tf.IndexedSlices` are made dense.
             trainable_variables: the variables, if `build` was not called before.
 
+        Returns:
+            A scalar bool tensor: whether clipping changed the gradients.
+
         Raises:
             ConfigError: there is not one gradient for each variable, or none at all.
         """
@@ -140,21 +246,51 @@ class Optimizer:
             raise ConfigError(f"{self.name}: {len(gradients)} gradients for {len(self._variables)} variables")
         if all(gradient is None for gradient in gradients):
             raise ConfigError(f"{self.name}: no gradient for any variable: does the loss depend on the model?")
+        dense = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
+        dense, clipped = self._clip(dense)
         rate = self.rate_at(self.iterations)
-        count = self.iterations.assign_add(1)
-        for gradient, variable, slots in zip(gradients, self._variables, self.slots, strict=True):
+        count = tf.cast(self.iterations.assign_add(1), tf.float64)
+        for i, gradient in enumerate(dense):
             if gradient is not None:
-                self._update(tf.convert_to_tensor(gradient), variable, slots, rate, tf.cast(count, tf.float64))
+                self._update(i, gradient, rate, count)
+        self._average(count)
+        return clipped
 
-    def _update(self, gradient: Any, variable: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> None:
+    def overwrite_with_averages(self) -> None:
+        """Puts the averages in the weights' place, as Keras does when `fit` ends; without `use_ema` nothing."""
+        if self.iterations is not None and int(_value(self.iterations)):
+            for variable, average in zip(self._variables, self.averages, strict=False):
+                variable.assign(_value(average))
+
+    def _clip(self, gradients: list[Any]) -> tuple[list[Any], Any]:
+        if self.global_clipnorm is not None:
+            return transforms.clip_by_global_norm(gradients, self.global_clipnorm)
+        if self.clipnorm is not None:
+            return transforms.clip_by_norm(gradients, self.clipnorm)
+        if self.clipvalue is not None:
+            return transforms.clip_by_value(gradients, self.clipvalue)
+        return gradients, tf.constant(False)
+
+    def _update(self, index: int, gradient: Any, rate: Any, count: Any) -> None:
+        variable, slots = self._variables[index], self.slots[index]
         rate = tf.cast(rate, variable.dtype)
         values = tuple(tf.convert_to_tensor(slot) for slot in slots)
         delta, new_values = self.rule(tf.cast(gradient, variable.dtype), values, rate, count)
-        if self.weight_decay:
+        if self.weight_decay and self._decays[index]:
             delta -= rate * self.weight_decay * variable
         for slot, value in zip(slots, new_values, strict=True):
             slot.assign(value)
         variable.assign_add(delta)
+
+    def _average(self, count: Any) -> None:
+        for variable, average in zip(self._variables, self.averages, strict=False):
+            mean = averaging.ema(
+                tf.convert_to_tensor(average), tf.convert_to_tensor(variable), self.ema_momentum, count
+            )
+            average.assign(mean)
+            if self.ema_overwrite_frequency is not None:
+                due = tf.equal(tf.math.floormod(count, self.ema_overwrite_frequency), 0)
+                variable.assign(tf.where(due, mean, tf.convert_to_tensor(variable)))
 
 
 def _value(variable: Any) -> Any:
@@ -165,6 +301,20 @@ def _value(variable: Any) -> Any:
 def raw_variable(variable: Any) -> Any:
     """The `tf.Variable` of a `keras.Variable`; a `tf.Variable` itself."""
     return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def _describe_rate(rate: Any) -> Any:
+    if isinstance(rate, float):
+        return rate
+    return rate.get_config() if isinstance(rate, Schedule) else repr(rate)
+
+
+def check_positive(value: Any, name: str) -> float:
+    """`value` as a finite float above 0; else a `ConfigError` that names it."""
+    number = check_number(value, name, low=0.0)
+    if not number:
+        raise ConfigError(f"{name}={value!r} must be above 0: leave it out for none")
+    return number
 
 
 def check_number(

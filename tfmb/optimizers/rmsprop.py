@@ -1,9 +1,9 @@
 """RMSprop."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Optimizer, check_number
+from tfmb.optimizers.optimizer import Common, Optimizer, check_number
 
 __all__ = ["RMSprop"]
 
@@ -24,6 +24,7 @@ class RMSprop(Optimizer):
         weight_decay: None, or the factor of decoupled decay.
         rate_in_velocity: Keras's form of momentum.
         name: the optimizer's name.
+        **common: clipping and averaging: see `Optimizer`.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -40,8 +41,9 @@ class RMSprop(Optimizer):
         *,
         rate_in_velocity: bool = False,
         name: str = "rmsprop",
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(learning_rate, weight_decay, name)
+        super().__init__(learning_rate, weight_decay, name=name, **common)
         self.rho = check_number(rho, "rho", low=0.0, below=1.0)
         self.momentum = check_number(momentum, "momentum", low=0.0, high=1.0)
         self.epsilon = check_number(epsilon, "epsilon", low=0.0)

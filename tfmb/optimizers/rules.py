@@ -68,7 +68,8 @@ def rmsprop(
         # Never negative in exact arithmetic; rounding can make it so, and the root NaN.
         variance = tf.maximum(s - tf.square(mean), 0)
         new += (mean,)
-    step = gradient / tf.sqrt(variance + epsilon)
+    # Not `/`: Grappler turns rate * (gradient / root) into a product whose order differs from device to device.
+    step = tf.math.divide_no_nan(gradient, tf.sqrt(variance + epsilon))
     if not momentum:
         return -rate * step, new
     delta, velocity = _velocity(step, (rest[0],), rate, count, momentum, rate_in_velocity)

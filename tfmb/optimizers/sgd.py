@@ -1,9 +1,9 @@
 """SGD, with momentum or without."""
 
-from typing import Any
+from typing import Any, Unpack
 
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Optimizer, check_number
+from tfmb.optimizers.optimizer import Common, Optimizer, check_number
 
 __all__ = ["SGD", "Momentum"]
 
@@ -25,6 +25,7 @@ class SGD(Optimizer):
         weight_decay: None, or the factor of decoupled decay.
         rate_in_velocity: Keras's form of momentum.
         name: the optimizer's name.
+        **common: clipping and averaging: see `Optimizer`.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -39,8 +40,9 @@ class SGD(Optimizer):
         *,
         rate_in_velocity: bool = False,
         name: str = "SGD",
+        **common: Unpack[Common],
     ) -> None:
-        super().__init__(learning_rate, weight_decay, name)
+        super().__init__(learning_rate, weight_decay, name=name, **common)
         self.momentum = check_number(momentum, "momentum", low=0.0, high=1.0)
         self.nesterov = bool(nesterov)
         self.rate_in_velocity = bool(rate_in_velocity)

@@ -10,10 +10,10 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.training.loop import EpochReport, UpdatesReport
 
-__all__ = ["HistoryAction", "MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
+__all__ = ["MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
 
 
 def format_logs(logs: dict[str, Any]) -> str:
@@ -26,29 +26,15 @@ def format_logs(logs: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-class HistoryAction:
-    """Fills a `keras.callbacks.History`, as `fit` would: sorted training keys, then `val_` keys."""
-
-    def __init__(self, model: Any) -> None:
-        self.history = keras.callbacks.History()
-        self.history.set_model(model)
-        self.history.on_train_begin()
-
-    def updates_made(self, report: UpdatesReport) -> None:
-        """Nothing: a History has epochs only."""
-
-    def epoch_ended(self, report: EpochReport) -> None:
-        """Adds the epoch."""
-        self.history.on_epoch_end(report.epoch, report.logs)
-
-
 class MetricsLog:
     """`metrics.jsonl`: what the run computed, a line each `log_every` updates and each epoch, and no times.
 
     Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`.
     """
 
-    def __init__(self, run_dir: Path, log_every: int) -> None:
+    def __init__(self, run_dir: Path, log_every: int, clips: bool = False) -> None:
+        self._clips = clips
+        self._clipped = 0
         self._metrics = run_dir / "metrics.jsonl"
         self._timings = run_dir / "timings.jsonl"
         self._log_every = log_every
@@ -60,19 +46,21 @@ class MetricsLog:
         self._losses += report.losses
         self._examples += report.examples
         self._seconds += report.seconds
+        self._clipped += report.clipped
         if report.step % self._log_every == 0:
             mean = sum(self._losses) / len(self._losses)
             line = {"update": report.update, "epoch": report.epoch + 1, "running_loss": mean}
-            _append(self._metrics, {**line, "learning_rate": report.learning_rate})
+            clipped = {"clipped_share": self._clipped / len(self._losses)} if self._clips else {}
+            _append(self._metrics, {**line, **clipped, "learning_rate": report.learning_rate})
             self._write_timing({"update": report.update})
-            self._losses = []
+            self._losses, self._clipped = [], 0
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Writes the epoch's logs."""
         logs = {key: value if np.ndim(value) == 0 else np.asarray(value).tolist() for key, value in report.logs.items()}
         _append(self._metrics, {"update": report.update, "epoch": report.epoch + 1, **logs})
         self._write_timing({"update": report.update, "epoch": report.epoch + 1, "epoch_seconds": report.seconds})
-        self._losses = []
+        self._losses, self._clipped = [], 0
 
     def _write_timing(self, line: dict[str, Any]) -> None:
         rate = self._examples / self._seconds if self._seconds else None

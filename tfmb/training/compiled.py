@@ -49,15 +49,13 @@ def check_model(model: Any) -> None:
     """Refuses what the loop would otherwise silently do differently from `fit`.
 
     Raises:
-        ConfigError: no Keras model, a custom `train_step` or the like, or a mixed precision policy.
+        ConfigError: no Keras model, or a custom `train_step` or the like.
     """
     if not isinstance(model, keras.Model):
         raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model, or a function that builds one")
-    for method in ("train_step", "test_step", "compute_loss", "compute_metrics"):
+    for method in ("train_step", "test_step", "compute_metrics"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
             raise ConfigError(
                 f"{type(model).__name__} has a {method} of its own, which tfmb.fit would not call: "
                 "move what it does into the loss or the layers, or train it with keras.Model.fit"
             )
-    if model.dtype_policy.name.startswith("mixed"):
-        raise ConfigError(f"the precision {model.dtype_policy.name} is not supported yet: use float32 or float64")

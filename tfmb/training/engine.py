@@ -1,5 +1,7 @@
 """Puts the pieces of one training run together: model, strategy, steps, feeds, actions."""
 
+import contextlib
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,14 +10,17 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.distribution import describe, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.optimizer import raw_variable
-from tfmb.training.feeds import Feed
+from tfmb.training.feeds import Feed, ran_out
 from tfmb.training.loop import Action, Plan, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
-from tfmb.training.state import warn_of_local_layers
+from tfmb.training.parts import Cut
+from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
 __all__ = ["Recipe", "evaluate", "optimizer_for", "place", "take_back", "train"]
@@ -33,36 +38,45 @@ class Recipe:
     weighted_metrics: Any = None
 
 
-def place(model: Any, strategy: Any, example: Any) -> Any:
+def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     """The model itself where the strategy can train it, else a copy of it made in the strategy's scope.
 
     Args:
         model: the user's.
         strategy: where it shall be trained.
-        example: a batch of inputs, to build a model that is not built yet.
+        example: gives a batch of inputs, to build a model that is not built yet. Called only for one: reading the
+            user's dataset once more would change what a shuffling one yields next.
 
     Raises:
         ConfigError: the model must be copied and cannot be.
     """
     if not model.built:
         with strategy.scope():
-            model(example)
+            model(example())
     raw = [raw_variable(v) for v in model.variables]
-    if not isinstance(strategy, tf.distribute.MirroredStrategy) or all(
-        strategy.extended.variable_created_in_scope(v) for v in raw
-    ):
+    elsewhere = [v for v in raw if getattr(v, "distribute_strategy", strategy) is not strategy]
+    if elsewhere and not makes_copies(strategy):
+        raise ConfigError(
+            f"the model {model.name!r} was built in the scope of a {type(elsewhere[0].distribute_strategy).__name__}: "
+            "give that strategy"
+        )
+    if not makes_copies(strategy) or all(strategy.extended.variable_created_in_scope(v) for v in raw):
         return model
+    compiled = model.compiled
     try:
+        model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
         with strategy.scope():
             placed = keras.models.clone_model(model)
             if not placed.built:
-                placed(example)
+                placed(example())
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned ({first[:150]}): "
             "give a function build_model in the model's place"
         ) from error
+    finally:
+        model.compiled = compiled
     for layer, original in zip(placed.layers, model.layers, strict=True):
         layer.trainable = original.trainable
     if [v.shape for v in placed.variables] != [v.shape for v in model.variables]:
@@ -115,6 +129,10 @@ def train(
     validation: Feed | None = None,
     validates: Callable[[int], bool] = lambda epoch: True,
     actions: Sequence[Action] = (),
+    watcher: Any = None,
+    cut: Cut | None = None,
+    seed: int = 0,
+    original: Any = None,
 ) -> int:
     """Trains a placed model; returns the number of updates made.
 
@@ -128,6 +146,10 @@ def train(
         validation: batches to score at the end of epochs, or None.
         validates: epoch (from 0) -> whether to score it.
         actions: get reports.
+        watcher: sees the run as callbacks do, scoring included: see `KerasCallbacks`.
+        cut: how batches are cut into parts; None for one part a device.
+        seed: decides the masks of `tfmb.layers.Dropout`.
+        original: the user's model where `model` is a copy of it.
 
     Raises:
         DivergenceError: see `loop.run`.
@@ -135,27 +157,63 @@ def train(
     """
     if not model.trainable_variables:
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
-    if strategy.num_replicas_in_sync > 1:
-        warn_of_local_layers(model)
-    with strategy.scope():
-        optimizer.build(model.trainable_variables)
-    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
-    steps = Steps(model, optimizer, objective, metrics, strategy)
+    cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
+    if cut.all_parts > 1:
+        warn_of_local_layers(model, cut)
+    with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+        optimizer.build(model.trainable_variables, (original or model).trainable_variables)
+    steps = _steps_for(model, optimizer, recipe, strategy, cut, seed)
+
+    def train(iterator: Any, count: Any) -> tuple[Any, Any]:
+        steps.prepare(iterator)
+        return steps.train(iterator, count)
 
     def validate(epoch: int) -> dict[str, Any]:
         if validation is None or not validates(epoch):
             return {}
-        return {f"val_{key}": value for key, value in _score_feed(steps, validation).items()}
+        return {f"val_{key}": value for key, value in _score_feed(steps, validation, watcher).items()}
 
     return run(
         plan,
         feed.epoch,
-        steps.train,
+        train,
         optimizer,
-        lambda sums: _logs(objective, metrics, sums),
+        lambda sums: _logs(steps.objective, steps.metrics, sums),
         validate,
         actions,
+        watcher=watcher,
+        finish=optimizer.overwrite_with_averages,
     )
+
+
+def _steps_for(model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, cut: Cut, seed: int) -> Steps:
+    """The steps of the model's last training where nothing about them changed: they are traced and compiled."""
+    known = getattr(model, "_tfmb_steps", None)
+    if known is not None:
+        theirs, variables, steps = known
+        same = steps.optimizer is optimizer and theirs == (recipe, cut, seed)
+        same = same and _same_strategy(steps.strategy, strategy)
+        if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
+            return steps
+    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
+    scale = None
+    if computes_in_float16(model):
+        scale = LossScale()
+        with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+            scale.build()
+    steps = Steps(model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale)
+    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+    object.__setattr__(model, "_tfmb_steps", ((recipe, cut, seed), _moved_by(model, optimizer), steps))
+    return steps
+
+
+def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:
+    return [*model.trainable_variables, *optimizer.variables]
+
+
+def _same_strategy(a: Any, b: Any) -> bool:
+    one_device = tf.distribute.OneDeviceStrategy
+    return a is b or (type(a) is type(b) is one_device and describe(a) == describe(b))
 
 
 def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed) -> dict[str, Any]:
@@ -164,21 +222,34 @@ def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed) -> dict[str,
     return _score_feed(Steps(model, None, objective, metrics, strategy), feed)
 
 
-def _score_feed(steps: Steps, feed: Feed) -> dict[str, Any]:
+def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
     batches = feed.once()
+    steps.prepare(batches.iterator)
+    each_batch = watcher is not None and watcher.each_test_batch
+    if watcher is not None:
+        watcher.test_begin()
     sums, done = None, 0
-    while batches.steps is None or done < batches.steps:
+    while done != (batches.most if batches.steps is None else batches.steps):
         # Scoring holds no gradients: many batches a call cost nothing but the wait.
-        count = 1 if batches.steps is None else min(_SCORED_A_CALL, batches.steps - done)
+        count = 1 if batches.steps is None or each_batch else min(_SCORED_A_CALL, batches.steps - done)
+        if each_batch:
+            watcher.test_batch_begin(done)
         try:
             reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
         except tf.errors.OutOfRangeError:
+            if batches.most is not None:
+                warnings.warn(ran_out(done, batches.most), stacklevel=2)
             break
         sums = add_up(sums, reports)
+        if each_batch:
+            watcher.test_batch_end(done, _logs(steps.objective, steps.metrics, sums))
         done += count
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
-    return _logs(steps.objective, steps.metrics, sums)
+    logs = _logs(steps.objective, steps.metrics, sums)
+    if watcher is not None:
+        watcher.test_end(logs)
+    return logs
 
 
 def _logs(objective: Objective, metrics: Metrics, sums: np.ndarray) -> dict[str, Any]:

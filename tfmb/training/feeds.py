@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from tfmb.backend import keras, tf
+from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 
-__all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed"]
+__all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
 
 class EpochBatches(NamedTuple):
@@ -18,10 +19,12 @@ class EpochBatches(NamedTuple):
     Attributes:
         iterator: a `tf.data` iterator of `(x, y, sample_weight)`.
         steps: how many to draw; None until it ends.
+        most: how many to draw where it may end before; None for no limit.
     """
 
     iterator: Iterator[Any]
     steps: int | None
+    most: int | None = None
 
 
 class Feed(Protocol):
@@ -52,9 +55,18 @@ class ArrayFeed:
         steps_per_epoch: None for one pass over the data; otherwise an epoch is that many updates, and as in Keras
             the next one goes on where it stopped and the pass's last epoch may be shorter.
         initial_epoch: the number of the first epoch that will be asked for.
+        augmentation: changes the images of the epochs; None leaves them.
     """
 
-    def __init__(self, source: Source, order: Order, steps_per_epoch: int | None = None, initial_epoch: int = 0):
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        steps_per_epoch: int | None = None,
+        initial_epoch: int = 0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self._augmentation = augmentation
         self._source = source
         self._order = order
         self._steps_per_epoch = steps_per_epoch
@@ -74,10 +86,10 @@ class ArrayFeed:
         """The batches of an epoch: one endless iterator serves them all."""
         del epoch
         if self._iterator is None:
-            self._iterator = iter(batched(self._source, self._order, self._update))
+            self._iterator = iter(batched(self._source, self._order, self._update, self._augmentation))
         steps = self._next_steps()
         if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
-            warnings.warn(_ran_out(steps, self._steps_per_epoch), stacklevel=2)
+            warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
         self._update += steps
         return EpochBatches(self._iterator, steps)
 
@@ -111,7 +123,10 @@ class DatasetFeed:
     """
 
     def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
-        self._dataset = dataset.map(_unpack, deterministic=True).prefetch(2)
+        _check_elements(dataset.element_spec, name)
+        self._dataset = dataset.map(_unpack).prefetch(2)
+        self._passes_once = self._dataset
+        self._name = name
         size = int(dataset.cardinality())
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
             raise ConfigError(f"{name} is an infinite dataset: give {steps_name or 'steps_per_epoch'}")
@@ -125,7 +140,9 @@ class DatasetFeed:
 
     def example(self) -> Any:
         """The first batch's inputs."""
-        return next(iter(self._dataset))[0]
+        for x, _, _ in self._dataset:
+            return x
+        raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch."""
@@ -137,24 +154,34 @@ class DatasetFeed:
         steps = self._steps_per_epoch
         if self._size is not None and steps > self._size - self._drawn:
             steps = self._size - self._drawn
-            warnings.warn(_ran_out(steps, self._steps_per_epoch), stacklevel=2)
+            warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
         self._drawn += steps
         return EpochBatches(self._iterator, steps)
 
     def once(self) -> EpochBatches:
-        """The dataset from its start."""
-        self._iterator = None
-        return self.epoch(0)
+        """The dataset from its start, once."""
+        limit = self._steps_per_epoch
+        if limit is not None and self._size is not None and limit > self._size:
+            warnings.warn(ran_out(self._size, limit), stacklevel=2)
+            limit = self._size
+        if self._size is None:
+            return EpochBatches(iter(self._passes_once), None, limit)
+        return EpochBatches(iter(self._passes_once), self._size if limit is None else limit)
 
 
-def _ran_out(steps: int, wanted: int) -> str:
+def ran_out(steps: int, wanted: int) -> str:
+    """The warning where there are fewer batches than were asked for."""
     return f"the data ran out: this epoch has {steps} update(s) and not {wanted}; repeat the dataset for more"
+
+
+def _check_elements(spec: Any, name: str) -> None:
+    parts = spec if isinstance(spec, tuple) else (spec,)
+    if len(parts) == 1 or parts[1] is None:
+        raise ConfigError(f"{name} yields no targets: let it yield (x, y) or (x, y, sample_weight)")
+    if len(parts) > 3:
+        raise ConfigError(f"{name} yields {len(parts)} parts: let it yield (x, y) or (x, y, sample_weight)")
 
 
 def _unpack(*element: Any) -> tuple[Any, Any, Any]:
     """A dataset's element as `(x, y, sample_weight)`."""
-    if len(element) == 1 or element[1] is None:
-        raise ConfigError("the dataset yields no targets: let it yield (x, y) or (x, y, sample_weight)")
-    if len(element) > 3:
-        raise ConfigError(f"the dataset yields {len(element)} parts: let it yield (x, y) or (x, y, sample_weight)")
     return element if len(element) == 3 else (*element, ())

@@ -3,18 +3,20 @@
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tfmb.backend import keras
-from tfmb.distribution import make_strategy
+from tfmb.data import Augmentation
+from tfmb.distribution import is_chief, make_strategy, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import Recipe, optimizer_for
-from tfmb.training.fit_data import make_feed, validation_feed
+from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed
 from tfmb.training.loop import Plan
+from tfmb.training.parts import make_cut
 from tfmb.training.run_dir import create_run_dir
 from tfmb.training.session import Session
 
@@ -47,6 +49,9 @@ def fit(
     replicas: int | None = None,
     seed: int | None = None,
     run_dir: str | Path | None = None,
+    virtual_replicas: int | Literal["auto"] = "auto",
+    micro_batch_size: int | None = None,
+    augment: Augmentation | None = None,
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
@@ -63,7 +68,7 @@ def fit(
         batch_size: examples an update, over all replicas; None is 32.
         epochs: the number of the epoch to stop before.
         verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error.
-        callbacks: not supported yet.
+        callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes one step a call.
         validation_split: the share of the last examples that is held out, before shuffling.
         validation_data: `(x, y)`, `(x, y, sample_weight)` or a batched `tf.data.Dataset`.
         shuffle: whether each epoch has a new order; a dataset keeps its own.
@@ -82,7 +87,13 @@ def fit(
         strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`.
         replicas: how many devices.
         seed: decides the order of examples; None draws one from Python's `random`.
-        run_dir: a new directory for the run's record, logs and weights; None writes nothing.
+        run_dir: a new directory for the run's record, logs and weights; None writes nothing. Of several workers the
+            first one writes.
+        virtual_replicas: V, a power of two: every batch is cut into V parts whose sums are added in one fixed tree, so
+            that float32 weights have the same bits on every number of devices that divides V. `"auto"` is one part a
+            device: the same answer, not to the bit.
+        micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
+        augment: a `tfmb.data.Augmentation` of the training images.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -93,7 +104,7 @@ def fit(
         DivergenceError: the loss became NaN or infinite; the model holds the weights before that.
         DirectoryError: `run_dir` is in use.
     """
-    _check_arguments(callbacks, epochs, initial_epoch, batch_size, steps_per_epoch)
+    _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
     where = make_strategy(strategy, replicas)
     model = _built_model(model, where)
@@ -110,11 +121,20 @@ def fit(
         steps_per_epoch=steps_per_epoch,
         initial_epoch=initial_epoch,
         validation_split=0.0 if validation_data is not None else validation_split,
+        augmentation=augment,
     )
     validation = held_out if validation_data is None else validation_data
+    size = None if source is None else (batch_size or DEFAULT_BATCH_SIZE)
+    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, size)
     record = {
         "made_by": "tfmb.fit",
-        "config": {"batch_size": batch_size, "epochs": epochs, "seed": seed, "shuffle": bool(shuffle)},
+        "config": {
+            "batch_size": batch_size,
+            "epochs": epochs,
+            "seed": seed,
+            "shuffle": bool(shuffle),
+            "virtual_replicas": "auto" if cut.parts is None else cut.parts,
+        },
         "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
     }
     session = Session(
@@ -123,14 +143,18 @@ def fit(
         recipe=recipe,
         strategy=where,
         feed=feed,
-        plan=Plan(epochs=epochs, initial_epoch=initial_epoch),
+        plan=Plan(epochs=epochs, initial_epoch=initial_epoch, steps_a_call=steps_a_call(where)),
         validation=None
         if validation is None
         else validation_feed(validation, validation_batch_size or batch_size, validation_steps),
         validates=_schedule_of(validation_freq),
-        run_dir=None if run_dir is None else create_run_dir(run_dir),
+        run_dir=create_run_dir(run_dir) if run_dir is not None and is_chief(where) else None,
         record=record,
-        verbose=_verbosity(verbose),
+        verbose=_verbosity(verbose) if is_chief(where) else 0,
+        callbacks=callbacks,
+        params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
+        cut=cut,
+        seed=seed,
     )
     history = session.run()
     session.finish({key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)})
@@ -163,10 +187,7 @@ def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -
     return recipe, optimizer_for(model, chosen)
 
 
-def _check_arguments(callbacks: Any, epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
-    if callbacks:
-        named = ", ".join(type(callback).__name__ for callback in keras.tree.flatten(callbacks))
-        raise ConfigError(f"callbacks are not supported yet ({named}): leave them out, or use keras.Model.fit")
+def _check_arguments(epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
     _check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
     if epochs is None:
         raise ConfigError("epochs=None must be an integer of at least 1")

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
 
-__all__ = ["make_feed", "split_validation", "to_source", "validation_feed"]
+__all__ = ["DEFAULT_BATCH_SIZE", "make_feed", "split_validation", "to_source", "validation_feed"]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -56,7 +57,7 @@ def split_validation(source: Source, validation_split: float) -> tuple[Source, S
 
 def make_feed(
     x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool,
-    steps_per_epoch: int | None, initial_epoch: int, validation_split: float,
+    steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
 ) -> tuple[Feed, Source | None, Source | None]:  # fmt: skip
     """The training batches of `fit`'s arguments.
 
@@ -73,11 +74,14 @@ def make_feed(
             "sample_weight": sample_weight is not None,
             "batch_size": batch_size is not None,
             "validation_split": bool(validation_split),
+            "augment": augmentation is not None,
         }
         for argument, is_given in given.items():
             if is_given:
                 raise ConfigError(f"{argument} cannot be given with a tf.data.Dataset, which is batched and complete")
-        dataset = x if class_weight is None else x.map(_class_weighter(class_weight), deterministic=True)
+        if class_weight is not None and isinstance(x.element_spec, tuple) and len(x.element_spec) > 2:
+            raise ConfigError("class_weight needs a dataset of (x, y), without sample weights")
+        dataset = x if class_weight is None else x.map(_class_weighter(class_weight))
         return DatasetFeed(dataset, steps_per_epoch), None, None
     refuse_streams(x, "x")
     source = to_source(x, y, sample_weight)
@@ -88,7 +92,7 @@ def make_feed(
         source = replace(source, sample_weight=_weights_of_classes(source, class_weight))
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     order = Order(num_examples=source.size, batch_size=size, seed=seed, shuffle=shuffle)
-    return ArrayFeed(source, order, steps_per_epoch, initial_epoch), source, held_out
+    return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
 def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Feed:
@@ -147,7 +151,10 @@ def _to_array(value: Any, name: str) -> np.ndarray:
 def _check_class_weight(class_weight: Any) -> dict[int, float]:
     if not isinstance(class_weight, dict) or not all(isinstance(key, (int, np.integer)) for key in class_weight):
         raise ConfigError("class_weight must be a dict from class (an int) to weight")
-    return {int(key): float(weight) for key, weight in class_weight.items()}
+    try:
+        return {int(key): float(weight) for key, weight in class_weight.items()}
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"class_weight={class_weight!r} must have a number for each class") from error
 
 
 def _weights_of_classes(source: Source, class_weight: Any) -> np.ndarray:
@@ -166,20 +173,17 @@ def _weights_of_classes(source: Source, class_weight: Any) -> np.ndarray:
 def _class_weighter(class_weight: Any) -> Any:
     """Adds the classes' weights to the elements of a dataset."""
     weights = _check_class_weight(class_weight)
-    table = np.ones(max(weights, default=0) + 1, keras.config.floatx())
-    for key, weight in weights.items():
-        table[key] = weight
+    keys = np.array([*weights, np.iinfo(np.int32).min], np.int32)
+    values = np.array([*weights.values(), 1.0], keras.config.floatx())  # the last one is for all other classes
 
     def add(*element: Any) -> tuple[Any, Any, Any]:
-        if len(element) != 2:
-            raise ConfigError("class_weight needs a dataset of (x, y), without sample weights")
         x, y = element
         classes = y
         if y.shape.rank is None or y.shape.rank > 1:
             classes = tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
         classes = tf.cast(tf.round(tf.cast(classes, tf.float32)), tf.int32)
-        known = classes < len(table)
-        weight = tf.where(known, tf.gather(tf.constant(table), tf.where(known, classes, 0)), tf.ones([], table.dtype))
-        return x, y, weight
+        matches = tf.equal(classes[..., tf.newaxis], keys)
+        place = tf.where(tf.reduce_any(matches, -1), tf.argmax(tf.cast(matches, tf.int32), -1), len(keys) - 1)
+        return x, y, tf.gather(tf.constant(values), place)
 
     return add

@@ -1,5 +1,6 @@
 """`tfmb train` without the command line: a `TrainConfig` in, a trained run on disk and its result out."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,17 +11,20 @@ from tfmb import models
 from tfmb.backend import keras, tf
 from tfmb.config import TrainConfig
 from tfmb.data import Source, Splits, load, load_user_data
+from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Normalization
-from tfmb.distribution import describe, make_strategy
+from tfmb.distribution import describe, is_chief, make_strategy, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
-from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers import Optimizer, interop, schedules
+from tfmb.optimizers.schedules import Plateau
 from tfmb.training import engine
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.fit_data import validation_feed
 from tfmb.training.loop import Plan
+from tfmb.training.parts import make_cut
 from tfmb.training.session import Session
 
 __all__ = ["accuracy_of", "build_model", "load_splits", "recipe_of", "score", "train_job"]
@@ -53,7 +57,8 @@ def train_job(
         verbose: 1 for progress on standard error, 0 for none.
 
     Returns:
-        The result: what `run.json` keeps under `"result"`, with the run's directory.
+        The result: what `run.json` keeps under `"result"`, with the run's directory (None for a worker that is not
+        the chief, which writes nothing).
 
     Raises:
         ConfigError: an option that cannot be honoured with this data or model.
@@ -64,10 +69,15 @@ def train_job(
     started = time.perf_counter()
     strategy = make_strategy(config.strategy, config.replicas)
     parts = _prepare(config)
+    virtual = "auto" if config.virtual_replicas is None else config.virtual_replicas
+    cut = make_cut(strategy.num_replicas_in_sync, virtual, config.micro_batch_size, parts.batch_size)
     record = _record(config, parts)
-    say(f"data: {_describe_data(parts)}")
-    say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
-    run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}")
+    chief = is_chief(strategy)
+    run_dir = None
+    if chief:
+        say(f"data: {_describe_data(parts)}")
+        say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
+        run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}")
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed, shuffle=config.shuffle)
     recipe = recipe_of(parts.model, config)
     session = Session(
@@ -75,12 +85,21 @@ def train_job(
         optimizer=parts.optimizer,
         recipe=recipe,
         strategy=strategy,
-        feed=ArrayFeed(parts.train, order),
-        plan=Plan(epochs=parts.epochs, log_every=config.log_every),
+        feed=ArrayFeed(
+            parts.train, order, augmentation=None if config.augment is None else Augmentation.parse(config.augment)
+        ),
+        plan=Plan(
+            epochs=parts.epochs,
+            log_every=config.log_every,
+            plateau=Plateau(patience=2) if config.schedule == "plateau" else None,
+            steps_a_call=steps_a_call(strategy),
+        ),
         validation=None if parts.validation is None else validation_feed(parts.validation, _SCORING_BATCH, None),
         run_dir=run_dir,
-        record=record,
-        verbose=verbose,
+        record={**record, "virtual_replicas": "auto" if cut.parts is None else cut.parts},
+        verbose=verbose if chief else 0,
+        cut=cut,
+        seed=config.seed,
     )
     training = time.perf_counter()
     history = session.run()
@@ -97,7 +116,7 @@ def train_job(
         "seconds": round(time.perf_counter() - started, 2),
         "updates": updates,
     }
-    return {**result, "run_dir": str(run_dir), "weights_sha256": session.finish(result)}
+    return {**result, "run_dir": run_dir and str(run_dir), "weights_sha256": session.finish(result)}
 
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
@@ -172,7 +191,10 @@ def _prepare(config: TrainConfig) -> _Parts:
             f"--batch-size {batch_size} is larger than the data ({train.size} examples): "
             f"give at most {train.size}, or full"
         )
+    if config.augment is not None and train.image_shape is None:
+        raise ConfigError(f"--augment needs images, which {splits.origin} are not: leave it out")
     shape = getattr(train.examples, "shape", None)
+    keras.config.set_dtype_policy(config.precision)
     model = build_model(
         config.model,
         None if shape is None else tuple(shape[1:]),
@@ -186,13 +208,13 @@ def _prepare(config: TrainConfig) -> _Parts:
         train=train,
         validation=validation,
         model=model,
-        optimizer=_optimizer(config, model),
+        optimizer=_optimizer(config, model, train.size, config.epochs or splits.epochs, batch_size),
         epochs=config.epochs or splits.epochs,
         batch_size=batch_size,
     )
 
 
-def _optimizer(config: TrainConfig, model: Any) -> Optimizer:
+def _optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, batch_size: int) -> Optimizer:
     arguments = config.optimizer_arguments()
     compiled = read_compiled(model).optimizer if config.own_model else None
     if config.optimizer is None and compiled is not None:
@@ -202,7 +224,20 @@ def _optimizer(config: TrainConfig, model: Any) -> Optimizer:
                 f"{', '.join(arguments)}, or leave these out"
             )
         return interop.get(compiled)
-    return interop.OPTIMIZERS[config.optimizer or "adam"](**arguments)
+    make = interop.OPTIMIZERS[config.optimizer or "adam"]
+    rate = make(**arguments).learning_rate
+    if config.base_batch_size is not None:
+        rate = schedules.scale_rate(rate, batch_size, config.base_batch_size, config.rate_scaling)
+    updates = epochs * math.ceil(examples / batch_size)
+    if config.warmup >= updates:
+        raise ConfigError(f"--warmup {config.warmup} is as long as the run ({updates} updates): give less")
+    rest = updates - config.warmup
+    schedule = schedules.over_run(config.schedule, rate, rest, max(rest // epochs, 1))
+    if config.warmup:
+        schedule = schedules.Warmup(
+            schedules.Constant(schedule) if isinstance(schedule, float) else schedule, config.warmup
+        )
+    return make(**{**arguments, "learning_rate": schedule})
 
 
 def _record(config: TrainConfig, parts: _Parts) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.errors import ConfigError, DivergenceError
+from tfmb.errors import ConfigError, DivergenceError, PeerLostError
+from tfmb.optimizers.schedules import Plateau
 from tfmb.training.feeds import EpochBatches
 
-__all__ = ["Action", "EpochReport", "Plan", "UpdatesReport", "add_up", "run"]
+__all__ = ["Action", "EpochReport", "Plan", "UpdatesReport", "Watcher", "add_up", "run"]
 
 # A call lasts about this long at most, so that signals and progress are served in time.
 _CALL_SECONDS = 0.5
@@ -30,11 +31,16 @@ class Plan:
         epochs: the number of the epoch to stop before.
         initial_epoch: the number of the first epoch, counted from 0.
         log_every: updates between two reports of the running loss.
+        plateau: lowers the rate when a score stands still, or None.
+        steps_a_call: updates a call of the training function; None for as many as take half a second. Several workers
+            must make the same calls: TensorFlow names a collective by its iteration within the call.
     """
 
     epochs: int
     initial_epoch: int = 0
     log_every: int = 100
+    plateau: Plateau | None = None
+    steps_a_call: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +55,7 @@ class UpdatesReport:
         examples: the number of examples they took.
         learning_rate: that of the last one.
         seconds: how long they took.
+        clipped: how many of them had gradients clipped.
     """
 
     epoch: int
@@ -58,6 +65,7 @@ class UpdatesReport:
     examples: int
     learning_rate: float
     seconds: float
+    clipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +99,36 @@ class Action(Protocol):
         """After each epoch and its validation."""
 
 
+class Watcher:
+    """Sees the run as `fit` shows it to callbacks; the one thing that may stop it. This one does nothing.
+
+    Attributes:
+        each_batch: whether it must see every batch, so that a call is one step long.
+        stop: whether to stop.
+    """
+
+    each_batch = False
+    stop = False
+
+    def train_begin(self) -> None:
+        """Before the first epoch."""
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Before an epoch."""
+
+    def batch_begin(self, step: int) -> None:
+        """Before a batch, where `each_batch`."""
+
+    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        """After a batch, where `each_batch`."""
+
+    def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """After an epoch; it may add to the logs."""
+
+    def train_end(self, logs: dict[str, Any] | None) -> None:
+        """After the last epoch."""
+
+
 def add_up(sums: np.ndarray | None, reports: np.ndarray) -> np.ndarray:
     """Adds rows to a sum one by one, in float64: the same bits however many rows a call brings."""
     for row in reports.astype(np.float64):
@@ -108,6 +146,8 @@ def run(
     validate: Callable[[int], dict[str, Any]],
     actions: Sequence[Action],
     clock: Callable[[], float] = time.perf_counter,
+    watcher: Any = None,
+    finish: Callable[[], None] = lambda: None,
 ) -> int:
     """Trains for the epochs of a plan.
 
@@ -115,11 +155,13 @@ def run(
         plan: how long.
         batches: epoch -> its batches.
         train: `Steps.train`, or anything that takes (iterator, number of steps) and returns (reports, finite).
-        optimizer: asked for its rate and count, never told.
+        optimizer: asked for its rate and count; told a new rate only where the plan's plateau gives one.
         score: the sum of an epoch's reports -> its logs.
         validate: epoch -> validation logs, with their `val_` names; empty where there is nothing to do.
         actions: get every report, in order.
         clock: seconds; an argument so that tests need not wait.
+        watcher: a `Watcher`, or what is used like one.
+        finish: called after the last epoch, before the watcher's `train_end`.
 
     Returns:
         The number of updates made.
@@ -128,21 +170,31 @@ def run(
         DivergenceError: a loss or gradient was NaN or infinite; the weights are those before that update.
         ConfigError: an epoch had no batch.
     """
-    made, steps_a_call, last_loss = 0, 1, None
+    made, steps_a_call, last_loss = 0, plan.steps_a_call or 1, None
+    watcher = watcher or Watcher()
+    waiting = plan.plateau.start() if plan.plateau else None
+    logs: dict[str, Any] | None = None
+    watcher.train_begin()
     for epoch in range(plan.initial_epoch, plan.epochs):
-        iterator, steps = batches(epoch)
+        watcher.epoch_begin(epoch)
+        iterator, steps, _ = batches(epoch)
         sums, step, trained = None, 0, 0.0
         learning_rate = _rate(optimizer)
         # The order is: save, draw the batch, step, report, evaluate. Saving comes before drawing, so that a
         # restored run draws the same batch again. Do not change it.
         while steps is None or step < steps:
             count = 1 if steps is None else min(steps_a_call, steps - step, plan.log_every - step % plan.log_every)
+            if watcher.each_batch:
+                count = 1
+                watcher.batch_begin(step)
             first_update = int(optimizer.iterations.numpy())
             started = clock()
             try:
                 reports, finite = train(iterator, tf.constant(count))
             except tf.errors.OutOfRangeError:
                 break
+            except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
+                raise _peer_lost(first_update + 1, error) from error
             rows, finite = np.asarray(reports), bool(finite)
             seconds = clock() - started
             if not finite:
@@ -152,22 +204,30 @@ def run(
             made, step, trained = made + count, step + count, trained + seconds
             learning_rate, last_loss = _rate(optimizer, before=1), float(rows[-1, 0])
             # The first call of all traces and compiles: it says nothing about how long a step takes.
-            if made > count:
+            if made > count and plan.steps_a_call is None:
                 steps_a_call = _fitting_steps(seconds / count)
             report = UpdatesReport(
                 epoch=epoch,
                 step=step,
-                update=first_update + count,
+                update=int(optimizer.iterations.numpy()),
                 losses=tuple(float(loss) for loss in rows[:, 0]),
                 examples=round(float(rows[:, 1].sum())),
                 learning_rate=learning_rate,
                 seconds=seconds,
+                clipped=round(float(rows[:, -2].sum())),
             )
             for action in actions:
                 action.updates_made(report)
+            if watcher.each_batch:
+                watcher.batch_end(step - 1, score(sums))
+            if watcher.stop:
+                break
         if sums is None:
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
         logs = dict(sorted({**score(sums), **validate(epoch)}.items()))  # sorted, as in Keras
+        watcher.epoch_end(epoch, logs)
+        if plan.plateau and waiting:
+            waiting = _wait(plan.plateau, waiting, logs, optimizer)
         ended = EpochReport(
             epoch=epoch,
             update=int(optimizer.iterations.numpy()),
@@ -178,7 +238,22 @@ def run(
         )
         for action in actions:
             action.epoch_ended(ended)
+        if watcher.stop:
+            break
+    finish()
+    watcher.train_end(logs)
     return made
+
+
+def _wait(plateau: Plateau, state: tuple[float, int, int], logs: dict[str, Any], optimizer: Any) -> Any:
+    """One evaluation of the plateau; assigns the rate it gives."""
+    if plateau.monitor not in logs:
+        raise ConfigError(f"the plateau watches {plateau.monitor!r}, but the logs have {', '.join(logs)}")
+    rate = _rate(optimizer)
+    state, new = plateau.step(state, float(logs[plateau.monitor]), rate)
+    if new != rate:
+        optimizer.learning_rate = new
+    return state
 
 
 def _fitting_steps(seconds_a_step: float) -> int:
@@ -188,6 +263,11 @@ def _fitting_steps(seconds_a_step: float) -> int:
 def _rate(optimizer: Any, before: int = 0) -> float:
     """The rate of the next update, or of one `before` it."""
     return float(optimizer.rate_at(tf.maximum(optimizer.iterations - before, 0)))
+
+
+def _peer_lost(update: int, error: Exception) -> PeerLostError:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return PeerLostError(f"update {update}: another worker was lost ({first[:150]}): start all workers again")
 
 
 def _divergence(update: int, learning_rate: float, last_loss: float | None) -> DivergenceError:

@@ -1,13 +1,12 @@
 """Metrics as sums: the state that a batch adds to each Keras metric, merged on the host in float64."""
 
-import re
 from typing import Any
 
 import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.training.outputs import per_output
+from tfmb.training.outputs import function_name, per_output
 
 __all__ = ["Metrics"]
 
@@ -57,7 +56,9 @@ class Metrics:
         # (key in the history, metric, output, weighted), known once the first batch was traced.
         self._entries: list[tuple[str, Any, int, bool]] | None = None
 
-    def sums(self, names: list[str], y: list[Any], y_pred: list[Any], weight: list[Any], dtype: Any) -> Any:
+    def sums(
+        self, names: list[str], y: list[Any], y_pred: list[Any], weight: list[Any], dtype: Any, share: Any = 1.0
+    ) -> Any:
         """What one part of a batch adds to every metric's state.
 
         Args:
@@ -66,16 +67,18 @@ class Metrics:
             y_pred: each output.
             weight: each output's sample weights, or None.
             dtype: that of the result.
+            share: the part's share of the batch's rows.
 
         Returns:
             One vector `[state size of all metrics]`.
         """
-        if self._entries is None:
-            self._entries = self._resolve(names, y, y_pred)
+        self.resolve(names, y, y_pred)
         pieces = [tf.zeros([0], dtype)]
-        for _, metric, output, weighted in self._entries:
+        for _, metric, output, weighted in self._entries or []:
             zeros = [tf.zeros(v.shape, v.dtype) for v in metric.variables]
             sample_weight = weight[output] if weighted else None
+            if isinstance(metric, _FunctionMetric):
+                metric.share = share
             state = metric.stateless_update_state(zeros, y[output], y_pred[output], sample_weight)
             pieces += [tf.reshape(tf.cast(value, dtype), [-1]) for value in state]
         return tf.concat(pieces, 0)
@@ -95,7 +98,14 @@ class Metrics:
             results[key] = float(value) if value.ndim == 0 else value
         return results
 
-    def _resolve(self, names: list[str], y: list[Any], y_pred: list[Any]) -> list[tuple[str, Any, int, bool]]:
+    def resolve(self, names: list[str], y: list[Any], y_pred: list[Any]) -> None:
+        """Makes the metrics for outputs of these names and shapes, once.
+
+        Raises:
+            ConfigError: a metric that is unknown, or whose state does not add up.
+        """
+        if self._entries is not None:
+            return
         entries: list[tuple[str, Any, int, bool]] = []
         taken: dict[str, int] = {}
         for weighted, given in ((False, self._metrics), (True, self._weighted_metrics)):
@@ -111,7 +121,7 @@ class Metrics:
                         key = f"{key}_{taken[key] - 1}"
                     taken[key] = taken.get(key, 0) + 1
                     entries.append((key, metric, output, weighted))
-        return entries
+        self._entries = entries
 
 
 def _by_output(given: Any, names: list[str], weighted: bool) -> list[list[Any]]:
@@ -121,6 +131,15 @@ def _by_output(given: Any, names: list[str], weighted: bool) -> list[list[Any]]:
         return [keras.tree.flatten(given)]
     entries = per_output(given, names, "weighted_metrics" if weighted else "metrics")
     return [[] if e is None else list(e) if isinstance(e, (list, tuple)) else [e] for e in entries]
+
+
+def _adds_up(metric: Any) -> bool:
+    """Whether the metric's state is made of sums: one of Keras's own, or a subclass of `Mean` with `Mean`'s state."""
+    if type(metric).update_state in _ADDITIVE_UPDATES:
+        return True
+    mean, wrapper = keras.metrics.Mean, keras.metrics.MeanMetricWrapper
+    own = isinstance(metric, mean) and not isinstance(metric, wrapper)
+    return own and type(metric).result is mean.result and len(metric.variables) == 2
 
 
 def _metric_object(identifier: Any, y: Any, y_pred: Any) -> tuple[Any, str]:
@@ -138,7 +157,7 @@ def _metric_object(identifier: Any, y: Any, y_pred: Any) -> tuple[Any, str]:
         raise ConfigError(f"unknown metric {identifier!r}: give one of keras.metrics, or a function") from error
     if isinstance(found, keras.metrics.Metric):
         name = identifier if isinstance(identifier, str) else found.name
-        if type(found).update_state not in _ADDITIVE_UPDATES:
+        if not _adds_up(found):
             raise ConfigError(
                 f"the metric {name!r} ({type(found).__name__}) keeps a state that tfmb does not know to add up: "
                 "give it as a function (y_true, y_pred), or as a subclass of keras.metrics.Mean"
@@ -146,9 +165,20 @@ def _metric_object(identifier: Any, y: Any, y_pred: Any) -> tuple[Any, str]:
         return found, name
     if isinstance(found, keras.losses.Loss):
         raise ConfigError(f"the metric {found.name} is a loss object: give its function or keras.metrics counterpart")
-    name = identifier if isinstance(identifier, str) else _snake_case(getattr(found, "__name__", type(found).__name__))
-    return keras.metrics.MeanMetricWrapper(found, name=name), name
+    name = identifier if isinstance(identifier, str) else function_name(found)
+    return _FunctionMetric(found, name=name), name
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+class _FunctionMetric(keras.metrics.MeanMetricWrapper):
+    """A user's function as a metric; one that returns the mean of its rows counts by the part's share of the batch."""
+
+    share: Any = 1.0
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        """As Keras's, but for functions that return a scalar."""
+        values = self._fn(y_true, y_pred, **self._fn_kwargs)
+        if getattr(values, "shape", None) is None or len(values.shape):
+            return super().update_state(y_true, y_pred, sample_weight)
+        share = tf.cast(self.share, values.dtype)
+        known = tf.where(share > 0, values, tf.zeros_like(values))  # the mean of no rows is NaN
+        return keras.metrics.Mean.update_state(self, known, sample_weight=share)

@@ -6,15 +6,17 @@ weights, or is 1). Both add up over parts, so the loss of the whole batch comes 
 
 import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.training.outputs import per_output
+from tfmb.training.outputs import function_name, per_output
 
 __all__ = ["LossSums", "Objective"]
 
 _MEAN = ("sum_over_batch_size", "mean")
+# Losses that Keras computes over all elements at once.
+_OF_THE_WHOLE = (keras.losses.Dice, keras.losses.Tversky)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +24,15 @@ class LossSums:
     """The loss of one part of a batch.
 
     Attributes:
-        objective: scalar; its gradient, summed over parts and divided by the sum of `count`, is the batch's.
-        count: scalar, what `objective` is divided by in the end.
+        objectives: scalars; the gradient of each, summed over parts and divided by the sum of its count, adds up to
+            the batch's. One in most models: only an output that is divided by a mask or by weights has its own.
+        counts: `[objectives]`, what the objectives are divided by in the end.
         numerators: `[losses]`, the unweighted loss sum of each output that has a loss.
         denominators: `[losses]`, what those are divided by.
     """
 
-    objective: Any
-    count: Any
+    objectives: list[Any]
+    counts: Any
     numerators: Any
     denominators: Any
 
@@ -53,7 +56,17 @@ class Objective:
         self.names: list[str] = []
         self.weights: list[float] = []
 
-    def sums(self, names: list[str], y: list[Any], y_pred: list[Any], weight: list[Any], share: Any, cut: bool) -> Any:
+    def sums(
+        self,
+        names: list[str],
+        y: list[Any],
+        y_pred: list[Any],
+        weight: list[Any],
+        added: Any,
+        rows: Any,
+        size: Any,
+        cut: bool,
+    ) -> LossSums:
         """The loss sums of one part.
 
         Args:
@@ -61,43 +74,58 @@ class Objective:
             y: each output's targets `[rows, ...]`, or None.
             y_pred: each output `[rows, ...]`.
             weight: each output's sample weights, or None.
-            share: scalar, this part's share of the batch's rows.
+            added: scalar, the mean over the part's rows of what layers added to the loss; None for nothing.
+            rows: scalar, the part's number of rows.
+            size: scalar, the whole batch's.
             cut: whether the batch has more than one part.
 
         Returns:
             `LossSums`.
 
         Raises:
-            ConfigError: a loss that does not fit the outputs, or cannot be summed over parts.
+            ConfigError: a loss that does not fit the outputs, or one of a cut batch that is no mean or sum over rows.
         """
         if self._losses is None:
-            self._resolve(names, y, y_pred)
+            self.resolve(names, y, y_pred)
         assert self._losses is not None
         used = [i for i, loss in enumerate(self._losses) if loss is not None]
-        pairs = [_loss_sums(self._losses[i], y[i], y_pred[i], weight[i], share) for i in used]
-        numerators, denominators = tf.stack([num for num, _ in pairs]), tf.stack([den for _, den in pairs])
-        if len(pairs) == 1:
-            return LossSums(
-                objective=self.weights[0] * numerators[0],
-                count=denominators[0],
-                numerators=numerators,
-                denominators=denominators,
+        if cut and (whole := [loss.name for loss in self._losses if isinstance(loss, _OF_THE_WHOLE)]):
+            raise ConfigError(
+                f"the loss {whole[0]} is a ratio over the whole batch, which cannot be summed over parts: "
+                "use one replica and no micro-batches"
             )
-        # Several outputs have one gradient between them, so their denominators must be known before it is summed:
-        # each is a fixed number of elements a row (with one part, any number will do).
-        if cut:
-            self._check_cuttable(used, y_pred)
-        rows = tf.cast(tf.shape(y_pred[used[0]])[0], numerators.dtype)
-        elements_a_row = tf.math.divide_no_nan(denominators, rows)
-        weighted = tf.constant(self.weights, numerators.dtype) * tf.math.divide_no_nan(numerators, elements_a_row)
-        return LossSums(objective=tf.reduce_sum(weighted), count=rows, numerators=numerators, denominators=denominators)
+        parts = [_loss_sums(self._losses[i], y[i], y_pred[i], weight[i], rows, size) for i in used]
+        # An output's mean is over a fixed number of elements a row: these have one objective, divided by the rows.
+        by_rows = [self.weights[k] * part.by_rows for k, part in enumerate(parts) if part.by_rows is not None]
+        if added is not None:
+            by_rows.append(tf.where(rows > 0, added, tf.zeros_like(added)) * rows)
+        own = [(self.weights[k] * part.total, part.count) for k, part in enumerate(parts) if part.by_rows is None]
+        pairs = [(tf.add_n([tf.cast(term, rows.dtype) for term in by_rows]), rows)] if by_rows else []
+        pairs += [(tf.cast(total, rows.dtype), tf.cast(count, rows.dtype)) for total, count in own]
+        return LossSums(
+            objectives=[objective for objective, _ in pairs],
+            counts=tf.stack([count for _, count in pairs]),
+            numerators=tf.stack([tf.cast(part.total, rows.dtype) for part in parts]),
+            denominators=tf.stack([tf.cast(part.count, rows.dtype) for part in parts]),
+        )
+
+    def stand_for_own_loss(self) -> None:
+        """For a model with a `compute_loss` of its own: one loss, of weight 1."""
+        self.names, self.weights = ["loss"], [1.0]
 
     def mean(self, numerators: Any, denominators: Any) -> Any:
         """The batch's loss from the sums over all its parts: the weighted sum of the outputs' means."""
         means = tf.math.divide_no_nan(numerators, denominators)
         return tf.reduce_sum(tf.constant(self.weights, means.dtype) * means)
 
-    def _resolve(self, names: list[str], y: list[Any], y_pred: list[Any]) -> None:
+    def resolve(self, names: list[str], y: list[Any], y_pred: list[Any]) -> None:
+        """Makes the losses for outputs of these names and shapes, once.
+
+        Raises:
+            ConfigError: a loss that does not fit them.
+        """
+        if self._losses is not None:
+            return
         identifiers = per_output(self._loss, names, "loss", shared=True)
         weights = per_output(self._loss_weights, names, "loss_weights")
         losses: list[Any] = []
@@ -113,21 +141,12 @@ class Objective:
             1.0 if weight is None else float(weight) for weight, loss in zip(weights, losses, strict=True) if loss
         ]
 
-    def _check_cuttable(self, used: list[int], y_pred: list[Any]) -> None:
-        assert self._losses is not None
-        for i in used:
-            if _mask(y_pred[i]) is not None or self._losses[i].their_reduction == "mean_with_sample_weight":
-                raise ConfigError(
-                    f"the output {self.names[used.index(i)]!r} is one of several and its loss divides by a mask or by "
-                    "weights, which cannot be summed over replicas yet: use one replica"
-                )
-
 
 class _FunctionLoss(keras.losses.Loss):
     """A loss function `(y_true, y_pred) -> [rows, ...]` as a Keras loss, as `compile` would wrap it."""
 
     def __init__(self, function: Any) -> None:
-        super().__init__(name=getattr(function, "__name__", "loss"))
+        super().__init__(name=function_name(function))
         self.function = function
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -155,27 +174,46 @@ def _loss_object(identifier: Any, y: Any, y_pred: Any) -> Any:
     return loss
 
 
-def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, share: Any) -> tuple[Any, Any]:
-    """(sum, denominator) of one output's loss over one part."""
+class _Sums(NamedTuple):
+    """One output's loss over one part: its sum, what that is divided by, and the sum as if divided by the rows.
+
+    `by_rows` is None where the number of elements a row is not the same for every row, as under a mask.
+    """
+
+    total: Any
+    count: Any
+    by_rows: Any
+
+
+def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any) -> _Sums:
     mask = _mask(y_pred)
     values = loss(y, y_pred, weight)
-    rows = tf.cast(tf.shape(y_pred)[0], values.dtype)
+    rows, size = tf.cast(rows, values.dtype), tf.cast(size, values.dtype)
     if values.shape.rank == 0:
         # A user's loss that returns its own mean: it counts for each row.
-        return values * rows, rows
+        total = tf.where(rows > 0, values, tf.zeros_like(values)) * rows
+        return _Sums(total, rows, total)
     total = tf.reduce_sum(values)
     if loss.their_reduction == "sum":
-        return total, tf.cast(share, values.dtype)
-    size = tf.cast(tf.size(values), values.dtype)
+        return _Sums(total, rows / size, total * size)
     if loss.their_reduction in _MEAN:
+        elements = tf.cast(tf.size(values), values.dtype)
         if mask is None:
-            return total, size
+            return _Sums(total, elements, total / _elements_a_row(values))
         kept = tf.reduce_sum(tf.cast(mask, values.dtype))
-        return total, tf.math.divide_no_nan(size * kept, tf.cast(tf.size(mask), values.dtype))
+        return _Sums(total, tf.math.divide_no_nan(elements * kept, tf.cast(tf.size(mask), values.dtype)), None)
     if mask is not None:
         kept = tf.cast(mask, values.dtype)
         weight = kept if weight is None else tf.cast(_same_rank(weight, kept)[0], values.dtype) * kept
-    return total, size if weight is None else tf.reduce_sum(tf.cast(weight, values.dtype))
+    if weight is None:
+        return _Sums(total, tf.cast(tf.size(values), values.dtype), total / _elements_a_row(values))
+    return _Sums(total, tf.reduce_sum(tf.cast(weight, values.dtype)), None)
+
+
+def _elements_a_row(values: Any) -> Any:
+    if values.shape[1:].is_fully_defined():
+        return float(values.shape[1:].num_elements())
+    return tf.cast(tf.reduce_prod(tf.shape(values)[1:]), values.dtype)
 
 
 def _mask(y_pred: Any) -> Any:

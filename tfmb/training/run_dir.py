@@ -85,7 +85,7 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
 def save_weights(run_dir: Path, weights: Sequence[np.ndarray]) -> str:
     """Writes `weights.npz` whole or not at all; returns `hash_weights` of them."""
     temporary = run_dir / f".tmp-{WEIGHTS_FILE}"
-    arrays: dict[str, Any] = {f"{index:04d}": weight for index, weight in enumerate(weights)}
+    arrays: dict[str, Any] = {f"{index:08d}": weight for index, weight in enumerate(weights)}
     np.savez(temporary, **arrays)  # fmt: skip
     temporary.replace(run_dir / WEIGHTS_FILE)
     return hash_weights(weights)
@@ -99,7 +99,7 @@ def load_weights(run_dir: str | Path, checksum: str) -> list[np.ndarray]:
     """
     path = Path(run_dir) / WEIGHTS_FILE
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             weights = [arrays[key] for key in sorted(arrays.files)]
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: the run did not end, or lost its weights: train again") from error

@@ -1,6 +1,7 @@
 """One training session: everything it needs, run to its end and written down."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,9 +11,11 @@ from tfmb.distribution import describe
 from tfmb.errors import DivergenceError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine
-from tfmb.training.actions import HistoryAction, MetricsLog, Progress, TensorBoardLog
+from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
 from tfmb.training.feeds import Feed
+from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
+from tfmb.training.parts import Cut
 from tfmb.training.run_dir import hash_weights, save_weights, versions, write_run
 
 __all__ = ["Session"]
@@ -34,6 +37,10 @@ class Session:
         run_dir: an empty directory for the records, or None.
         record: what `run.json` shall say besides; its `model` is added to.
         verbose: 0 for nothing, 1 for progress, 2 for a line an epoch.
+        callbacks: Keras's.
+        params: what the callbacks are told of the run.
+        cut: how batches are cut into parts; None for one part a device.
+        seed: decides the masks of `tfmb.layers.Dropout`.
     """
 
     model: Any
@@ -47,6 +54,10 @@ class Session:
     run_dir: Path | None = None
     record: dict[str, Any] = field(default_factory=dict)
     verbose: int = 0
+    callbacks: Any = None
+    params: dict[str, Any] = field(default_factory=dict)
+    cut: Cut | None = None
+    seed: int = 0
 
     def run(self) -> Any:
         """Trains; returns a `keras.callbacks.History`.
@@ -55,8 +66,13 @@ class Session:
             DivergenceError: the model holds the last good weights.
             ConfigError: the parts do not fit together.
         """
-        placed = engine.place(self.model, self.strategy, self.feed.example())
-        history = HistoryAction(self.model)
+        placed = engine.place(self.model, self.strategy, self.feed.example)
+        watcher = KerasCallbacks(self.callbacks, self.model, placed, self.optimizer, self.params)
+        if watcher.batch_watchers:
+            warnings.warn(
+                f"{', '.join(watcher.batch_watchers)} must see every batch, so each call makes one step: slower",
+                stacklevel=3,
+            )
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
@@ -72,14 +88,19 @@ class Session:
                     self.plan,
                     validation=self.validation,
                     validates=self.validates,
-                    actions=[history, *self._logs(), *([progress] if self.verbose else [])],
+                    actions=[*self._logs(), *([progress] if self.verbose else [])],
+                    watcher=watcher,
+                    cut=self.cut,
+                    seed=self.seed,
+                    original=self.model,
                 )
         except DivergenceError as error:
             self._write_record({"status": "diverged", "error": str(error)})
             raise
         finally:
+            watcher.close()
             engine.take_back(placed, self.model)
-        return history.history
+        return watcher.history
 
     def finish(self, result: dict[str, Any]) -> str:
         """Writes the final weights and the result where there is a run directory; returns the weights' SHA-256."""
@@ -94,7 +115,10 @@ class Session:
         if self.run_dir is None:
             return []
         every = self.plan.log_every
-        return [MetricsLog(self.run_dir, every), TensorBoardLog(self.run_dir / "tensorboard", every)]
+        return [
+            MetricsLog(self.run_dir, every, clips=self.optimizer.clips),
+            TensorBoardLog(self.run_dir / "tensorboard", every),
+        ]
 
     def _write_record(self, more: dict[str, Any]) -> None:
         if self.run_dir is None:

@@ -4,8 +4,10 @@ import warnings
 from typing import Any
 
 from tfmb.backend import keras
+from tfmb.layers import Dropout
+from tfmb.training.parts import Cut
 
-__all__ = ["merged_state", "warn_of_local_layers"]
+__all__ = ["computes_in_float16", "merged_state", "warn_of_local_layers"]
 
 
 def merged_state(model: Any) -> list[Any]:
@@ -16,18 +18,29 @@ def merged_state(model: Any) -> list[Any]:
     return [v for v in model.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
 
 
-def warn_of_local_layers(model: Any) -> None:
-    """One warning that names the layers whose meaning depends on the number of replicas."""
+def computes_in_float16(model: Any) -> bool:
+    """Whether a layer computes in float16, whose gradients need a loss scale."""
+    return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+
+
+def warn_of_local_layers(model: Any, cut: Cut) -> None:
+    """One warning that names the layers whose meaning depends on how a batch is cut."""
     local, random = [], []
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization) and not getattr(layer, "synchronized", False):
             local.append(layer.name)
-        if getattr(layer, "_seed_generators", None):
+        if getattr(layer, "_seed_generators", None) and not isinstance(layer, Dropout):
             random.append(layer.name)
-    parts = []
+    messages = []
     if local:
-        parts.append(f"{', '.join(local)} normalise by the statistics of each replica's own part of the batch")
+        messages.append(
+            f"{', '.join(local)} normalise by the statistics of each of the {cut.all_parts} parts of a batch, not of "
+            "the whole (keep virtual_replicas the same to keep the answer)"
+        )
     if random:
-        parts.append(f"{', '.join(random)} draw the same random numbers on every replica")
-    if parts:
-        warnings.warn(f"with several replicas the answer differs from one device's: {'; '.join(parts)}", stacklevel=3)
+        messages.append(
+            f"{', '.join(random)} draw random numbers that depend on the number of replicas and parts "
+            "(use tfmb.layers.Dropout)"
+        )
+    if messages:
+        warnings.warn("; ".join(messages), stacklevel=3)

@@ -1,0 +1,80 @@
+"""Every test process has four logical CPU devices, and a cache of its own."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+
+from tfmb.backend import keras, tf
+from tfmb.data import Splits, load
+from tfmb.distribution import configure_replicas, make_strategy
+
+configure_replicas(4)
+
+MIRROR = Path(os.environ.get("TFMB_MNIST_MIRROR") or Path(__file__).parents[2] / "shared" / "data" / "mnist")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `mnist` are skipped, by name, where the official files are not there."""
+    if not MIRROR.is_dir():
+        for item in items:
+            if item.get_closest_marker("mnist"):
+                item.add_marker(pytest.mark.skip(reason=f"no MNIST files in {MIRROR}: set TFMB_MNIST_MIRROR"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TFMB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TFDS_DATA_DIR", str(tmp_path_factory.mktemp("tfds")))
+        patch.delenv("TFMB_MNIST_MIRROR", raising=False)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras() -> Iterator[None]:
+    keras.utils.set_random_seed(0)
+    yield
+    keras.config.set_floatx("float32")
+    keras.utils.clear_session(free_memory=False)  # collecting garbage would cost more than the tests
+
+
+@pytest.fixture(scope="session")
+def mnist_mirror() -> Path:
+    """The folder of the official files; for tests marked `mnist`."""
+    return MIRROR
+
+
+@pytest.fixture(scope="session")
+def digits() -> Splits:
+    return load("digits")
+
+
+@pytest.fixture(params=[1, 2], ids=["1 replica", "2 replicas"])
+def strategy(request: pytest.FixtureRequest) -> Any:
+    return make_strategy("auto", request.param)
+
+
+@pytest.fixture
+def two_replicas() -> Any:
+    return make_strategy("mirrored", 2)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Models, data and losses in 64 bits."""
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx("float32")
+
+
+def copies(variable: Any) -> list[Any]:
+    """Every replica's copy of a variable, as arrays."""
+    return [copy.numpy() for copy in getattr(variable, "values", [variable])]
+
+
+__all__ = ["MIRROR", "copies", "tf"]

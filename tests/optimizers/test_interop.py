@@ -1,0 +1,195 @@
+"""Names and Keras optimizers -> ours: what is carried over, and what is refused by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.optimizers import SGD, Adam, AdamW, RMSprop, as_keras, interop
+
+KERAS = keras.optimizers
+DECAY = KERAS.schedules.ExponentialDecay(0.1, 10, 0.5)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras() -> None:
+    """No Keras state to reset, which would take most of the time; but four devices, before a test asks for two."""
+    tf.config.list_logical_devices()
+
+
+def assert_refused(words: str, action: Callable[[], Any]) -> None:
+    """A `ConfigError` of one line that has these words."""
+    with pytest.raises(ConfigError, match=words) as caught:
+        action()
+    assert "\n" not in str(caught.value)
+
+
+# ---- names ----
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "momentum"),
+    [
+        ("sgd", SGD, 0.0),
+        ("momentum", SGD, 0.9),
+        ("rmsprop", RMSprop, 0.0),
+        ("adam", Adam, None),
+        ("adamw", AdamW, None),
+        ("AdamW", AdamW, None),
+        ("SGD", SGD, 0.0),
+    ],
+)
+def test_a_name_gives_a_new_optimizer(name: str, kind: Any, momentum: float | None) -> None:
+    found = interop.get(name)
+    assert type(found) is kind
+    assert found is not interop.get(name)
+    assert getattr(found, "momentum", None) == momentum
+    assert found.learning_rate == kind().learning_rate
+
+
+def test_every_name_gives_an_optimizer_and_takes_arguments() -> None:
+    assert set(interop.OPTIMIZERS) == {"sgd", "momentum", "rmsprop", "adam", "adamw"}
+    for make in interop.OPTIMIZERS.values():
+        assert make(learning_rate=0.25).learning_rate == 0.25
+    assert interop.OPTIMIZERS["momentum"](momentum=0.5).momentum == 0.5
+
+
+def test_ours_comes_back_as_it_is() -> None:
+    ours = Adam()
+    assert interop.get(ours) is ours
+
+
+@pytest.mark.parametrize("unknown", ["nadam", "adam ", "", 3, None, Adam, {"class_name": "Adam"}])
+def test_what_is_not_an_optimizer_is_refused(unknown: Any) -> None:
+    assert_refused("optimizer", lambda: interop.get(unknown))
+
+
+def test_an_unknown_name_is_told_the_names() -> None:
+    assert_refused("'nadam': give one of sgd, momentum, rmsprop, adam, adamw", lambda: interop.get("nadam"))
+
+
+# ---- Keras optimizers ----
+
+CARRIED: list[tuple[Any, type, dict[str, Any]]] = [
+    (KERAS.SGD, SGD, {}),
+    (KERAS.SGD, SGD, {"learning_rate": 0.3, "momentum": 0.7, "nesterov": True, "weight_decay": 0.02}),
+    (KERAS.RMSprop, RMSprop, {}),
+    (
+        KERAS.RMSprop,
+        RMSprop,
+        {"learning_rate": 0.3, "rho": 0.8, "momentum": 0.7, "epsilon": 1e-5, "centered": True, "weight_decay": 0.02},
+    ),
+    (KERAS.Adam, Adam, {}),
+    (
+        KERAS.Adam,
+        Adam,
+        {"learning_rate": 0.3, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-5, "amsgrad": True, "weight_decay": 0.02},
+    ),
+    (KERAS.AdamW, AdamW, {}),
+    (
+        KERAS.AdamW,
+        AdamW,
+        {"learning_rate": 0.3, "beta_1": 0.8, "beta_2": 0.99, "epsilon": 1e-5, "amsgrad": True, "weight_decay": 0.02},
+    ),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "given"), CARRIED)
+def test_hyper_parameters_are_carried_over_in_64_bits(theirs: Any, ours: Any, given: dict[str, Any]) -> None:
+    """Keras holds the rate 0.3 in float32: it comes back as 0.3, not as 0.30000001192092896."""
+    keras_s_form = {} if ours in (Adam, AdamW) else {"rate_in_velocity": True}
+    expected = ours(**given, **keras_s_form, name="mine")
+    for found in (interop.get(theirs(**given, name="mine")), interop.from_keras(theirs(**given, name="mine"))):
+        assert type(found) is ours
+        assert found.get_config() == expected.get_config()
+
+
+@pytest.mark.parametrize("theirs", [KERAS.SGD, KERAS.RMSprop, KERAS.Adam, KERAS.AdamW])
+def test_schedules_are_carried_over(theirs: Any) -> None:
+    assert interop.get(theirs(DECAY)).learning_rate is DECAY
+    assert interop.keras_rate(theirs(DECAY)) is DECAY
+
+
+def test_the_rate_is_the_one_it_stands_at() -> None:
+    theirs = KERAS.Adam(0.1)
+    assert interop.keras_rate(theirs) == 0.1
+    theirs.learning_rate = 0.07
+    assert interop.keras_rate(theirs) == 0.07
+    assert interop.get(theirs).learning_rate == 0.07
+
+
+def test_the_rate_of_an_optimizer_made_under_a_strategy(two_replicas: Any) -> None:
+    with two_replicas.scope():
+        theirs = KERAS.Adam(0.1)
+        assert interop.get(theirs).learning_rate == 0.1
+    assert interop.get(theirs).learning_rate == 0.1
+
+
+def test_state_is_not_carried_over() -> None:
+    theirs, weight = KERAS.Adam(0.1), keras.Variable([1.0])
+    theirs.apply([tf.constant([1.0])], [weight])
+    assert interop.get(theirs).variables == []
+
+
+@pytest.mark.parametrize(("option", "value"), [("loss_scale_factor", 8.0), ("gradient_accumulation_steps", 2)])
+@pytest.mark.parametrize("theirs", [KERAS.SGD, KERAS.Adam, KERAS.Nadam])
+def test_what_the_loop_does_otherwise_is_refused_by_name(theirs: Any, option: str, value: Any) -> None:
+    assert_refused(f"^{option} of {theirs.__name__} ", lambda: interop.get(theirs(**{option: value})))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clipnorm": 1.0},
+        {"clipvalue": 0.5},
+        {"global_clipnorm": 1.0},
+        {"use_ema": True, "ema_momentum": 0.9, "ema_overwrite_frequency": 3},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+@pytest.mark.parametrize("theirs", [KERAS.SGD, KERAS.RMSprop, KERAS.Adam, KERAS.AdamW])
+def test_clipping_and_averaging_are_taken_over(theirs: Any, options: dict[str, Any]) -> None:
+    ours = interop.get(theirs(**options))
+    assert {name: getattr(ours, name) for name in options} == options
+
+
+@pytest.mark.parametrize("by", ["var_names", "var_list"])
+def test_weights_excluded_from_decay_are_taken_over(by: str) -> None:
+    bias, kernel = keras.Variable([1.0], name="bias"), keras.Variable([1.0], name="kernel")
+    theirs = KERAS.AdamW(weight_decay=0.5)
+    theirs.exclude_from_weight_decay(**{by: ["bias"] if by == "var_names" else [bias]})
+    ours = interop.get(theirs)
+    ours.apply([tf.zeros(1), tf.zeros(1)], [bias, kernel])
+    assert float(bias.numpy()[0]) == 1.0
+    assert float(kernel.numpy()[0]) < 1.0
+
+
+class MyAdam(KERAS.Adam):
+    """A subclass may have another rule."""
+
+
+@pytest.mark.parametrize("make", [KERAS.Nadam, KERAS.Lion, MyAdam, lambda: KERAS.SGD(learning_rate=lambda: 0.1)])
+def test_what_has_no_counterpart_is_used_itself(make: Callable[[], Any]) -> None:
+    theirs = make()
+    ours = interop.get(theirs)
+    assert ours.across_replicas
+    weight, expected = keras.Variable([1.0, -2.0]), keras.Variable([1.0, -2.0])
+    reference = make()
+    for gradient in ([0.5, 0.25], [-0.125, 1.0]):
+        ours.apply([tf.constant(gradient)], [weight])
+        reference.apply([tf.constant(gradient)], [expected])
+    np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+    assert theirs.iterations.numpy() == 2
+
+
+def test_the_loss_scale_keras_puts_around_is_left_to_the_loop() -> None:
+    assert type(interop.get(KERAS.LossScaleOptimizer(KERAS.SGD(0.25)))) is SGD
+
+
+def test_our_rule_for_keras_becomes_ours_again() -> None:
+    ours = interop.get(as_keras(Adam(0.25, beta_1=0.5, global_clipnorm=2.0)))
+    assert type(ours) is Adam
+    assert (ours.learning_rate, ours.beta_1, ours.global_clipnorm) == (0.25, 0.5, 2.0)

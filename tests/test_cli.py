@@ -1,0 +1,248 @@
+"""The command line as a user meets it: in processes of its own, and quickly in this one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tfmb.cli import main
+
+
+def tfmb(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tfmb", *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """Checks that a command ended with one line on standard error and nothing else; returns the line."""
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith(f"tfmb: error[{code}]: ")
+    assert not done.stdout
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """A finished run on digits: the folder it was made in, the line of JSON, and standard error."""
+    folder = tmp_path_factory.mktemp("work")
+    done = tfmb("train", "--dataset", "digits", "--epochs", "2", "--validation-size", "100", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    return folder, json.loads(done.stdout), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["runs"]])
+def test_no_tensorflow_for_a_word_of_help(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "import sys; from tfmb.cli import main; code = main(sys.argv[1:]); "
+        "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_train_answers_in_json(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, messages = run
+    needed = "dataset test_accuracy test_loss examples_per_second seconds updates run_dir weights_sha256"
+    assert set(needed.split()) <= set(result)
+    assert result["dataset"] == "digits"
+    assert result["updates"] == 2 * -(-1337 // 64)
+    assert result["test_accuracy"] > 0.5
+    assert 0 < result["val_loss"] < 2.5
+    assert "1,337 train, 100 for validation, 360 test examples" in messages
+    assert (folder / result["run_dir"]).is_dir()
+
+
+def test_the_screen_shows_our_words_only(run: tuple[Path, dict[str, Any], str]) -> None:
+    _, _, messages = run
+    assert all(line.startswith(("tfmb: ", "epoch ")) for line in messages.splitlines()), messages
+
+
+def test_the_run_directory_holds_the_record(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, _ = run
+    path = folder / result["run_dir"]
+    record = json.loads((path / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["batch_size"] == 64
+    assert record["config"]["epochs"] == 2
+    assert {"versions", "strategy", "data", "optimizer", "model"} <= set(record)
+    assert record["weights_sha256"] == result["weights_sha256"]
+    assert (path / "weights.npz").is_file()
+    assert list((path / "tensorboard").rglob("events.out.tfevents.*"))
+    assert "second" not in (path / "metrics.jsonl").read_text()
+    assert all("examples_per_second" in line for line in (path / "timings.jsonl").read_text().splitlines())
+
+
+def test_evaluate_finds_what_train_found(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, _ = run
+    done = tfmb("evaluate", result["run_dir"], "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    for key in ("dataset", "test_accuracy", "updates", "run_dir", "weights_sha256"):
+        assert found[key] == result[key]
+    assert found["test_loss"] == pytest.approx(result["test_loss"], rel=1e-6)
+    assert {"examples_per_second", "seconds"} <= set(found)
+
+
+def test_export_then_predict(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, _ = run
+    exported = tfmb("export", result["run_dir"], cwd=folder)
+    assert exported.returncode == 0, exported.stderr
+    version = exported.stdout.strip()
+    assert version == f"saved_models/{Path(result['run_dir']).name}/1"
+    by_run = tfmb("predict", "test:0", "train:3", "--json", cwd=folder)  # the newest run
+    assert by_run.returncode == 0, by_run.stderr
+    answers = [json.loads(line) for line in by_run.stdout.splitlines()]
+    assert [answer["image"] for answer in answers] == ["test:0", "train:3"]
+    assert all(0 < answer["probability"] <= 1 and 0 <= answer["label"] < 10 for answer in answers)
+    assert f"model of {result['run_dir']}" in by_run.stderr
+    no_data = tfmb("predict", "test:0", "--export", version, cwd=folder)
+    assert "an export has no data" in refused(no_data, 2)
+
+
+def test_runs_lists_and_compares(
+    run: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, result, _ = run
+    monkeypatch.chdir(folder)
+    assert main(["runs"]) == 0
+    text = capsys.readouterr().out
+    assert result["run_dir"] in text
+    assert f"{result['test_accuracy']:.4g}" in text
+    assert main(["runs", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"] == "digits"
+
+
+def test_a_directory_with_a_run_is_refused(run: tuple[Path, dict[str, Any], str]) -> None:
+    folder, result, _ = run
+    before = {path: path.stat().st_mtime_ns for path in (folder / result["run_dir"]).rglob("*")}
+    done = tfmb("train", "--dataset", "digits", "--run-dir", result["run_dir"], cwd=folder)
+    assert "holds a run already" in refused(done, 73)
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / result["run_dir"]).rglob("*")}
+
+
+BAD = {
+    "batch size 0": (["--batch-size", "0"], 2, "--batch-size 0"),
+    "batch size -1": (["--batch-size", "-1"], 2, "--batch-size -1"),
+    "batch size text": (["--batch-size", "many"], 2, "--batch-size 'many'"),
+    "dataset and data": (["--data", "a:b", "--dataset", "digits"], 2, "--data"),
+    "optimizer": (["--optimizer", "lion"], 2, "unknown --optimizer 'lion'"),
+    "strategy": (["--strategy", "everywhere"], 2, "unknown --strategy 'everywhere'"),
+    "learning rate": (["--learning-rate", "nan"], 2, "--learning-rate"),
+    "not a number": (["--epochs", "three"], 2, "epochs"),
+    "no such option": (["--epoch-count", "3"], 2, "--epoch-count"),
+    "model": (["--model", "transformer"], 2, "unknown --model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_options_get_one_line(case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    arguments, code, words = BAD[case]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--run-dir", str(tmp_path / "run"), *arguments])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code
+    assert not out
+    assert err.startswith(f"tfmb: error[{code}]: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert not (tmp_path / "run").exists()
+
+
+LATE = {
+    "larger than the data": (["--dataset", "digits", "--batch-size", "1438"], 2, "larger than the data (1437"),
+    "unknown dataset": (["--dataset", "no_such_set"], 2, "unknown dataset 'no_such_set'"),
+    "missing folder": (["--dataset", "./nowhere"], 65, "nowhere: no such folder"),
+    "missing mirror": (["--dataset", "mnist", "--mirror", "./nowhere"], 65, "nowhere: no such folder"),
+    "missing module": (["--data", "nowhere:load"], 2, "no module 'nowhere'"),
+    "validation too large": (["--dataset", "digits", "--validation-size", "1437"], 2, "validation size 1437"),
+}
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_what_only_the_data_can_tell_gets_one_line_too(
+    case: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, code, words = LATE[case]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments])
+    out, err = capsys.readouterr()
+    assert ended.value.code == code
+    assert not out
+    assert err.count("\n") == 1
+    assert words in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_diverging_run_ends_with_3(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    arguments = ["--dataset", "digits", "--model", "mlp", "--optimizer", "sgd", "--learning-rate", "1e30"]
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments, "--epochs", "1", "--run-dir", str(run_dir)])
+    out, err = capsys.readouterr()
+    assert ended.value.code == 3
+    assert not out
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("tfmb: error[3]: update ")
+    assert "learning rate 1e+30" in last
+    assert json.loads((run_dir / "run.json").read_text())["status"] == "diverged"
+
+
+def test_your_own_model_and_data(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "import keras, numpy as np\n"
+        "def load():\n"
+        "    x = np.random.default_rng(0).normal(size=(300, 4)).astype('float32')\n"
+        "    y = (x.sum(axis=1) > 0).astype('int64')\n"
+        "    return (x[:200], y[:200]), (x[200:], y[200:])\n"
+        "def build():\n"
+        "    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])\n"
+        "    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)\n"
+        "    model.compile(keras.optimizers.Adam(0.05), loss=loss, metrics=['accuracy'])\n"
+        "    return model\n"
+    )
+    own = ["--data", "mine:load", "--model", "mine:build"]
+    done = tfmb("train", *own, "--batch-size", "32", "--json", "--run-dir", "r", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["test_accuracy"] > 0.9
+    unnamed = tfmb("evaluate", "r", cwd=tmp_path)
+    assert "give --model module:function" in refused(unnamed, 2)
+    again = tfmb("evaluate", "r", *own, "--json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["test_accuracy"] == json.loads(done.stdout)["test_accuracy"]
+    exported = tfmb("export", "r", "--model", "mine:build", "--json", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+
+
+def test_auto_without_network_says_that_it_took_digits(tmp_path: Path) -> None:
+    caches = {"TFMB_CACHE": str(tmp_path / "c"), "TFDS_DATA_DIR": str(tmp_path / "t")}
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    done = tfmb("train", "--epochs", "1", "--json", cwd=tmp_path, **caches, **nowhere)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["dataset"] == "digits"
+    assert "auto: MNIST is neither cached nor mirrored" in result["dataset_origin"]
+    assert "auto: MNIST is neither cached nor mirrored" in done.stderr.splitlines()[0]
+    record = json.loads((tmp_path / result["run_dir"] / "run.json").read_text())
+    assert "auto: MNIST is neither" in record["data"]["origin"]
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"versions", "machine", "devices", "data"} == set(report)
+    assert "CPU:0" in report["devices"]["physical"]

@@ -1,0 +1,134 @@
+"""Strategies from names, logical devices, and one-line refusals."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+import tfmb
+from tfmb.backend import tf
+from tfmb.config import STRATEGY_NAMES
+from tfmb.distribution import configure_replicas, describe, make_strategy
+from tfmb.errors import ConfigError
+
+OneDevice, Mirrored = tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replicas", "kind", "count"),
+    [
+        ("auto", None, OneDevice, 1),
+        ("auto", 1, OneDevice, 1),
+        ("auto", 2, Mirrored, 2),
+        ("one-device", None, OneDevice, 1),
+        ("one-device", 1, OneDevice, 1),
+        ("mirrored", None, Mirrored, 4),
+        ("mirrored", 1, Mirrored, 1),
+        ("mirrored", 3, Mirrored, 3),
+    ],
+)
+def test_names(strategy: str, replicas: int | None, kind: type, count: int) -> None:
+    made = make_strategy(strategy, replicas)
+    assert type(made) is kind
+    assert made.num_replicas_in_sync == count
+
+
+def test_strategies_are_taken_as_they_are() -> None:
+    for given in (OneDevice("/cpu:0"), make_strategy("mirrored", 2), tf.distribute.get_strategy()):
+        assert make_strategy(given) is given
+        assert make_strategy(given, given.num_replicas_in_sync) is given
+
+
+@pytest.mark.parametrize(
+    ("strategy", "replicas", "words"),
+    [
+        ("multi", None, "'multi'"),
+        ("Mirrored", None, "'Mirrored'"),
+        (None, None, "None"),
+        (3, None, "3"),
+        ("auto", 0, "replicas=0"),
+        ("auto", -1, "replicas=-1"),
+        ("auto", True, "replicas=True"),
+        ("auto", "2", "replicas='2'"),
+        ("one-device", 2, "'one-device' has one replica, not 2"),
+        ("auto", 5, "4 logical CPU device(s), too late to make 5"),
+        ("mirrored", 5, "too late to make 5"),
+        (OneDevice("/cpu:0"), 2, "replicas=2, but the strategy given has 1"),
+    ],
+)  # fmt: skip
+def test_refusals_are_one_line(strategy: Any, replicas: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_strategy(strategy, replicas)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if strategy in ("multi", None):
+        assert all(name in str(caught.value) for name in STRATEGY_NAMES)
+
+
+def test_other_strategies_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"\ACentralStorageStrategy is not supported[^\n]*\Z"):
+        make_strategy(tf.distribute.experimental.CentralStorageStrategy(["/cpu:0"]))
+
+
+def test_two_numbers_of_replicas_work_in_one_process() -> None:
+    # Collectives between logical devices would abort here; the strategies must not use them.
+    for replicas in (2, 4, 2):
+        strategy = make_strategy("mirrored", replicas)
+
+        @tf.function
+        def total(where: Any) -> Any:
+            return where.run(lambda: tf.distribute.get_replica_context().all_reduce("sum", tf.constant([1.0, 2.0])))
+
+        for found in strategy.experimental_local_results(total(strategy)):
+            assert found.numpy().tolist() == [replicas, 2 * replicas]
+
+
+def test_describe() -> None:
+    assert describe(make_strategy("one-device")) == {
+        "name": "OneDeviceStrategy",
+        "replicas": 1,
+        "devices": ["CPU:0"],
+    }
+    found = describe(make_strategy("mirrored", 2))
+    assert found == {"name": "MirroredStrategy", "replicas": 2, "devices": ["CPU:0", "CPU:1"]}
+    assert json.loads(json.dumps(found)) == found
+
+
+@pytest.mark.parametrize("replicas", [0, -2, True, 1.5, "2", None])
+def test_number_that_makes_no_sense_is_refused(replicas: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"\Areplicas={replicas!r} must be an integer of at least 1\Z"):
+        configure_replicas(replicas)
+
+
+def test_configuring_what_there_is_already_is_no_error() -> None:
+    configure_replicas(4)
+    with pytest.raises(ConfigError, match=r"\A[^\n]*4 logical CPU device\(s\), too late to make 2[^\n]*\Z"):
+        configure_replicas(2)
+    assert tfmb.configure_replicas is configure_replicas
+
+
+_FRESH = """
+import json
+from tfmb.backend import tf
+from tfmb.distribution import configure_replicas, make_strategy
+from tfmb.errors import ConfigError
+
+found = {"auto": make_strategy("auto", 3).num_replicas_in_sync, "devices": len(tf.config.list_logical_devices("CPU"))}
+found["fewer"] = make_strategy("auto", 2).num_replicas_in_sync
+try:
+    configure_replicas(8)
+except ConfigError as error:
+    found["late"] = str(error)
+print(json.dumps(found))
+"""
+
+
+def test_devices_are_made_in_a_fresh_process_and_not_too_late() -> None:
+    done = subprocess.run([sys.executable, "-c", _FRESH], capture_output=True, text=True, timeout=100, check=True)
+    found = json.loads(done.stdout)
+    late = found.pop("late")
+    assert found == {"auto": 3, "devices": 3, "fewer": 2}
+    assert "\n" not in late
+    assert "3 logical CPU device(s), too late to make 8: call tfmb.configure_replicas(8) first" in late

@@ -1,0 +1,91 @@
+"""Classes and probabilities of files and rows, by a run's model or an exported one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import tf
+from tfmb.config import TrainConfig
+from tfmb.data import Splits
+from tfmb.errors import ConfigError, DataError
+from tfmb.predict import ExportedClassifier, RunClassifier, read_image
+from tfmb.training.job import train_job
+from tfmb.training.restore import RestoredRun, restore_run
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RestoredRun:
+    folder = tmp_path_factory.mktemp("run")
+    config = TrainConfig(dataset="digits", model="mlp", epochs=8)
+    train_job(config, lambda name: folder, lambda line: None, verbose=0)
+    return restore_run(folder)
+
+
+def write_png(path: Path, pixels: Any) -> str:
+    path.write_bytes(tf.io.encode_png(pixels).numpy())
+    return str(path)
+
+
+def test_rows_and_files_of_the_same_image_agree(run: RestoredRun, digits: Splits, tmp_path: Path) -> None:
+    assert digits.test is not None
+    path = write_png(tmp_path / "a.png", digits.test.examples[7])
+    by_row, by_file = RunClassifier(run).predict(["test:7", path])
+    assert by_row.label == digits.test.labels[7]
+    assert by_file.label is None
+    assert by_row.class_id == by_file.class_id == by_row.label
+    assert by_row.probability == pytest.approx(by_file.probability, abs=1e-6)
+
+
+def test_an_export_agrees_with_its_run(run: RestoredRun, digits: Splits, tmp_path: Path) -> None:
+    assert digits.test is not None
+    path = write_png(tmp_path / "a.png", digits.test.examples[3])
+    tfmb.export(run.model, tmp_path / "m", logits=run.logits)
+    by_export = ExportedClassifier(tmp_path / "m").predict([path])
+    by_run = RunClassifier(run).predict([path])
+    assert by_export[0].class_id == by_run[0].class_id
+    assert by_export[0].probability == pytest.approx(by_run[0].probability, abs=1e-6)
+
+
+def test_colour_and_size_are_brought_to_the_models(tmp_path: Path) -> None:
+    colour = np.zeros((56, 28, 3), np.uint8)
+    colour[:28] = 255
+    pixels = read_image(write_png(tmp_path / "c.png", colour), (28, 28, 1))
+    assert pixels.shape == (28, 28, 1)
+    assert pixels.dtype == np.uint8
+    assert (pixels[:13] == 255).all()
+    assert (pixels[15:] == 0).all()
+    np.testing.assert_array_equal(read_image(str(tmp_path / "c.png"), (28, 28, 1), invert=True), 255 - pixels)
+
+
+def test_what_cannot_be_read_gets_one_line(run: RestoredRun, tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("no image")
+    classifier = RunClassifier(run)
+    for image, words in {
+        str(tmp_path / "text.png"): "no image that can be read",
+        str(tmp_path / "none.png"): "cannot be read",
+        "test:360": "the test split has 360 rows",
+    }.items():
+        with pytest.raises(DataError, match=words) as caught:
+            classifier.predict([image])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="holds no SavedModel"):
+        ExportedClassifier(tmp_path)
+
+
+def test_a_damaged_export_is_refused(run: RestoredRun, tmp_path: Path) -> None:
+    version = tfmb.export(run.model, tmp_path / "m", logits=True)
+    (version / "saved_model.pb").write_bytes(b"damaged")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        ExportedClassifier(version)
+
+
+def test_a_model_that_is_no_image_classifier_is_refused(tmp_path: Path) -> None:
+    from tfmb.backend import keras
+
+    table = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    tfmb.export(table, tmp_path / "t", logits=True)
+    with pytest.raises(ConfigError, match="one image"):
+        ExportedClassifier(tmp_path / "t")

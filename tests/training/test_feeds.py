@@ -1,0 +1,155 @@
+"""Where batches come from: epochs, steps, running out."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfmb.backend import keras, tf
+from tfmb.data.batches import Order
+from tfmb.data.source import Source
+from tfmb.errors import ConfigError
+from tfmb.training.feeds import ArrayFeed, DatasetFeed, EpochBatches, Feed
+
+ROWS = np.arange(11)
+
+
+def array_feed(steps_per_epoch: int | None = None, initial_epoch: int = 0, shuffle: bool = False) -> ArrayFeed:
+    """Five batches of two rows, the last of one; the targets are the rows' numbers."""
+    source = Source.from_arrays(ROWS[:, np.newaxis] * 1.0, ROWS)
+    return ArrayFeed(
+        source, Order(num_examples=11, batch_size=2, seed=4, shuffle=shuffle), steps_per_epoch, initial_epoch
+    )
+
+
+def dataset(rows: Any = ROWS) -> Any:
+    return tf.data.Dataset.from_tensor_slices((rows[:, np.newaxis] * 1.0, rows)).batch(2)
+
+
+def unknown_size() -> Any:
+    return dataset().filter(lambda x, y: True)
+
+
+def drawn(batches: EpochBatches) -> list[list[int]]:
+    """The rows of the batches of one epoch."""
+    found: list[list[int]] = []
+    while batches.steps is None or len(found) < batches.steps:
+        try:
+            found.append(np.asarray(next(batches.iterator)[1]).tolist())
+        except StopIteration:
+            break
+    return found
+
+
+def epochs(feed: Feed, count: int) -> list[list[list[int]]]:
+    return [drawn(feed.epoch(epoch)) for epoch in range(count)]
+
+
+PASS = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [10]]
+
+
+@pytest.mark.parametrize(
+    "make", [array_feed, lambda: DatasetFeed(dataset()), lambda: DatasetFeed(unknown_size())],
+    ids=["arrays", "dataset", "unknown size"],
+)  # fmt: skip
+def test_each_epoch_is_one_pass(make: Any) -> None:
+    feed = make()
+    assert epochs(feed, 3) == [PASS] * 3
+    assert drawn(feed.once()) == PASS
+    assert feed.steps in (6, None)
+
+
+def test_steps_of_an_epoch_are_known_where_the_size_is() -> None:
+    assert array_feed().steps == 6
+    assert array_feed(4).steps == 4
+    assert DatasetFeed(dataset()).steps == 6
+    assert DatasetFeed(unknown_size()).steps is None
+    assert DatasetFeed(unknown_size(), 4).steps == 4
+
+
+@pytest.mark.parametrize("make", [array_feed, lambda steps: DatasetFeed(dataset(), steps)], ids=["arrays", "dataset"])
+def test_steps_per_epoch_go_on_where_the_last_epoch_stopped(make: Any) -> None:
+    assert epochs(make(3), 4) == [PASS[:3], PASS[3:]] * 2
+    assert epochs(make(6), 2) == [PASS] * 2
+
+
+@pytest.mark.parametrize("make", [array_feed, lambda steps: DatasetFeed(dataset(), steps)], ids=["arrays", "dataset"])
+def test_running_out_warns_and_shortens_the_epoch(make: Any) -> None:
+    feed = make(4)
+    assert drawn(feed.epoch(0)) == PASS[:4]
+    with pytest.warns(UserWarning, match=r"ran out: this epoch has 2 update\(s\) and not 4"):
+        assert drawn(feed.epoch(1)) == PASS[4:]
+    assert drawn(feed.epoch(2)) == PASS[:4]
+    with pytest.warns(UserWarning, match="ran out"):
+        assert drawn(make(9).epoch(0)) == PASS
+
+
+def test_repeated_dataset_does_not_run_out() -> None:
+    assert epochs(DatasetFeed(dataset().repeat(), 4), 3) == [PASS[:4], PASS[4:] + PASS[:2], PASS[2:]]
+
+
+@pytest.mark.filterwarnings("ignore:the data ran out")
+@pytest.mark.parametrize("steps", [None, 4])
+def test_initial_epoch_has_the_order_of_a_longer_run(steps: int | None) -> None:
+    longer = epochs(array_feed(steps, shuffle=True), 5)
+    assert epochs(array_feed(steps, initial_epoch=3, shuffle=True), 2) == longer[3:]
+    assert longer[0] != PASS[: steps or 6]
+
+
+def test_shuffled_epochs_differ_and_hold_every_row_once() -> None:
+    first, second = epochs(array_feed(shuffle=True), 2)
+    assert first != second
+    for found in (first, second):
+        assert sorted(row for batch in found for row in batch) == ROWS.tolist()
+
+
+def test_validation_begins_anew_in_the_datas_own_order() -> None:
+    for feed in (array_feed(2, shuffle=True), DatasetFeed(dataset(), 2)):
+        drawn(feed.epoch(0))
+        assert drawn(feed.once()) == drawn(feed.once()) == PASS[:2]
+    assert drawn(array_feed(shuffle=True).once()) == PASS
+
+
+def test_array_feed_leaves_training_where_it_was_when_it_is_scored() -> None:
+    feed = array_feed(3)
+    drawn(feed.epoch(0))
+    drawn(feed.once())
+    assert drawn(feed.epoch(1)) == PASS[3:]
+
+
+def test_example_is_one_input_of_the_same_structure() -> None:
+    inputs = {"a": [np.ones((3, 2)), np.zeros((3, 1))], "b": np.arange(3)}
+    feed = ArrayFeed(Source.from_arrays(inputs, np.arange(3)), Order(num_examples=3, batch_size=2, seed=0))
+    example = feed.example()
+    x, *_ = next(feed.epoch(0).iterator)
+    keras.tree.assert_same_structure(example, x)
+    assert [part.shape[0] for part in keras.tree.flatten(example)] == [1, 1, 1]
+    np.testing.assert_array_equal(DatasetFeed(dataset()).example(), [[0.0], [1.0]])
+
+
+def test_sample_weights_stand_third() -> None:
+    rows = ROWS * 1.0
+    source = Source.from_arrays(rows, ROWS, rows * 10)
+    feed = ArrayFeed(source, Order(num_examples=11, batch_size=2, seed=0, shuffle=False))
+    assert np.asarray(next(feed.epoch(0).iterator)[2]).tolist() == [0.0, 10.0]
+    assert next(array_feed().epoch(0).iterator)[2] == ()
+    weighted = DatasetFeed(tf.data.Dataset.from_tensors((rows, ROWS, rows * 10)))
+    np.testing.assert_array_equal(next(weighted.epoch(0).iterator)[2], rows * 10)
+    assert next(DatasetFeed(dataset()).epoch(0).iterator)[2] == ()
+
+
+def test_infinite_dataset_needs_steps() -> None:
+    with pytest.raises(ConfigError, match=r"\Ax is an infinite dataset: give steps_per_epoch\Z"):
+        DatasetFeed(dataset().repeat())
+    with pytest.raises(ConfigError, match=r"\Avalidation_data is an infinite dataset: give validation_steps\Z"):
+        DatasetFeed(dataset().repeat(), name="validation_data", steps_name="validation_steps")
+
+
+@pytest.mark.parametrize(
+    ("element", "words"), [((1.0,), "no targets"), ((1.0, 2.0, 3.0, 4.0), "yields 4 parts")], ids=["x", "four"]
+)
+def test_elements_that_are_no_batch_are_refused_in_one_line(element: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DatasetFeed(tf.data.Dataset.from_tensors(element))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,207 @@
+"""`fit`'s data arguments: what becomes an array, where validation is cut off, what classes weigh."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError, DataError
+from tfmb.training.feeds import ArrayFeed, DatasetFeed
+from tfmb.training.fit_data import make_feed, split_validation, to_source, validation_feed
+
+X, Y = np.arange(20.0).reshape(10, 2), np.arange(10) % 3
+DEFAULTS: dict[str, Any] = {
+    "seed": 0,
+    "shuffle": False,
+    "steps_per_epoch": None,
+    "initial_epoch": 0,
+    "validation_split": 0.0,
+}
+
+
+class Frame:
+    """What a pandas object looks like from here."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = np.asarray(values)
+
+    def to_numpy(self) -> np.ndarray:
+        return self.values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
+def test_floats_become_floatx_and_other_dtypes_stay() -> None:
+    source = to_source({"a": X, "b": [Y, X.astype("uint8")]}, Y.astype("int16"), np.ones(10))
+    assert source.examples["a"].dtype == source.sample_weight.dtype == np.float32
+    assert [part.dtype for part in source.examples["b"]] == [np.int64, np.uint8]
+    assert source.labels.dtype == np.int16
+    assert source.size == 10
+
+
+@pytest.mark.usefixtures("float64")
+def test_floatx_of_64_bits() -> None:
+    assert to_source(X.astype("float32"), Y).examples.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "x", [X, tf.constant(X), X.tolist(), tuple(map(tuple, X.tolist())), Frame(X), list(map(tuple, X.tolist()))],
+    ids=["array", "tensor", "lists", "tuples", "frame", "list of tuples"],
+)  # fmt: skip
+def test_kinds_of_one_array(x: Any) -> None:
+    found = to_source(x, Y).examples
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_array_equal(found, X.astype("float32"))
+
+
+def test_series_is_a_column_as_in_keras() -> None:
+    source = to_source({"x": Frame(X[:, 0])}, Frame(Y), Frame(np.ones(10)))
+    assert source.examples["x"].shape == source.labels.shape == (10, 1)
+
+
+def test_plain_list_of_numbers_is_one_array() -> None:
+    source = to_source([0.5, 1.5, 2.5], [1, 0, 1])
+    np.testing.assert_array_equal(source.examples, np.array([0.5, 1.5, 2.5], "float32"))
+    assert source.labels.shape == (3,)
+
+
+def test_list_of_arrays_is_several_inputs() -> None:
+    source = to_source([X, Y], Y)
+    assert [part.shape for part in source.examples] == [(10, 2), (10,)]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (tf.ragged.constant([[1.0], [2.0, 3.0]]), "RaggedTensor"),
+        (tf.sparse.from_dense(X), "SparseTensor"),
+    ],
+    ids=["ragged", "sparse"],
+)
+def test_ragged_and_sparse_are_refused_by_name(value: Any, words: str, nested: bool) -> None:
+    with pytest.raises(ConfigError, match=rf"\A{'x.*key' if nested else 'x is'}[^\n]*{words}[^\n]*\Z"):
+        to_source({"key": value} if nested else value, Y)
+
+
+def test_what_is_no_array_of_numbers_is_refused_in_one_line() -> None:
+    for x in ([[1.0, 2.0], [3.0]], np.array([object()] * 10), 5.0, []):
+        with pytest.raises(DataError) as caught:
+            to_source(x, Y)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"\Ay is missing: give the targets of validation_data\Z"):
+        to_source(X, None, name="validation_data")
+
+
+@settings(deadline=None)
+@given(rows=st.integers(2, 200), share=st.floats(0.001, 0.999))
+def test_validation_is_the_last_rows_that_keras_takes(rows: int, share: float) -> None:
+    from keras.src.trainers.data_adapters.array_slicing import train_validation_split
+
+    numbers = np.arange(rows)
+    try:
+        (expected,), (held_out,) = train_validation_split((numbers,), share)
+    except ValueError:
+        with pytest.raises(ConfigError, match="validation_split="):
+            split_validation(to_source(numbers, numbers), share)
+        return
+    assume(len(expected) and len(held_out))
+    train, validation = split_validation(to_source(numbers, numbers, numbers * 1.0), share)
+    np.testing.assert_array_equal(train.examples, expected)
+    np.testing.assert_array_equal(validation.labels, held_out)
+    np.testing.assert_array_equal(validation.sample_weight, held_out)
+
+
+@pytest.mark.parametrize("share", [1.0, 1.5, -0.1, 0.99])
+def test_split_that_leaves_nothing_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"\Avalidation_split={share}[^\n]*\Z"):
+        split_validation(to_source(np.arange(3), np.arange(3)), share)
+
+
+@pytest.mark.parametrize(
+    "y",
+    [Y, Y[:, np.newaxis], np.eye(3)[Y], Y.astype("float32"), Y.astype("uint8")],
+    ids=["sparse", "column", "one-hot", "floats", "bytes"],
+)
+def test_class_weights_become_sample_weights(y: Any) -> None:
+    given_weights = {0: 2.0, 2: 0.5}  # class 1 is left out: it weighs 1
+    expected = np.array([2.0, 1.0, 0.5])[Y]
+    feed, source, _ = make_feed(X, y, None, given_weights, 4, **DEFAULTS)
+    assert isinstance(feed, ArrayFeed)
+    assert source is not None
+    np.testing.assert_array_equal(source.sample_weight, expected)
+    assert source.sample_weight.dtype == np.float32
+    batches = tf.data.Dataset.from_tensor_slices((X, y)).batch(4)
+    feed, source, _ = make_feed(batches, None, None, given_weights, None, **DEFAULTS)
+    assert isinstance(feed, DatasetFeed)
+    assert source is None
+    found = np.concatenate([weight.numpy() for _, _, weight in feed.epoch(0).iterator])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_validation_that_is_split_off_has_no_class_weights() -> None:
+    options = {**DEFAULTS, "validation_split": 0.2}
+    _, source, held_out = make_feed(X, Y, None, {0: 2.0}, 4, **options)
+    assert source is not None
+    assert source.size == 8
+    assert held_out is not None
+    assert held_out.sample_weight is None
+
+
+def test_batch_size_is_32_unless_given() -> None:
+    rows = np.arange(70)
+    feed, *_ = make_feed(rows, rows, None, None, None, **DEFAULTS)
+    assert feed.steps == 3
+    assert validation_feed((rows, rows), None, None).steps == 3
+    assert validation_feed((rows, rows), 7, None).steps == 10
+    assert validation_feed((rows, rows), 100, None).steps == 1
+
+
+def test_validation_feed_takes_pairs_triples_sources_and_datasets() -> None:
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    for data in ((X, Y), [X, Y], (X, Y, np.ones(10)), to_source(X, Y), batches):
+        feed = validation_feed(data, 4, 2)
+        found = feed.once()
+        assert found.steps == 2
+        x, y, weight = next(found.iterator)
+        np.testing.assert_array_equal(x, X[:4])
+        np.testing.assert_array_equal(y, Y[:4])
+        assert np.shape(weight) in ((0,), (4,))
+
+
+class _Reader(keras.utils.PyDataset):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Any:
+        return X, Y
+
+
+class DataLoader:
+    """Known by its name: torch is not needed to refuse it."""
+
+    def __len__(self) -> int:
+        return 1
+
+
+@pytest.mark.filterwarnings("ignore:Your `PyDataset` class should call")
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: (pair for pair in [(X, Y)]), "generator"),
+        (lambda: iter([X]), "list_iterator"),
+        (lambda: map(abs, [X]), "map"),
+        (_Reader, "_Reader"),
+        (DataLoader, "DataLoader"),
+    ],
+    ids=["generator", "iterator", "map", "PyDataset", "DataLoader"],
+)
+def test_streams_are_refused_by_name(make: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\Ax is a {words}: [^\n]*\Z"):
+        make_feed(make(), Y, None, None, 4, **DEFAULTS)
+    with pytest.raises(ConfigError, match=rf"\Avalidation_data is a {words}: [^\n]*\Z"):
+        validation_feed(make(), None, None)

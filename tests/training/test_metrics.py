@@ -1,0 +1,230 @@
+"""Metrics as sums: Keras's value on all the data, from the states of its parts."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.training.metrics import Metrics
+
+m = keras.metrics
+ROWS = 23
+_random = np.random.default_rng(0)
+CLASSES = _random.integers(0, 3, ROWS)
+ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
+SHARES = tf.nn.softmax(2 * _random.normal(size=(ROWS, 3)).astype("float32"))
+LABELS = (_random.random(ROWS) < 0.4).astype("float32")[:, np.newaxis]
+CHANCES = tf.sigmoid(_random.normal(size=(ROWS, 1)).astype("float32") + LABELS)
+WEIGHTS = tf.constant(np.linspace(0.0, 2.0, ROWS).astype("float32"))
+
+
+def own_mean(y_true: Any, y_pred: Any) -> Any:
+    return tf.reduce_max(tf.abs(y_true - y_pred), -1)
+
+
+def one_hot_metrics() -> list[Any]:
+    return [
+        m.CategoricalAccuracy(),
+        m.TopKCategoricalAccuracy(2),
+        m.CategoricalCrossentropy(),
+        m.MeanSquaredError(),
+        m.RootMeanSquaredError(),
+        m.CosineSimilarity(),
+        m.KLDivergence(),
+        m.AUC(multi_label=True),
+        m.F1Score(average="macro"),
+        m.FBetaScore(beta=0.5),
+        m.R2Score(),
+        m.MeanMetricWrapper(own_mean, name="own"),
+    ]
+
+
+def binary_metrics() -> list[Any]:
+    return [
+        m.BinaryAccuracy(),
+        m.AUC(num_thresholds=50),
+        m.AUC(curve="PR", from_logits=False),
+        m.Precision(),
+        m.Recall(thresholds=[0.3, 0.7]),
+        m.TruePositives(),
+        m.TrueNegatives(),
+        m.FalsePositives(),
+        m.FalseNegatives(),
+        m.SensitivityAtSpecificity(0.5),
+        m.SpecificityAtSensitivity(0.5),
+        m.PrecisionAtRecall(0.5),
+        m.RecallAtPrecision(0.5),
+        m.Hinge(),
+    ]
+
+
+def whole(metric: Any, y: Any, y_pred: Any, weight: Any) -> Any:
+    metric.update_state(y, y_pred, weight)
+    return np.asarray(metric.result())
+
+
+def merged(metrics: Metrics, y: Any, y_pred: Any, weight: Any, cuts: list[int]) -> dict[str, Any]:
+    total = 0.0
+    bounds = [0, *sorted(cuts), ROWS]
+    for a, b in itertools.pairwise(bounds):
+        part = [None if weight is None else weight[a:b]]
+        total = total + metrics.sums(["output"], [y[a:b]], [y_pred[a:b]], part, tf.float64).numpy()
+    return metrics.results(np.asarray(total))
+
+
+@pytest.mark.parametrize(
+    ("make", "y", "y_pred"), [(one_hot_metrics, ONE_HOT, SHARES), (binary_metrics, LABELS, CHANCES)],
+    ids=["one-hot", "binary"],
+)  # fmt: skip
+@pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weighted"])
+def test_states_of_parts_merge_into_kerass_value(make: Any, y: Any, y_pred: Any, weight: Any) -> None:
+    given_metrics = make()
+    by_key = Metrics(weighted_metrics=given_metrics)
+    results = merged(by_key, y, y_pred, weight, [7, 8])
+    assert len(results) == len(given_metrics)
+    for (key, found), reference in zip(results.items(), make(), strict=True):
+        expected = whole(reference, y, y_pred, weight)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=key)
+        assert isinstance(found, float) == (expected.ndim == 0)
+    # Keras's own objects are read, not moved.
+    assert all(not np.any(v.numpy()) for metric in given_metrics for v in metric.variables)
+
+
+def test_confusion_matrices_merge() -> None:
+    def make() -> list[Any]:  # Keras takes no float weights for these
+        return [m.OneHotIoU(3, target_class_ids=[1, 2], name="iou"), m.OneHotMeanIoU(3, name="mean")]
+
+    found = merged(Metrics(make()), ONE_HOT, SHARES, None, [7, 8])
+    for reference in make():
+        assert found[reference.name] == pytest.approx(float(whole(reference, ONE_HOT, SHARES, None)), rel=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(cuts=st.lists(st.integers(0, ROWS), max_size=4))
+def test_cuts_do_not_matter(cuts: list[int]) -> None:
+    metrics = Metrics(["accuracy", m.AUC(name="auc"), "mse"], [m.Precision(name="precision")])
+    expected = {
+        "accuracy": whole(m.BinaryAccuracy(), LABELS, CHANCES, None),
+        "auc": whole(m.AUC(), LABELS, CHANCES, None),
+        "mse": whole(m.MeanSquaredError(), LABELS, CHANCES, None),
+        "precision": whole(m.Precision(), LABELS, CHANCES, WEIGHTS),
+    }
+    found = merged(metrics, LABELS, CHANCES, WEIGHTS, cuts)
+    assert list(found) == list(expected)
+    for key, value in expected.items():
+        assert found[key] == pytest.approx(float(value), rel=1e-5), key
+
+
+@pytest.mark.parametrize(
+    ("y", "y_pred", "reference"),
+    [
+        (LABELS, CHANCES, m.BinaryAccuracy),
+        (CLASSES, SHARES, m.SparseCategoricalAccuracy),
+        (CLASSES[:, np.newaxis], SHARES, m.SparseCategoricalAccuracy),
+        (ONE_HOT, SHARES, m.CategoricalAccuracy),
+    ],
+    ids=["binary", "sparse", "column", "one-hot"],
+)
+def test_accuracy_by_name_is_the_one_that_fits(y: Any, y_pred: Any, reference: Any) -> None:
+    found = merged(Metrics(["accuracy", "acc"]), y, y_pred, None, [5])
+    expected = float(whole(reference(), y, y_pred, None))
+    assert found == pytest.approx({"accuracy": expected, "acc": expected})
+    assert 0 < expected < 1
+
+
+def test_plain_metrics_ignore_weights() -> None:
+    found = merged(Metrics(["mse"], ["mse"]), ONE_HOT, SHARES, WEIGHTS, [5])
+    assert found["mse"] == pytest.approx(float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, None)), rel=1e-6)
+    weighted = float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, WEIGHTS))
+    assert found["weighted_mse"] == pytest.approx(weighted, rel=1e-6)
+    assert found["mse"] != pytest.approx(weighted, rel=1e-3)
+
+
+def compiled_names(metrics: Any, weighted: Any, outputs: int = 1) -> list[str]:
+    """The names a compiled Keras model gives its metrics, without the losses'."""
+    inputs = keras.Input((3,))
+    heads = [keras.layers.Activation("softmax", name=name)(inputs) for name in ("left", "right")[:outputs]]
+    model = keras.Model(inputs, heads if outputs > 1 else heads[0])
+    model.compile(loss="mse", metrics=metrics, weighted_metrics=weighted)
+    logs = model.evaluate(SHARES, [ONE_HOT] * outputs if outputs > 1 else ONE_HOT, verbose=0, return_dict=True)
+    return [key for key in logs if not key.endswith("loss")]
+
+
+def test_names_are_kerass() -> None:
+    def given_metrics() -> tuple[Any, Any]:
+        first = ["mse", "MeanSquaredError", m.MeanAbsoluteError(name="error"), m.Hinge(name="mse"), own_mean]
+        return first, ["mse", "accuracy", m.Hinge(name="error"), "mse"]
+
+    metrics = Metrics(*given_metrics())
+    found = merged(metrics, ONE_HOT, SHARES, WEIGHTS, [])
+    assert sorted(found) == sorted(compiled_names(*given_metrics()))
+
+
+def test_names_of_several_outputs_are_kerass() -> None:
+    plain = {"left": ["mse", m.Hinge(name="mse")], "right": m.MeanAbsoluteError(name="error")}
+    weighted = [["mse"], None]
+    metrics = Metrics(plain, weighted)
+    y, y_pred = [ONE_HOT, ONE_HOT], [SHARES, SHARES]
+    sums = metrics.sums(["left", "right"], y, y_pred, [WEIGHTS, WEIGHTS], tf.float32)
+    assert sorted(metrics.results(sums.numpy())) == sorted(compiled_names(plain, weighted, outputs=2))
+
+
+def test_no_metrics_is_no_sums() -> None:
+    metrics = Metrics()
+    assert metrics.sums(["output"], [ONE_HOT], [SHARES], [None], tf.float32).shape == (0,)
+    assert metrics.results(np.zeros(0)) == {}
+
+
+class _Largest(m.Metric):
+    """The largest output so far: states of parts do not add up."""
+
+    def __init__(self) -> None:
+        super().__init__(name="largest")
+        self.value = self.add_weight(name="value", initializer="zeros")
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.value.assign(tf.maximum(self.value, tf.reduce_max(y_pred)))
+
+    def result(self) -> Any:
+        return self.value
+
+
+class _LargestMean(m.MeanMetricWrapper):
+    """Looks additive by its base, and is not."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        self.total.assign(tf.maximum(self.total, tf.reduce_max(y_pred)))
+
+
+@pytest.mark.parametrize(
+    ("identifier", "words"),
+    [
+        ("nope", "'nope'"),
+        (_Largest(), "'largest' (_Largest)"),
+        (_LargestMean(own_mean, name="greatest"), "'greatest' (_LargestMean)"),
+        (keras.losses.MeanSquaredError(name="squares"), "squares"),
+    ],
+    ids=["unknown", "state", "override", "loss"],
+)
+def test_what_does_not_add_up_is_refused_by_name(identifier: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        merged(Metrics([identifier]), ONE_HOT, SHARES, None, [])
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+class _MeanOfMax(m.Mean):
+    """What the refusal's own advice leads to: a subclass of Mean that sums its values with Mean's."""
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        super().update_state(own_mean(y_true, y_pred), sample_weight)
+
+
+def test_subclass_of_mean_is_taken_as_the_refusal_advises() -> None:
+    found = merged(Metrics([_MeanOfMax(name="own")]), ONE_HOT, SHARES, None, [5])
+    assert found["own"] == pytest.approx(float(tf.reduce_mean(own_mean(ONE_HOT, SHARES))), rel=1e-6)

@@ -1,0 +1,25 @@
+"""`tfmb launch`."""
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["launch"]
+
+
+def launch(
+    command: Annotated[
+        list[str], typer.Argument(help="The program of each worker, after --.", metavar="-- COMMAND...")
+    ],
+    workers: Annotated[int | None, typer.Option(help="How many workers to start on this machine.")] = None,
+    hosts: Annotated[str | None, typer.Option(help="ADDRESS:PORT of every worker, separated by commas.")] = None,
+    index: Annotated[int | None, typer.Option(help="Which of the hosts this machine is, from 0.")] = None,
+) -> None:
+    """Start the workers of a multi-worker run, each with TF_CONFIG; end all when one dies.
+
+    TensorFlow's server listens on every network interface without authentication: use it in a trusted network.
+    """
+    from tfmb.launch import launch as start
+
+    code = start(command, workers=workers, hosts=None if hosts is None else hosts.split(","), index=index)
+    raise typer.Exit(code)

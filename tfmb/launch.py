@@ -1,0 +1,218 @@
+"""Starts several workers of a training program, as torchrun does for PyTorch: `tfmb launch --workers N -- COMMAND`.
+
+It needs no TensorFlow. Each worker gets `TF_CONFIG`; its output comes with its rank in front; when one dies the others
+are ended; signals are passed on.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from tfmb.errors import ConfigError
+
+__all__ = ["Gang", "free_ports", "launch"]
+
+_GRACE_SECONDS = 10.0
+_PEER_LOST = 69
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gang:
+    """The workers of one machine.
+
+    Attributes:
+        command: the program of each of them.
+        hosts: `address:port` of every worker of the cluster, in the order of their ranks.
+        ranks: those that this machine starts.
+        devices: by rank, the value of `CUDA_VISIBLE_DEVICES`; none are set where it is empty.
+    """
+
+    command: Sequence[str]
+    hosts: Sequence[str]
+    ranks: Sequence[int]
+    devices: dict[int, str] = field(default_factory=dict)
+
+    def environment(self, rank: int) -> dict[str, str]:
+        """A worker's environment: ours, with `TF_CONFIG` and its device."""
+        config = {"cluster": {"worker": list(self.hosts)}, "task": {"type": "worker", "index": rank}}
+        chosen = {"CUDA_VISIBLE_DEVICES": self.devices[rank]} if rank in self.devices else {}
+        return {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1", **chosen}
+
+
+def launch(
+    command: Sequence[str],
+    *,
+    workers: int | None = None,
+    hosts: Sequence[str] | None = None,
+    index: int | None = None,
+) -> int:
+    """Runs a gang of workers to its end.
+
+    Args:
+        command: the program and its arguments.
+        workers: how many local workers; one GPU each where there are as many.
+        hosts: `address:port` of every worker, for several machines; this one starts the worker number `index`.
+        index: its rank.
+
+    Returns:
+        0 if every worker ended with 0, else the exit code of the first that did not (128 + n for signal n).
+
+    Raises:
+        ConfigError: neither or both of `workers` and `hosts`, or a command that cannot be started.
+    """
+    if not command:
+        raise ConfigError("there is no command: give it after --, such as `tfmb launch --workers 2 -- python train.py`")
+    if (workers is None) == (hosts is None):
+        raise ConfigError("give either --workers N, or --hosts A:PORT,B:PORT with --index I")
+    if hosts is not None:
+        return _run(Gang(command=command, hosts=_checked(hosts), ranks=[_checked_index(index, len(hosts))]))
+    assert workers is not None
+    if index is not None or workers < 1:
+        raise ConfigError("--workers must be at least 1, and --index belongs to --hosts")
+    local = [f"127.0.0.1:{port}" for port in free_ports(workers)]
+    return _run(Gang(command=command, hosts=local, ranks=range(workers), devices=_one_gpu_each(workers)))
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on the loopback interface that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _run(gang: Gang) -> int:
+    processes: dict[int, subprocess.Popen[str]] = {}
+    readers: list[threading.Thread] = []
+    caught: list[int] = []
+
+    def pass_on(number: int, _: Any) -> None:
+        caught.append(number)
+        for process in processes.values():
+            _send(process, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for rank in gang.ranks:
+            processes[rank] = _start(gang, rank)
+            readers += _prefixed(processes[rank], rank)
+        code = _wait(processes, caught)
+        for reader in readers:
+            reader.join(timeout=_GRACE_SECONDS)
+        return code
+    finally:
+        for process in processes.values():
+            _send(process, signal.SIGKILL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start(gang: Gang, rank: int) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            list(gang.command),
+            env=gang.environment(rank),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,  # a worker's own children end with it, and Ctrl-C comes through us alone
+        )
+    except OSError as error:
+        raise ConfigError(f"{gang.command[0]} cannot be started ({error.strerror}): give a program") from error
+
+
+def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Thread]:
+    """Copies a worker's output line by line, with its rank in front."""
+
+    def copy(source: TextIO, target: TextIO) -> None:
+        for line in source:
+            target.write(f"[{rank}] {line if line.endswith(chr(10)) else line + chr(10)}")
+            target.flush()
+
+    assert process.stdout is not None
+    assert process.stderr is not None
+    threads = [
+        threading.Thread(target=copy, args=(process.stdout, sys.stdout), daemon=True),
+        threading.Thread(target=copy, args=(process.stderr, sys.stderr), daemon=True),
+    ]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int:
+    """Waits for all; when one fails, or we are told to stop, the others get a moment, then are ended."""
+    failed: tuple[int, int] | None = None
+    deadline = float("inf")
+    while any(process.poll() is None for process in processes.values()):
+        for rank, process in processes.items():
+            code = process.poll()
+            if code and failed is None:
+                failed = (rank, code)
+                deadline = time.monotonic() + _GRACE_SECONDS
+                print(
+                    f"tfmb: worker {rank} ended with {_describe(code)}: ending the others", file=sys.stderr, flush=True
+                )
+        if caught and deadline == float("inf"):
+            deadline = time.monotonic() + _GRACE_SECONDS
+        if time.monotonic() > deadline:
+            for process in processes.values():
+                _send(process, signal.SIGKILL)
+        time.sleep(0.05)
+    codes = [process.returncode for process in processes.values()]
+    first = failed[1] if failed else next((code for code in codes if code), 0)
+    return first if first >= 0 else 128 - first
+
+
+def _describe(code: int) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}" + (" (it lost a peer)" if code == _PEER_LOST else "")
+
+
+def _send(process: subprocess.Popen[str], number: int) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+
+
+def _one_gpu_each(workers: int) -> dict[int, str]:
+    """By rank one GPU each where there are enough; every worker sees all of them otherwise."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        gpus = [gpu for gpu in visible.split(",") if gpu]
+    else:
+        try:
+            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return {}
+        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+        gpus = [str(number) for number in range(count)]
+    return {rank: gpus[rank] for rank in range(workers)} if len(gpus) >= workers else {}
+
+
+def _checked(hosts: Sequence[str]) -> Sequence[str]:
+    for host in hosts:
+        address, _, port = host.rpartition(":")
+        if not address or not port.isdecimal() or not 0 < int(port) < 65536:
+            raise ConfigError(f"--hosts {host!r} is not of the form ADDRESS:PORT")
+    if len(set(hosts)) != len(hosts):
+        raise ConfigError("--hosts names a worker twice")
+    return hosts
+
+
+def _checked_index(index: int | None, count: int) -> int:
+    if index is None or not 0 <= index < count:
+        raise ConfigError(f"--index {index} must be from 0 to {count - 1}, the place of this worker among --hosts")
+    return index

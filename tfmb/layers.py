@@ -1,0 +1,110 @@
+"""`Dropout` whose masks do not depend on the number of replicas or on how a batch is cut into parts."""
+
+import contextlib
+import math
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.seeds import derive
+
+__all__ = ["Dropout", "PartOfBatch", "part_of_batch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOfBatch:
+    """What a layer must know to take its own rows of a mask that belongs to the whole batch.
+
+    Attributes:
+        seed: the run's.
+        update: int64 scalar tensor, the number of updates made so far.
+        start: int64 scalar tensor, the number of the part's first row in the batch.
+        order: layer's id -> its number among the model's layers of this kind, the same in every process.
+    """
+
+    seed: int
+    update: Any
+    start: Any
+    order: dict[int, int]
+    _calls: dict[int, int] = field(default_factory=dict)
+
+    def key(self, layer: Any, layer_seed: int | None) -> tuple[int, Any]:
+        """The seed of a layer's next mask: a function of (seed, layer, call, update)."""
+        call = self._calls.get(id(layer), 0)
+        self._calls[id(layer)] = call + 1
+        seed = self.seed if layer_seed is None else layer_seed
+        return derive(seed, "mask", self.order.get(id(layer), 0), call), self.update
+
+
+_here = threading.local()  # replicas are traced in threads of their own
+
+
+@contextlib.contextmanager
+def part_of_batch(part: PartOfBatch) -> Iterator[None]:
+    """Inside the `with` block, `Dropout` draws the masks of that part."""
+    before = getattr(_here, "part", None)
+    _here.part = part
+    try:
+        yield
+    finally:
+        _here.part = before
+
+
+@keras.saving.register_keras_serializable(package="tfmb")
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` with the same masks on any number of replicas, and for any cut into micro-batches.
+
+    In our loop the mask of a whole batch is a function of (seed, update, layer); each part of the batch draws its own
+    rows of it. In any other loop it is Keras's layer. Same arguments, shapes and dtypes.
+
+    Args:
+        rate: the share of inputs set to 0 in training, in [0, 1); the others are divided by 1 - rate.
+        noise_shape: the shape of the mask, to share it along some axes; the first entry, the batch's, must be None.
+        seed: None for the run's own.
+        **kwargs: as every Keras layer's (`name`, `dtype`).
+    """
+
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        """`inputs` with some entries set to 0 in training, else as they are."""
+        part = getattr(_here, "part", None)
+        if part is None or not training or not self.rate:
+            return super().call(inputs, training=training)
+        if self.rate == 1:
+            return tf.zeros_like(inputs)
+        shape = self._mask_shape(inputs)
+        bits = _row_bits(part.key(self, self.seed), part.start, shape)
+        kept = bits >= tf.constant(math.floor(self.rate * 2**32), tf.uint32)
+        return tf.where(kept, inputs / tf.cast(1.0 - self.rate, inputs.dtype), tf.zeros_like(inputs))
+
+    def _mask_shape(self, inputs: Any) -> Any:
+        dynamic = tf.shape(inputs)
+        if self.noise_shape is None:
+            return dynamic
+        if self.noise_shape[0] is not None:
+            raise ConfigError(f"{self.name}: the first entry of noise_shape={self.noise_shape} must be None, the batch")
+        return tf.stack([dynamic[i] if size is None else size for i, size in enumerate(self.noise_shape)])
+
+
+def _row_bits(key: tuple[int, Any], start: Any, shape: Any) -> Any:
+    """Random uint32 of `shape`, a function of (key, number of the row): rows from `start` on.
+
+    Philox is a function of (key, counter), four words a count, so any row can be drawn without those before it.
+    """
+    seed, update = key
+    width = tf.reduce_prod(shape[1:])
+    blocks = (width + 3) // 4
+    key_word, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
+        seed=tf.stack([tf.constant(seed, tf.int64), tf.cast(update, tf.int64)])
+    )
+    offset = tf.cast(tf.cast(start, tf.int64) * tf.cast(blocks, tf.int64), tf.uint64)
+    words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([shape[0], 4 * blocks]),
+        key=key_word,
+        counter=tf.stack([counter[0] + offset, counter[1]]),
+        alg=1,  # Philox, on every device
+        dtype=tf.uint32,
+    )
+    return tf.reshape(words[:, :width], shape)

@@ -1,0 +1,128 @@
+"""Our rules inside `keras.Model.compile`: an optimizer that Keras can use, save and load."""
+
+import json
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.optimizers import schedules
+from tfmb.optimizers.adam import Adam, AdamW
+from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.rmsprop import RMSprop
+from tfmb.optimizers.sgd import SGD
+
+__all__ = ["KerasOptimizer", "as_keras"]
+
+_CLASSES: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, RMSprop, Adam, AdamW)}
+_KERAS_OWN = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum")
+
+
+def as_keras(optimizer: Optimizer) -> Any:
+    """Wraps one of our optimizers for `keras.Model.compile`.
+
+    Clipping, averaging and weight decay are then done by Keras around our rule, with the same meaning on one device.
+
+    Args:
+        optimizer: not built yet.
+
+    Returns:
+        A `keras.optimizers.Optimizer`; it is saved and loaded with the model (tfmb must be imported to load it).
+
+    Raises:
+        ConfigError: it is none of ours, or was used already.
+
+    Example:
+        >>> model.compile(tfmb.optimizers.as_keras(tfmb.optimizers.Adam(1e-3)), "mse")
+    """
+    if type(optimizer).__name__ not in _CLASSES:
+        raise ConfigError(f"as_keras takes one of {', '.join(_CLASSES)}, not {type(optimizer).__name__}")
+    if optimizer.iterations is not None:
+        raise ConfigError(f"{optimizer.name} was used already: give as_keras a new optimizer")
+    return KerasOptimizer(type(optimizer).__name__, optimizer.get_config())
+
+
+@keras.saving.register_keras_serializable(package="tfmb")
+class KerasOptimizer(keras.optimizers.Optimizer):
+    """Made by `as_keras`: the rule of one of our optimizers as a Keras optimizer.
+
+    Args:
+        rule: the class's name in `tfmb.optimizers`.
+        settings: its arguments by name.
+        **kwargs: what Keras adds when it loads one.
+
+    Raises:
+        ConfigError: no such class.
+    """
+
+    def __init__(self, rule: str, settings: dict[str, Any], **kwargs: Any) -> None:
+        if rule not in _CLASSES:
+            raise ConfigError(f"rule={rule!r} must be one of {', '.join(_CLASSES)}")
+        options = {name: settings[name] for name in _KERAS_OWN if settings.get(name) is not None}
+        options["ema_overwrite_frequency"] = settings.get("ema_overwrite_frequency")
+        options["name"] = settings.get("name", rule)
+        super().__init__(learning_rate=_rate(settings["learning_rate"]), **{**options, **kwargs})
+        self._tfmb_rule, self._tfmb_settings = rule, json.dumps(settings)  # text: Keras would track a dict
+        own = {**settings, "learning_rate": 0.0, "weight_decay": None, "use_ema": False}
+        self._ours = _CLASSES[rule](**own)
+
+    def build(self, variables: Any) -> None:
+        """Makes the rule's slots."""
+        if self.built:
+            return
+        super().build(variables)
+        self._slots = [
+            [self.add_variable_from_reference(variable, name) for name in self._ours.slot_names]
+            for variable in variables
+        ]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """One variable's update by our rule."""
+        slots = self._slots[self._get_variable_index(variable)]
+        rate = tf.cast(learning_rate, variable.dtype)
+        count = tf.cast(self.iterations + 1, tf.float64)
+        values = tuple(tf.convert_to_tensor(slot) for slot in slots)
+        delta, new = self._ours.rule(tf.cast(tf.convert_to_tensor(gradient), variable.dtype), values, rate, count)
+        for slot, value in zip(slots, new, strict=True):
+            self.assign(slot, value)
+        self.assign_add(variable, delta)
+
+    def to_tfmb(self) -> Optimizer:
+        """Our optimizer anew, with the rate as it stands and no state."""
+        settings = self.get_config()["settings"]
+        rate = settings["learning_rate"]
+        settings["learning_rate"] = rate if isinstance(rate, float) else schedules.from_config(rate)
+        return _CLASSES[self._tfmb_rule](**settings)
+
+    def get_config(self) -> dict[str, Any]:
+        """The rule, its settings and the rate as it stands."""
+        rate = super().get_config()["learning_rate"]
+        settings = json.loads(self._tfmb_settings)
+        if isinstance(settings["learning_rate"], float) and isinstance(rate, float):
+            settings["learning_rate"] = rate
+        return {"rule": self._tfmb_rule, "settings": settings}
+
+
+def _rate(rate: Any) -> Any:
+    """A float, or a Keras schedule around one of ours."""
+    if isinstance(rate, float):
+        return rate
+    if isinstance(rate, dict) and "class" in rate:
+        return _KerasSchedule(rate)
+    raise ConfigError("as_keras takes a learning rate that is a number or one of tfmb.optimizers.schedules")
+
+
+@keras.saving.register_keras_serializable(package="tfmb")
+class _KerasSchedule(keras.optimizers.schedules.LearningRateSchedule):
+    """One of our schedules as Keras's."""
+
+    def __init__(self, schedule: dict[str, Any]) -> None:
+        self._config = schedule
+        self._schedule = schedules.from_config(schedule)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of the next update, float32."""
+        return tf.cast(self._schedule(step), tf.float32)
+
+    def get_config(self) -> dict[str, Any]:
+        """Our schedule's own configuration."""
+        return {"schedule": self._config}

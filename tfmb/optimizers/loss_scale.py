@@ -1,0 +1,51 @@
+"""The dynamic loss scale of float16 (Micikevicius et al. 2018): small gradients are lifted into its range."""
+
+from typing import Any
+
+from tfmb.backend import tf
+
+__all__ = ["LossScale"]
+
+
+class LossScale:
+    """A factor on the loss that halves after an overflow and doubles after many updates without one.
+
+    Args:
+        initial_scale: the first factor.
+        growth_steps: updates without an overflow before it doubles.
+
+    Attributes:
+        scale: float32 variable; made by `build`.
+        good_steps: int64 variable, updates since the last change; made by `build`.
+    """
+
+    def __init__(self, initial_scale: float = 2.0**15, growth_steps: int = 2000) -> None:
+        self.initial_scale = float(initial_scale)
+        self.growth_steps = int(growth_steps)
+        self.scale: Any = None
+        self.good_steps: Any = None
+
+    @property
+    def variables(self) -> list[Any]:
+        """The factor and the count."""
+        return [] if self.scale is None else [self.scale, self.good_steps]
+
+    def build(self) -> None:
+        """Makes the variables, once; call it inside the strategy's scope."""
+        if self.scale is None:
+            with tf.init_scope():
+                self.scale = tf.Variable(self.initial_scale, dtype=tf.float32, trainable=False, name="loss_scale")
+                self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
+
+    def update(self, finite: Any) -> None:
+        """After each try: the next factor.
+
+        Args:
+            finite: bool scalar tensor, whether all gradients were finite.
+        """
+        good = tf.where(finite, self.good_steps + 1, tf.zeros_like(self.good_steps))
+        grows = good >= self.growth_steps
+        scale = tf.convert_to_tensor(self.scale)
+        up = tf.where(grows & tf.math.is_finite(scale * 2.0), scale * 2.0, scale)
+        self.scale.assign(tf.where(finite, up, tf.maximum(scale / 2.0, 1.0)))
+        self.good_steps.assign(tf.where(grows, tf.zeros_like(good), good))

@@ -1,0 +1,44 @@
+"""Gradient transforms, pure: mean gradients -> mean gradients, after the sum over replicas and before the rule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfmb.backend import tf
+
+__all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value", "global_norm"]
+
+Gradients = Sequence[Any]
+
+
+def global_norm(gradients: Gradients) -> Any:
+    """The root of the sum of squares over all gradients, a scalar; None entries count nothing."""
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients if g is not None]))
+
+
+def clip_by_global_norm(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
+    """All gradients times min(1, norm / global norm): Keras's `global_clipnorm` (Pascanu et al. 2013).
+
+    Returns:
+        The gradients, and whether they were changed.
+    """
+    length = global_norm(gradients)
+    over = length > norm
+    # Untouched, to the bit, where nothing is to be clipped.
+    factor = tf.where(over, norm / length, tf.ones_like(length))
+    return [None if g is None else g * factor for g in gradients], over
+
+
+def clip_by_norm(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
+    """Each gradient times min(1, norm / its own norm): Keras's `clipnorm`."""
+    clipped = [None if g is None else clip_by_global_norm([g], norm) for g in gradients]
+    return [None if c is None else c[0][0] for c in clipped], _any(c[1] for c in clipped if c is not None)
+
+
+def clip_by_value(gradients: Gradients, value: float) -> tuple[list[Any], Any]:
+    """Each entry into [-value, value]: Keras's `clipvalue`."""
+    over = _any(tf.reduce_any(tf.abs(g) > value) for g in gradients if g is not None)
+    return [None if g is None else tf.clip_by_value(g, -value, value) for g in gradients], over
+
+
+def _any(conditions: Any) -> Any:
+    return tf.reduce_any(tf.stack(list(conditions)))

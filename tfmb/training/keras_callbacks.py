@@ -1,0 +1,185 @@
+"""The one adapter through which Keras callbacks see our loop, and may stop it, set its rate or its weights.
+
+Callbacks act on `model` and on `model.optimizer`. Before they are called both say what is true in our loop; what they
+changed is taken over afterwards.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Optimizer
+
+__all__ = ["KerasCallbacks", "StandInOptimizer"]
+
+_TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+_TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
+
+
+class StandInOptimizer:
+    """What callbacks find as `model.optimizer` when the model has no Keras optimizer: a rate and a count.
+
+    Attributes:
+        learning_rate: a float; assign one to change the rate.
+        iterations: the number of updates made.
+    """
+
+    def __init__(self) -> None:
+        self.learning_rate = 0.0
+        self.iterations = 0
+
+
+class KerasCallbacks:
+    """Calls Keras callbacks as `fit` with one step an execution does; see `loop.Watcher`.
+
+    Args:
+        callbacks: the user's, or a `keras.callbacks.CallbackList`.
+        model: the user's model.
+        placed: the model that is trained: the same, or a copy under a strategy.
+        optimizer: ours.
+        params: `verbose`, `epochs` and `steps`, as the callbacks get them.
+
+    Attributes:
+        history: the History of the run.
+        each_batch: whether a callback overrides a batch hook, so that the loop must run one step a call.
+        each_test_batch: the same for scoring.
+
+    Raises:
+        ConfigError: something among them is no Keras callback.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[Any] | Any, model: Any, placed: Any, optimizer: Optimizer, params: dict[str, Any]
+    ) -> None:
+        self._model, self._placed, self._optimizer = model, placed, optimizer
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            self._list = callbacks
+        else:
+            given = keras.tree.flatten(callbacks) if callbacks else []
+            for callback in given:
+                if not isinstance(callback, keras.callbacks.Callback):
+                    raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
+            self._list = keras.callbacks.CallbackList(given, add_history=True, model=model, **params)
+        self.each_batch = any(_overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
+        self.each_test_batch = any(_overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
+        self.history = model.history
+        self._stands_in = not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer)
+        self._shown_rate: float | None = None
+
+    @property
+    def batch_watchers(self) -> list[str]:
+        """The names of the callbacks that override a batch hook."""
+        hooks = (*_TRAIN_BATCH_HOOKS, *_TEST_BATCH_HOOKS)
+        return [type(callback).__name__ for callback in self._list.callbacks if _overrides(callback, hooks)]
+
+    @property
+    def stop(self) -> bool:
+        """Whether a callback asked to stop training."""
+        return bool(getattr(self._model, "stop_training", False))
+
+    def train_begin(self) -> None:
+        """Before the first epoch."""
+        self._model.stop_training = False
+        if self._stands_in:
+            self._model.optimizer = StandInOptimizer()
+        self._call("on_train_begin")
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Before an epoch."""
+        self._call("on_epoch_begin", epoch)
+
+    def batch_begin(self, step: int) -> None:
+        """Before an update, where `each_batch`."""
+        self._call("on_train_batch_begin", step)
+
+    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        """After an update, where `each_batch`, with the logs of the epoch so far."""
+        self._call("on_train_batch_end", step, logs)
+
+    def test_begin(self) -> None:
+        """Before scoring."""
+        self._call("on_test_begin")
+
+    def test_batch_begin(self, step: int) -> None:
+        """Before a batch is scored, where `each_test_batch`."""
+        self._call("on_test_batch_begin", step)
+
+    def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        """After a batch was scored, where `each_test_batch`."""
+        self._call("on_test_batch_end", step, logs)
+
+    def test_end(self, logs: dict[str, Any]) -> None:
+        """After scoring."""
+        self._call("on_test_end", logs)
+
+    def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """After an epoch and its validation; callbacks may add to `logs`."""
+        self._call("on_epoch_end", epoch, logs)
+
+    def train_end(self, logs: dict[str, Any] | None) -> None:
+        """After the last epoch."""
+        self._call("on_train_end", logs)
+
+    def close(self) -> None:
+        """Takes away what stood in for a Keras optimizer."""
+        if self._stands_in and isinstance(getattr(self._model, "optimizer", None), StandInOptimizer):
+            self._model.optimizer = None
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        shown = self._show()
+        getattr(self._list, hook)(*arguments)
+        self._take_over(shown)
+
+    def _show(self) -> list[np.ndarray] | None:
+        """Lets the user's model and its optimizer say what is true in our loop."""
+        optimizer, ours = self._model.optimizer, self._optimizer
+        made = 0 if ours.iterations is None else int(np.asarray(_first(ours.iterations)))
+        if isinstance(optimizer, StandInOptimizer):
+            optimizer.iterations = made
+            optimizer.learning_rate = float(ours.rate_at(made))
+            self._shown_rate = optimizer.learning_rate
+        elif optimizer is not None:
+            optimizer.iterations.assign(made)
+            if isinstance(ours.learning_rate, float):
+                optimizer.learning_rate = ours.learning_rate
+            self._shown_rate = _rate_of(optimizer)
+        if self._placed is self._model:
+            return None
+        shown = [variable.numpy() for variable in self._placed.variables]
+        for variable, value in zip(self._model.variables, shown, strict=True):
+            variable.assign(value)
+        return shown
+
+    def _take_over(self, shown: list[np.ndarray] | None) -> None:
+        """Takes over a rate or weights that a callback set."""
+        rate = _rate_of(self._model.optimizer)
+        if rate is not None and rate != self._shown_rate:
+            self._optimizer.learning_rate = rate
+        if shown is not None:
+            for variable, copy, value in zip(self._model.variables, self._placed.variables, shown, strict=True):
+                now = variable.numpy()
+                if not np.array_equal(now, value):
+                    copy.assign(now)
+
+
+def _overrides(callback: Any, hooks: Sequence[str]) -> bool:
+    """Whether a callback does anything in one of the hooks; Keras marks its own empty ones."""
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
+        return False  # its batch hook only counts batches then
+    return any(not hasattr(getattr(callback, hook), "_is_default") for hook in hooks)
+
+
+def _rate_of(optimizer: Any) -> float | None:
+    """The rate as the shortest decimal of the float32 that Keras keeps, or None where a schedule decides."""
+    if isinstance(optimizer, StandInOptimizer):
+        return float(optimizer.learning_rate)
+    if optimizer is None or isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+        return None
+    return float(str(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+
+
+def _first(variable: Any) -> Any:
+    return getattr(variable, "values", [variable])[0].numpy()

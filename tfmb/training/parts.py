@@ -1,0 +1,131 @@
+"""A batch cut into fixed parts, and the fixed binary tree in which what the parts gave is added up.
+
+`virtual_replicas=V` cuts every batch of n rows into V contiguous parts (`data.batches.part_bounds`), whatever the
+number of devices R. Each device works through its own V / R parts one after the other and adds them up in its own
+subtree; the R sums are gathered and every device finishes the tree alike. No sum depends on R, so no bit does.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.backend import tf
+from tfmb.errors import ConfigError
+
+__all__ = ["Cut", "add_in_tree", "make_cut", "over_own_parts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cut:
+    """How a batch is cut.
+
+    Attributes:
+        replicas: R, the number of devices.
+        parts: V, a multiple of R. `None` is one part a device, added up by whatever collective is fastest: the answer
+            is then the same, but not to the bit.
+    """
+
+    replicas: int
+    parts: int | None = None
+
+    @property
+    def own_parts(self) -> int:
+        """The number of parts of one device."""
+        return 1 if self.parts is None else self.parts // self.replicas
+
+    @property
+    def all_parts(self) -> int:
+        """The number of parts of a batch."""
+        return self.replicas * self.own_parts
+
+
+def make_cut(replicas: int, virtual_replicas: int | str, micro_batch_size: int | None, batch_size: int | None) -> Cut:
+    """The cut that a user asks for.
+
+    Args:
+        replicas: the number of devices.
+        virtual_replicas: a power of two, or `"auto"` for one part a device.
+        micro_batch_size: the most rows a part may have; it chooses V. None for no limit.
+        batch_size: of a whole batch; None where it is not known.
+
+    Raises:
+        ConfigError: V is no power of two, the devices do not divide it, or both it and the micro-batch are given.
+    """
+    if virtual_replicas == "auto" and micro_batch_size is None:
+        return Cut(replicas=replicas)
+    if micro_batch_size is not None:
+        _check_count("micro_batch_size", micro_batch_size)
+        if virtual_replicas != "auto":
+            raise ConfigError("virtual_replicas and micro_batch_size cannot both be given: each decides the other")
+        if batch_size is None:
+            raise ConfigError("micro_batch_size needs a known batch size: give virtual_replicas for a dataset")
+        least = max(math.ceil(batch_size / micro_batch_size), replicas)
+        virtual_replicas = 1 << (least - 1).bit_length()
+    _check_count("virtual_replicas", virtual_replicas)
+    assert isinstance(virtual_replicas, int)
+    if virtual_replicas & (virtual_replicas - 1):
+        raise ConfigError(f"virtual_replicas={virtual_replicas} must be a power of two: 1, 2, 4, ...")
+    if virtual_replicas % replicas:
+        raise ConfigError(
+            f"virtual_replicas={virtual_replicas} parts cannot be shared out evenly among {replicas} devices: "
+            f"give a number of devices that divides it"
+        )
+    return Cut(replicas=replicas, parts=virtual_replicas)
+
+
+def over_own_parts(cut: Cut, replica: Any, work: Callable[[Any], Any], width: Any, dtype: Any) -> Any:
+    """Works through one device's parts in order and adds up what they give in the device's subtree.
+
+    Args:
+        cut: of the batch.
+        replica: the device's number, an int32 scalar tensor.
+        work: part number -> a vector `[width]`; called once, inside a loop.
+        width: the vector's length.
+        dtype: its dtype.
+
+    Returns:
+        The sum `[width]` over the device's parts. One part is in memory at a time, and log2(V / R) sums.
+    """
+    own = cut.own_parts
+    levels = own.bit_length() - 1
+    zeros = tf.zeros([width], dtype)
+
+    def body(index: Any, sums: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+        value = work(replica * own + index)
+        value.set_shape([width])
+        # Binary counting: part `index` completes as many subtrees as its number has trailing ones.
+        branches = [lambda ones=ones: _complete(value, sums, ones) for ones in range(levels + 1)]
+        return index + 1, tf.switch_case(_trailing_ones(index, levels), branches)
+
+    start = (tf.constant(0), (zeros,) * (levels + 1))
+    _, sums = tf.while_loop(lambda index, _: index < own, body, start, parallel_iterations=1)
+    return sums[levels]
+
+
+def add_in_tree(values: list[Any]) -> Any:
+    """The sum of a power of two of tensors, added pairwise: (a + b) + (c + d)."""
+    while len(values) > 1:
+        values = [values[i] + values[i + 1] for i in range(0, len(values), 2)]
+    return values[0]
+
+
+def _complete(value: Any, sums: tuple[Any, ...], ones: int) -> tuple[Any, ...]:
+    """Adds the subtrees of `ones` levels to the value and stores the sum one level up."""
+    for level in range(ones):
+        value = sums[level] + value
+    return (*sums[:ones], value, *sums[ones + 1 :])
+
+
+def _trailing_ones(index: Any, most: int) -> Any:
+    """How many of the lowest bits of a number are set in a row, `most` at most."""
+    count = tf.constant(0)
+    for level in range(most, 0, -1):
+        mask = (1 << level) - 1
+        count = tf.where(tf.equal(tf.bitwise.bitwise_and(index, mask), mask) & (count < level), level, count)
+    return count
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name}={value!r} must be an integer of at least 1")

@@ -1,0 +1,257 @@
+"""What a batch adds up to: gradients, loss, metrics and state, as sums over its parts and one collective."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.data.batches import part_bounds
+from tfmb.layers import Dropout, PartOfBatch, part_of_batch
+from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training.metrics import Metrics
+from tfmb.training.objective import LossSums, Objective
+from tfmb.training.outputs import flatten_outputs, per_output
+from tfmb.training.parts import Cut, add_in_tree, over_own_parts
+from tfmb.training.state import merged_state
+
+__all__ = ["BatchSums", "Scores"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Sums over all rows of a batch.
+
+    Attributes:
+        counts: `[objectives]`, what the gradient sums are divided by.
+        rows: scalar, the number of examples.
+        added: scalar, the mean of what layers added to the loss, times the rows.
+        numerators: `[losses]`, each output's loss sum.
+        denominators: `[losses]`, what those are divided by.
+        metrics: `[state size of all metrics]`.
+    """
+
+    counts: Any
+    rows: Any
+    added: Any
+    numerators: Any
+    denominators: Any
+    metrics: Any
+
+    def to_list(self) -> list[Any]:
+        """The fields in order."""
+        return [self.counts, self.rows, self.added, self.numerators, self.denominators, self.metrics]
+
+    @classmethod
+    def from_list(cls, values: list[Any]) -> "Scores":
+        """The inverse of `to_list`."""
+        counts, rows, added, numerators, denominators, metrics = values
+        return cls(
+            counts=counts, rows=rows, added=added, numerators=numerators, denominators=denominators, metrics=metrics
+        )
+
+
+class BatchSums:
+    """Adds up a batch, in the replica context: every device sees the whole batch and takes its own parts of it.
+
+    Args:
+        model: whose variables were made in the strategy's scope.
+        objective: the loss.
+        metrics: the metrics.
+        cut: how a batch is cut.
+        seed: decides the masks of `tfmb.layers.Dropout`.
+
+    Attributes:
+        trainable: the raw trainable variables.
+        merged: the raw variables of the state that a training step moves.
+        dtype: that in which sums travel between replicas: the widest of the weights'.
+        has_own_loss: whether the model overrides `compute_loss`.
+        present: by objective, the numbers of the trainable variables that have a gradient; known after tracing.
+    """
+
+    def __init__(self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, seed: int) -> None:
+        self.model = model
+        self.objective = objective
+        self.metrics = metrics
+        self.cut = cut
+        self.trainable = [raw_variable(v) for v in model.trainable_variables]
+        self.merged = [raw_variable(v) for v in merged_state(model)]
+        self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
+        self.present: list[list[int]] = []
+        self._seed = seed
+        layers = model._flatten_layers(include_self=False)
+        self._dropouts = {id(layer): n for n, layer in enumerate(x for x in layers if isinstance(x, Dropout))}
+        self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
+
+    def training(self, batch: Any, before: list[Any], update: Any, scale: Any) -> tuple[Any, Scores, list[Any]]:
+        """(gradient sums by objective, scores, moves of the state times rows) of a batch; the same on every replica.
+
+        Args:
+            batch: `(x, y, sample_weight)`, the whole of it.
+            before: the values of `merged`, from which every part starts.
+            update: int64 scalar, the number of updates made.
+            scale: scalar factor on the loss, which the gradients keep; `()` for none.
+        """
+        size = _rows(batch)
+        if self.cut.parts is None:
+            start, stop, part = self._own_rows(batch, size)
+            gradients, scores, state = self._add_up(self._part(part, start, stop - start, size, before, update, scale))
+            return gradients, Scores.from_list(scores), state
+        layout: list[Any] = []
+
+        def packed(*arguments: Any) -> Any:
+            layout[:] = [self._part(*arguments)]
+            return _pack(layout[0])
+
+        def part_number(number: Any) -> tuple[Any, ...]:
+            start, stop = part_bounds(size, number, self.cut.all_parts)
+            part = keras.tree.map_structure(lambda tensor: tensor[start:stop], batch)
+            return part, start, stop - start, size, before, update, scale
+
+        # Traced on its own first: how long a part's sums are must be known before the loop.
+        specs = keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), part_number(tf.constant(0)))
+        part_sums = tf.function(packed, autograph=False).get_concrete_function(*specs)
+        (width,) = part_sums.output_shapes.as_list()
+        number = _replica_number(self.cut.replicas)
+        own = over_own_parts(self.cut, number, lambda n: part_sums(*part_number(n)), width, self.dtype)
+        if self.cut.replicas > 1:
+            everyone = tf.distribute.get_replica_context().all_gather(own[tf.newaxis], axis=0)
+            own = add_in_tree(tf.unstack(everyone, num=self.cut.replicas))
+        gradients, scores, state = _unpack(own, layout[0])
+        return gradients, Scores.from_list(scores), state
+
+    def scoring(self, batch: Any) -> Scores:
+        """The scores of a batch, with the weights as they are."""
+        size = _rows(batch)
+        start, stop, part = self._own_rows(batch, size)
+        _, scores = self._forward(part, stop - start, size, training=False)
+        return Scores.from_list(self._add_up(scores))
+
+    def penalty(self, gradients: bool = True) -> tuple[Any, list[Any]]:
+        """The regularisers' loss and its gradients: functions of the weights alone, added once, after the sums."""
+        penalized = [v for v in self.model.trainable_variables if getattr(v, "regularizer", None) is not None]
+        nothing: list[Any] = [None] * len(self.trainable)
+        if not penalized or self.has_own_loss:
+            return tf.constant(0.0, self.dtype), nothing
+        with tf.GradientTape() as tape:
+            penalty = tf.add_n([tf.cast(tf.reduce_sum(v.regularizer(v)), self.dtype) for v in penalized])
+        return penalty, tape.gradient(penalty, self.trainable) if gradients else nothing
+
+    def _own_rows(self, batch: Any, size: Any) -> tuple[Any, Any, Any]:
+        """(start, stop, rows) of this device's one part."""
+        replicas = self.cut.replicas
+        start, stop = part_bounds(size, _replica_number(replicas), replicas)
+        if replicas == 1:
+            return start, stop, batch
+        return start, stop, keras.tree.map_structure(lambda tensor: tensor[start:stop], batch)
+
+    def _part(self, part: Any, start: Any, rows: Any, size: Any, before: list[Any], update: Any, scale: Any) -> Any:
+        """What one part gives: gradient sums by objective, score sums, what it moved the state by times its rows."""
+        if self.cut.own_parts > 1:
+            for variable, value in zip(self.merged, before, strict=True):
+                variable.assign(value)
+        here = PartOfBatch(seed=self._seed, update=update, start=start, order=self._dropouts)
+        with tf.GradientTape(persistent=True) as tape, part_of_batch(here):
+            objectives, scores = self._forward(part, rows, size, training=True)
+            if not _absent(scale):
+                objectives = [objective * tf.cast(scale, objective.dtype) for objective in objectives]
+        by_objective = [tape.gradient(objective, self.trainable) for objective in objectives]
+        del tape
+        self.present = [[i for i, g in enumerate(gradients) if g is not None] for gradients in by_objective]
+        flat = [
+            [tf.convert_to_tensor(gradients[i]) for i in present]
+            for present, gradients in zip(self.present, by_objective, strict=True)
+        ]
+        # What it moved the state by, and not the state: what no part moved keeps its bits.
+        weight = tf.cast(rows, self.dtype)
+        state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
+        # A part without rows counts nothing, whatever a layer made of no rows.
+        return keras.tree.map_structure(lambda t: _where_rows(weight, tf.cast(t, self.dtype)), (flat, scores, state))
+
+    def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
+        """The losses whose gradients are wanted, and the scores as a list."""
+        x, y, sample_weight = part
+        sample_weight = None if _absent(sample_weight) else sample_weight
+        outputs = self.model(x, training=training)
+        names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
+        targets = per_output(y, names, "y")
+        weight = per_output(sample_weight, names, "sample_weight", shared=True)
+        rows, size = tf.cast(rows, self.dtype), tf.cast(size, self.dtype)
+        added = None
+        if self.has_own_loss:
+            accepted = inspect.signature(self.model.compute_loss).parameters
+            told = {"training": training} if "training" in accepted or "kwargs" in accepted else {}
+            mean = self.model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, **told)
+            sums = _mean_as_sums(tf.cast(mean, self.dtype), rows)
+        else:
+            added = _added_losses(self.model, self.dtype)
+            cut = self.cut.all_parts > 1
+            sums = self.objective.sums(names, targets, y_pred, weight, added, rows, size, cut)
+        scores = Scores(
+            counts=sums.counts,
+            rows=rows,
+            added=tf.constant(0.0, self.dtype) if added is None else _weighed(added, rows),
+            numerators=sums.numerators,
+            denominators=sums.denominators,
+            metrics=self.metrics.sums(names, targets, y_pred, weight, self.dtype, rows / size),
+        )
+        return sums.objectives, scores.to_list()
+
+    def _add_up(self, parts: Any) -> Any:
+        """The sum of a structure over all replicas, packed into one collective; the same bits on each of them."""
+        parts = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), parts)
+        if self.cut.replicas == 1:
+            return parts
+        return _unpack(tf.distribute.get_replica_context().all_reduce("sum", _pack(parts)), parts)
+
+
+def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
+    """A model's own `compute_loss`, a mean over the part's rows."""
+    total = _weighed(mean, rows)
+    count = rows[tf.newaxis]
+    return LossSums(objectives=[total], counts=count, numerators=total[tf.newaxis], denominators=count)
+
+
+def _rows(batch: Any) -> Any:
+    return tf.shape(keras.tree.flatten(batch)[0])[0]
+
+
+def _replica_number(replicas: int) -> Any:
+    if replicas == 1:
+        return tf.constant(0)
+    return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+
+
+def _pack(tensors: Any) -> Any:
+    return tf.concat([tf.reshape(tensor, [-1]) for tensor in keras.tree.flatten(tensors)], 0)
+
+
+def _unpack(vector: Any, like: Any) -> Any:
+    """Cuts a vector into tensors of the static shapes of a structure."""
+    shapes = [tensor.shape for tensor in keras.tree.flatten(like)]
+    pieces = tf.split(vector, [shape.num_elements() for shape in shapes])
+    return keras.tree.pack_sequence_as(
+        like, [tf.reshape(piece, shape) for piece, shape in zip(pieces, shapes, strict=True)]
+    )
+
+
+def _where_rows(rows: Any, value: Any) -> Any:
+    """The value, and 0 where there are no rows."""
+    return tf.where(rows > 0, value, tf.zeros_like(value))
+
+
+def _weighed(value: Any, rows: Any) -> Any:
+    """`value * rows`, and 0 where there are no rows: the statistics of no example are NaN."""
+    return _where_rows(rows, value) * rows
+
+
+def _absent(value: Any) -> bool:
+    """Whether the empty tuple stands for nothing, where a structure of tensors has no place for None."""
+    return isinstance(value, tuple) and not value
+
+
+def _added_losses(model: Any, dtype: Any) -> Any:
+    """What layers put in by `add_loss` or an activity regulariser in the call just made, summed; None for nothing."""
+    regularizers = sum(1 for v in model.trainable_variables if getattr(v, "regularizer", None) is not None)
+    losses = model.losses  # the weights' own regularisers stand last
+    added = losses[: len(losses) - regularizers]
+    return tf.add_n([tf.cast(tf.reduce_sum(loss), dtype) for loss in added]) if added else None
