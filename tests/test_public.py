@@ -12,7 +12,7 @@ import pytest
 
 import tfmb
 
-PUBLIC = ["configure_replicas", "data", "errors", "export", "fit", "models", "optimizers"]
+PUBLIC = ["configure_replicas", "data", "errors", "export", "fit", "layers", "models", "optimizers"]
 
 
 def test_the_public_names() -> None:

@@ -7,14 +7,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfmb import data, errors, models, optimizers
+    from tfmb import data, errors, layers, models, optimizers
     from tfmb.distribution import configure_replicas
     from tfmb.saved_model import export
     from tfmb.training.fit import fit
 
 __version__ = "0.1.0"
 
-__all__ = ["configure_replicas", "data", "errors", "export", "fit", "models", "optimizers"]
+__all__ = ["configure_replicas", "data", "errors", "export", "fit", "layers", "models", "optimizers"]
 
 _MODULES = {
     "configure_replicas": "tfmb.distribution",

@@ -112,7 +112,9 @@ def resnet(
         strides = 2 if stage else 1
         y = layers.ReLU()(convolution(x, channels, 3, strides))
         y = convolution(y, channels, 3)
-        shortcut = convolution(x, channels, 1, strides) if stage else x
+        # The mean of 2x2 pixels before a 1x1 convolution, and not its stride: TensorFlow 2.21 corrupts memory in
+        # strided 1x1 convolutions on a CPU (oneDNN) when batches of several sizes go through them.
+        shortcut = convolution(layers.AveragePooling2D(2, padding="same")(x), channels, 1) if stage else x
         x = layers.ReLU()(layers.Add()([y, shortcut]))
     x = layers.GlobalAveragePooling2D()(x)
     if dropout:

@@ -1,0 +1,23 @@
+"""The same bits on 1, 2 and 4 devices and on 2 worker processes: weights, state and slots after hundreds of updates."""
+
+import pytest
+
+from benchmarks.bits import DEVICES, digest, worker_digests
+
+UPDATES = 300
+
+
+# The other cases, and other seeds, run in slow/test_bits_of_seeds.py.
+@pytest.mark.parametrize("name", ["cnn-adam-augmented", "resnet-momentum", "table-sgd-clipped"])
+def test_devices(name: str) -> None:
+    found = {devices: digest(name, 0, UPDATES, replicas=devices) for devices in DEVICES}
+    assert len(set(found.values())) == 1, found
+
+
+def test_workers() -> None:
+    name = "cnn-adam-augmented"
+    assert worker_digests(name, 0, 30, "digits", workers=2) == digest(name, 0, 30, replicas=1)
+
+
+def test_another_seed_has_other_bits() -> None:
+    assert digest("table-sgd-clipped", 0, 15) != digest("table-sgd-clipped", 1, 15)
