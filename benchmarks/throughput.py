@@ -20,7 +20,7 @@ from tfmb.backend import keras
 from tfmb.data.source import Normalization
 
 RESULTS = Path(__file__).parent / "results"
-UPDATES = 100
+UPDATES = 150
 
 
 def build() -> Any:
@@ -48,7 +48,7 @@ def main() -> None:
     """Measures, prints a table, and leaves JSON and Markdown in `benchmarks/results`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=9, help="measured epochs of each peer")
+    parser.add_argument("--rounds", type=int, default=21, help="measured epochs of each peer")
     options = parser.parse_args()
     examples = options.batch_size * UPDATES
     seconds = interleave(peers(options.batch_size, examples), options.rounds)

@@ -113,8 +113,8 @@ def test_regularizer_weights_and_metrics_count_once() -> None:
 
 
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
-def test_batches_of_one_example_are_exact(reduction: str) -> None:
-    # One replica's part is empty, so the other's sum is the whole batch's: the same bits.
+def test_batches_of_one_example(reduction: str) -> None:
+    # One replica's part is empty. A single part is divided before its gradient is taken, which may move a last bit.
     x, y = np.random.default_rng(2).normal(size=(5, 4)), np.arange(5) % 3
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
 
@@ -123,9 +123,7 @@ def test_batches_of_one_example_are_exact(reduction: str) -> None:
 
     arguments = {"batch_size": 1, "epochs": 2, "loss": loss, "sample_weight": np.arange(1.0, 6.0)}
     one, two = (trained(build, x, y, replicas, SGD(0.05), **arguments) for replicas in (1, 2))
-    for a, b in zip(two.model.get_weights(), one.model.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert two.history == one.history
+    assert_close(two, one, 1e-6)
 
 
 def scalar(y_true: Any, y_pred: Any) -> Any:

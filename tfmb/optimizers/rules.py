@@ -112,5 +112,6 @@ def adam(
     c1 = 1 - tf.pow(tf.constant(beta_1, tf.float64), count)
     c2 = 1 - tf.pow(tf.constant(beta_2, tf.float64), count)
     root = tf.cast(tf.sqrt(c2), m.dtype)
-    step = root / tf.cast(c1, m.dtype) * m
-    return -rate * step / (tf.sqrt(v) + epsilon * (1 if epsilon_hat else root)), new
+    # The scalars first: each product with a whole tensor is a pass over memory.
+    corrected_rate = rate * tf.cast(tf.sqrt(c2) / c1, m.dtype)
+    return -corrected_rate * m / (tf.sqrt(v) + epsilon * (1 if epsilon_hat else root)), new

@@ -169,7 +169,7 @@ class Steps:
         report, loss = self._report(scores, penalty)
         means = self._means(gradients, scores.counts, penalty_gradients, scale)
         loss_finite = tf.math.is_finite(loss)
-        finite = tf.reduce_all([loss_finite] + [tf.reduce_all(tf.math.is_finite(g)) for g in means if g is not None])
+        finite = tf.logical_and(loss_finite, _all_finite([g for g in means if g is not None]))
         if self._loss_scale is not None:
             self._loss_scale.update(finite)
         for variable, value, total in zip(sums.merged, before, state, strict=True):
@@ -184,7 +184,7 @@ class Steps:
         means: list[Any] = [None if g is None else tf.cast(g, dtype) for g in extra]
         for number, (present, totals) in enumerate(zip(self._sums.present, gradients, strict=True)):
             for i, total in zip(present, totals, strict=True):
-                mean = tf.math.divide_no_nan(total, counts[number])
+                mean = total if self._cut.all_parts == 1 else tf.math.divide_no_nan(total, counts[number])
                 if self._loss_scale is not None:
                     mean /= tf.cast(scale, dtype)
                 means[i] = mean if means[i] is None else mean + means[i]
@@ -202,3 +202,15 @@ class Steps:
         rows, means = scores.rows, tf.math.divide_no_nan(scores.numerators, scores.denominators)
         loss = self.objective.mean(scores.numerators, scores.denominators) + scores.added / rows + penalty
         return tf.concat([tf.stack([loss, rows, loss * rows]), means * rows, scores.metrics], 0), loss
+
+
+def _all_finite(gradients: list[Any]) -> Any:
+    """Whether every entry is finite: one pass where the sum of squares is, and a second look where it is not."""
+
+    def look_again() -> Any:
+        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+
+    if not gradients:
+        return tf.constant(True)
+    squares = tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
+    return tf.cond(tf.math.is_finite(squares), lambda: tf.constant(True), look_again)

@@ -152,6 +152,12 @@ class BatchSums:
         here = PartOfBatch(seed=self._seed, update=update, start=start, order=self._dropouts)
         with tf.GradientTape(persistent=True) as tape, part_of_batch(here):
             objectives, scores = self._forward(part, rows, size, training=True)
+            if self.cut.all_parts == 1:
+                # Nothing is to be added: the gradient of the mean saves a pass over all gradients.
+                objectives = [
+                    tf.math.divide_no_nan(o, count) for o, count in zip(objectives, tf.unstack(scores[0]), strict=True)
+                ]
+                scores = [tf.ones_like(scores[0]), *scores[1:]]
             if not _absent(scale):
                 objectives = [objective * tf.cast(scale, objective.dtype) for objective in objectives]
         by_objective = [tape.gradient(objective, self.trainable) for objective in objectives]
