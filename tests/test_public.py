@@ -12,7 +12,18 @@ import pytest
 
 import tfmb
 
-PUBLIC = ["configure_replicas", "data", "errors", "export", "fit", "layers", "models", "optimizers"]
+PUBLIC = [
+    "configure_replicas",
+    "data",
+    "errors",
+    "evaluate",
+    "export",
+    "fit",
+    "layers",
+    "models",
+    "optimizers",
+    "predict",
+]
 
 
 def test_the_public_names() -> None:

@@ -11,15 +11,29 @@ if TYPE_CHECKING:
     from tfmb.distribution import configure_replicas
     from tfmb.saved_model import export
     from tfmb.training.fit import fit
+    from tfmb.training.inference import evaluate, predict
 
 __version__ = "0.1.0"
 
-__all__ = ["configure_replicas", "data", "errors", "export", "fit", "layers", "models", "optimizers"]
+__all__ = [
+    "configure_replicas",
+    "data",
+    "errors",
+    "evaluate",
+    "export",
+    "fit",
+    "layers",
+    "models",
+    "optimizers",
+    "predict",
+]
 
 _MODULES = {
     "configure_replicas": "tfmb.distribution",
     "export": "tfmb.saved_model",
+    "evaluate": "tfmb.training.inference",
     "fit": "tfmb.training.fit",
+    "predict": "tfmb.training.inference",
 }
 
 

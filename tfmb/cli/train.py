@@ -101,6 +101,9 @@ def train(
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Most examples in memory at once: gradient accumulation.", rich_help_panel=_RUN)
     ] = None,
+    jit_compile: Annotated[
+        bool, typer.Option("--jit-compile", help="Compile gradients with XLA.", rich_help_panel=_RUN)
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
     strategy: Annotated[
         str,

@@ -133,6 +133,7 @@ def train(
     cut: Cut | None = None,
     seed: int = 0,
     original: Any = None,
+    jit_compile: bool = False,
 ) -> int:
     """Trains a placed model; returns the number of updates made.
 
@@ -150,6 +151,7 @@ def train(
         cut: how batches are cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
         original: the user's model where `model` is a copy of it.
+        jit_compile: whether XLA compiles the work on each part of a batch.
 
     Raises:
         DivergenceError: see `loop.run`.
@@ -162,7 +164,7 @@ def train(
         warn_of_local_layers(model, cut)
     with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
         optimizer.build(model.trainable_variables, (original or model).trainable_variables)
-    steps = _steps_for(model, optimizer, recipe, strategy, cut, seed)
+    steps = _steps_for(model, optimizer, recipe, strategy, (cut, seed, jit_compile))
 
     def train(iterator: Any, count: Any) -> tuple[Any, Any]:
         steps.prepare(iterator)
@@ -186,12 +188,14 @@ def train(
     )
 
 
-def _steps_for(model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, cut: Cut, seed: int) -> Steps:
+def _steps_for(
+    model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, execution: tuple[Cut, int, bool]
+) -> Steps:
     """The steps of the model's last training where nothing about them changed: they are traced and compiled."""
     known = getattr(model, "_tfmb_steps", None)
     if known is not None:
         theirs, variables, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe, cut, seed)
+        same = steps.optimizer is optimizer and theirs == (recipe, execution)
         same = same and _same_strategy(steps.strategy, strategy)
         if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
             return steps
@@ -201,9 +205,10 @@ def _steps_for(model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, 
         scale = LossScale()
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             scale.build()
-    steps = Steps(model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale)
+    cut, seed, jit = execution
+    steps = Steps(model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale, jit_compile=jit)
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, "_tfmb_steps", ((recipe, cut, seed), _moved_by(model, optimizer), steps))
+    object.__setattr__(model, "_tfmb_steps", ((recipe, execution), _moved_by(model, optimizer), steps))
     return steps
 
 

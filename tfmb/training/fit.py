@@ -52,6 +52,7 @@ def fit(
     virtual_replicas: int | Literal["auto"] = "auto",
     micro_batch_size: int | None = None,
     augment: Augmentation | None = None,
+    jit_compile: bool = False,
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
@@ -94,6 +95,7 @@ def fit(
             device: the same answer, not to the bit.
         micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
+        jit_compile: whether XLA compiles the gradient of each part of a batch.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -155,6 +157,7 @@ def fit(
         params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
         cut=cut,
         seed=seed,
+        jit_compile=jit_compile,
     )
     history = session.run()
     session.finish({key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)})

@@ -100,6 +100,7 @@ def train_job(
         verbose=verbose if chief else 0,
         cut=cut,
         seed=config.seed,
+        jit_compile=config.jit_compile,
     )
     training = time.perf_counter()
     history = session.run()

@@ -41,6 +41,7 @@ class Session:
         params: what the callbacks are told of the run.
         cut: how batches are cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
+        jit_compile: whether XLA compiles the work on each part of a batch.
     """
 
     model: Any
@@ -58,6 +59,7 @@ class Session:
     params: dict[str, Any] = field(default_factory=dict)
     cut: Cut | None = None
     seed: int = 0
+    jit_compile: bool = False
 
     def run(self) -> Any:
         """Trains; returns a `keras.callbacks.History`.
@@ -93,6 +95,7 @@ class Session:
                     cut=self.cut,
                     seed=self.seed,
                     original=self.model,
+                    jit_compile=self.jit_compile,
                 )
         except DivergenceError as error:
             self._write_record({"status": "diverged", "error": str(error)})

@@ -26,6 +26,7 @@ class Steps:
         cut: how a batch is cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
         loss_scale: built; None where no gradient is in float16.
+        jit_compile: whether XLA compiles the work on each part of a batch.
 
     Attributes:
         train: `(iterator, num_steps) -> (reports, finite)`: takes `num_steps` (an int32 scalar tensor) batches
@@ -49,6 +50,7 @@ class Steps:
         cut: Cut | None = None,
         seed: int = 0,
         loss_scale: LossScale | None = None,
+        jit_compile: bool = False,
     ) -> None:
         cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
         self.model = model
@@ -56,7 +58,7 @@ class Steps:
         self.objective = objective
         self.metrics = metrics
         self.strategy = strategy
-        self._sums = BatchSums(model, objective, metrics, cut, seed)
+        self._sums = BatchSums(model, objective, metrics, cut, seed, jit_compile)
         self._cut = cut
         self._loss_scale = loss_scale
         self._prepared = False

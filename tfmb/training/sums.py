@@ -59,6 +59,7 @@ class BatchSums:
         metrics: the metrics.
         cut: how a batch is cut.
         seed: decides the masks of `tfmb.layers.Dropout`.
+        jit_compile: whether XLA compiles the work on each part.
 
     Attributes:
         trainable: the raw trainable variables.
@@ -68,7 +69,9 @@ class BatchSums:
         present: by objective, the numbers of the trainable variables that have a gradient; known after tracing.
     """
 
-    def __init__(self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, seed: int) -> None:
+    def __init__(
+        self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, seed: int, jit_compile: bool = False
+    ) -> None:
         self.model = model
         self.objective = objective
         self.metrics = metrics
@@ -78,6 +81,7 @@ class BatchSums:
         self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
         self.present: list[list[int]] = []
         self._seed = seed
+        self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
         layers = model._flatten_layers(include_self=False)
         self._dropouts = {id(layer): n for n, layer in enumerate(x for x in layers if isinstance(x, Dropout))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
@@ -94,12 +98,12 @@ class BatchSums:
         size = _rows(batch)
         if self.cut.parts is None:
             start, stop, part = self._own_rows(batch, size)
-            gradients, scores, state = self._add_up(self._part(part, start, stop - start, size, before, update, scale))
+            gradients, scores, state = self._add_up(self._work(part, start, stop - start, size, before, update, scale))
             return gradients, Scores.from_list(scores), state
         layout: list[Any] = []
 
         def packed(*arguments: Any) -> Any:
-            layout[:] = [self._part(*arguments)]
+            layout[:] = [self._work(*arguments)]
             return _pack(layout[0])
 
         def part_number(number: Any) -> tuple[Any, ...]:

@@ -1,0 +1,75 @@
+"""`tfmb.evaluate` and `tfmb.predict` are Keras's, on any number of devices; XLA changes no answer."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Adam
+
+_random = np.random.default_rng(0)
+X = {"a": _random.normal(size=(23, 3)).astype("float32"), "b": _random.normal(size=(23, 2)).astype("float32")}
+Y = {"left": _random.normal(size=(23, 1)).astype("float32"), "right": np.arange(23) % 3}
+
+
+def build() -> Any:
+    inputs = {"a": keras.Input((3,), name="a"), "b": keras.Input((2,), name="b")}
+    joined = keras.layers.Concatenate()(list(inputs.values()))
+    outputs = {"left": keras.layers.Dense(1)(joined), "right": keras.layers.Dense(3, activation="softmax")(joined)}
+    model = keras.Model(inputs, outputs)
+    loss = {"left": "mse", "right": "sparse_categorical_crossentropy"}
+    model.compile("sgd", loss, metrics={"left": ["mae"], "right": ["accuracy"]})
+    return model
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_evaluate_is_keras_s(replicas: int) -> None:
+    model, weights = build(), np.linspace(0.5, 2, 23).astype("float32")
+    for given in ({}, {"sample_weight": weights}):
+        expected = model.evaluate(X, Y, batch_size=7, verbose=0, return_dict=True, **given)
+        found = tfmb.evaluate(model, X, Y, batch_size=7, return_dict=True, replicas=replicas, **given)
+        assert found == pytest.approx(expected, rel=1e-5)
+    expected = model.evaluate(X, Y, batch_size=7, verbose=0)
+    assert tfmb.evaluate(model, X, Y, batch_size=7, replicas=replicas) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_predict_is_keras_s(replicas: int) -> None:
+    model = build()
+    expected = model.predict(X, verbose=0)
+    dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
+    for found in (tfmb.predict(model, X, batch_size=7, replicas=replicas), tfmb.predict(model, dataset)):
+        assert set(found) == set(expected)
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, atol=1e-6)
+    assert tfmb.predict(model, X, batch_size=7, steps=2)["left"].shape == (14, 1)
+
+
+def test_refusals() -> None:
+    model = build()
+    with pytest.raises(ConfigError, match="batched"):
+        tfmb.predict(model, tf.data.Dataset.from_tensor_slices(X).batch(5), batch_size=3)
+    bare = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    with pytest.raises(ConfigError, match="there is no loss"):
+        tfmb.evaluate(bare, X["a"], Y["left"])
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(
+    "options", [{}, {"replicas": 2}, {"virtual_replicas": 4}, {"replicas": 2, "virtual_replicas": 4}]
+)
+def test_xla_changes_no_answer(options: dict[str, Any]) -> None:
+    x, y = np.random.default_rng(0).normal(size=(37, 6)), np.arange(37) % 3
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    plain, compiled = (
+        tfmb.fit(
+            lambda: tfmb.models.mlp((6,), 3, seed=0, dropout=0.3), x, y, batch_size=16, epochs=3, verbose=0, seed=0,
+            optimizer=Adam(0.01, global_clipnorm=0.5), loss=loss, jit_compile=jit_compile, **options,
+        )
+        for jit_compile in (False, True)
+    )  # fmt: skip
+    for a, b in zip(plain.model.get_weights(), compiled.model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)

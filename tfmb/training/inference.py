@@ -1,0 +1,136 @@
+"""`tfmb.evaluate` and `tfmb.predict`: Keras's, under any strategy, exact over ragged batches."""
+
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras, tf
+from tfmb.data.batches import Order, batched, part_bounds
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.training import engine
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed
+
+__all__ = ["evaluate", "predict"]
+
+
+def evaluate(
+    model: Any,
+    x: Any = None,
+    y: Any = None,
+    batch_size: int | None = None,
+    sample_weight: Any = None,
+    steps: int | None = None,
+    return_dict: bool = False,
+    *,
+    loss: Any = None,
+    metrics: Any = None,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+) -> Any:
+    """`keras.Model.evaluate`, with the model as its first argument.
+
+    Args:
+        model: a built `keras.Model`; compiled, unless `loss` is given.
+        x: inputs, as in `tfmb.fit`.
+        y: targets, where `x` is not a dataset.
+        batch_size: examples a batch; None is 32.
+        sample_weight: weights `[n]` of the examples.
+        steps: batches; None for all.
+        return_dict: whether to return a dict by name.
+        loss: as in `compile`; None for the compiled one.
+        metrics: as in `compile`; None for the compiled ones.
+        strategy: as in `tfmb.fit`.
+        replicas: as in `tfmb.fit`.
+
+    Returns:
+        The loss, or a list of the loss and the metrics sorted by name, or a dict of them.
+
+    Raises:
+        ConfigError: an argument that cannot be honoured.
+        DataError: data that makes no sense.
+    """
+    check_model(model)
+    compiled = read_compiled(model)
+    recipe = engine.Recipe(
+        loss=compiled.loss if loss is None else loss,
+        loss_weights=compiled.loss_weights if loss is None else None,
+        metrics=compiled.metrics if metrics is None else metrics,
+        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
+    )
+    if recipe.loss is None and type(model).compute_loss is keras.Model.compute_loss:
+        raise ConfigError("there is no loss: compile the model, or give loss=...")
+    where = make_strategy(strategy, replicas)
+    data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
+    feed = validation_feed(data, batch_size, steps)
+    logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
+    if return_dict:
+        return logs
+    values = [logs["loss"], *(value for key, value in sorted(logs.items()) if key != "loss")]
+    return values[0] if len(values) == 1 else values
+
+
+def predict(
+    model: Any,
+    x: Any,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    *,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+) -> Any:
+    """`keras.Model.predict`, with the model as its first argument: every device works on its rows of each batch.
+
+    Args:
+        model: a built `keras.Model`.
+        x: inputs `[n, ...]` in any structure, or a batched `tf.data.Dataset` of them (targets are left out).
+        batch_size: examples a batch; None is 32.
+        steps: batches; None for all.
+        strategy: as in `tfmb.fit`.
+        replicas: as in `tfmb.fit`.
+
+    Returns:
+        NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order.
+
+    Raises:
+        ConfigError: an argument that cannot be honoured.
+        DataError: data that makes no sense.
+    """
+    check_model(model)
+    where = make_strategy(strategy, replicas)
+    batches = _input_batches(x, batch_size)
+    if steps is not None:
+        batches = batches.take(steps)
+    placed = engine.place(model, where, lambda: next(iter(batches)))
+    count = where.num_replicas_in_sync
+
+    def on_replica(inputs: Any) -> Any:
+        if count > 1:
+            number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+            start, stop = part_bounds(tf.shape(keras.tree.flatten(inputs)[0])[0], number, count)
+            inputs = keras.tree.map_structure(lambda tensor: tensor[start:stop], inputs)
+        return placed(inputs, training=False)
+
+    @tf.function(autograph=False)
+    def on_all(inputs: Any) -> Any:
+        outputs = where.run(on_replica, args=(inputs,))
+        return keras.tree.map_structure(lambda value: tf.concat(where.experimental_local_results(value), 0), outputs)
+
+    found = [keras.tree.map_structure(lambda tensor: tensor.numpy(), on_all(inputs)) for inputs in batches]
+    if not found:
+        raise ConfigError("there is nothing to predict: the data has no batch")
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+
+
+def _input_batches(x: Any, batch_size: int | None) -> Any:
+    if isinstance(x, tf.data.Dataset):
+        if batch_size is not None:
+            raise ConfigError("batch_size cannot be given with a tf.data.Dataset, which is batched")
+        return x.map(lambda *element: element[0])
+    refuse_streams(x, "x")
+    rows = len(keras.tree.flatten(x)[0])
+    source = to_source(x, np.zeros(rows, np.int32))
+    size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, rows)
+    order = Order(num_examples=rows, batch_size=size, seed=0, shuffle=False)
+    return batched(source, order).take(order.steps_per_epoch).map(lambda inputs, *_: inputs)
