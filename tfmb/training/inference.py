@@ -45,7 +45,7 @@ def evaluate(
         replicas: as in `tfmb.fit`.
 
     Returns:
-        The loss, or a list of the loss and the metrics sorted by name, or a dict of them.
+        The loss, or a list of the loss, the outputs' losses and the metrics sorted by name, or a dict of them.
 
     Raises:
         ConfigError: an argument that cannot be honoured.
@@ -67,7 +67,9 @@ def evaluate(
     logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
     if return_dict:
         return logs
-    values = [logs["loss"], *(value for key, value in sorted(logs.items()) if key != "loss")]
+    losses = ["loss", *(f"{name}_loss" for name in getattr(model, "output_names", None) or [])]
+    values = [logs[key] for key in losses if key in logs]
+    values += [value for key, value in sorted(logs.items()) if key not in losses]
     return values[0] if len(values) == 1 else values
 
 
