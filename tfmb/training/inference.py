@@ -67,7 +67,9 @@ def evaluate(
     logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
     if return_dict:
         return logs
-    losses = ["loss", *(f"{name}_loss" for name in getattr(model, "output_names", None) or [])]
+    output = getattr(model, "output", None)
+    names = list(output) if isinstance(output, dict) else getattr(model, "output_names", None) or []
+    losses = ["loss", *(f"{name}_loss" for name in names)]
     values = [logs[key] for key in losses if key in logs]
     values += [value for key, value in sorted(logs.items()) if key not in losses]
     return values[0] if len(values) == 1 else values
