@@ -21,6 +21,7 @@ from tfmb.errors import ConfigError
 
 __all__ = ["Gang", "free_ports", "launch"]
 
+_NOTICE_SECONDS = 2.0  # in which the others find out for themselves that a worker died, and say so
 _GRACE_SECONDS = 10.0
 _PEER_LOST = 69
 
@@ -109,6 +110,10 @@ def _run(gang: Gang) -> int:
         code = _wait(processes, caught)
         for reader in readers:
             reader.join(timeout=_GRACE_SECONDS)
+        for process in processes.values():
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
         return code
     finally:
         for process in processes.values():
@@ -154,7 +159,7 @@ def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Threa
 def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int:
     """Waits for all; when one fails, or we are told to stop, the others get a moment, then are ended."""
     failed: tuple[int, int] | None = None
-    deadline = float("inf")
+    told, deadline = False, float("inf")
     while any(process.poll() is None for process in processes.values()):
         for rank, process in processes.items():
             code = process.poll()
@@ -166,6 +171,10 @@ def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int
                 )
         if caught and deadline == float("inf"):
             deadline = time.monotonic() + _GRACE_SECONDS
+        if failed and not told and time.monotonic() > deadline - _GRACE_SECONDS + _NOTICE_SECONDS:
+            told = True
+            for process in processes.values():
+                _send(process, signal.SIGTERM)
         if time.monotonic() > deadline:
             for process in processes.values():
                 _send(process, signal.SIGKILL)

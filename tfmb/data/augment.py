@@ -64,52 +64,70 @@ class Augmentation:
         return cls(**values)
 
     def table(self, seed: int, epoch: Any, examples: int) -> Any:
-        """The random numbers of an epoch, float32 `[examples, 7]` in [0, 1): a row for each example of the data."""
+        """What is done to each example in an epoch, float32 `[examples, 7]`: a row of `rows` for each example."""
         key = tf.stack([tf.constant(derive(seed, "augment"), tf.int64), tf.cast(epoch, tf.int64)])
-        return tf.random.stateless_uniform([examples, _NUMBERS], seed=key, alg="philox")
+        return self.rows(tf.random.stateless_uniform([examples, _NUMBERS], seed=key, alg="philox"))
 
-    def apply(self, images: Any, numbers: Any) -> Any:
+    def rows(self, numbers: Any) -> Any:
+        """What is done to images, from random numbers in [0, 1): float32 `[examples, 7]` both.
+
+        A row holds the scaled cosine and sine of its turn, its shifts in pixels, and its square's side, top and left as
+        shares of the image. Cosines are taken of a whole epoch at once: their last bits depend on how many are.
+        """
+        signed = 2.0 * numbers - 1.0
+        angle = signed[:, 0] * math.radians(self.rotate)
+        scale = tf.exp(-signed[:, 1] * math.log1p(self.zoom))
+        side = numbers[:, 4] * self.erase
+        columns = (
+            scale * tf.cos(angle),
+            scale * tf.sin(angle),
+            signed[:, 2] * self.shift,
+            signed[:, 3] * self.shift,
+            side,
+            numbers[:, 5] * (1.0 - side),
+            numbers[:, 6] * (1.0 - side),
+        )
+        return tf.stack(columns, axis=1)
+
+    def apply(self, images: Any, rows: Any) -> Any:
         """Changed images.
 
         Args:
             images: `[batch, height, width, channels]`, of any real dtype, which is kept.
-            numbers: their rows of `table`.
+            rows: theirs of `table`.
         """
         height, width = images.shape[1], images.shape[2]
-        pixels = tf.cast(images, tf.float32)
+        wide = images.dtype in (tf.float64, tf.int32, tf.int64, tf.uint32, tf.uint64)
+        pixels = tf.cast(images, tf.float64 if wide else tf.float32)
         if self.shift or self.rotate or self.zoom:
             pixels = tf.raw_ops.ImageProjectiveTransformV3(
                 images=pixels,
-                transforms=self._transforms(numbers, height, width),
+                transforms=_transforms(rows, height, width),
                 output_shape=[height, width],
                 fill_value=0.0,
                 interpolation="BILINEAR",
                 fill_mode="CONSTANT",
             )
         if self.erase:
-            pixels *= self._kept(numbers, height, width)
+            pixels *= tf.cast(_kept(rows, height, width), pixels.dtype)
         return tf.cast(tf.round(pixels) if images.dtype.is_integer else pixels, images.dtype)
 
-    def _transforms(self, numbers: Any, height: int, width: int) -> Any:
-        """For each image the map from output to input pixels: about the centre, then shifted."""
-        signed = 2.0 * numbers - 1.0
-        angle = signed[:, 0] * math.radians(self.rotate)
-        scale = tf.exp(-signed[:, 1] * math.log1p(self.zoom))
-        dx, dy = signed[:, 2] * self.shift, signed[:, 3] * self.shift
-        cos, sin = scale * tf.cos(angle), scale * tf.sin(angle)
-        cx, cy = (width - 1) / 2.0, (height - 1) / 2.0
-        zeros = tf.zeros_like(angle)
-        x0 = cx - cos * (cx + dx) + sin * (cy + dy)
-        y0 = cy - sin * (cx + dx) - cos * (cy + dy)
-        return tf.stack([cos, -sin, x0, sin, cos, y0, zeros, zeros], axis=1)
 
-    def _kept(self, numbers: Any, height: int, width: int) -> Any:
-        """1 outside each image's square, 0 inside, `[batch, height, width, 1]`."""
-        side = numbers[:, 4] * self.erase
-        top, left = numbers[:, 5] * (1.0 - side), numbers[:, 6] * (1.0 - side)
-        rows = (tf.range(height, dtype=tf.float32) + 0.5) / height
-        columns = (tf.range(width, dtype=tf.float32) + 0.5) / width
-        inside_rows = (rows >= top[:, None]) & (rows < (top + side)[:, None])
-        inside_columns = (columns >= left[:, None]) & (columns < (left + side)[:, None])
-        inside = inside_rows[:, :, None] & inside_columns[:, None, :]
-        return tf.cast(~inside, tf.float32)[..., None]
+def _transforms(rows: Any, height: int, width: int) -> Any:
+    """For each image the map from output to input pixels: about the centre, then shifted."""
+    cos, sin, dx, dy = (rows[:, column] for column in range(4))
+    cx, cy = (width - 1) / 2.0, (height - 1) / 2.0
+    zeros = tf.zeros_like(cos)
+    x0 = cx - cos * (cx + dx) + sin * (cy + dy)
+    y0 = cy - sin * (cx + dx) - cos * (cy + dy)
+    return tf.stack([cos, -sin, x0, sin, cos, y0, zeros, zeros], axis=1)
+
+
+def _kept(rows: Any, height: int, width: int) -> Any:
+    """Which pixels lie outside each image's square, bool `[batch, height, width, 1]`."""
+    side, top, left = (rows[:, column, tf.newaxis] for column in range(4, 7))
+    down = (tf.range(height, dtype=tf.float32) + 0.5) / height
+    across = (tf.range(width, dtype=tf.float32) + 0.5) / width
+    inside_down = (down >= top) & (down < top + side)
+    inside_across = (across >= left) & (across < left + side)
+    return ~(inside_down[:, :, None] & inside_across[:, None, :])[..., None]

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.optimizers.optimizer import Optimizer, raw_variable
+from tfmb.optimizers.optimizer import Optimizer, raw_variable, value_of
 
 __all__ = ["ForeignOptimizer"]
 
@@ -32,6 +32,7 @@ class ForeignOptimizer(Optimizer):
             )
         super().__init__(0.0, name=optimizer.name)
         self.keras_optimizer = optimizer
+        self._config = optimizer.get_config()  # Keras reads the rate for it, which no other strategy's scope allows
 
     def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
         """Keras's own: not to be had as a pure function."""
@@ -76,10 +77,13 @@ class ForeignOptimizer(Optimizer):
         if len(raw) == len(self._variables) and all(a is b for a, b in zip(raw, self._variables, strict=True)):
             return
         optimizer = self.keras_optimizer
-        state = [v.numpy() for v in optimizer.variables] if optimizer.built else []
+        state = [value_of(raw_variable(v)) for v in optimizer.variables] if optimizer.built else []
         elsewhere = bool(self._variables) or tf.distribute.has_strategy()
         if elsewhere:
-            optimizer = type(optimizer).from_config(optimizer.get_config())
+            config = dict(self._config)
+            if isinstance(optimizer._learning_rate, keras.Variable):
+                config["learning_rate"] = float(value_of(raw_variable(optimizer._learning_rate)))
+            optimizer = type(optimizer).from_config(config)
         optimizer.build(list(variables))
         if elsewhere and state:
             if [v.shape for v in state] != [tuple(v.shape) for v in optimizer.variables]:

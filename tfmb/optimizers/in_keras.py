@@ -38,7 +38,11 @@ def as_keras(optimizer: Optimizer) -> Any:
         raise ConfigError(f"as_keras takes one of {', '.join(_CLASSES)}, not {type(optimizer).__name__}")
     if optimizer.iterations is not None:
         raise ConfigError(f"{optimizer.name} was used already: give as_keras a new optimizer")
-    return KerasOptimizer(type(optimizer).__name__, optimizer.get_config())
+    made = KerasOptimizer(type(optimizer).__name__, optimizer.get_config())
+    excluded, names = optimizer.not_decayed
+    if excluded or names:
+        made.exclude_from_weight_decay(excluded, names)
+    return made
 
 
 @keras.saving.register_keras_serializable(package="tfmb")

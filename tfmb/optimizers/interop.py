@@ -1,5 +1,6 @@
 """Keras optimizers and names -> ours."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tfmb.backend import keras
@@ -7,11 +8,11 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.foreign import ForeignOptimizer
 from tfmb.optimizers.in_keras import KerasOptimizer
-from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.optimizer import Optimizer, value_of
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
 
-__all__ = ["OPTIMIZERS", "from_keras", "get"]
+__all__ = ["OPTIMIZERS", "from_keras", "get", "give_state"]
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
@@ -82,6 +83,38 @@ def from_keras(optimizer: Any) -> Optimizer:
     )
     made.exclude_as_keras(optimizer)
     return made
+
+
+def give_state(ours: Optimizer, theirs: Any, variables: Sequence[Any]) -> None:
+    """Builds a Keras optimizer and gives it the state of ours, so that what Keras saves with a model can go on.
+
+    Args:
+        ours: the counterpart that `from_keras` made of it.
+        theirs: exactly a Keras SGD, RMSprop, Adam or AdamW; anything else is left alone.
+        variables: the model's trainable Keras variables.
+    """
+    if isinstance(theirs, keras.optimizers.LossScaleOptimizer):
+        theirs = theirs.inner_optimizer
+    if type(theirs) not in _SHARED or not isinstance(ours, _SHARED[type(theirs)][0]):
+        return
+    if not theirs.built:
+        theirs.build(list(variables))
+    for name, slots in _keras_slots(theirs).items():
+        if name in ours.slot_names:
+            place, sign = ours.slot_names.index(name), -1.0 if isinstance(ours, SGD) else 1.0
+            for slot, own in zip(slots, ours.slots, strict=True):
+                slot.assign(sign * value_of(own[place]))
+
+
+def _keras_slots(optimizer: Any) -> dict[str, Any]:
+    """Keras's slot variables by the names that ours have."""
+    if isinstance(optimizer, keras.optimizers.Adam):
+        hats = getattr(optimizer, "_velocity_hats", [])
+        return {"m": optimizer._momentums, "v": optimizer._velocities, "v_largest": hats}
+    if isinstance(optimizer, keras.optimizers.RMSprop):
+        momenta, means = getattr(optimizer, "_momentums", []), getattr(optimizer, "_average_gradients", [])
+        return {"mean_square": optimizer._velocities, "velocity": momenta, "mean_gradient": means}
+    return {"velocity": getattr(optimizer, "momentums", [])}
 
 
 def _own_rate(optimizer: Any) -> Any:

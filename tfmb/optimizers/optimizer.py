@@ -46,6 +46,7 @@ class Optimizer:
         iterations: int64 variable, the number of updates made; made by `build`.
         slots: one tuple of variables for each trainable variable; made by `build`.
         averages: one variable for each trainable variable with `use_ema`, else none; made by `build`.
+        not_decayed: the variables, and the patterns of names, that `exclude_from_weight_decay` was told.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -98,7 +99,7 @@ class Optimizer:
         self.averages: list[Any] = []
         self._variables: list[Any] = []
         self._decays: list[bool] = []
-        self._not_decayed: tuple[list[Any], list[str]] = ([], [])
+        self.not_decayed: tuple[list[Any], list[str]] = ([], [])
         self._excluded_ids: frozenset[Any] = frozenset()  # as Keras tells variables apart
         self._rate: Any = None
         self._schedule: Callable[[Any], Any] | None = None
@@ -145,21 +146,21 @@ class Optimizer:
         """
         if self._variables:
             raise ConfigError("exclude_from_weight_decay must be called before the optimizer is built")
-        self._not_decayed = (list(var_list or []), list(var_names or []))
+        self.not_decayed = (list(var_list or []), list(var_names or []))
 
     def exclude_as_keras(self, optimizer: Any) -> None:
         """Takes over what a Keras optimizer's `exclude_from_weight_decay` was told."""
         ids = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
         pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
         self._excluded_ids = frozenset(ids)
-        self._not_decayed = ([], [pattern.pattern] if pattern else [])
+        self.not_decayed = ([], [pattern.pattern] if pattern else [])
 
     @property
     def learning_rate(self) -> Any:
         """The rate as a float, or the schedule. A float that is assigned holds from the next update, untraced."""
         if self._schedule is not None:
             return self._schedule
-        return self._initial_rate if self._rate is None else float(_value(self._rate))
+        return self._initial_rate if self._rate is None else float(value_of(self._rate))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -202,8 +203,8 @@ class Optimizer:
         if old and old != [(v.shape, v.dtype) for v in raw]:
             raise ConfigError(f"{self.name} was built for other variables: make a new optimizer for this model")
         with tf.init_scope():
-            state = [_value(variable) for variable in self.variables]
-            rate = self._initial_rate if self._rate is None else _value(self._rate)
+            state = [value_of(variable) for variable in self.variables]
+            rate = self._initial_rate if self._rate is None else value_of(self._rate)
             self._rate = None if self._schedule else tf.Variable(rate, dtype=tf.float64, trainable=False)
             self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="iterations")
             self.slots = [
@@ -217,7 +218,7 @@ class Optimizer:
         self._variables = raw
 
     def _does_decay(self, variable: Any) -> bool:
-        excluded, names = self._not_decayed
+        excluded, names = self.not_decayed
         raw = raw_variable(variable)
         by_id = {id(variable), getattr(raw, "_unique_id", None)} & self._excluded_ids
         listed = bool(by_id) or any(raw is raw_variable(v) for v in excluded)
@@ -258,9 +259,9 @@ class Optimizer:
 
     def overwrite_with_averages(self) -> None:
         """Puts the averages in the weights' place, as Keras does when `fit` ends; without `use_ema` nothing."""
-        if self.iterations is not None and int(_value(self.iterations)):
+        if self.iterations is not None and int(value_of(self.iterations)):
             for variable, average in zip(self._variables, self.averages, strict=False):
-                variable.assign(_value(average))
+                variable.assign(value_of(average))
 
     def _clip(self, gradients: list[Any]) -> tuple[list[Any], Any]:
         if self.global_clipnorm is not None:
@@ -293,7 +294,7 @@ class Optimizer:
                 variable.assign(tf.where(due, mean, tf.convert_to_tensor(variable)))
 
 
-def _value(variable: Any) -> Any:
+def value_of(variable: Any) -> Any:
     """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
     return getattr(variable, "values", [variable])[0].numpy()
 

@@ -43,8 +43,7 @@ class Schedule:
     def get_config(self) -> dict[str, Any]:
         """The class and its arguments, as JSON can hold them: see `from_config`."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
-        plain = {key: value.get_config() if isinstance(value, Schedule) else value for key, value in values.items()}
-        return {"class": type(self).__name__, **plain}
+        return {"class": type(self).__name__, **{key: _plain(value) for key, value in values.items()}}
 
 
 @dataclass(frozen=True)
@@ -347,6 +346,15 @@ def from_config(config: dict[str, Any]) -> Schedule:
         return _CLASSES[name](**arguments)
     except TypeError as error:
         raise ConfigError(f"schedule {name}: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON can hold it; a schedule of Keras by its class and configuration, which `from_config` refuses."""
+    if isinstance(value, Schedule):
+        return value.get_config()
+    if hasattr(value, "get_config"):
+        return {"keras_class": type(value).__name__, **value.get_config()}
+    return value
 
 
 def _half_cosine(start: float, end: float, share: Any) -> Any:

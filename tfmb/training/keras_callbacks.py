@@ -11,7 +11,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
-from tfmb.optimizers import Optimizer
+from tfmb.optimizers import Optimizer, interop
 
 __all__ = ["KerasCallbacks", "StandInOptimizer"]
 
@@ -66,6 +66,9 @@ class KerasCallbacks:
         self.each_batch = any(_overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
         self.each_test_batch = any(_overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
         self.history = model.history
+        # What Keras saves of a model has its optimizer's state in it.
+        savers = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
+        self._saves = any(isinstance(callback, savers) for callback in self._list.callbacks)
         self._stands_in = not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer)
         self._shown_rate: float | None = None
 
@@ -142,6 +145,8 @@ class KerasCallbacks:
             optimizer.learning_rate = float(ours.rate_at(made))
             self._shown_rate = optimizer.learning_rate
         elif optimizer is not None:
+            if self._saves:
+                interop.give_state(ours, optimizer, self._model.trainable_variables)
             optimizer.iterations.assign(made)
             if isinstance(ours.learning_rate, float):
                 optimizer.learning_rate = ours.learning_rate

@@ -3,6 +3,7 @@
 `virtual_replicas=V` cuts every batch of n rows into V contiguous parts (`data.batches.part_bounds`), whatever the
 number of devices R. Each device works through its own V / R parts one after the other and adds them up in its own
 subtree; the R sums are gathered and every device finishes the tree alike. No sum depends on R, so no bit does.
+Grappler's arithmetic optimisation must be off (`Steps` sees to it): it gathers additions into others of another order.
 """
 
 import math

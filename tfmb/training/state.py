@@ -23,13 +23,19 @@ def computes_in_float16(model: Any) -> bool:
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 
+def _draws(layer: Any) -> bool:
+    """Whether a layer draws random numbers; a recurrent one without dropout has a generator, but no use for it."""
+    rates = [getattr(layer, name) for name in ("rate", "dropout", "recurrent_dropout") if hasattr(layer, name)]
+    return bool(getattr(layer, "_seed_generators", None)) and (not rates or any(rates))
+
+
 def warn_of_local_layers(model: Any, cut: Cut) -> None:
     """One warning that names the layers whose meaning depends on how a batch is cut."""
     local, random = [], []
     for layer in model._flatten_layers(include_self=False):
         if isinstance(layer, keras.layers.BatchNormalization) and not getattr(layer, "synchronized", False):
             local.append(layer.name)
-        if getattr(layer, "_seed_generators", None) and not isinstance(layer, Dropout):
+        if _draws(layer) and not isinstance(layer, Dropout):
             random.append(layer.name)
     messages = []
     if local:

@@ -168,7 +168,7 @@ class BatchSums:
         del tape
         self.present = [[i for i, g in enumerate(gradients) if g is not None] for gradients in by_objective]
         flat = [
-            [tf.convert_to_tensor(gradients[i]) for i in present]
+            [tf.ensure_shape(tf.convert_to_tensor(gradients[i]), self.trainable[i].shape) for i in present]
             for present, gradients in zip(self.present, by_objective, strict=True)
         ]
         # What it moved the state by, and not the state: what no part moved keeps its bits.

@@ -1,0 +1,140 @@
+"""Keras optimizers without a counterpart of ours, the user's own among them, step in `tfmb.fit` as in `fit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.optimizers import interop
+from tfmb.optimizers.foreign import ForeignOptimizer
+
+layers, optimizers = keras.layers, keras.optimizers
+_random = np.random.default_rng(0)
+X = _random.normal(size=(37, 4)).astype("float32")
+Y = _random.integers(0, 3, 37)
+FIT: dict[str, Any] = {"batch_size": 8, "verbose": 0, "shuffle": False}  # five updates an epoch
+EPOCHS = 8
+
+
+class SignedAdam(optimizers.Adam):
+    """A user's own: Adam of gradients that are bent a little."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient + 0.01 * keras.ops.tanh(gradient), variable, learning_rate)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    "nadam": lambda **more: optimizers.Nadam(0.005, **more),
+    "lion": lambda **more: optimizers.Lion(0.001, **more),
+    "adagrad": lambda **more: optimizers.Adagrad(0.05, **more),
+    "own": lambda **more: SignedAdam(0.005, **more),
+}
+
+
+def build(optimizer: Any) -> Any:
+    keras.utils.set_random_seed(7)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(6, "tanh"), layers.Dense(3, "softmax")])
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    return model
+
+
+def trained(fit: Callable[..., Any], optimizer: Any, **arguments: Any) -> Any:
+    model = build(optimizer)
+    fit(model, X, Y, **{**FIT, "epochs": EPOCHS, **arguments})
+    return model
+
+
+def assert_close(one: Any, other: Any, tolerance: float) -> None:
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> None:
+    assert isinstance(interop.get(RULES[rule]()), ForeignOptimizer)
+    expected = trained(keras.Model.fit, RULES[rule]())
+    one = trained(tfmb.fit, RULES[rule]())
+    two = trained(tfmb.fit, RULES[rule](), replicas=2)
+    assert_close(one, expected, 2e-6)
+    assert_close(two, one, 1e-6)
+    assert not np.allclose(one.get_weights()[0], build(RULES[rule]()).get_weights()[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("rule", ["nadam", "adagrad"])
+@pytest.mark.parametrize("option", [{"global_clipnorm": 0.05}, {"clipvalue": 0.01}, {"weight_decay": 0.01}])
+def test_options_of_keras_hold_on_two_replicas(rule: str, option: dict[str, float]) -> None:
+    expected = trained(keras.Model.fit, RULES[rule](**option))
+    assert_close(trained(tfmb.fit, RULES[rule](**option), replicas=2), expected, 5e-6)
+    plain = trained(keras.Model.fit, RULES[rule]())
+    assert not np.allclose(plain.get_weights()[0], expected.get_weights()[0], atol=1e-5)
+
+
+class PlainDescent(optimizers.SGD):
+    """A subclass has no counterpart of ours, so Keras's own rule is used."""
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_clipped_step_has_the_right_length(replicas: int) -> None:
+    model = build(PlainDescent(0.5, global_clipnorm=0.01))
+    before = model.get_weights()
+    tfmb.fit(model, X[:7], Y[:7], replicas=replicas, **FIT)
+    moved = [a - b for a, b in zip(model.get_weights(), before, strict=True)]
+    assert np.sqrt(sum(np.sum(move**2) for move in moved)) == pytest.approx(0.5 * 0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_averages_are_written_at_the_end_as_by_fit(replicas: int) -> None:
+    def make() -> Any:
+        return optimizers.Nadam(0.01, use_ema=True, ema_momentum=0.9)
+
+    assert_close(trained(tfmb.fit, make(), replicas=replicas), trained(keras.Model.fit, make()), 5e-6)
+
+
+@pytest.mark.parametrize("rule", ["nadam", "own"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_second_call_goes_on_with_the_state(rule: str, replicas: int) -> None:
+    expected = trained(tfmb.fit, RULES[rule](), replicas=replicas)
+    parts = trained(tfmb.fit, RULES[rule](), replicas=replicas, epochs=3)
+    tfmb.fit(parts, X, Y, epochs=EPOCHS, initial_epoch=3, replicas=replicas, **FIT)
+    assert_close(parts, expected, 1e-6)
+    assert_close(parts, trained(keras.Model.fit, RULES[rule]()), 3e-6)
+
+
+def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
+    parts = trained(tfmb.fit, RULES["nadam"](), epochs=2)
+    tfmb.fit(parts, X, Y, epochs=5, initial_epoch=2, replicas=2, **FIT)
+    tfmb.fit(parts, X, Y, epochs=EPOCHS, initial_epoch=5, **FIT)
+    assert_close(parts, trained(keras.Model.fit, RULES["nadam"]()), 3e-6)
+
+
+def test_schedule_of_keras_is_followed() -> None:
+    def make() -> Any:
+        return optimizers.Nadam(optimizers.schedules.ExponentialDecay(0.02, 10, 0.5))
+
+    assert_close(trained(tfmb.fit, make(), replicas=2), trained(keras.Model.fit, make()), 3e-6)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_callback_sets_the_rate(replicas: int) -> None:
+    def halving() -> list[Any]:
+        return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
+
+    expected = trained(keras.Model.fit, RULES["adagrad"](), callbacks=halving())
+    assert_close(trained(tfmb.fit, RULES["adagrad"](), callbacks=halving(), replicas=replicas), expected, 3e-6)
+
+
+def test_own_accumulation_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"\A[^\n]*micro_batch_size\Z"):
+        ForeignOptimizer(optimizers.Nadam(gradient_accumulation_steps=2))
+
+
+def test_update_without_a_gradient_is_refused() -> None:
+    optimizer, variable = ForeignOptimizer(optimizers.Lion()), keras.Variable(np.ones(2, "float32"))
+    with pytest.raises(ConfigError, match="no gradient"):
+        optimizer.apply([None], [variable])
+    optimizer.apply([tf.ones(2)], [variable])
+    assert int(optimizer.iterations.numpy()) == 1

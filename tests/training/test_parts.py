@@ -1,0 +1,139 @@
+"""How a batch is cut, and that the sum over its parts is one fixed binary tree on any number of devices."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfmb.backend import tf
+from tfmb.errors import ConfigError
+from tfmb.training.parts import Cut, add_in_tree, make_cut, over_own_parts
+
+WIDTH = 33
+CUTS = [(parts, replicas) for parts in (1, 2, 4, 8, 16) for replicas in (1, 2, 4, 8, 16) if replicas <= parts]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras() -> None:
+    """No Keras state to reset; but four devices, before a test asks for two."""
+    tf.config.list_logical_devices()
+
+
+@pytest.fixture(autouse=True)
+def _additions_as_written() -> Iterator[None]:
+    """As a training step sets it: else Grappler gathers additions into others of another order."""
+    before = tf.config.optimizer.get_experimental_options().get("arithmetic_optimization", True)
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    yield
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": before})
+
+
+def some_parts(parts: int) -> Any:
+    """Vectors whose sum depends on the order of additions."""
+    random = np.random.default_rng(parts)
+    size = (parts, WIDTH)
+    return (random.normal(size=size) * 10.0 ** random.integers(-4, 5, size=size)).astype(np.float32)
+
+
+def tree(values: list[Any]) -> Any:
+    """The reference: the halves' sums, added."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    return tree(values[:half]) + tree(values[half:])
+
+
+def assert_same_bits(found: Any, right: Any) -> None:
+    np.testing.assert_array_equal(np.asarray(found).view(np.uint32), np.asarray(right).view(np.uint32))
+
+
+@pytest.mark.parametrize(("parts", "replicas"), CUTS)
+def test_the_sum_is_the_same_tree_on_any_number_of_devices(parts: int, replicas: int) -> None:
+    cut, rows = make_cut(replicas, parts, None, None), some_parts(parts)
+    traces = []
+
+    def work(part: Any) -> Any:
+        traces.append(part)
+        return tf.gather(tf.constant(rows), part)
+
+    own = tf.function(lambda replica: over_own_parts(cut, replica, work, WIDTH, tf.float32))
+    sums = [own(tf.constant(replica)) for replica in range(replicas)]
+    assert len(traces) == 1
+    share = parts // replicas
+    for replica, found in enumerate(sums):
+        assert_same_bits(found, tree(list(rows[replica * share : (replica + 1) * share])))
+    assert_same_bits(tf.function(add_in_tree)(sums), tree(list(rows)))
+
+
+def test_the_reference_is_not_the_sum_in_order() -> None:
+    rows = some_parts(16)
+    in_order = rows[0]
+    for row in rows[1:]:
+        in_order = in_order + row
+    assert np.any(in_order != tree(list(rows)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_other_dtypes_are_summed_too(dtype: str) -> None:
+    rows = tf.reshape(tf.range(8 * WIDTH, dtype=tf.int64), [8, WIDTH])
+    found = over_own_parts(
+        Cut(replicas=2, parts=8), tf.constant(1), lambda i: tf.cast(rows, dtype)[i], WIDTH, tf.as_dtype(dtype)
+    )
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.sum(rows.numpy()[4:], axis=0))
+
+
+def test_a_negative_zero_and_a_nan_come_through() -> None:
+    rows = np.full((2, WIDTH), -0.0, np.float32)
+    rows[1, 0] = np.nan
+    cut = Cut(replicas=1, parts=2)
+    found = over_own_parts(cut, tf.constant(0), lambda i: tf.constant(rows)[i], WIDTH, tf.float32).numpy()
+    assert np.isnan(found[0])
+    assert np.all(np.signbit(found[1:]))
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3, 4])
+def test_auto_is_one_part_a_device(replicas: int) -> None:
+    cut = make_cut(replicas, "auto", None, 128)
+    assert cut == Cut(replicas=replicas)
+    assert (cut.parts, cut.own_parts, cut.all_parts) == (None, 1, replicas)
+
+
+@pytest.mark.parametrize(("parts", "replicas"), CUTS)
+def test_a_given_number_of_parts_is_shared_out(parts: int, replicas: int) -> None:
+    cut = make_cut(replicas, parts, None, 128)
+    assert (cut.parts, cut.own_parts, cut.all_parts) == (parts, parts // replicas, parts)
+
+
+@pytest.mark.parametrize(
+    ("replicas", "micro", "batch", "parts"),
+    [(1, 128, 128, 1), (1, 64, 128, 2), (1, 50, 128, 4), (1, 1, 128, 128), (4, 128, 128, 4), (2, 1000, 10, 2)],
+)
+def test_the_micro_batch_chooses_the_number_of_parts(replicas: int, micro: int, batch: int, parts: int) -> None:
+    cut = make_cut(replicas, "auto", micro, batch)
+    assert cut.parts == parts
+    assert -(-batch // parts) <= micro
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((1, 3, None, 8), "virtual_replicas=3 must be a power of two"),
+        ((4, 2, None, 8), "cannot be shared out evenly among 4"),
+        ((3, 4, None, 8), "cannot be shared out evenly among 3"),
+        ((3, "auto", 2, 8), "cannot be shared out evenly among 3"),
+        ((1, 0, None, 8), "virtual_replicas=0 must be an integer"),
+        ((1, True, None, 8), "virtual_replicas=True must be an integer"),
+        ((1, 2.0, None, 8), "virtual_replicas=2.0 must be an integer"),
+        ((1, "two", None, 8), "virtual_replicas='two' must be an integer"),
+        ((1, "auto", 0, 8), "micro_batch_size=0 must be an integer"),
+        ((1, "auto", True, 8), "micro_batch_size=True must be an integer"),
+        ((1, 2, 4, 8), "cannot both be given"),
+        ((1, "auto", 4, None), "needs a known batch size"),
+    ],
+)
+def test_refusals(arguments: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        make_cut(*arguments)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,167 @@
+"""Mixed precision: bfloat16 trains, and float16 does with a loss scale that skips what overflows."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import copies
+
+import tfmb
+from tfmb import models
+from tfmb.backend import keras, tf
+from tfmb.data import Splits
+from tfmb.data.batches import Order, stream
+from tfmb.data.source import Source
+from tfmb.errors import DivergenceError
+from tfmb.optimizers import SGD, Adam
+from tfmb.optimizers.loss_scale import LossScale
+from tfmb.training.metrics import Metrics
+from tfmb.training.objective import Objective
+from tfmb.training.step import Steps
+
+layers = keras.layers
+ROWS = 16
+
+
+@pytest.fixture(autouse=True)
+def _float32_afterwards() -> Iterator[None]:
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_digits_are_learned(policy: str, digits: Splits) -> None:
+    images, labels = digits.train.examples.astype("float32") / digits.train.examples.max(), digits.train.labels
+    keras.config.set_dtype_policy(policy)
+    model = models.mlp(images.shape[1:], 10, seed=1)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.003), loss, metrics=["accuracy"])
+    history = tfmb.fit(model, images, labels, epochs=8, batch_size=32, verbose=0, seed=1).history
+    assert model.layers[-2].compute_dtype == policy.removeprefix("mixed_")
+    assert all(v.dtype == "float32" for v in model.trainable_variables)
+    assert np.isfinite(history["loss"]).all()
+    assert history["accuracy"][-1] > 0.9
+
+
+def update(scale: LossScale, *tries: bool) -> list[tuple[float, int]]:
+    """(scale, good steps) after each try."""
+    found = []
+    for finite in tries:
+        scale.update(tf.constant(finite))
+        found.append((float(scale.scale.numpy()), int(scale.good_steps.numpy())))
+    return found
+
+
+def test_scale_doubles_after_growth_steps_and_halves_after_an_overflow() -> None:
+    scale = LossScale(8.0, growth_steps=3)
+    assert scale.variables == []
+    scale.build()
+    assert update(scale, True, True, True, True) == [(8, 1), (8, 2), (16, 0), (16, 1)]
+    # An overflow starts the count anew.
+    assert update(scale, False, True, True, False, False) == [(8, 0), (8, 1), (8, 2), (4, 0), (2, 0)]
+    assert update(scale, True, True, True) == [(2, 1), (2, 2), (4, 0)]
+
+
+def test_scale_stays_between_one_and_the_largest_float() -> None:
+    scale = LossScale(2.0, growth_steps=1)
+    scale.build()
+    assert [s for s, _ in update(scale, False, False, False)] == [1, 1, 1]
+    scale.scale.assign(2.0**127)
+    assert update(scale, True)[0][0] == 2.0**127
+    assert LossScale().initial_scale == 2.0**15
+    assert LossScale().growth_steps == 2000
+
+
+def float16_line(strategy: Any) -> Any:
+    """w, with w = 0: the gradient at target t is -2t for a mean squared error."""
+    keras.config.set_dtype_policy("mixed_float16")
+    with strategy.scope():
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    model.set_weights([np.zeros((1, 1), "float32")])
+    return model
+
+
+def batches(*targets: float) -> Any:
+    """A batch of ones for each target."""
+    y = np.repeat(np.asarray(targets, "float32"), ROWS)[:, np.newaxis]
+    source = Source.from_arrays(np.ones_like(y), y)
+    return stream(source, Order(num_examples=source.size, batch_size=ROWS, seed=0, shuffle=False))
+
+
+def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None:
+    # Float16 ends at 65504. At target 0.5 the scaled gradient is 2^15; at 1.5 it is 98304, and half of it fits.
+    # Two replicas add up their 8 rows before they divide, so they overflow at an eighth of the scale.
+    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**12
+    model, optimizer, scale = float16_line(strategy), Adam(0.001), LossScale(initial)
+    with strategy.scope():
+        optimizer.build(model.trainable_variables)
+        scale.build()
+    steps = Steps(model, optimizer, Objective("mse"), Metrics(), strategy, loss_scale=scale)
+    iterator = batches(0.5, 1.5, 0.5, 1.5)
+    variables = [model.trainable_variables[0].value, *optimizer.variables]
+    made, scales, states = [], [], []
+    for _ in range(4):
+        reports, finite = steps.train(iterator, tf.constant(1))
+        assert bool(finite)  # training goes on
+        made.append(int(reports[0, -1]))
+        scales.append({float(copy) for copy in copies(scale.scale)})
+        states.append([[copy.copy() for copy in copies(v)] for v in variables])
+    assert made == [1, 0, 1, 1]
+    assert scales == [{initial}, {initial / 2}, {initial / 2}, {initial / 2}]
+    np.testing.assert_equal(states[1], states[0])
+    assert [int(copies(optimizer.iterations)[0])] == [3]
+    for before, after in ((0, 2), (2, 3)):
+        assert states[after][0][0] != states[before][0][0]
+
+
+def test_updates_that_were_made_are_those_without_the_overflow(strategy: Any) -> None:
+    weights = []
+    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**12
+    for targets in ((0.5, 1.5, 0.5, 0.25), (0.5, 0.5, 0.25)):
+        model, optimizer, scale = float16_line(strategy), SGD(0.125, momentum=0.5), LossScale(initial)
+        with strategy.scope():
+            optimizer.build(model.trainable_variables)
+            scale.build()
+        steps = Steps(model, optimizer, Objective("mse"), Metrics(), strategy, loss_scale=scale)
+        steps.train(batches(*targets), tf.constant(len(targets)))
+        weights.append(model.get_weights()[0])
+    np.testing.assert_allclose(weights[0], weights[1], rtol=0, atol=1e-6)
+    assert weights[0][0, 0] > 0.1
+
+
+class Weights(keras.callbacks.Callback):
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+        self.counts: list[int] = []
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.seen.append(float(self.model.get_weights()[0][0, 0]))
+        self.counts.append(int(self.model.optimizer.iterations))
+
+
+@pytest.mark.filterwarnings("ignore:.*must see every batch")
+def test_fit_skips_until_the_scale_fits() -> None:
+    # The gradient is -32: 2^15, 2^14, ... overflow until 2^10, which is 5 halvings. Then every update is made.
+    model = float16_line(tfmb.distribution.make_strategy("one-device"))
+    model.compile("sgd", "mse")
+    x = np.ones((8 * ROWS, 1), "float32")
+    callback = Weights()
+    tfmb.fit(model, x, 16 * x, batch_size=ROWS, shuffle=False, verbose=0, callbacks=[callback])
+    assert callback.counts == [0, 0, 0, 0, 0, 1, 2, 3]
+    assert callback.seen[:5] == [0] * 5
+    assert callback.seen[5] == pytest.approx(0.32, rel=1e-5)
+    assert callback.seen[5] < callback.seen[6] < callback.seen[7]
+
+
+def test_loss_that_is_not_finite_still_ends_the_run() -> None:
+    model = float16_line(tfmb.distribution.make_strategy("one-device"))
+    model.compile("sgd", "mse")
+    x = np.ones((2 * ROWS, 1), "float32")
+    y = 0.5 * x
+    y[ROWS] = 1e30  # its square overflows float32 too
+    with pytest.raises(DivergenceError) as caught:
+        tfmb.fit(model, x, y, batch_size=ROWS, shuffle=False, verbose=0)
+    assert caught.value.update == 2
+    assert np.isfinite(model.get_weights()[0]).all()
