@@ -98,7 +98,7 @@ def predict(
         run = newest_run()
         say(f"model of {run}")
     start_tensorflow()
-    from tfmb.predict import ExportedClassifier, RunClassifier
+    from tfmb.classify import ExportedClassifier, RunClassifier
     from tfmb.training.restore import restore_run
 
     if export is not None:

@@ -32,7 +32,9 @@ class ForeignOptimizer(Optimizer):
             )
         super().__init__(0.0, name=optimizer.name)
         self.keras_optimizer = optimizer
-        self._config = optimizer.get_config()  # Keras reads the rate for it, which no other strategy's scope allows
+        # Read now: Keras reads the rate for it, which no other strategy's scope allows. A function has no config.
+        plain = isinstance(optimizer._learning_rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
+        self._config: dict[str, Any] | None = optimizer.get_config() if plain else None
 
     def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
         """Keras's own: not to be had as a pure function."""
@@ -40,8 +42,7 @@ class ForeignOptimizer(Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The Keras optimizer's configuration, as far as it is plain."""
-        config = self.keras_optimizer.get_config()
-        plain = {k: v for k, v in config.items() if isinstance(v, (int, float, str, bool)) or v is None}
+        plain = {k: v for k, v in (self._config or {}).items() if isinstance(v, (int, float, str, bool)) or v is None}
         return {"keras_class": type(self.keras_optimizer).__name__, **plain}
 
     @property
@@ -80,6 +81,11 @@ class ForeignOptimizer(Optimizer):
         state = [value_of(raw_variable(v)) for v in optimizer.variables] if optimizer.built else []
         elsewhere = bool(self._variables) or tf.distribute.has_strategy()
         if elsewhere:
+            if self._config is None:
+                raise ConfigError(
+                    f"{self.name}: a learning rate given as a function cannot be copied to replicas: "
+                    "give a number or a LearningRateSchedule"
+                )
             config = dict(self._config)
             if isinstance(optimizer._learning_rate, keras.Variable):
                 config["learning_rate"] = float(value_of(raw_variable(optimizer._learning_rate)))

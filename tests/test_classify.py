@@ -8,10 +8,10 @@ import pytest
 
 import tfmb
 from tfmb.backend import tf
+from tfmb.classify import ExportedClassifier, RunClassifier, read_image
 from tfmb.config import TrainConfig
 from tfmb.data import Splits
 from tfmb.errors import ConfigError, DataError
-from tfmb.predict import ExportedClassifier, RunClassifier, read_image
 from tfmb.training.job import train_job
 from tfmb.training.restore import RestoredRun, restore_run
 
