@@ -54,7 +54,7 @@ def _distance(train: Callable[..., Any], case: tuple[int, str, str, str, str]) -
     start, one = train(1, shape, clip, rule, "plain")
     try:
         _, several = train(replicas, shape, clip, rule, execution)
-    except Exception as error:
+    except Exception as error:  # how it fails, whatever that is, is the result
         return f"fails: {type(error).__name__}"
     moved = max(float(np.abs(a - b).max()) for a, b in zip(one, start, strict=True))
     return f"{max(float(np.abs(a - b).max()) for a, b in zip(several, one, strict=True)) / moved:.1e}"

@@ -35,8 +35,7 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, d
     Raises:
         ConfigError: the input is no image of at least 4x4.
     """
-    if len(input_shape) != 3 or min(input_shape[:2]) < 4:
-        raise ConfigError(f"the cnn needs images of at least 4x4, not examples of shape {input_shape}: use --model mlp")
+    _check_image("cnn", input_shape)
     layers, init = keras.layers, _initializers(seed)
     return keras.Sequential(
         [
@@ -48,7 +47,7 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, d
             layers.Flatten(),
             layers.Dense(128, activation="relu", kernel_initializer=init()),
             *([Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
-            layers.Dense(num_classes, kernel_initializer=init()),
+            layers.Dense(num_classes, dtype=_logits_dtype(), kernel_initializer=init()),
         ],
         name="cnn",
     )
@@ -73,7 +72,7 @@ def mlp(input_shape: tuple[int, ...], num_classes: int, *, seed: int = 0, dropou
             *([layers.Flatten()] if len(input_shape) != 1 else []),
             layers.Dense(128, activation="relu", kernel_initializer=init()),
             *([Dropout(dropout, seed=derive(seed, "dropout", 0))] if dropout else []),
-            layers.Dense(num_classes, kernel_initializer=init()),
+            layers.Dense(num_classes, dtype=_logits_dtype(), kernel_initializer=init()),
         ],
         name="mlp",
     )
@@ -98,8 +97,7 @@ def resnet(
     Raises:
         ConfigError: the input is no image of at least 4x4.
     """
-    if len(input_shape) != 3 or min(input_shape[:2]) < 4:
-        raise ConfigError(f"the resnet needs images of at least 4x4, not examples of shape {input_shape}")
+    _check_image("resnet", input_shape)
     layers, init = keras.layers, _initializers(seed)
 
     def convolution(x: Any, channels: int, size: int, strides: int = 1) -> Any:
@@ -119,7 +117,8 @@ def resnet(
     x = layers.GlobalAveragePooling2D()(x)
     if dropout:
         x = Dropout(dropout, seed=derive(seed, "dropout", 0))(x)
-    return keras.Model(inputs, layers.Dense(num_classes, kernel_initializer=init())(x), name="resnet")
+    logits = layers.Dense(num_classes, dtype=_logits_dtype(), kernel_initializer=init())(x)
+    return keras.Model(inputs, logits, name="resnet")
 
 
 MODELS: dict[str, Callable[..., Any]] = {"cnn": cnn, "mlp": mlp, "resnet": resnet}
@@ -146,6 +145,16 @@ def with_preprocessing(
     offset = -normalization.mean / normalization.std
     normalized = keras.layers.Rescaling(scale, offset=offset, name="normalize")(pixels)
     return keras.Model(pixels, model(normalized), name=model.name)
+
+
+def _check_image(model: str, shape: tuple[int, ...]) -> None:
+    if len(shape) != 3 or min(shape[:2]) < 4:
+        raise ConfigError(f"the {model} needs images of at least 4x4, not examples of shape {shape}: use --model mlp")
+
+
+def _logits_dtype() -> str:
+    """That of the weights: under a mixed policy the softmax of what 16 bits hold would be coarse."""
+    return keras.config.dtype_policy().variable_dtype
 
 
 def _initializers(seed: int) -> Callable[[], Any]:

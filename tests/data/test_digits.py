@@ -48,10 +48,11 @@ def test_the_images_are_scikit_learns_enlarged(digits: Splits) -> None:
     from sklearn.datasets import load_digits
 
     originals, classes = load_digits(return_X_y=True)
-    images = digits.test.examples[:, :, :, 0] / 255 * 16  # type: ignore[union-attr]
+    assert digits.test is not None
+    images = digits.test.examples[:, :, :, 0] / 255 * 16
     small = images[:, 1::7, :][:, :, 1::7]  # the centre of every second original pixel
     distances = ((small[:, None] - originals.reshape(-1, 8, 8)[None, :, ::2, ::2]) ** 2).sum((2, 3))
-    np.testing.assert_array_equal(classes[distances.argmin(1)], digits.test.labels)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(classes[distances.argmin(1)], digits.test.labels)
     assert images.min() == 0
     assert images.max() == pytest.approx(16)
 

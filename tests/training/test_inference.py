@@ -1,5 +1,6 @@
 """`tfmb.evaluate` and `tfmb.predict` are Keras's, on any number of devices; XLA changes no answer."""
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -78,3 +79,28 @@ def test_xla_changes_no_answer(options: dict[str, Any]) -> None:
     )  # fmt: skip
     for a, b in zip(plain.model.get_weights(), compiled.model.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_the_arguments_are_keras_s() -> None:
+    for ours, theirs in ((tfmb.evaluate, keras.Model.evaluate), (tfmb.predict, keras.Model.predict)):
+        wanted = [(p.name, p.default) for p in inspect.signature(theirs).parameters.values() if p.kind != p.VAR_KEYWORD]
+        found = [(p.name, p.default) for p in inspect.signature(ours).parameters.values() if p.kind != p.KEYWORD_ONLY]
+        assert [name for name, _ in found][1:] == [name for name, _ in wanted][1:]
+        assert dict(found[2:]).items() >= dict(wanted[2:]).items()
+
+
+def test_verbose_speaks_on_standard_error_only(capsys: pytest.CaptureFixture[str]) -> None:
+    model = build()
+    tfmb.evaluate(model, X, Y, verbose=0)
+    tfmb.predict(model, X, verbose=0)
+    assert capsys.readouterr() == ("", "")
+    tfmb.evaluate(model, X, Y, verbose=2)
+    out, err = capsys.readouterr()
+    assert not out
+    assert "left_mae" in err
+
+
+def test_callbacks_are_refused_by_name() -> None:
+    for call in (lambda c: tfmb.evaluate(build(), X, Y, callbacks=c), lambda c: tfmb.predict(build(), X, callbacks=c)):
+        with pytest.raises(ConfigError, match="LambdaCallback"):
+            call([keras.callbacks.LambdaCallback()])

@@ -1,6 +1,8 @@
 """Mixed precision: bfloat16 trains, and float16 does with a loss scale that skips what overflows."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,8 @@ from tfmb.data.source import Source
 from tfmb.errors import DivergenceError
 from tfmb.optimizers import SGD, Adam
 from tfmb.optimizers.loss_scale import LossScale
+from tfmb.training.actions import MetricsLog
+from tfmb.training.loop import UpdatesReport
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.step import Steps
@@ -165,3 +169,33 @@ def test_loss_that_is_not_finite_still_ends_the_run() -> None:
         tfmb.fit(model, x, y, batch_size=ROWS, shuffle=False, verbose=0)
     assert caught.value.update == 2
     assert np.isfinite(model.get_weights()[0]).all()
+
+
+def test_overflow_that_no_scale_mends_ends_the_run() -> None:
+    # The gradient -2^17 is beyond float16 at any scale: 15 halvings from 2^15 are tried, then there is nothing left.
+    model = float16_line(tfmb.distribution.make_strategy("one-device"))
+    model.compile("sgd", "mse")
+    x = np.ones((40 * ROWS, 1), "float32")
+    with pytest.raises(DivergenceError):
+        tfmb.fit(model, x, 2.0**16 * x, batch_size=ROWS, shuffle=False, verbose=0)
+    assert (model.get_weights()[0] == 0).all()
+
+
+def test_skipped_updates_are_written_down(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, log_every=2)
+    for step, skipped in ((1, 1), (2, 0), (3, 0), (4, 0)):
+        log.updates_made(
+            UpdatesReport(
+                epoch=0,
+                step=step,
+                update=step,
+                losses=(1.0,),
+                examples=1,
+                learning_rate=0.1,
+                seconds=0.1,
+                skipped=skipped,
+            )
+        )
+    first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first["skipped_updates"] == 1
+    assert "skipped_updates" not in second

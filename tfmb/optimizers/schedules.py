@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
 class Schedule:
     """The base: a subclass is a frozen dataclass whose `rate(count)` is its equation (`count` a float64 scalar)."""
 
@@ -42,7 +43,7 @@ class Schedule:
 
     def get_config(self) -> dict[str, Any]:
         """The class and its arguments, as JSON can hold them: see `from_config`."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"class": type(self).__name__, **{key: _plain(value) for key, value in values.items()}}
 
 

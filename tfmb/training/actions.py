@@ -34,7 +34,7 @@ class MetricsLog:
 
     def __init__(self, run_dir: Path, log_every: int, clips: bool = False) -> None:
         self._clips = clips
-        self._clipped = 0
+        self._clipped = self._skipped = 0
         self._metrics = run_dir / "metrics.jsonl"
         self._timings = run_dir / "timings.jsonl"
         self._log_every = log_every
@@ -47,20 +47,23 @@ class MetricsLog:
         self._examples += report.examples
         self._seconds += report.seconds
         self._clipped += report.clipped
+        self._skipped += report.skipped
         if report.step % self._log_every == 0:
             mean = sum(self._losses) / len(self._losses)
             line = {"update": report.update, "epoch": report.epoch + 1, "running_loss": mean}
-            clipped = {"clipped_share": self._clipped / len(self._losses)} if self._clips else {}
-            _append(self._metrics, {**line, **clipped, "learning_rate": report.learning_rate})
+            counts = {"clipped_share": self._clipped / len(self._losses)} if self._clips else {}
+            if self._skipped:
+                counts["skipped_updates"] = self._skipped
+            _append(self._metrics, {**line, **counts, "learning_rate": report.learning_rate})
             self._write_timing({"update": report.update})
-            self._losses, self._clipped = [], 0
+            self._losses, self._clipped, self._skipped = [], 0, 0
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Writes the epoch's logs."""
         logs = {key: value if np.ndim(value) == 0 else np.asarray(value).tolist() for key, value in report.logs.items()}
         _append(self._metrics, {"update": report.update, "epoch": report.epoch + 1, **logs})
         self._write_timing({"update": report.update, "epoch": report.epoch + 1, "epoch_seconds": report.seconds})
-        self._losses, self._clipped = [], 0
+        self._losses, self._clipped, self._skipped = [], 0, 0
 
     def _write_timing(self, line: dict[str, Any]) -> None:
         rate = self._examples / self._seconds if self._seconds else None

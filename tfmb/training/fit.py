@@ -14,7 +14,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import Recipe, optimizer_for
-from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed
+from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
 from tfmb.training.run_dir import create_run_dir
@@ -152,7 +152,7 @@ def fit(
         validates=_schedule_of(validation_freq),
         run_dir=create_run_dir(run_dir) if run_dir is not None and is_chief(where) else None,
         record=record,
-        verbose=_verbosity(verbose) if is_chief(where) else 0,
+        verbose=verbose_level(verbose) if is_chief(where) else 0,
         callbacks=callbacks,
         params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
         cut=cut,
@@ -203,12 +203,6 @@ def _check_counts(**counts: Any) -> None:
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if value is not None and not (whole and value >= 1):
             raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
-
-
-def _verbosity(verbose: Any) -> int:
-    if verbose not in ("auto", 0, 1, 2):
-        raise ConfigError(f"verbose={verbose!r} must be 'auto', 0, 1 or 2")
-    return 1 if verbose == "auto" else int(verbose)
 
 
 def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:

@@ -13,7 +13,7 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
 
-__all__ = ["DEFAULT_BATCH_SIZE", "make_feed", "split_validation", "to_source", "validation_feed"]
+__all__ = ["DEFAULT_BATCH_SIZE", "make_feed", "split_validation", "to_source", "validation_feed", "verbose_level"]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -111,6 +111,17 @@ def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Fee
         data = to_source(x, y, sample_weight[0] if sample_weight else None, name="validation_data")
     size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, data.size)
     return ArrayFeed(data, Order(num_examples=data.size, batch_size=size, seed=0, shuffle=False), steps)
+
+
+def verbose_level(verbose: Any) -> int:
+    """Keras's `verbose` as 0, 1 or 2.
+
+    Raises:
+        ConfigError: something else.
+    """
+    if verbose not in ("auto", 0, 1, 2):
+        raise ConfigError(f"verbose={verbose!r} must be 'auto', 0, 1 or 2")
+    return 1 if verbose == "auto" else int(verbose)
 
 
 def refuse_streams(x: Any, name: str) -> None:

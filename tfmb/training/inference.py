@@ -1,5 +1,6 @@
 """`tfmb.evaluate` and `tfmb.predict`: Keras's, under any strategy, exact over ragged batches."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from tfmb.data.batches import Order, batched, part_bounds
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
 from tfmb.training import engine
+from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed
+from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 
 __all__ = ["evaluate", "predict"]
 
@@ -20,8 +22,10 @@ def evaluate(
     x: Any = None,
     y: Any = None,
     batch_size: int | None = None,
+    verbose: str | int = "auto",
     sample_weight: Any = None,
     steps: int | None = None,
+    callbacks: Any = None,
     return_dict: bool = False,
     *,
     loss: Any = None,
@@ -36,8 +40,10 @@ def evaluate(
         x: inputs, as in `tfmb.fit`.
         y: targets, where `x` is not a dataset.
         batch_size: examples a batch; None is 32.
+        verbose: 0 for nothing; otherwise a line of the result, on standard error.
         sample_weight: weights `[n]` of the examples.
         steps: batches; None for all.
+        callbacks: not supported here yet: refused by name.
         return_dict: whether to return a dict by name.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
@@ -52,6 +58,7 @@ def evaluate(
         DataError: data that makes no sense.
     """
     check_model(model)
+    _refuse_callbacks(callbacks)
     compiled = read_compiled(model)
     recipe = engine.Recipe(
         loss=compiled.loss if loss is None else loss,
@@ -65,6 +72,8 @@ def evaluate(
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
     logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
+    if verbose_level(verbose):
+        print(format_logs(logs), file=sys.stderr, flush=True)
     if return_dict:
         return logs
     output = getattr(model, "output", None)
@@ -79,7 +88,9 @@ def predict(
     model: Any,
     x: Any,
     batch_size: int | None = None,
+    verbose: str | int = "auto",
     steps: int | None = None,
+    callbacks: Any = None,
     *,
     strategy: Any = "auto",
     replicas: int | None = None,
@@ -90,7 +101,9 @@ def predict(
         model: a built `keras.Model`.
         x: inputs `[n, ...]` in any structure, or a batched `tf.data.Dataset` of them (targets are left out).
         batch_size: examples a batch; None is 32.
+        verbose: as in Keras; nothing is shown.
         steps: batches; None for all.
+        callbacks: not supported here yet: refused by name.
         strategy: as in `tfmb.fit`.
         replicas: as in `tfmb.fit`.
 
@@ -102,6 +115,8 @@ def predict(
         DataError: data that makes no sense.
     """
     check_model(model)
+    _refuse_callbacks(callbacks)
+    verbose_level(verbose)
     where = make_strategy(strategy, replicas)
     batches = _input_batches(x, batch_size)
     if steps is not None:
@@ -125,6 +140,12 @@ def predict(
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+
+
+def _refuse_callbacks(callbacks: Any) -> None:
+    if callbacks:
+        named = ", ".join(type(callback).__name__ for callback in keras.tree.flatten(callbacks))
+        raise ConfigError(f"callbacks are not supported here yet ({named}): leave them out, or use the Keras method")
 
 
 def _input_batches(x: Any, batch_size: int | None) -> Any:

@@ -127,7 +127,7 @@ def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
 
 def build_model(
     model: str, input_shape: tuple[int, ...] | None, num_classes: int | None, normalization: Normalization | None,
-    *, seed: int = 0, dropout: float | None = None,
+    *, seed: int = 0, dropout: float | None = None, precision: str | None = None,
 ) -> Any:  # fmt: skip
     """One of our models by name (with its preprocessing inside), or what the user's function builds.
 
@@ -138,10 +138,21 @@ def build_model(
         normalization: of raw pixels, for our models; None for anything but images.
         seed: decides the initial weights.
         dropout: None for the model's own default.
+        precision: the policy that its layers are made under, after which Keras's own setting is as it was; None leaves
+            that.
 
     Raises:
         ConfigError: the data does not suit our models, or the user's function gives no Keras model.
     """
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(before if precision is None else precision)
+    try:
+        return _build(model, input_shape, num_classes, normalization, seed, dropout)
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _build(model: str, input_shape: Any, num_classes: Any, normalization: Any, seed: int, dropout: float | None) -> Any:
     if model not in models.MODELS:
         keras.utils.set_random_seed(seed % 2**32)  # for what the user's layers draw from Keras's own generator
         built = load_function(model, "--model")()
@@ -163,7 +174,9 @@ def recipe_of(model: Any, config: TrainConfig | None) -> engine.Recipe:
         ConfigError: the user's model is not compiled.
     """
     if config is not None and not config.own_model:
-        return engine.Recipe(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        dtype = "float64" if config.precision == "float64" else None  # Keras would compute the loss in 32 bits
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=dtype)
+        return engine.Recipe(loss=loss, metrics=["accuracy"])
     compiled = read_compiled(model)
     if compiled.loss is None:
         raise ConfigError(f"the model {model.name!r} has no loss: let your function return it compiled")
@@ -195,7 +208,6 @@ def _prepare(config: TrainConfig) -> _Parts:
     if config.augment is not None and train.image_shape is None:
         raise ConfigError(f"--augment needs images, which {splits.origin} are not: leave it out")
     shape = getattr(train.examples, "shape", None)
-    keras.config.set_dtype_policy(config.precision)
     model = build_model(
         config.model,
         None if shape is None else tuple(shape[1:]),
@@ -203,6 +215,7 @@ def _prepare(config: TrainConfig) -> _Parts:
         splits.normalization,
         seed=config.seed,
         dropout=config.dropout,
+        precision=config.precision,
     )
     return _Parts(
         splits=splits,

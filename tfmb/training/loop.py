@@ -56,6 +56,7 @@ class UpdatesReport:
         learning_rate: that of the last one.
         seconds: how long they took.
         clipped: how many of them had gradients clipped.
+        skipped: how many were not made, because float16 overflowed at the loss scale of the time.
     """
 
     epoch: int
@@ -66,6 +67,7 @@ class UpdatesReport:
     learning_rate: float
     seconds: float
     clipped: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,6 +217,7 @@ def run(
                 learning_rate=learning_rate,
                 seconds=seconds,
                 clipped=round(float(rows[:, -2].sum())),
+                skipped=len(rows) - round(float(rows[:, -1].sum())),
             )
             for action in actions:
                 action.updates_made(report)

@@ -105,7 +105,8 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
         named = f" (it was {config.model})" if config is not None else ""
         if model is None:
             raise ConfigError(f"{run_dir} holds a model of your own{named}: give --model module:function")
-        return job.build_model(model, None, None, None)
+        precision = None if config is None else config.precision
+        return job.build_model(model, None, None, None, precision=precision)
     if model is not None and model != config.model:
         raise ConfigError(f"--model {model}, but {run_dir} holds {config.model}: leave --model out")
     shape, norm, classes = about.get("input_shape"), about.get("normalization"), (about.get("num_classes"))
@@ -117,4 +118,12 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{run_dir / RUN_FILE}: the record of the model makes no sense: the run is damaged") from error
     assert isinstance(shape, list)
-    return job.build_model(config.model, tuple(shape), classes, normalization, seed=config.seed, dropout=config.dropout)
+    return job.build_model(
+        config.model,
+        tuple(shape),
+        classes,
+        normalization,
+        seed=config.seed,
+        dropout=config.dropout,
+        precision=config.precision,
+    )

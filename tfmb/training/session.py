@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.distribution import describe
-from tfmb.errors import DivergenceError
+from tfmb.errors import DivergenceError, TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine
 from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
@@ -97,8 +97,9 @@ class Session:
                     original=self.model,
                     jit_compile=self.jit_compile,
                 )
-        except DivergenceError as error:
-            self._write_record({"status": "diverged", "error": str(error)})
+        except TfmbError as error:
+            status = "diverged" if isinstance(error, DivergenceError) else "failed"
+            self._write_record({"status": status, "error": str(error)})
             raise
         finally:
             watcher.close()

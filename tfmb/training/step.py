@@ -157,8 +157,11 @@ class Steps:
         return tf.concat([report, [clipped, made]], 0), self._goes_on(loss_finite, finite)
 
     def _goes_on(self, loss_finite: Any, finite: Any) -> Any:
-        """Without a loss scale an overflow ends the run; with one only a loss that is not finite does."""
-        return finite if self._loss_scale is None else loss_finite
+        """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
+        if self._loss_scale is None:
+            return finite
+        # Read after the scale was updated: at 1 there is nothing left to take from it.
+        return tf.logical_and(loss_finite, tf.logical_or(finite, self._loss_scale.scale > 1.0))
 
     def _gradients_on_replica(self, batch: Any) -> tuple[Any, Any, Any, list[Any]]:
         """(report, whether the loss is finite, whether all is, mean gradients) of a batch; the state is brought on."""

@@ -174,8 +174,11 @@ class BatchSums:
         # What it moved the state by, and not the state: what no part moved keeps its bits.
         weight = tf.cast(rows, self.dtype)
         state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
+        sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state))
+        if self.cut.all_parts == 1:
+            return sums
         # A part without rows counts nothing, whatever a layer made of no rows.
-        return keras.tree.map_structure(lambda t: _where_rows(weight, tf.cast(t, self.dtype)), (flat, scores, state))
+        return keras.tree.map_structure(lambda tensor: _where_rows(weight, tensor), sums)
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
