@@ -64,6 +64,7 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "virtual_replicas": None,
         "micro_batch_size": None,
         "jit_compile": False,
+        "static_shapes": False,
         "dropout": None,
         "validation_size": 0,
         "shuffle": True,

@@ -88,6 +88,8 @@ class TrainConfig:
         virtual_replicas: parts that every batch is cut into, a power of two; None for one a device.
         micro_batch_size: the most examples a part may have; it chooses `virtual_replicas`.
         jit_compile: whether XLA compiles the gradient of each part.
+        static_shapes: whether every part has one shape, a smaller one filled up, so that XLA compiles once; a TPU
+            always does.
         dropout: the share of hidden outputs dropped; None for the model's own default.
         validation_size: examples of the train split that are held out and scored after each epoch.
         shuffle: whether each epoch has a new order.
@@ -130,6 +132,7 @@ class TrainConfig:
     virtual_replicas: int | None = None
     micro_batch_size: int | None = None
     jit_compile: bool = False
+    static_shapes: bool = False
     dropout: float | None = None
     validation_size: int = 0
     shuffle: bool = True
@@ -199,7 +202,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise ConfigError(f"{_option(name)} {value!r} must be text")
-        for name in ("nesterov", "centered", "amsgrad", "shuffle", "jit_compile"):
+        for name in ("nesterov", "centered", "amsgrad", "shuffle", "jit_compile", "static_shapes"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{_option(name)} {getattr(self, name)!r} must be true or false")
 

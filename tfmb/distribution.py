@@ -9,7 +9,16 @@ from tfmb.backend import tf
 from tfmb.config import STRATEGY_NAMES
 from tfmb.errors import ConfigError
 
-__all__ = ["configure_replicas", "describe", "is_chief", "make_strategy", "makes_copies", "steps_a_call"]
+__all__ = [
+    "configure_replicas",
+    "describe",
+    "is_chief",
+    "is_multi_worker",
+    "make_strategy",
+    "makes_copies",
+    "needs_static_shapes",
+    "steps_a_call",
+]
 
 
 def configure_replicas(replicas: int) -> None:
@@ -81,22 +90,32 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
 def is_chief(strategy: Any) -> bool:
     """Whether this process is the one that writes: the first worker, or the only one."""
     resolver = strategy.cluster_resolver
-    if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) or resolver is None:
+    if not is_multi_worker(strategy) or resolver is None:
         return True
     if not resolver.task_type:
         return True
     return resolver.task_type == "chief" or (resolver.task_type == "worker" and resolver.task_id == 0)
 
 
+def is_multi_worker(strategy: Any) -> bool:
+    """Whether several processes train together."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
 def steps_a_call(strategy: Any) -> int | None:
     """How many updates a call makes: agreed on among several workers, else None for as many as suit."""
-    return 10 if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) else None
+    return 10 if is_multi_worker(strategy) else None
 
 
 def makes_copies(strategy: Any) -> bool:
     """Whether a variable has a copy on each of several devices, so that it must be made in the strategy's scope."""
     kinds = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.TPUStrategy)
     return isinstance(strategy, kinds)
+
+
+def needs_static_shapes(strategy: Any) -> bool:
+    """Whether the strategy's devices run nothing but programs of static shapes."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def describe(strategy: Any) -> dict[str, Any]:

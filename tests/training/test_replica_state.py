@@ -9,6 +9,7 @@ from conftest import copies
 import tfmb
 from tfmb import models
 from tfmb.backend import keras
+from tfmb.errors import ConfigError
 from tfmb.optimizers import SGD
 
 layers = keras.layers
@@ -44,6 +45,12 @@ def test_synchronized_batch_norm_gives_one_replicas_answer_without_a_warning() -
     one, two = (tfmb.fit(build, X, Y, optimizer=SGD(0.01), epochs=3, replicas=r, **FIT).model for r in (1, 2))
     for a, b in zip(two.get_weights(), one.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", [{"virtual_replicas": 2}, {"micro_batch_size": 4}], ids=["virtual", "micro"])
+def test_synchronized_batch_norm_is_refused_where_parts_follow_each_other(cut: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"norm cannot be synchronised over parts .* synchronized=False"):
+        tfmb.fit(lambda: normed(synchronized=True), X, Y, optimizer=SGD(0.01), **cut, **FIT)
 
 
 @local

@@ -104,6 +104,10 @@ def train(
     jit_compile: Annotated[
         bool, typer.Option("--jit-compile", help="Compile gradients with XLA.", rich_help_panel=_RUN)
     ] = False,
+    static_shapes: Annotated[
+        bool,
+        typer.Option("--static-shapes", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
     strategy: Annotated[
         str,

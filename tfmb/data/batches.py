@@ -15,7 +15,7 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
 
-__all__ = ["Order", "batched", "part_bounds", "stream"]
+__all__ = ["Order", "batched", "fill_up", "part_bounds", "stream"]
 
 # Enough batches in flight to hide the host's hiccups, few enough to be cheap in memory.
 _PREFETCH = 8
@@ -90,7 +90,32 @@ def part_bounds(size: Any, part: int, parts: int) -> tuple[Any, Any]:
     return size * part // parts, size * (part + 1) // parts
 
 
-def batched(source: Source, order: Order, first_update: int = 0, augmentation: Augmentation | None = None) -> Any:
+def fill_up(batches: Any, rows: int) -> Any:
+    """A dataset whose batches all have `rows` rows: a smaller one is filled up with copies of its last row.
+
+    Args:
+        batches: a dataset of tuples of tensors `[at most rows, ...]`.
+        rows: how many.
+
+    Returns:
+        A dataset of the same tuples, with the number of the rows that are there (int32 scalar) at their end.
+    """
+
+    def fill(*batch: Any) -> Any:
+        size = tf.shape(keras.tree.flatten(batch)[0])[0]
+        places = tf.minimum(tf.range(rows), size - 1)
+        return (*keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), batch), size)
+
+    return batches.map(fill, num_parallel_calls=2, deterministic=True)
+
+
+def batched(
+    source: Source,
+    order: Order,
+    first_update: int = 0,
+    augmentation: Augmentation | None = None,
+    static: bool = False,
+) -> Any:
     """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 
     Args:
@@ -98,10 +123,12 @@ def batched(source: Source, order: Order, first_update: int = 0, augmentation: A
         order: which of them each update takes.
         first_update: the number of the first update to draw, counted from 0 over all epochs.
         augmentation: changes the images; None leaves them.
+        static: whether all batches have one static shape, a last one that is smaller filled up as in `fill_up`.
 
     Returns:
         A dataset of `(examples, labels, sample_weight)` with the leading axis `[batch]`; `sample_weight` is `()`
-        where there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8.
+        where there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8. Where batches
+        had to be filled up, their number of rows comes fourth.
 
     Raises:
         ConfigError: augmentation of anything but images.
@@ -117,7 +144,7 @@ def batched(source: Source, order: Order, first_update: int = 0, augmentation: A
 
     if augmentation is None:
         batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
-        return batches.prefetch(_PREFETCH)
+        return _shaped(batches, order, static).prefetch(_PREFETCH)
     if getattr(source.examples, "ndim", None) != 4:
         raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
 
@@ -126,7 +153,21 @@ def batched(source: Source, order: Order, first_update: int = 0, augmentation: A
         return augmentation.apply(images, numbers), labels, weights
 
     drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
-    return drawn.map(gather_changed, num_parallel_calls=2, deterministic=True).prefetch(_PREFETCH)
+    changed = drawn.map(gather_changed, num_parallel_calls=2, deterministic=True)
+    return _shaped(changed, order, static).prefetch(_PREFETCH)
+
+
+def _shaped(batches: Any, order: Order, static: bool) -> Any:
+    """The batches with a static shape where that is wanted."""
+    if not static:
+        return batches
+    if order.num_examples % order.batch_size:
+        return fill_up(batches, order.batch_size)
+
+    def ensure(*batch: Any) -> Any:
+        return keras.tree.map_structure(lambda t: tf.ensure_shape(t, [order.batch_size, *t.shape[1:]]), batch)
+
+    return batches.map(ensure)
 
 
 def stream(source: Source, order: Order, first_update: int = 0) -> Iterator[Any]:

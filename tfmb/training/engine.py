@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import describe, makes_copies
+from tfmb.distribution import describe, makes_copies, needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
@@ -160,6 +160,9 @@ def train(
     if not model.trainable_variables:
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
+    feed.static = cut.static
+    if validation is not None:
+        validation.static = cut.static
     if cut.all_parts > 1:
         warn_of_local_layers(model, cut)
     with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
@@ -224,7 +227,9 @@ def _same_strategy(a: Any, b: Any) -> bool:
 def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed) -> dict[str, Any]:
     """Loss and metrics of a placed model over all batches of a feed, with Keras's names."""
     objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
-    return _score_feed(Steps(model, None, objective, metrics, strategy), feed)
+    cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
+    feed.static = cut.static
+    return _score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed)
 
 
 def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class EpochBatches(NamedTuple):
     """The batches of one epoch.
 
     Attributes:
-        iterator: a `tf.data` iterator of `(x, y, sample_weight)`.
+        iterator: a `tf.data` iterator of `(x, y, sample_weight)`; of padded batches, with their number of rows fourth.
         steps: how many to draw; None until it ends.
         most: how many to draw where it may end before; None for no limit.
     """
@@ -32,9 +32,11 @@ class Feed(Protocol):
 
     Attributes:
         steps: updates of a whole epoch; None where they are not known.
+        static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
     """
 
     steps: int | None
+    static: bool
 
     def example(self) -> Any:
         """A few inputs `[rows, ...]`, to build a model with."""
@@ -66,6 +68,7 @@ class ArrayFeed:
         initial_epoch: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
+        self.static = False
         self._augmentation = augmentation
         self._source = source
         self._order = order
@@ -86,7 +89,8 @@ class ArrayFeed:
         """The batches of an epoch: one endless iterator serves them all."""
         del epoch
         if self._iterator is None:
-            self._iterator = iter(batched(self._source, self._order, self._update, self._augmentation))
+            drawn = batched(self._source, self._order, self._update, self._augmentation, self.static)
+            self._iterator = iter(drawn)
         steps = self._next_steps()
         if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
@@ -100,7 +104,7 @@ class ArrayFeed:
             order = Order(
                 num_examples=self._order.num_examples, batch_size=self._order.batch_size, seed=0, shuffle=False
             )
-            self._unshuffled = batched(self._source, order).take(steps)
+            self._unshuffled = batched(self._source, order, static=self.static).take(steps)
         return EpochBatches(iter(self._unshuffled), steps)
 
     def _next_steps(self) -> int:
@@ -123,6 +127,7 @@ class DatasetFeed:
     """
 
     def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
+        self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         _check_elements(dataset.element_spec, name)
         self._dataset = dataset.map(_unpack).prefetch(2)
         self._passes_once = self._dataset

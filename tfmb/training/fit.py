@@ -9,7 +9,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.data import Augmentation
-from tfmb.distribution import is_chief, make_strategy, steps_a_call
+from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.training.compiled import check_model, read_compiled
@@ -53,6 +53,7 @@ def fit(
     micro_batch_size: int | None = None,
     augment: Augmentation | None = None,
     jit_compile: bool = False,
+    static_shapes: bool | None = None,
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
@@ -96,6 +97,8 @@ def fit(
         micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
         jit_compile: whether XLA compiles the gradient of each part of a batch.
+        static_shapes: whether every part of every batch has one shape, a smaller one filled up with rows that count
+            for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -127,7 +130,8 @@ def fit(
     )
     validation = held_out if validation_data is None else validation_data
     size = None if source is None else (batch_size or DEFAULT_BATCH_SIZE)
-    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, size)
+    static = needs_static_shapes(where) if static_shapes is None else static_shapes
+    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, size, static)
     record = {
         "made_by": "tfmb.fit",
         "config": {
@@ -136,6 +140,7 @@ def fit(
             "seed": seed,
             "shuffle": bool(shuffle),
             "virtual_replicas": "auto" if cut.parts is None else cut.parts,
+            "static_shapes": cut.static,
         },
         "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
     }

@@ -7,12 +7,13 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched, part_bounds
-from tfmb.distribution import make_strategy
+from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
+from tfmb.training.parts import rows_of_part, static_rows
 
 __all__ = ["evaluate", "predict"]
 
@@ -122,19 +123,35 @@ def predict(
     if steps is not None:
         batches = batches.take(steps)
     placed = engine.place(model, where, lambda: next(iter(batches)))
-    count = where.num_replicas_in_sync
+    # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
+    count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
+    static = needs_static_shapes(where)
+    rows = (
+        static_rows(batches.element_spec)
+        if static and isinstance(x, tf.data.Dataset)
+        else (batch_size or DEFAULT_BATCH_SIZE)
+    )
 
-    def on_replica(inputs: Any) -> Any:
+    def on_replica(inputs: Any, size: Any) -> Any:
         if count > 1:
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-            start, stop = part_bounds(tf.shape(keras.tree.flatten(inputs)[0])[0], number, count)
-            inputs = keras.tree.map_structure(lambda tensor: tensor[start:stop], inputs)
+            inputs, _ = rows_of_part(inputs, *part_bounds(size, number, count), count, static, False)
         return placed(inputs, training=False)
+
+    def join(size: Any, value: Any) -> Any:
+        """The replicas' outputs one after the other, without what filled up a part."""
+        bounds = [part_bounds(size, number, count) for number in range(count)]
+        found = where.experimental_local_results(value)[:count]
+        return tf.concat([part[: stop - start] for part, (start, stop) in zip(found, bounds, strict=True)], 0)
 
     @tf.function(autograph=False)
     def on_all(inputs: Any) -> Any:
-        outputs = where.run(on_replica, args=(inputs,))
-        return keras.tree.map_structure(lambda value: tf.concat(where.experimental_local_results(value), 0), outputs)
+        size = tf.shape(keras.tree.flatten(inputs)[0])[0]
+        if static:
+            places = tf.minimum(tf.range(rows), size - 1)
+            inputs = keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), inputs)
+        outputs = where.run(on_replica, args=(inputs, size))
+        return keras.tree.map_structure(lambda value: join(size, value), outputs)
 
     found = [keras.tree.map_structure(lambda tensor: tensor.numpy(), on_all(inputs)) for inputs in batches]
     if not found:

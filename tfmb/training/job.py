@@ -14,7 +14,7 @@ from tfmb.data import Source, Splits, load, load_user_data
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Normalization
-from tfmb.distribution import describe, is_chief, make_strategy, steps_a_call
+from tfmb.distribution import describe, is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.optimizers import Optimizer, interop, schedules
@@ -70,7 +70,8 @@ def train_job(
     strategy = make_strategy(config.strategy, config.replicas)
     parts = _prepare(config)
     virtual = "auto" if config.virtual_replicas is None else config.virtual_replicas
-    cut = make_cut(strategy.num_replicas_in_sync, virtual, config.micro_batch_size, parts.batch_size)
+    static = config.static_shapes or needs_static_shapes(strategy)
+    cut = make_cut(strategy.num_replicas_in_sync, virtual, config.micro_batch_size, parts.batch_size, static)
     record = _record(config, parts)
     chief = is_chief(strategy)
     run_dir = None

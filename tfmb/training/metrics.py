@@ -57,7 +57,14 @@ class Metrics:
         self._entries: list[tuple[str, Any, int, bool]] | None = None
 
     def sums(
-        self, names: list[str], y: list[Any], y_pred: list[Any], weight: list[Any], dtype: Any, share: Any = 1.0
+        self,
+        names: list[str],
+        y: list[Any],
+        y_pred: list[Any],
+        weight: list[Any],
+        dtype: Any,
+        share: Any = 1.0,
+        present: Any = None,
     ) -> Any:
         """What one part of a batch adds to every metric's state.
 
@@ -68,6 +75,7 @@ class Metrics:
             weight: each output's sample weights, or None.
             dtype: that of the result.
             share: the part's share of the batch's rows.
+            present: bools `[rows]`, False for rows that only fill up the part and count for nothing; None for none.
 
         Returns:
             One vector `[state size of all metrics]`.
@@ -79,6 +87,8 @@ class Metrics:
             sample_weight = weight[output] if weighted else None
             if isinstance(metric, _FunctionMetric):
                 metric.share = share
+            if present is not None:
+                sample_weight = _present_weight(metric, present, sample_weight)
             state = metric.stateless_update_state(zeros, y[output], y_pred[output], sample_weight)
             pieces += [tf.reshape(tf.cast(value, dtype), [-1]) for value in state]
         return tf.concat(pieces, 0)
@@ -122,6 +132,23 @@ class Metrics:
                     taken[key] = taken.get(key, 0) + 1
                     entries.append((key, metric, output, weighted))
         self._entries = entries
+
+
+def _present_weight(metric: Any, present: Any, sample_weight: Any) -> Any:
+    """Sample weights that leave out the rows that are not there."""
+    if isinstance(metric, keras.metrics.R2Score) and metric.num_regressors:
+        raise ConfigError(
+            f"the metric {metric.name!r} counts the rows that fill up a batch: set static_shapes=False, or "
+            "num_regressors=0"
+        )
+    if isinstance(metric, _FunctionMetric):
+        metric.per_row = True
+    if sample_weight is None:
+        return tf.cast(present, keras.config.floatx())
+    sample_weight = tf.convert_to_tensor(sample_weight)
+    return sample_weight * tf.cast(
+        tf.reshape(present, [-1] + [1] * (sample_weight.shape.rank - 1)), sample_weight.dtype
+    )
 
 
 def _by_output(given: Any, names: list[str], weighted: bool) -> list[list[Any]]:
@@ -173,12 +200,18 @@ class _FunctionMetric(keras.metrics.MeanMetricWrapper):
     """A user's function as a metric; one that returns the mean of its rows counts by the part's share of the batch."""
 
     share: Any = 1.0
+    per_row = False
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         """As Keras's, but for functions that return a scalar."""
         values = self._fn(y_true, y_pred, **self._fn_kwargs)
         if getattr(values, "shape", None) is None or len(values.shape):
             return super().update_state(y_true, y_pred, sample_weight)
+        if self.per_row:
+            raise ConfigError(
+                f"the metric {self.name!r} returns one number for a batch, from which the rows that fill it up cannot "
+                "be taken: return one for each example, or set static_shapes=False"
+            )
         share = tf.cast(self.share, values.dtype)
         known = tf.where(share > 0, values, tf.zeros_like(values))  # the mean of no rows is NaN
         return keras.metrics.Mean.update_state(self, known, sample_weight=share)

@@ -66,6 +66,7 @@ class Objective:
         rows: Any,
         size: Any,
         cut: bool,
+        present: Any = None,
     ) -> LossSums:
         """The loss sums of one part.
 
@@ -78,6 +79,7 @@ class Objective:
             rows: scalar, the part's number of rows.
             size: scalar, the whole batch's.
             cut: whether the batch has more than one part.
+            present: bools `[rows]`, False for rows that only fill up the part and count for nothing; None for none.
 
         Returns:
             `LossSums`.
@@ -94,7 +96,7 @@ class Objective:
                 f"the loss {whole[0]} is a ratio over the whole batch, which cannot be summed over parts: "
                 "use one replica and no micro-batches"
             )
-        parts = [_loss_sums(self._losses[i], y[i], y_pred[i], weight[i], rows, size) for i in used]
+        parts = [_loss_sums(self._losses[i], y[i], y_pred[i], weight[i], rows, size, present) for i in used]
         # An output's mean is over a fixed number of elements a row: these have one objective, divided by the rows.
         by_rows = [self.weights[k] * part.by_rows for k, part in enumerate(parts) if part.by_rows is not None]
         if added is not None:
@@ -185,28 +187,38 @@ class _Sums(NamedTuple):
     by_rows: Any
 
 
-def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any) -> _Sums:
+def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any, present: Any) -> _Sums:
     mask = _mask(y_pred)
     values = loss(y, y_pred, weight)
     rows, size = tf.cast(rows, values.dtype), tf.cast(size, values.dtype)
+    if present is not None:
+        if values.shape.rank == 0:
+            raise ConfigError(
+                f"the loss {loss.name} returns one number for a batch, from which the rows that fill it up cannot be "
+                "taken: return one for each example, or set static_shapes=False"
+            )
+        values = _keep(present, values)
+        mask = None if mask is None else tf.logical_and(tf.cast(mask, tf.bool), _like(present, mask))
+        weight = None if weight is None else _keep(present, tf.convert_to_tensor(weight))
     if values.shape.rank == 0:
         # A user's loss that returns its own mean: it counts for each row.
         total = tf.where(rows > 0, values, tf.zeros_like(values)) * rows
         return _Sums(total, rows, total)
     total = tf.reduce_sum(values)
+    elements = tf.cast(tf.size(values), values.dtype) if present is None else rows * _elements_a_row(values)
     if loss.their_reduction == "sum":
         return _Sums(total, rows / size, total * size)
     if loss.their_reduction in _MEAN:
-        elements = tf.cast(tf.size(values), values.dtype)
         if mask is None:
             return _Sums(total, elements, total / _elements_a_row(values))
-        kept = tf.reduce_sum(tf.cast(mask, values.dtype))
-        return _Sums(total, tf.math.divide_no_nan(elements * kept, tf.cast(tf.size(mask), values.dtype)), None)
+        mask = tf.cast(mask, values.dtype)
+        of = tf.cast(tf.size(mask), values.dtype) if present is None else rows * _elements_a_row(mask)
+        return _Sums(total, tf.math.divide_no_nan(elements * tf.reduce_sum(mask), of), None)
     if mask is not None:
         kept = tf.cast(mask, values.dtype)
         weight = kept if weight is None else tf.cast(_same_rank(weight, kept)[0], values.dtype) * kept
     if weight is None:
-        return _Sums(total, tf.cast(tf.size(values), values.dtype), total / _elements_a_row(values))
+        return _Sums(total, elements, total / _elements_a_row(values))
     return _Sums(total, tf.reduce_sum(tf.cast(weight, values.dtype)), None)
 
 
@@ -214,6 +226,16 @@ def _elements_a_row(values: Any) -> Any:
     if values.shape[1:].is_fully_defined():
         return float(values.shape[1:].num_elements())
     return tf.cast(tf.reduce_prod(tf.shape(values)[1:]), values.dtype)
+
+
+def _like(present: Any, values: Any) -> Any:
+    """`present` `[rows]` with axes of size 1 up to the rank of `values`."""
+    return tf.reshape(present, [-1] + [1] * (len(values.shape) - 1))
+
+
+def _keep(present: Any, values: Any) -> Any:
+    """The values, and 0 in rows that are not there."""
+    return tf.where(_like(present, values), values, tf.zeros_like(values))
 
 
 def _mask(y_pred: Any) -> Any:

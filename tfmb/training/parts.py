@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tfmb.backend import tf
+from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
-__all__ = ["Cut", "add_in_tree", "make_cut", "over_own_parts"]
+__all__ = ["Cut", "add_in_tree", "make_cut", "over_own_parts", "rows_of_part", "static_rows", "whole_batch"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,13 @@ class Cut:
         replicas: R, the number of devices.
         parts: V, a multiple of R. `None` is one part a device, added up by whatever collective is fastest: the answer
             is then the same, but not to the bit.
+        static: whether every part has the same number of rows, filled up where there are fewer: what XLA and TPUs
+            compile once.
     """
 
     replicas: int
     parts: int | None = None
+    static: bool = False
 
     @property
     def own_parts(self) -> int:
@@ -41,7 +44,13 @@ class Cut:
         return self.replicas * self.own_parts
 
 
-def make_cut(replicas: int, virtual_replicas: int | str, micro_batch_size: int | None, batch_size: int | None) -> Cut:
+def make_cut(
+    replicas: int,
+    virtual_replicas: int | str,
+    micro_batch_size: int | None,
+    batch_size: int | None,
+    static: bool = False,
+) -> Cut:
     """The cut that a user asks for.
 
     Args:
@@ -49,12 +58,13 @@ def make_cut(replicas: int, virtual_replicas: int | str, micro_batch_size: int |
         virtual_replicas: a power of two, or `"auto"` for one part a device.
         micro_batch_size: the most rows a part may have; it chooses V. None for no limit.
         batch_size: of a whole batch; None where it is not known.
+        static: whether every part has the same number of rows.
 
     Raises:
         ConfigError: V is no power of two, the devices do not divide it, or both it and the micro-batch are given.
     """
     if virtual_replicas == "auto" and micro_batch_size is None:
-        return Cut(replicas=replicas)
+        return Cut(replicas=replicas, static=static)
     if micro_batch_size is not None:
         _check_count("micro_batch_size", micro_batch_size)
         if virtual_replicas != "auto":
@@ -72,7 +82,54 @@ def make_cut(replicas: int, virtual_replicas: int | str, micro_batch_size: int |
             f"virtual_replicas={virtual_replicas} parts cannot be shared out evenly among {replicas} devices: "
             f"give a number of devices that divides it"
         )
-    return Cut(replicas=replicas, parts=virtual_replicas)
+    return Cut(replicas=replicas, parts=virtual_replicas, static=static)
+
+
+def whole_batch(batch: Any) -> tuple[Any, Any]:
+    """`((x, y, sample_weight), number of rows)` of what a feed gave: a padded batch brings its number of rows along."""
+    if len(batch) == 4:
+        return batch[:3], batch[3]
+    return batch, tf.shape(keras.tree.flatten(batch)[0])[0]
+
+
+def rows_of_part(batch: Any, start: Any, stop: Any, parts: int, static: bool, padded: bool) -> tuple[Any, Any]:
+    """Rows `[start, stop)` of a batch, and which of them are there.
+
+    Args:
+        batch: `(x, y, sample_weight)`.
+        start: int32 scalar.
+        stop: int32 scalar.
+        parts: how many parts the batch has.
+        static: whether all of them shall have as many rows.
+        padded: whether a part may have to be filled up.
+
+    Returns:
+        The rows, and bools `[rows]` where `padded`, else `()`. With `static` those that are not there are copies
+        of others, which no sum may count.
+    """
+    if not static:
+        if parts == 1:
+            return batch, ()
+        return keras.tree.map_structure(lambda tensor: tensor[start:stop], batch), ()
+    size = static_rows(batch)
+    most = -(-size // parts)
+    numbers = start + tf.range(most)
+    if most < size:
+        places = tf.minimum(numbers, size - 1)
+        batch = keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), batch)
+    return batch, numbers < stop if padded else ()
+
+
+def static_rows(batch: Any) -> int:
+    """The number of rows of a batch whose shape is known.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    size = keras.tree.flatten(batch)[0].shape[0]
+    if size is None:
+        raise ConfigError("static_shapes needs batches of a known size: batch the dataset with drop_remainder=True")
+    return int(size)
 
 
 def over_own_parts(cut: Cut, replica: Any, work: Callable[[Any], Any], width: Any, dtype: Any) -> Any:

@@ -15,6 +15,7 @@ from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
 from tfmb.training.feeds import Feed
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
+from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.run_dir import hash_weights, save_weights, versions, write_run
 
@@ -68,6 +69,8 @@ class Session:
             DivergenceError: the model holds the last good weights.
             ConfigError: the parts do not fit together.
         """
+        if self.cut is not None and self.cut.parts is not None:
+            ask_for_exact_numerics(self.jit_compile)
         placed = engine.place(self.model, self.strategy, self.feed.example)
         watcher = KerasCallbacks(self.callbacks, self.model, placed, self.optimizer, self.params)
         if watcher.batch_watchers:
@@ -135,6 +138,7 @@ class Session:
                 **self.record.get("model", {}),
             },
             "strategy": describe(self.strategy),
+            "numerics": numerics(),
             "versions": versions(),
         }
         write_run(self.run_dir, {**self.record, **own, **more})

@@ -4,10 +4,13 @@ import warnings
 from typing import Any
 
 from tfmb.backend import keras
+from tfmb.errors import ConfigError
 from tfmb.layers import Dropout
 from tfmb.training.parts import Cut
 
-__all__ = ["computes_in_float16", "merged_state", "warn_of_local_layers"]
+__all__ = ["computes_in_float16", "merged_state", "refuse_padding", "warn_of_local_layers"]
+
+_BATCH_NORM = keras.layers.BatchNormalization
 
 
 def merged_state(model: Any) -> list[Any]:
@@ -23,6 +26,16 @@ def computes_in_float16(model: Any) -> bool:
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 
+def refuse_padding(model: Any) -> None:
+    """Raises a `ConfigError` where rows that only fill up a batch would enter a layer's statistics."""
+    norms = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, _BATCH_NORM)]
+    if named := ", ".join(layer.name for layer in norms if layer.trainable):
+        raise ConfigError(
+            f"{named} would take the rows that fill up a batch into its statistics: set static_shapes=False, or use a "
+            "batch size that divides the examples and that the parts divide"
+        )
+
+
 def _draws(layer: Any) -> bool:
     """Whether a layer draws random numbers; a recurrent one without dropout has a generator, but no use for it."""
     rates = [getattr(layer, name) for name in ("rate", "dropout", "recurrent_dropout") if hasattr(layer, name)]
@@ -30,13 +43,25 @@ def _draws(layer: Any) -> bool:
 
 
 def warn_of_local_layers(model: Any, cut: Cut) -> None:
-    """One warning that names the layers whose meaning depends on how a batch is cut."""
-    local, random = [], []
+    """One warning that names the layers whose meaning depends on how a batch is cut.
+
+    Raises:
+        ConfigError: a synchronised BatchNormalization, and parts that follow each other on a device: it sees only
+            those that are computed at the same time.
+    """
+    local: list[str] = []
+    random: list[str] = []
+    synchronized: list[str] = []
     for layer in model._flatten_layers(include_self=False):
-        if isinstance(layer, keras.layers.BatchNormalization) and not getattr(layer, "synchronized", False):
-            local.append(layer.name)
+        if isinstance(layer, _BATCH_NORM):
+            (synchronized if getattr(layer, "synchronized", False) else local).append(layer.name)
         if _draws(layer) and not isinstance(layer, Dropout):
             random.append(layer.name)
+    if synchronized and cut.parts is not None:
+        raise ConfigError(
+            f"{', '.join(synchronized)} cannot be synchronised over parts that are computed one after the other: leave "
+            "virtual_replicas and micro_batch_size out, or set synchronized=False (statistics of each part)"
+        )
     messages = []
     if local:
         messages.append(

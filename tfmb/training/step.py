@@ -87,7 +87,7 @@ class Steps:
 
     def _resolve(self, batch: Any) -> None:
         """Makes the loss and metric objects for these outputs, before any replica's own trace needs them."""
-        x, y, _ = batch
+        x, y = batch[:2]
         names: list[str] = []
 
         def outputs(inputs: Any) -> Any:

@@ -6,13 +6,14 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import part_bounds
+from tfmb.errors import ConfigError
 from tfmb.layers import Dropout, PartOfBatch, part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import LossSums, Objective
 from tfmb.training.outputs import flatten_outputs, per_output
-from tfmb.training.parts import Cut, add_in_tree, over_own_parts
-from tfmb.training.state import merged_state
+from tfmb.training.parts import Cut, add_in_tree, over_own_parts, rows_of_part, static_rows, whole_batch
+from tfmb.training.state import merged_state, refuse_padding
 
 __all__ = ["BatchSums", "Scores"]
 
@@ -90,15 +91,18 @@ class BatchSums:
         """(gradient sums by objective, scores, moves of the state times rows) of a batch; the same on every replica.
 
         Args:
-            batch: `(x, y, sample_weight)`, the whole of it.
+            batch: `(x, y, sample_weight)`, the whole of it; padded, with its number of rows in fourth place.
             before: the values of `merged`, from which every part starts.
             update: int64 scalar, the number of updates made.
             scale: scalar factor on the loss, which the gradients keep; `()` for none.
         """
-        size = _rows(batch)
+        padded = self._pads(batch, self.cut.all_parts)
+        if padded:
+            refuse_padding(self.model)
+        batch, size = whole_batch(batch)
         if self.cut.parts is None:
-            start, stop, part = self._own_rows(batch, size)
-            gradients, scores, state = self._add_up(self._work(part, start, stop - start, size, before, update, scale))
+            part, start, rows = self._own_rows(batch, size, padded)
+            gradients, scores, state = self._add_up(self._work(part, start, rows, size, before, update, scale))
             return gradients, Scores.from_list(scores), state
         layout: list[Any] = []
 
@@ -108,7 +112,7 @@ class BatchSums:
 
         def part_number(number: Any) -> tuple[Any, ...]:
             start, stop = part_bounds(size, number, self.cut.all_parts)
-            part = keras.tree.map_structure(lambda tensor: tensor[start:stop], batch)
+            part = rows_of_part(batch, start, stop, self.cut.all_parts, self.cut.static, padded)
             return part, start, stop - start, size, before, update, scale
 
         # Traced on its own first: how long a part's sums are must be known before the loop.
@@ -125,9 +129,10 @@ class BatchSums:
 
     def scoring(self, batch: Any) -> Scores:
         """The scores of a batch, with the weights as they are."""
-        size = _rows(batch)
-        start, stop, part = self._own_rows(batch, size)
-        _, scores = self._forward(part, stop - start, size, training=False)
+        padded = self._pads(batch, self.cut.replicas)
+        batch, size = whole_batch(batch)
+        part, _, rows = self._own_rows(batch, size, padded)
+        _, scores = self._forward(part, rows, size, training=False)
         return Scores.from_list(self._add_up(scores))
 
     def penalty(self, gradients: bool = True) -> tuple[Any, list[Any]]:
@@ -140,13 +145,15 @@ class BatchSums:
             penalty = tf.add_n([tf.cast(tf.reduce_sum(v.regularizer(v)), self.dtype) for v in penalized])
         return penalty, tape.gradient(penalty, self.trainable) if gradients else nothing
 
-    def _own_rows(self, batch: Any, size: Any) -> tuple[Any, Any, Any]:
-        """(start, stop, rows) of this device's one part."""
+    def _pads(self, batch: Any, parts: int) -> bool:
+        """Whether one of so many parts may have fewer rows than its shape says."""
+        return self.cut.static and (len(batch) == 4 or static_rows(batch[0]) % parts != 0)
+
+    def _own_rows(self, batch: Any, size: Any, padded: bool) -> tuple[Any, Any, Any]:
+        """(part, its first row's number, its number of rows) of this device's one part."""
         replicas = self.cut.replicas
         start, stop = part_bounds(size, _replica_number(replicas), replicas)
-        if replicas == 1:
-            return start, stop, batch
-        return start, stop, keras.tree.map_structure(lambda tensor: tensor[start:stop], batch)
+        return rows_of_part(batch, start, stop, replicas, self.cut.static, padded), start, stop - start
 
     def _part(self, part: Any, start: Any, rows: Any, size: Any, before: list[Any], update: Any, scale: Any) -> Any:
         """What one part gives: gradient sums by objective, score sums, what it moved the state by times its rows."""
@@ -182,7 +189,8 @@ class BatchSums:
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
-        x, y, sample_weight = part
+        (x, y, sample_weight), present = part
+        present = None if _absent(present) else present
         sample_weight = None if _absent(sample_weight) else sample_weight
         outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
@@ -191,21 +199,31 @@ class BatchSums:
         rows, size = tf.cast(rows, self.dtype), tf.cast(size, self.dtype)
         added = None
         if self.has_own_loss:
+            if present is not None:
+                raise ConfigError(
+                    f"{type(self.model).__name__}.compute_loss cannot leave out the rows that fill up a batch: "
+                    "set static_shapes=False, or use a batch size that divides the examples"
+                )
             accepted = inspect.signature(self.model.compute_loss).parameters
             told = {"training": training} if "training" in accepted or "kwargs" in accepted else {}
             mean = self.model.compute_loss(x=x, y=y, y_pred=outputs, sample_weight=sample_weight, **told)
             sums = _mean_as_sums(tf.cast(mean, self.dtype), rows)
         else:
             added = _added_losses(self.model, self.dtype)
+            if added is not None and present is not None:
+                raise ConfigError(
+                    f"the losses that layers of {self.model.name!r} add count the rows that fill up a batch: "
+                    "set static_shapes=False, or use a batch size that divides the examples"
+                )
             cut = self.cut.all_parts > 1
-            sums = self.objective.sums(names, targets, y_pred, weight, added, rows, size, cut)
+            sums = self.objective.sums(names, targets, y_pred, weight, added, rows, size, cut, present)
         scores = Scores(
             counts=sums.counts,
             rows=rows,
             added=tf.constant(0.0, self.dtype) if added is None else _weighed(added, rows),
             numerators=sums.numerators,
             denominators=sums.denominators,
-            metrics=self.metrics.sums(names, targets, y_pred, weight, self.dtype, rows / size),
+            metrics=self.metrics.sums(names, targets, y_pred, weight, self.dtype, rows / size, present),
         )
         return sums.objectives, scores.to_list()
 
@@ -222,10 +240,6 @@ def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
     total = _weighed(mean, rows)
     count = rows[tf.newaxis]
     return LossSums(objectives=[total], counts=count, numerators=total[tf.newaxis], denominators=count)
-
-
-def _rows(batch: Any) -> Any:
-    return tf.shape(keras.tree.flatten(batch)[0])[0]
 
 
 def _replica_number(replicas: int) -> Any:

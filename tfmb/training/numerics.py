@@ -1,0 +1,30 @@
+"""The process-wide settings that decide the bits of a result."""
+
+import os
+from typing import Any
+
+from tfmb.backend import tf
+
+__all__ = ["ask_for_exact_numerics", "numerics"]
+
+
+def ask_for_exact_numerics(jit_compile: bool) -> None:
+    """Turns off what makes float32 results depend on the device: for the whole process, as TensorFlow has it.
+
+    Args:
+        jit_compile: whether XLA compiles gradients: it has no deterministic gradient of max-pooling.
+    """
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    if tf.config.list_physical_devices("GPU") and not jit_compile:  # pragma: no cover - needs a GPU
+        tf.config.experimental.enable_op_determinism()
+
+
+def numerics() -> dict[str, Any]:
+    """The settings, for records. Threads of 0 are TensorFlow's own choice, one for each core."""
+    return {
+        "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
+        "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
+        "cores": os.cpu_count(),
+    }
