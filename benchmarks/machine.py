@@ -1,28 +1,19 @@
 """What a measurement ran on."""
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
+from tfmb.training.numerics import processor
 from tfmb.training.run_dir import versions
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, memory and versions."""
-    return {"processor": _processor(), "cores": _cores(), "memory_gib": _memory_gib(), **versions()}
+    return {"processor": processor(), "cores": _cores(), "memory_gib": _memory_gib(), **versions()}
 
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _memory_gib() -> float | None:

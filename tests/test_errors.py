@@ -3,7 +3,16 @@
 import pytest
 
 from tfmb import errors
-from tfmb.errors import ConfigError, DataError, DirectoryError, DivergenceError, PeerLostError, TfmbError
+from tfmb.errors import (
+    ConfigError,
+    DataError,
+    DirectoryError,
+    DivergenceError,
+    PeerLostError,
+    PreemptedError,
+    StorageError,
+    TfmbError,
+)
 
 EXIT_CODES = {
     TfmbError: 2,
@@ -12,6 +21,8 @@ EXIT_CODES = {
     DataError: 65,
     PeerLostError: 69,
     DirectoryError: 73,
+    StorageError: 74,
+    PreemptedError: 75,
 }
 
 
@@ -21,7 +32,7 @@ def _fresh_keras() -> None:
 
 
 def test_every_public_error_has_its_exit_code() -> None:
-    assert {getattr(errors, name).exit_code for name in errors.__all__} == {2, 3, 65, 69, 73}
+    assert {getattr(errors, name).exit_code for name in errors.__all__} == {2, 3, 65, 69, 73, 74, 75}
     assert {getattr(errors, name) for name in errors.__all__} == set(EXIT_CODES)
     for error, code in EXIT_CODES.items():
         assert error.exit_code == code, error.__name__

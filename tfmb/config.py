@@ -12,6 +12,7 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
 
 __all__ = [
+    "DIVERGENCE_NAMES",
     "MODEL_NAMES",
     "OPTIMIZER_OPTIONS",
     "PRECISION_NAMES",
@@ -23,6 +24,7 @@ __all__ = [
 MODEL_NAMES = ("cnn", "mlp", "resnet")
 STRATEGY_NAMES = ("auto", "one-device", "mirrored", "multi-worker", "tpu")
 SCHEDULE_NAMES = ("constant", "step", "exponential", "polynomial", "cosine", "one-cycle", "plateau")
+DIVERGENCE_NAMES = ("stop", "skip", "restore")
 PRECISION_NAMES = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
 # Optimizer -> the options it takes besides the learning rate and the weight decay.
@@ -97,6 +99,11 @@ class TrainConfig:
         strategy: one of `STRATEGY_NAMES`.
         replicas: how many devices; None for all GPUs, or one CPU.
         log_every: updates between two reports of the running loss.
+        checkpoint_every: updates between two checkpoints.
+        keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
+        on_divergence: what to do about a loss or gradient that is not finite: `"stop"`, `"skip"` the batch, or
+            `"restore"` the last checkpoint and go on at half the rate.
+        deterministic: whether threads, oneDNN, op determinism and steps a call are pinned and nothing is measured.
 
     Raises:
         ConfigError: a value that makes no sense, named with the mend.
@@ -140,6 +147,10 @@ class TrainConfig:
     strategy: str = "auto"
     replicas: int | None = None
     log_every: int = 100
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    on_divergence: str = "stop"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -171,6 +182,11 @@ class TrainConfig:
             given |= {"use_ema": True, "ema_momentum": self.ema_momentum}
         return given
 
+    def identity(self) -> dict[str, Any]:
+        """The options that a run must keep to go on exactly: not where it runs, nor how often it saves."""
+        free = ("mirror", "strategy", "replicas", "checkpoint_every", "keep_checkpoints")
+        return {name: value for name, value in self.to_dict().items() if name not in free}
+
     def to_dict(self) -> dict[str, Any]:
         """The options by name, as `run.json` holds them."""
         return dataclasses.asdict(self)
@@ -198,11 +214,12 @@ class TrainConfig:
 
     def _check_types(self) -> None:
         optional = ("data", "mirror", "optimizer", "augment")
-        for name in ("dataset", "model", "strategy", "schedule", "rate_scaling", "precision", *optional):
+        names = ("dataset", "model", "strategy", "schedule", "rate_scaling", "precision", "on_divergence")
+        for name in (*names, *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise ConfigError(f"{_option(name)} {value!r} must be text")
-        for name in ("nesterov", "centered", "amsgrad", "shuffle", "jit_compile", "static_shapes"):
+        for name in ("nesterov", "centered", "amsgrad", "shuffle", "jit_compile", "static_shapes", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{_option(name)} {getattr(self, name)!r} must be true or false")
 
@@ -216,7 +233,15 @@ class TrainConfig:
 
     def _check_whole_numbers(self) -> None:
         optional = ("epochs", "replicas", "base_batch_size", "virtual_replicas", "micro_batch_size")
-        least = {"log_every": 1, "validation_size": 0, "seed": 0, "warmup": 0, **dict.fromkeys(optional, 1)}
+        least = {
+            "log_every": 1,
+            "checkpoint_every": 1,
+            "keep_checkpoints": 1,
+            "validation_size": 0,
+            "seed": 0,
+            "warmup": 0,
+            **dict.fromkeys(optional, 1),
+        }
         if self.batch_size != "full":
             least["batch_size"] = 1
         for name, low in least.items():
@@ -242,10 +267,15 @@ class TrainConfig:
             "schedule": SCHEDULE_NAMES,
             "precision": PRECISION_NAMES,
             "rate_scaling": ("linear", "sqrt"),
+            "on_divergence": DIVERGENCE_NAMES,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"unknown {_option(name)} {getattr(self, name)!r}: give {', '.join(allowed)}")
+        if self.on_divergence == "restore" and (self.schedule not in ("constant", "plateau") or self.warmup):
+            raise ConfigError("--on-divergence restore halves the rate, which a schedule decides: leave it out")
+        if self.deterministic and self.jit_compile:
+            raise ConfigError("--deterministic and --jit-compile cannot both be given: XLA is not pinned")
         if self.schedule == "plateau" and not self.validation_size:
             raise ConfigError("--schedule plateau watches the validation loss: give --validation-size")
 

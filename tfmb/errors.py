@@ -3,7 +3,16 @@
 Every message is one line that names the input and the mend. All are `ValueError`s.
 """
 
-__all__ = ["ConfigError", "DataError", "DirectoryError", "DivergenceError", "PeerLostError", "TfmbError"]
+__all__ = [
+    "ConfigError",
+    "DataError",
+    "DirectoryError",
+    "DivergenceError",
+    "PeerLostError",
+    "PreemptedError",
+    "StorageError",
+    "TfmbError",
+]
 
 
 class TfmbError(ValueError):
@@ -56,3 +65,15 @@ class DirectoryError(TfmbError):
     """A directory that is in use already or cannot be made (exit code 73)."""
 
     exit_code = 73
+
+
+class StorageError(TfmbError):
+    """A file of the run cannot be written: a full disk, say (exit code 74). What was saved before is whole."""
+
+    exit_code = 74
+
+
+class PreemptedError(TfmbError):
+    """A signal ended the run after a checkpoint, from which it can go on (exit code 75)."""
+
+    exit_code = 75

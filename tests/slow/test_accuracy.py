@@ -53,6 +53,12 @@ def test_the_mean_on_mnist(rule: str, tmp_path: Path, mnist_mirror: Path) -> Non
     assert sum(accuracy(rule, seed, tmp_path, mnist_mirror) for seed in SEEDS) / len(SEEDS) >= least
 
 
+@pytest.mark.mnist
+def test_bfloat16_on_mnist(tmp_path: Path, mnist_mirror: Path) -> None:
+    data = ["--dataset", "mnist", "--mirror", str(mnist_mirror), "--epochs", "5", "--seed", "0"]
+    assert train(tmp_path, *data, "--precision", "mixed_bfloat16")["test_accuracy"] >= 0.988
+
+
 def test_digits_with_no_network_and_no_cache(tmp_path: Path) -> None:
     nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
     caches = {"TFMB_CACHE": str(tmp_path / "c"), "TFDS_DATA_DIR": str(tmp_path / "t")}

@@ -82,7 +82,7 @@ class _World:
             validate or (lambda epoch: {}),
             [self],
             clock=lambda: self.now,
-        )
+        ).drawn
 
     @property
     def reports(self) -> list[UpdatesReport]:
@@ -209,15 +209,14 @@ def test_sums_have_the_same_bits_however_rows_are_grouped(rows: list[list[float]
     for group in np.split(reports, sorted(cut for cut in cuts if cut < len(reports))):
         grouped = add_up(grouped, group)
     assert grouped is not None
-    assert grouped.dtype == whole.dtype == np.float64
-    np.testing.assert_array_equal(grouped, whole)
+    assert whole is not None
+    assert grouped == whole
     np.testing.assert_allclose(whole, reports.astype(np.float64).sum(0), rtol=1e-9, atol=1e-6)
 
 
 def test_adding_up_leaves_its_arguments_alone() -> None:
     reports = np.ones((3, 2), "float32")
     sums = add_up(None, reports[:1])
-    kept = sums.copy()
-    add_up(sums, reports[1:])
-    np.testing.assert_array_equal(sums, kept)
+    assert add_up(sums, reports[1:]) == (3.0, 3.0)
+    assert sums == (1.0, 1.0)
     np.testing.assert_array_equal(reports, np.ones((3, 2)))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tfmb.errors import DataError, DirectoryError
+from tfmb.training.lock import LOCK_FILE
 from tfmb.training.run_dir import (
     create_run_dir,
     hash_weights,
     load_weights,
+    open_run_dir,
     read_run,
     save_weights,
     versions,
@@ -26,15 +29,33 @@ WEIGHTS = [np.arange(6, dtype="float32").reshape(2, 3), np.zeros((0, 4)), np.arr
 
 
 def test_directory_is_made_with_its_parents_and_empty(tmp_path: Path) -> None:
-    path = create_run_dir(tmp_path / "a" / "b c")
+    path, lock = create_run_dir(tmp_path / "a" / "b c")
     assert path.is_dir()
-    assert list(path.iterdir()) == []
-    assert create_run_dir(str(path)) == path  # still empty: it may be given again
+    assert [entry.name for entry in path.iterdir()] == [LOCK_FILE]
+    with pytest.raises(DirectoryError, match=rf"is in use by process {os.getpid()} on "):
+        create_run_dir(path)
+    lock.release()
+    again, lock = create_run_dir(str(path))  # it holds nothing but our marker: it may be given again
+    assert again == path
+    lock.release()
+
+
+def test_directory_of_a_run_is_locked_to_go_on(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no run"):
+        open_run_dir(tmp_path)
+    write_run(tmp_path, {"config": {}})
+    (tmp_path / ".run.json.tmp").write_text("half")
+    path, lock = open_run_dir(tmp_path)
+    assert sorted(entry.name for entry in path.iterdir()) == [LOCK_FILE, "run.json"]
+    with pytest.raises(DirectoryError, match="is in use by process"):
+        open_run_dir(tmp_path)
+    lock.release()
+    open_run_dir(tmp_path)[1].release()
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert create_run_dir("~/run") == tmp_path / "run"
+    assert create_run_dir("~/run")[0] == tmp_path / "run"
 
 
 def test_directory_in_use_is_refused(tmp_path: Path) -> None:

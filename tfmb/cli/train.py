@@ -1,12 +1,17 @@
 """`tfmb train`."""
 
+import contextlib
 import itertools
+import json as json_module
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from tfmb.cli.determinism import pin_after_import, pin_before_import
+from tfmb.cli.resume import resumed
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
@@ -18,6 +23,7 @@ _DATA, _MODEL, _RULE, _RUN = "Data", "Model", "Optimizer", "Run"
 
 
 def train(
+    context: typer.Context,
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
     ] = "auto",
@@ -122,6 +128,26 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="A new directory. Default: runs/NAME, a new name.", rich_help_panel=_RUN)
     ] = None,
+    checkpoint_every: Annotated[
+        int, typer.Option(help="Updates between checkpoints in the run's directory.", rich_help_panel=_RUN)
+    ] = 100,
+    keep_checkpoints: Annotated[
+        int, typer.Option(help="How many of the last ones stay, besides the best.", rich_help_panel=_RUN)
+    ] = 2,
+    on_divergence: Annotated[
+        str, typer.Option(help="When the loss is not finite: stop, skip or restore.", rich_help_panel=_RUN)
+    ] = "stop",
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Pin threads, oneDNN, op determinism, calls.", rich_help_panel=_RUN),
+    ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run, exactly where it stopped; its options hold.", rich_help_panel=_RUN),
+    ] = None,
+    allow_drift: Annotated[
+        bool, typer.Option("--allow-drift", help="Resume though something differs.", rich_help_panel=_RUN)
+    ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One line of JSON on standard output.", rich_help_panel=_RUN)
     ] = False,
@@ -129,29 +155,77 @@ def train(
     """Train a model by mini-batch gradient descent, then score the test split.
 
     The defaults are the reference recipe: a small CNN on MNIST, Adam at 0.001, batch 64, 5 epochs.
+
+    SIGTERM and SIGINT save the run and end it with 75; --resume RUN goes on, also after a kill.
     """
     options = dict(locals())
-    for other in ("run_dir", "json", "batch_size"):
+    for other in ("context", "run_dir", "json", "resume", "allow_drift"):
         del options[other]
-    config = TrainConfig(**options, batch_size=_batch_size(batch_size))
-    if run_dir is not None:
-        _refuse_used(run_dir)
+    options["batch_size"] = _batch_size(batch_size)
+    if allow_drift and resume is None:
+        raise ConfigError("--allow-drift belongs to --resume")
+    if resume is None:
+        config = TrainConfig(**options)
+        if run_dir is not None:
+            _refuse_used(run_dir)
+    else:
+        if run_dir is not None:
+            raise ConfigError(f"--resume {resume} and --run-dir {run_dir} cannot both be given: leave --run-dir out")
+        given = {name for name in options if _is_given(context, name)}
+        config, result = resumed(resume, {name: options[name] for name in given})
+        if result is not None:
+            _tell(result, json)
+            return
+    if config.deterministic:
+        pin_before_import()
     start_tensorflow()
+    if config.deterministic:
+        pin_after_import()
+    with contextlib.ExitStack() as stack:
+        _tell(_train(config, run_dir, resume, allow_drift, stack), json)
+
+
+def _train(
+    config: TrainConfig, run_dir: Path | None, resume: Path | None, allow_drift: bool, stack: contextlib.ExitStack
+) -> dict[str, Any]:
     from tfmb.training.job import train_job
-    from tfmb.training.run_dir import create_run_dir
+    from tfmb.training.run_dir import create_run_dir, open_run_dir
 
     def make_run_dir(name: str) -> Path:
-        made = create_run_dir(_free_name(name) if run_dir is None else run_dir)
+        made, lock = create_run_dir(_free_name(name) if run_dir is None else run_dir)
+        stack.callback(lock.release)
         say(f"run: {made}")
         return made
 
-    result = train_job(config, make_run_dir, say)
+    if resume is not None and _is_first_worker():
+        resume, lock = open_run_dir(resume)
+        stack.callback(lock.release)
+        say(f"run: {resume} goes on")
+    return train_job(config, make_run_dir, say, resume=resume, allow_drift=allow_drift)
+
+
+def _tell(result: dict[str, Any], json: bool) -> None:
     if result["run_dir"] is None:
         return  # the chief speaks for all workers
     if json:
         emit_json(result)
     else:
         print(_summary(result))
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _is_first_worker() -> bool:
+    """Whether this process writes; before there is a strategy, by what `TF_CONFIG` says of it."""
+    try:
+        task = json_module.loads(os.environ.get("TF_CONFIG") or "{}").get("task") or {}
+        return task.get("type", "worker") in ("chief", "worker") and int(task.get("index", 0)) == 0
+    except (ValueError, AttributeError, TypeError):
+        return True  # which is refused with its own words later
 
 
 def _summary(result: dict[str, Any]) -> str:
@@ -177,7 +251,7 @@ def _batch_size(text: str) -> Any:
 def _refuse_used(run_dir: Path) -> None:
     """Refuses a directory in use before TensorFlow is imported; `create_run_dir` looks again."""
     if (run_dir / "run.json").exists():
-        raise DirectoryError(f"{run_dir} holds a run already: give another --run-dir, or delete it")
+        raise DirectoryError(f"{run_dir} holds a run already: give another --run-dir, or --resume {run_dir}")
 
 
 def _free_name(name: str) -> Path:

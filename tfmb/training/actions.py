@@ -11,9 +11,10 @@ from typing import Any, TextIO
 import numpy as np
 
 from tfmb.backend import tf
+from tfmb.errors import DataError
 from tfmb.training.loop import EpochReport, UpdatesReport
 
-__all__ = ["MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
+__all__ = ["Meter", "MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
 
 
 def format_logs(logs: dict[str, Any]) -> str:
@@ -41,6 +42,27 @@ class MetricsLog:
         self._losses: list[float] = []
         self._examples, self._seconds = 0, 0.0
 
+    def state(self) -> dict[str, Any]:
+        """The length of the file and what waits for its next line."""
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        return {"size": size, "losses": self._losses, "clipped": self._clipped, "skipped": self._skipped}
+
+    def restore(self, state: Any) -> None:
+        """Cuts the file to what was in it at a checkpoint, so that each line is in it once; None empties it.
+
+        Raises:
+            DataError: lines are missing.
+        """
+        state = state or {"size": 0, "losses": [], "clipped": 0, "skipped": 0}
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        if size < state["size"]:
+            raise DataError(f"{self._metrics} is shorter than at the checkpoint ({size} < {state['size']} bytes)")
+        if size > state["size"]:
+            with self._metrics.open("r+b") as file:
+                file.truncate(state["size"])
+        self._losses = [float(loss) for loss in state["losses"]]
+        self._clipped, self._skipped = int(state["clipped"]), int(state["skipped"])
+
     def updates_made(self, report: UpdatesReport) -> None:
         """Keeps the losses, and writes their mean at each `log_every`th update of the epoch."""
         self._losses += report.losses
@@ -49,9 +71,10 @@ class MetricsLog:
         self._clipped += report.clipped
         self._skipped += report.skipped
         if report.step % self._log_every == 0:
-            mean = sum(self._losses) / len(self._losses)
+            made = max(len(self._losses), 1)
+            mean = sum(self._losses) / made if self._losses else None
             line = {"update": report.update, "epoch": report.epoch + 1, "running_loss": mean}
-            counts = {"clipped_share": self._clipped / len(self._losses)} if self._clips else {}
+            counts = {"clipped_share": self._clipped / made} if self._clips else {}
             if self._skipped:
                 counts["skipped_updates"] = self._skipped
             _append(self._metrics, {**line, **counts, "learning_rate": report.learning_rate})
@@ -71,6 +94,26 @@ class MetricsLog:
         self._examples, self._seconds = 0, 0.0
 
 
+class Meter:
+    """Adds up examples and the time of their updates.
+
+    Attributes:
+        examples: trained on since it was made.
+        seconds: in which.
+    """
+
+    def __init__(self) -> None:
+        self.examples, self.seconds = 0, 0.0
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Adds them."""
+        self.examples += report.examples
+        self.seconds += report.seconds
+
+    def epoch_ended(self, report: EpochReport) -> None:
+        """Nothing."""
+
+
 class TensorBoardLog:
     """TensorBoard events: the running loss by update, the logs by epoch, in `train` and `validation`."""
 
@@ -82,7 +125,7 @@ class TensorBoardLog:
 
     def updates_made(self, report: UpdatesReport) -> None:
         """Writes the last loss and the rate at each `log_every`th update."""
-        if report.step % self._log_every == 0:
+        if report.step % self._log_every == 0 and report.losses:
             with self._train.as_default():
                 tf.summary.scalar("batch_loss", report.losses[-1], step=report.update)
                 tf.summary.scalar("learning_rate", report.learning_rate, step=report.update)
@@ -157,7 +200,8 @@ class Progress:
                 done = report.step if self._steps is None else report.epoch * self._steps + report.step
                 epoch = f"{report.epoch + 1}/{self._epochs}"
                 rate = report.examples / max(report.seconds, 1e-9)
-                bar.update(task, completed=done, epoch=epoch, loss=report.losses[-1], rate=rate)
+                loss = report.losses[-1] if report.losses else float("nan")
+                bar.update(task, completed=done, epoch=epoch, loss=loss, rate=rate)
 
             self._advance = advance
             self._console = bar.console
@@ -171,7 +215,7 @@ class Progress:
         self._losses += report.losses
         self._examples += report.examples
         self._seconds += report.seconds
-        if self._lines and report.step % self._log_every == 0:
+        if self._lines and report.step % self._log_every == 0 and self._losses:
             of = f"/{self._steps}" if self._steps is not None else ""
             rate = self._examples / max(self._seconds, 1e-9)
             self._print(

@@ -4,19 +4,20 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.distribution import describe, makes_copies, needs_static_shapes
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.feeds import Feed, ran_out
-from tfmb.training.loop import Action, Plan, add_up, run
+from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
@@ -26,6 +27,7 @@ from tfmb.training.step import Steps
 __all__ = ["Recipe", "evaluate", "optimizer_for", "place", "take_back", "train"]
 
 _SCORED_A_CALL = 20
+_MOST_RESTORED = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +136,10 @@ def train(
     seed: int = 0,
     original: Any = None,
     jit_compile: bool = False,
-) -> int:
-    """Trains a placed model; returns the number of updates made.
+    checkpointer: Checkpointer | None = None,
+    resume: bool = False,
+) -> Position:
+    """Trains a placed model; returns where it ended.
 
     Args:
         model: built in the strategy's scope.
@@ -152,9 +156,12 @@ def train(
         seed: decides the masks of `tfmb.layers.Dropout`.
         original: the user's model where `model` is a copy of it.
         jit_compile: whether XLA compiles the work on each part of a batch.
+        checkpointer: saves the run; None for no checkpoints.
+        resume: whether to go on from its newest checkpoint, where it has one.
 
     Raises:
-        DivergenceError: see `loop.run`.
+        DivergenceError: see `loop.run`; with `plan.on_divergence="restore"` after several tries at lower rates.
+        PreemptedError: the checkpointer was asked to end.
         ConfigError: the model, loss, metrics and data do not fit together.
     """
     if not model.trainable_variables:
@@ -178,17 +185,62 @@ def train(
             return {}
         return {f"val_{key}": value for key, value in _score_feed(steps, validation, watcher).items()}
 
-    return run(
-        plan,
-        feed.epoch,
-        train,
-        optimizer,
-        lambda sums: _logs(steps.objective, steps.metrics, sums),
-        validate,
-        actions,
-        watcher=watcher,
-        finish=optimizer.overwrite_with_averages,
-    )
+    def run_from(start: Position | None) -> Position:
+        if start is not None:
+            feed.start_at(start.epoch, start.step)
+        return run(
+            plan,
+            feed.epoch,
+            train,
+            optimizer,
+            lambda sums: _logs(steps.objective, steps.metrics, sums),
+            validate,
+            actions,
+            watcher=watcher,
+            finish=optimizer.overwrite_with_averages,
+            keeper=checkpointer,
+            start=start,
+        )
+
+    if checkpointer is None:
+        return run_from(None)
+    checkpointer.attach(model, optimizer, steps.loss_scale)
+    try:
+        return _with_retries(run_from, checkpointer, optimizer, plan, checkpointer.restore() if resume else None)
+    finally:
+        checkpointer.close()
+
+
+def _with_retries(
+    run_from: Callable[[Position | None], Position],
+    checkpointer: Checkpointer,
+    optimizer: Optimizer,
+    plan: Plan,
+    start: Position | None,
+) -> Position:
+    """Runs; goes back to the last checkpoint at half the rate where the plan says so and an update was not finite."""
+    restored = 0 if start is None else start.restored
+    while True:
+        try:
+            end = run_from(start)
+            checkpointer.flush()
+            return end
+        except DivergenceError as error:
+            checkpointer.flush()
+            if plan.on_divergence != "restore" or restored == _MOST_RESTORED:
+                raise
+            start = checkpointer.restore()
+            if start is None:
+                raise
+            # The rate is the checkpoint's: halved once more for each try that it does not know of.
+            optimizer.learning_rate = optimizer.learning_rate / 2.0 ** (restored + 1 - start.restored)
+            restored += 1
+            start = replace(start, restored=restored)
+            warnings.warn(
+                f"{error}; going on from batch {start.drawn} at learning rate {optimizer.learning_rate:g} "
+                f"(try {restored} of {_MOST_RESTORED})",
+                stacklevel=4,
+            )
 
 
 def _steps_for(
@@ -238,7 +290,8 @@ def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]
     each_batch = watcher is not None and watcher.each_test_batch
     if watcher is not None:
         watcher.test_begin()
-    sums, done = None, 0
+    sums: tuple[float, ...] | None = None
+    done = 0
     while done != (batches.most if batches.steps is None else batches.steps):
         # Scoring holds no gradients: many batches a call cost nothing but the wait.
         count = 1 if batches.steps is None or each_batch else min(_SCORED_A_CALL, batches.steps - done)
@@ -252,11 +305,11 @@ def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]
             break
         sums = add_up(sums, reports)
         if each_batch:
-            watcher.test_batch_end(done, _logs(steps.objective, steps.metrics, sums))
+            watcher.test_batch_end(done, _logs(steps.objective, steps.metrics, np.array(sums)))
         done += count
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
-    logs = _logs(steps.objective, steps.metrics, sums)
+    logs = _logs(steps.objective, steps.metrics, np.array(sums))
     if watcher is not None:
         watcher.test_end(logs)
     return logs

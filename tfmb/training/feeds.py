@@ -44,6 +44,9 @@ class Feed(Protocol):
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch, counted from 0; epochs are asked for in order."""
 
+    def start_at(self, epoch: int, step: int) -> None:
+        """The next epoch that is asked for is `epoch`, from batch number `step` on; its `steps` stay those of all."""
+
     def once(self) -> EpochBatches:
         """All batches from the start, in the data's own order, for validation."""
 
@@ -74,11 +77,10 @@ class ArrayFeed:
         self._order = order
         self._steps_per_epoch = steps_per_epoch
         self.steps: int | None = steps_per_epoch or order.steps_per_epoch
-        self._update = 0
-        for _ in range(initial_epoch):
-            self._update += self._next_steps()
-        self._iterator: Iterator[Any] | None = None
         self._unshuffled: Any = None
+        self._iterator: Iterator[Any] | None = None
+        self._update = self._skipped = 0
+        self.start_at(initial_epoch, 0)
 
     def example(self) -> Any:
         """The first row's inputs."""
@@ -89,13 +91,21 @@ class ArrayFeed:
         """The batches of an epoch: one endless iterator serves them all."""
         del epoch
         if self._iterator is None:
-            drawn = batched(self._source, self._order, self._update, self._augmentation, self.static)
+            first = self._update + self._skipped
+            drawn = batched(self._source, self._order, first, self._augmentation, self.static)
             self._iterator = iter(drawn)
         steps = self._next_steps()
         if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
         self._update += steps
         return EpochBatches(self._iterator, steps)
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """See `Feed`: the order is a function of the number of the batch, so nothing is drawn in vain."""
+        self._iterator = None
+        self._update, self._skipped = 0, step
+        for _ in range(epoch):
+            self._update += self._next_steps()
 
     def once(self) -> EpochBatches:
         """All examples once, unshuffled."""
@@ -142,6 +152,8 @@ class DatasetFeed:
         self._steps_per_epoch = steps_per_epoch
         self._iterator: Iterator[Any] | None = None
         self._drawn = 0
+        self._declared = dataset.options()
+        self._skipped = 0
 
     def example(self) -> Any:
         """The first batch's inputs."""
@@ -152,6 +164,36 @@ class DatasetFeed:
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch."""
         del epoch
+        batches, skipped = self._next_epoch(), self._skipped
+        self._skipped = 0
+        for _ in range(skipped):
+            next(batches.iterator)
+        return batches
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """See `Feed`: draws all batches before that again, so that a shuffling dataset comes to the same place.
+
+        Raises:
+            ConfigError: the dataset is not declared deterministic.
+        """
+        if self._declared.deterministic is not True:
+            raise ConfigError(
+                f"{self._name} is a tf.data.Dataset, which goes on by drawing its batches again: declare it "
+                "deterministic (options.deterministic = True, and a seed in every shuffle) or give arrays"
+            )
+        self._iterator, self._drawn = None, 0
+        for _ in range(epoch):
+            batches = self._next_epoch()
+            left = batches.steps
+            while left is None or left:
+                try:
+                    next(batches.iterator)
+                except StopIteration:
+                    break
+                left = None if left is None else left - 1
+        self._skipped = step
+
+    def _next_epoch(self) -> EpochBatches:
         if self._steps_per_epoch is None:
             return EpochBatches(iter(self._dataset), self._size)
         if self._iterator is None or self._drawn == self._size:

@@ -1,5 +1,6 @@
 """`tfmb.fit`: `keras.Model.fit` with our loop."""
 
+import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tfmb.backend import keras
+from tfmb.config import DIVERGENCE_NAMES
 from tfmb.data import Augmentation
 from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
@@ -17,7 +19,7 @@ from tfmb.training.engine import Recipe, optimizer_for
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
-from tfmb.training.run_dir import create_run_dir
+from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir, read_run
 from tfmb.training.session import Session
 
 __all__ = ["fit"]
@@ -54,6 +56,11 @@ def fit(
     augment: Augmentation | None = None,
     jit_compile: bool = False,
     static_shapes: bool | None = None,
+    resume: bool = False,
+    checkpoint_every: int = 100,
+    keep_checkpoints: int = 2,
+    allow_drift: bool = False,
+    on_divergence: Literal["stop", "skip", "restore"] = "stop",
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
@@ -99,6 +106,15 @@ def fit(
         jit_compile: whether XLA compiles the gradient of each part of a batch.
         static_shapes: whether every part of every batch has one shape, a smaller one filled up with rows that count
             for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
+        resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended
+            it. Give the same arguments; where there is no run yet, one begins. A finished run trains nothing: the model
+            gets its weights, the History is the run's. A dataset must be declared deterministic
+            (`options.deterministic`). Several workers need a `run_dir` that all of them see.
+        checkpoint_every: updates between two checkpoints in `run_dir`.
+        keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
+        allow_drift: whether to go on though something differs from what the run began with.
+        on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
+            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -108,13 +124,26 @@ def fit(
         DataError: data that makes no sense.
         DivergenceError: the loss became NaN or infinite; the model holds the weights before that.
         DirectoryError: `run_dir` is in use.
+        PreemptedError: SIGTERM or SIGINT ended a run with a `run_dir`; it is saved.
+        StorageError: a checkpoint could not be written.
     """
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
+    _check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
     where = make_strategy(strategy, replicas)
+    if on_divergence not in DIVERGENCE_NAMES:
+        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
+    if run_dir is None and (resume or on_divergence == "restore"):
+        raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'} needs run_dir")
     model = _built_model(model, where)
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
-    seed = random.randrange(2**31) if seed is None else seed
+    if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
+        raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
+    before = None
+    if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
+        before = read_run(Path(run_dir).expanduser())
+    if seed is None:
+        seed = random.randrange(2**31) if before is None else int(before["config"]["seed"])
     feed, source, held_out = make_feed(
         x,
         y,
@@ -144,29 +173,70 @@ def fit(
         },
         "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
     }
-    session = Session(
-        model=model,
-        optimizer=ours,
-        recipe=recipe,
-        strategy=where,
-        feed=feed,
-        plan=Plan(epochs=epochs, initial_epoch=initial_epoch, steps_a_call=steps_a_call(where)),
-        validation=None
-        if validation is None
-        else validation_feed(validation, validation_batch_size or batch_size, validation_steps),
-        validates=_schedule_of(validation_freq),
-        run_dir=create_run_dir(run_dir) if run_dir is not None and is_chief(where) else None,
-        record=record,
-        verbose=verbose_level(verbose) if is_chief(where) else 0,
-        callbacks=callbacks,
-        params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
-        cut=cut,
-        seed=seed,
-        jit_compile=jit_compile,
-    )
-    history = session.run()
-    session.finish({key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)})
-    return history
+    with contextlib.ExitStack() as stack:
+        directory = _directory(run_dir, before is not None, is_chief(where), stack)
+        session = Session(
+            model=model,
+            optimizer=ours,
+            recipe=recipe,
+            strategy=where,
+            feed=feed,
+            plan=Plan(
+                epochs=epochs,
+                initial_epoch=initial_epoch,
+                steps_a_call=steps_a_call(where),
+                on_divergence=on_divergence,
+            ),
+            validation=None
+            if validation is None
+            else validation_feed(validation, validation_batch_size or batch_size, validation_steps),
+            validates=_schedule_of(validation_freq),
+            run_dir=directory,
+            record=record,
+            verbose=verbose_level(verbose) if is_chief(where) else 0,
+            callbacks=callbacks,
+            params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
+            cut=cut,
+            seed=seed,
+            jit_compile=jit_compile,
+            checkpoints=None if run_dir is None else Path(run_dir).expanduser(),
+            checkpoint_every=checkpoint_every,
+            keep=keep_checkpoints,
+            resume=before is not None,
+            allow_drift=allow_drift,
+            identity={
+                "config": {
+                    "batch_size": batch_size,
+                    "epochs": epochs,
+                    "initial_epoch": initial_epoch,
+                    "steps_per_epoch": steps_per_epoch,
+                    "seed": seed,
+                    "shuffle": bool(shuffle),
+                    "virtual_replicas": cut.parts,
+                    "static_shapes": cut.static,
+                    "jit_compile": jit_compile,
+                    "augment": None if augment is None else repr(augment),
+                    "on_divergence": on_divergence,
+                },
+                "data": {"fingerprint": None if source is None else source.fingerprint},
+            },
+        )
+        if before is not None and before.get("status") == "finished":
+            return session.recall(before)
+        history = session.run()
+        session.finish(
+            {key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)}, history
+        )
+        return history
+
+
+def _directory(run_dir: Any, goes_on: bool, chief: bool, stack: contextlib.ExitStack) -> Path | None:
+    """The run's directory, locked until the stack unwinds; None for a process that writes none."""
+    if run_dir is None or not chief:
+        return None
+    directory, lock = open_run_dir(run_dir) if goes_on else create_run_dir(run_dir)
+    stack.callback(lock.release)
+    return directory
 
 
 def _built_model(model: Any, strategy: Any) -> Any:

@@ -30,6 +30,7 @@ from tfmb.training.session import Session
 __all__ = ["accuracy_of", "build_model", "load_splits", "recipe_of", "score", "train_job"]
 
 _SCORING_BATCH = 256
+_DETERMINISTIC_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,13 @@ class _Parts:
 
 
 def train_job(
-    config: TrainConfig, make_run_dir: Callable[[str], Path], say: Callable[[str], None], verbose: int = 1
+    config: TrainConfig,
+    make_run_dir: Callable[[str], Path],
+    say: Callable[[str], None],
+    verbose: int = 1,
+    *,
+    resume: Path | None = None,
+    allow_drift: bool = False,
 ) -> dict[str, Any]:
     """Loads, builds, trains, scores the test split once, and writes the run.
 
@@ -55,6 +62,8 @@ def train_job(
         make_run_dir: a name for the run (such as `mnist-cnn`) -> its new, empty directory.
         say: gets a line for the user now and then.
         verbose: 1 for progress on standard error, 0 for none.
+        resume: the directory of a run that shall go on, in place of a new one.
+        allow_drift: whether it may go on though something differs from what it began with.
 
     Returns:
         The result: what `run.json` keeps under `"result"`, with the run's directory (None for a worker that is not
@@ -78,7 +87,7 @@ def train_job(
     if chief:
         say(f"data: {_describe_data(parts)}")
         say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
-        run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}")
+        run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}") if resume is None else resume
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed, shuffle=config.shuffle)
     recipe = recipe_of(parts.model, config)
     session = Session(
@@ -93,7 +102,8 @@ def train_job(
             epochs=parts.epochs,
             log_every=config.log_every,
             plateau=Plateau(patience=2) if config.schedule == "plateau" else None,
-            steps_a_call=steps_a_call(strategy),
+            steps_a_call=_DETERMINISTIC_STEPS if config.deterministic else steps_a_call(strategy),
+            on_divergence=config.on_divergence,
         ),
         validation=None if parts.validation is None else validation_feed(parts.validation, _SCORING_BATCH, None),
         run_dir=run_dir,
@@ -102,10 +112,18 @@ def train_job(
         cut=cut,
         seed=config.seed,
         jit_compile=config.jit_compile,
+        # A worker that is not the chief keeps in step with it: it only reads.
+        checkpoints=run_dir or resume or Path(),
+        checkpoint_every=config.checkpoint_every,
+        keep=config.keep_checkpoints,
+        resume=resume is not None,
+        allow_drift=allow_drift,
+        identity={
+            "config": {**config.identity(), "epochs": parts.epochs, "virtual_replicas": cut.parts},
+            "data": {"fingerprint": parts.train.fingerprint},
+        },
     )
-    training = time.perf_counter()
     history = session.run()
-    trained = time.perf_counter() - training
     updates = int(parts.optimizer.iterations.numpy())
     test = {} if parts.splits.test is None else score(parts.model, recipe, parts.splits.test)
     result = {
@@ -114,11 +132,11 @@ def train_job(
         "test_accuracy": accuracy_of(test),
         "test_loss": test.get("loss"),
         **_last_epoch(history),
-        "examples_per_second": round(parts.train.size * parts.epochs / trained, 1),
+        "examples_per_second": round(session.meter.examples / max(session.meter.seconds, 1e-9), 1),
         "seconds": round(time.perf_counter() - started, 2),
         "updates": updates,
     }
-    return {**result, "run_dir": run_dir and str(run_dir), "weights_sha256": session.finish(result)}
+    return {**result, "run_dir": run_dir and str(run_dir), "weights_sha256": session.finish(result, history)}
 
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:

@@ -4,6 +4,7 @@ Callbacks act on `model` and on `model.optimizer`. Before they are called both s
 changed is taken over afterwards.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,6 +72,27 @@ class KerasCallbacks:
         self._saves = any(isinstance(callback, savers) for callback in self._list.callbacks)
         self._stands_in = not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer)
         self._shown_rate: float | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._fresh: list[dict[str, Any]] = []
+
+    def state(self) -> dict[str, Any]:
+        """The History so far, and what changed of every callback's plain public attributes since training began."""
+        history = {key: [np.asarray(v).tolist() for v in values] for key, values in self.history.history.items()}
+        changed = [
+            {name: value for name, value in _plain(callback).items() if name not in before or before[name] != value}
+            for callback, before in zip(self._others(), self._fresh, strict=True)
+        ]
+        return {"history": history, "epochs": list(self.history.epoch), "callbacks": changed}
+
+    def restore(self, state: Any) -> None:
+        """Takes that up, once the callbacks were told that training begins: they reset themselves then."""
+        self._resumed = state
+        keeping = [type(c).__name__ for c in self._others() if getattr(c, "restore_best_weights", False)]
+        if state is not None and keeping:
+            warnings.warn(f"{', '.join(keeping)}: the best weights before this point are not kept", stacklevel=4)
+
+    def _others(self) -> list[Any]:
+        return [callback for callback in self._list.callbacks if callback is not self.history]
 
     @property
     def batch_watchers(self) -> list[str]:
@@ -89,6 +111,15 @@ class KerasCallbacks:
         if self._stands_in:
             self._model.optimizer = StandInOptimizer()
         self._call("on_train_begin")
+        self._fresh = [_plain(callback) for callback in self._others()]
+        if self._resumed is not None:
+            resumed, self._resumed = self._resumed, None
+            arrays = {key: [v if np.ndim(v) == 0 else np.asarray(v) for v in values]
+                      for key, values in resumed["history"].items()}  # fmt: skip
+            self.history.history, self.history.epoch = arrays, list(resumed["epochs"])
+            for callback, values in zip(self._others(), resumed["callbacks"], strict=True):
+                for name, value in values.items():
+                    setattr(callback, name, value)
 
     def epoch_begin(self, epoch: int) -> None:
         """Before an epoch."""
@@ -184,6 +215,17 @@ def _rate_of(optimizer: Any) -> float | None:
     if optimizer is None or isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
         return None
     return float(str(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+
+
+def _plain(callback: Any) -> dict[str, Any]:
+    """A callback's public attributes that JSON can hold."""
+    values = {name: v.item() if isinstance(v, np.generic) else v for name, v in vars(callback).items()}
+    plain = (bool, int, float, str, type(None))
+    # Keras turns min_delta's sign at the first epoch's end of every training, also of one that goes on.
+    return {
+        name: v for name, v in values.items()
+        if isinstance(v, plain) and not name.startswith("_") and name != "min_delta"
+    }  # fmt: skip
 
 
 def _first(variable: Any) -> Any:

@@ -6,7 +6,7 @@ It owns the count of updates and nothing else. Weights belong to the optimizer, 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,11 +16,13 @@ from tfmb.errors import ConfigError, DivergenceError, PeerLostError
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training.feeds import EpochBatches
 
-__all__ = ["Action", "EpochReport", "Plan", "UpdatesReport", "Watcher", "add_up", "run"]
+__all__ = ["Action", "EpochReport", "Keeper", "Plan", "Position", "UpdatesReport", "Watcher", "add_up", "run"]
 
 # A call lasts about this long at most, so that signals and progress are served in time.
 _CALL_SECONDS = 0.5
 _MOST_STEPS = 100
+# More updates in a row that are not finite than this do not come of a batch.
+_MOST_SKIPPED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,8 @@ class Plan:
         plateau: lowers the rate when a score stands still, or None.
         steps_a_call: updates a call of the training function; None for as many as take half a second. Several workers
             must make the same calls: TensorFlow names a collective by its iteration within the call.
+        on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"skip"` the
+            batch, or raise (`"stop"`, and `"restore"`, where the caller goes back to a checkpoint).
     """
 
     epochs: int
@@ -41,6 +45,7 @@ class Plan:
     log_every: int = 100
     plateau: Plateau | None = None
     steps_a_call: int | None = None
+    on_divergence: str = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,44 @@ class EpochReport:
     learning_rate: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where the loop stands, before it draws a batch.
+
+    Attributes:
+        epoch: from 0.
+        step: batches drawn in this epoch.
+        drawn: batches drawn in all.
+        sums: the sum of the epoch's reports so far; None at its start.
+        last_loss: of the last update made, or None.
+        waiting: the plateau's state.
+        skipped: updates that were not made because they were not finite.
+        restored: how often the run went back to a checkpoint.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    drawn: int = 0
+    sums: tuple[float, ...] | None = None
+    last_loss: float | None = None
+    waiting: tuple[float, int, int] | None = None
+    skipped: int = 0
+    restored: int = 0
+
+
+class Keeper:
+    """Saves the run, and may end it, at the one place where that is right. This one does nothing."""
+
+    def visit(self, position: Position) -> None:
+        """Before a batch is drawn."""
+
+    def most(self, position: Position) -> int | None:
+        """How many batches may be drawn before the next visit; None for any number."""
+
+    def scored(self, logs: dict[str, Any], drawn: int) -> None:
+        """After an epoch and its validation, when so many batches were drawn in all."""
+
+
 class Action(Protocol):
     """Something that watches: it gets reports and returns nothing."""
 
@@ -131,12 +174,12 @@ class Watcher:
         """After the last epoch."""
 
 
-def add_up(sums: np.ndarray | None, reports: np.ndarray) -> np.ndarray:
+def add_up(sums: Sequence[float] | None, reports: np.ndarray) -> tuple[float, ...] | None:
     """Adds rows to a sum one by one, in float64: the same bits however many rows a call brings."""
+    total = None if sums is None else np.array(sums)
     for row in reports.astype(np.float64):
-        sums = row if sums is None else sums + row
-    assert sums is not None
-    return sums
+        total = row if total is None else total + row
+    return None if total is None else tuple(total.tolist())
 
 
 def run(
@@ -150,7 +193,9 @@ def run(
     clock: Callable[[], float] = time.perf_counter,
     watcher: Any = None,
     finish: Callable[[], None] = lambda: None,
-) -> int:
+    keeper: Keeper | None = None,
+    start: Position | None = None,
+) -> Position:
     """Trains for the epochs of a plan.
 
     Args:
@@ -164,31 +209,34 @@ def run(
         clock: seconds; an argument so that tests need not wait.
         watcher: a `Watcher`, or what is used like one.
         finish: called after the last epoch, before the watcher's `train_end`.
+        keeper: a `Keeper`, or what is used like one.
+        start: where to go on; None for the beginning. `batches` must yield what comes next there.
 
     Returns:
-        The number of updates made.
+        Where it ended.
 
     Raises:
         DivergenceError: a loss or gradient was NaN or infinite; the weights are those before that update.
         ConfigError: an epoch had no batch.
     """
-    made, steps_a_call, last_loss = 0, plan.steps_a_call or 1, None
-    watcher = watcher or Watcher()
-    waiting = plan.plateau.start() if plan.plateau else None
+    watcher, keeper = watcher or Watcher(), keeper or Keeper()
+    at = start or Position(epoch=plan.initial_epoch, waiting=plan.plateau.start() if plan.plateau else None)
+    steps_a_call, calls, in_a_row = plan.steps_a_call or 1, 0, 0
     logs: dict[str, Any] | None = None
     watcher.train_begin()
-    for epoch in range(plan.initial_epoch, plan.epochs):
+    for epoch in range(at.epoch, plan.epochs):
         watcher.epoch_begin(epoch)
         iterator, steps, _ = batches(epoch)
-        sums, step, trained = None, 0, 0.0
-        learning_rate = _rate(optimizer)
+        trained, learning_rate = 0.0, _rate(optimizer)
         # The order is: save, draw the batch, step, report, evaluate. Saving comes before drawing, so that a
         # restored run draws the same batch again. Do not change it.
-        while steps is None or step < steps:
-            count = 1 if steps is None else min(steps_a_call, steps - step, plan.log_every - step % plan.log_every)
+        while steps is None or at.step < steps:
+            keeper.visit(at)
+            count = min(steps_a_call, plan.log_every - at.step % plan.log_every, keeper.most(at) or steps_a_call)
+            count = 1 if steps is None else min(count, steps - at.step)
             if watcher.each_batch:
                 count = 1
-                watcher.batch_begin(step)
+                watcher.batch_begin(at.step)
             first_update = int(optimizer.iterations.numpy())
             started = clock()
             try:
@@ -199,36 +247,53 @@ def run(
                 raise _peer_lost(first_update + 1, error) from error
             rows, finite = np.asarray(reports), bool(finite)
             seconds = clock() - started
+            drawn, last_loss = len(rows), at.last_loss
             if not finite:
-                last_loss = float(rows[-2, 0]) if len(rows) > 1 else last_loss
-                raise _divergence(first_update + len(rows), _rate(optimizer), last_loss)
-            sums = add_up(sums, rows)
-            made, step, trained = made + count, step + count, trained + seconds
-            learning_rate, last_loss = _rate(optimizer, before=1), float(rows[-1, 0])
+                rows = rows[:-1]
+                in_a_row = 1 if len(rows) else in_a_row + 1
+                last_loss = float(rows[-1, 0]) if len(rows) else last_loss
+                if plan.on_divergence != "skip" or in_a_row > _MOST_SKIPPED:
+                    raise _divergence(first_update + drawn, _rate(optimizer), last_loss)
+            else:
+                in_a_row = 0
+            trained += seconds
+            last_loss = float(rows[-1, 0]) if len(rows) else last_loss
+            at = replace(
+                at,
+                step=at.step + drawn,
+                drawn=at.drawn + drawn,
+                sums=add_up(at.sums, rows),
+                last_loss=last_loss,
+                skipped=at.skipped + (not finite),
+            )
+            learning_rate = _rate(optimizer, before=1)
             # The first call of all traces and compiles: it says nothing about how long a step takes.
-            if made > count and plan.steps_a_call is None:
-                steps_a_call = _fitting_steps(seconds / count)
+            calls += 1
+            if calls > 1 and plan.steps_a_call is None:
+                steps_a_call = _fitting_steps(seconds / drawn)
             report = UpdatesReport(
                 epoch=epoch,
-                step=step,
+                step=at.step,
                 update=int(optimizer.iterations.numpy()),
                 losses=tuple(float(loss) for loss in rows[:, 0]),
                 examples=round(float(rows[:, 1].sum())),
                 learning_rate=learning_rate,
                 seconds=seconds,
                 clipped=round(float(rows[:, -2].sum())),
-                skipped=len(rows) - round(float(rows[:, -1].sum())),
+                skipped=drawn - round(float(rows[:, -1].sum())),
             )
             for action in actions:
                 action.updates_made(report)
-            if watcher.each_batch:
-                watcher.batch_end(step - 1, score(sums))
+            if watcher.each_batch and at.sums is not None:
+                watcher.batch_end(at.step - 1, score(np.array(at.sums)))
             if watcher.stop:
                 break
-        if sums is None:
+        if at.sums is None:
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
+        sums = np.array(at.sums)
         logs = dict(sorted({**score(sums), **validate(epoch)}.items()))  # sorted, as in Keras
         watcher.epoch_end(epoch, logs)
+        waiting = at.waiting
         if plan.plateau and waiting:
             waiting = _wait(plan.plateau, waiting, logs, optimizer)
         ended = EpochReport(
@@ -241,11 +306,13 @@ def run(
         )
         for action in actions:
             action.epoch_ended(ended)
+        keeper.scored(logs, at.drawn)
+        at = replace(at, epoch=epoch + 1, step=0, sums=None, waiting=waiting)
         if watcher.stop:
             break
     finish()
     watcher.train_end(logs)
-    return made
+    return at
 
 
 def _wait(plateau: Plateau, state: tuple[float, int, int], logs: dict[str, Any], optimizer: Any) -> Any:

@@ -1,11 +1,13 @@
 """The process-wide settings that decide the bits of a result."""
 
 import os
+import platform
+from pathlib import Path
 from typing import Any
 
 from tfmb.backend import tf
 
-__all__ = ["ask_for_exact_numerics", "numerics"]
+__all__ = ["ask_for_exact_numerics", "numerics", "processor"]
 
 
 def ask_for_exact_numerics(jit_compile: bool) -> None:
@@ -26,5 +28,15 @@ def numerics() -> dict[str, Any]:
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
     }
+
+
+def processor() -> str:
+    """The processor's model name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

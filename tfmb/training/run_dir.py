@@ -13,12 +13,15 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import DataError, DirectoryError
+from tfmb.training.commit import sync_folder
+from tfmb.training.lock import LOCK_FILE, DirectoryLock
 
 __all__ = [
     "RUN_FILE",
     "create_run_dir",
     "hash_weights",
     "load_weights",
+    "open_run_dir",
     "read_run",
     "save_weights",
     "versions",
@@ -27,39 +30,63 @@ __all__ = [
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.npz"
+_TEMPORARY_WEIGHTS_FILE = f".tmp-{WEIGHTS_FILE}"
+_TEMPORARY_RUN_FILE = f".{RUN_FILE}.tmp"
 _PACKAGES = ("tfmb", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
-def create_run_dir(path: str | Path) -> Path:
-    """Makes the directory of a new run.
+def create_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
+    """Makes the directory of a new run and locks it. One that holds only our marker is taken over.
 
     Raises:
-        DirectoryError: it holds a run or other files, or cannot be made.
+        DirectoryError: it holds a run or other files, is in use, or cannot be made.
     """
     path = Path(path).expanduser()
+    lock = DirectoryLock(path)
     try:
         if (path / RUN_FILE).exists():
-            raise DirectoryError(f"{path} holds a run already: give another --run-dir, or delete it")
-        if path.is_dir() and any(path.iterdir()):
+            raise DirectoryError(f"{path} holds a run already: give another --run-dir, or --resume {path}")
+        if path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK_FILE, _TEMPORARY_RUN_FILE}:
             raise DirectoryError(f"{path} is not empty: give a new directory")
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / ".probe"
-        probe.touch()
-        probe.unlink()
+        lock.acquire()
+        if (path / RUN_FILE).exists():  # another process was here between the look and the lock
+            lock.release()
+            raise DirectoryError(f"{path} holds a run already: give another --run-dir, or --resume {path}")
     except OSError as error:
         raise DirectoryError(f"{path} cannot be made or written ({error.strerror}): give another directory") from error
-    return path
+    return path, lock
+
+
+def open_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
+    """Locks the directory of a run that shall go on.
+
+    Raises:
+        DirectoryError: it is in use or cannot be written.
+        DataError: it holds no run.
+    """
+    path = Path(path).expanduser()
+    read_run(path)
+    lock = DirectoryLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise DirectoryError(f"{path} cannot be written ({error.strerror}): give another directory") from error
+    for leftover in (path / _TEMPORARY_RUN_FILE, path / _TEMPORARY_WEIGHTS_FILE):
+        leftover.unlink(missing_ok=True)
+    return path, lock
 
 
 def write_run(run_dir: Path, record: dict[str, Any]) -> None:
     """Writes `run.json` whole or not at all."""
-    temporary = run_dir / f".{RUN_FILE}.tmp"
+    temporary = run_dir / _TEMPORARY_RUN_FILE
     with temporary.open("w") as file:
         json.dump(record, file, indent=2)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(run_dir / RUN_FILE)
+    sync_folder(run_dir)
 
 
 def read_run(run_dir: str | Path) -> dict[str, Any]:
@@ -84,10 +111,14 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
 
 def save_weights(run_dir: Path, weights: Sequence[np.ndarray]) -> str:
     """Writes `weights.npz` whole or not at all; returns `hash_weights` of them."""
-    temporary = run_dir / f".tmp-{WEIGHTS_FILE}"
+    temporary = run_dir / _TEMPORARY_WEIGHTS_FILE
     arrays: dict[str, Any] = {f"{index:08d}": weight for index, weight in enumerate(weights)}
-    np.savez(temporary, **arrays)  # fmt: skip
+    with temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
     temporary.replace(run_dir / WEIGHTS_FILE)
+    sync_folder(run_dir)
     return hash_weights(weights)
 
 

@@ -1,5 +1,7 @@
 """One training session: everything it needs, run to its end and written down."""
 
+import contextlib
+import functools
 import sys
 import warnings
 from collections.abc import Callable
@@ -7,19 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from tfmb.backend import keras
 from tfmb.distribution import describe
-from tfmb.errors import DivergenceError, TfmbError
+from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine
-from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
+from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
+from tfmb.training.checkpoint import Checkpointer, check_identity
 from tfmb.training.feeds import Feed
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
-from tfmb.training.run_dir import hash_weights, save_weights, versions, write_run
+from tfmb.training.preemption import StopSignals, agreed
+from tfmb.training.run_dir import hash_weights, load_weights, read_run, save_weights, versions, write_run
 
 __all__ = ["Session"]
+
+_DECIDE_BITS = ("python", "platform", "tfmb", "tensorflow", "keras", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +52,14 @@ class Session:
         cut: how batches are cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
         jit_compile: whether XLA compiles the work on each part of a batch.
+        checkpoints: the run's directory for a process that saves or only reads checkpoints there, or None.
+        checkpoint_every: updates between two of them.
+        keep: how many of the last ones stay.
+        resume: whether to go on with the run in that directory.
+        allow_drift: whether to go on though something differs.
+        identity: what the caller knows of all that must be the same for that.
+        meter: adds up what was trained on.
+        counts: in the end, updates that were not made because they were not finite, and returns to a checkpoint.
     """
 
     model: Any
@@ -61,17 +78,29 @@ class Session:
     cut: Cut | None = None
     seed: int = 0
     jit_compile: bool = False
+    checkpoints: Path | None = None
+    checkpoint_every: int = 100
+    keep: int = 2
+    resume: bool = False
+    allow_drift: bool = False
+    identity: dict[str, Any] = field(default_factory=dict)
+    meter: Meter = field(default_factory=Meter)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def run(self) -> Any:
         """Trains; returns a `keras.callbacks.History`.
 
         Raises:
             DivergenceError: the model holds the last good weights.
-            ConfigError: the parts do not fit together.
+            PreemptedError: a signal asked it to end; it can go on.
+            ConfigError: the parts do not fit together, or not with what the run began with.
         """
         if self.cut is not None and self.cut.parts is not None:
             ask_for_exact_numerics(self.jit_compile)
         placed = engine.place(self.model, self.strategy, self.feed.example)
+        if self.resume and self.run_dir is not None:
+            before = read_run(self.run_dir)
+            check_identity(before.get("identity"), self._began_as, self.run_dir, self.allow_drift)
         watcher = KerasCallbacks(self.callbacks, self.model, placed, self.optimizer, self.params)
         if watcher.batch_watchers:
             warnings.warn(
@@ -81,10 +110,17 @@ class Session:
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
+        logs = self._logs()
         self._write_record({"status": "running"})
         try:
-            with progress.shown():
-                engine.train(
+            with progress.shown(), contextlib.ExitStack() as stack:
+                checkpointer = None
+                if self.checkpoints is not None:
+                    signals = stack.enter_context(StopSignals())
+                    checkpointer = self._checkpointer(self.checkpoints, {"callbacks": watcher}, signals)
+                    if self.run_dir is not None:
+                        checkpointer.stateful["metrics"] = logs[0]
+                end = engine.train(
                     placed,
                     self.optimizer,
                     self.recipe,
@@ -93,13 +129,19 @@ class Session:
                     self.plan,
                     validation=self.validation,
                     validates=self.validates,
-                    actions=[*self._logs(), *([progress] if self.verbose else [])],
+                    actions=[*logs, self.meter, *([progress] if self.verbose else [])],
                     watcher=watcher,
                     cut=self.cut,
                     seed=self.seed,
                     original=self.model,
                     jit_compile=self.jit_compile,
+                    checkpointer=checkpointer,
+                    resume=self.resume,
                 )
+                self.counts.update(skipped_updates=end.skipped, restored=end.restored)
+        except PreemptedError as error:
+            self._write_record({"status": "preempted", "error": str(error)})
+            raise
         except TfmbError as error:
             status = "diverged" if isinstance(error, DivergenceError) else "failed"
             self._write_record({"status": status, "error": str(error)})
@@ -109,13 +151,65 @@ class Session:
             engine.take_back(placed, self.model)
         return watcher.history
 
-    def finish(self, result: dict[str, Any]) -> str:
+    def _checkpointer(self, run_dir: Path, stateful: dict[str, Any], signals: StopSignals) -> Checkpointer:
+        return Checkpointer(
+            run_dir=run_dir,
+            every=self.checkpoint_every,
+            keep=self.keep,
+            identity=self._began_as,
+            stateful=stateful,
+            stop=agreed(signals.reason, self.strategy),
+            at_start=self.plan.on_divergence == "restore",
+            allow_drift=self.allow_drift,
+            replicas=self.strategy.num_replicas_in_sync,
+            exact=self.cut is not None and self.cut.parts is not None,
+            writes=self.run_dir is not None,
+        )
+
+    @functools.cached_property
+    def _began_as(self) -> dict[str, Any]:
+        """What must be the same for the run to go on; as it was before the first update, which may change the rate."""
+        layers = [type(layer).__name__ for layer in self.model._flatten_layers(include_self=False)]
+        callbacks = keras.tree.flatten(getattr(self.callbacks, "callbacks", self.callbacks) or [])
+        variables = [f"{tuple(v.shape)} {v.dtype} {v.trainable}" for v in self.model.variables]
+        # But for its name, which Keras makes up anew in each process.
+        optimizer = {key: value for key, value in self.optimizer.get_config().items() if key != "name"}
+        return {
+            **self.identity,
+            "model": {"layers": " ".join(layers), "variables": " ".join(variables)},
+            "optimizer": {"class": type(self.optimizer).__name__, **optimizer},
+            "callbacks": " ".join(type(callback).__name__ for callback in callbacks),
+            "versions": {name: version for name, version in versions().items() if name in _DECIDE_BITS},
+            "numerics": numerics(),
+        }
+
+    def recall(self, record: dict[str, Any]) -> Any:
+        """What a finished run came to: the model gets its weights; returns its History.
+
+        Raises:
+            ConfigError: something differs from what it was made with.
+            DataError: its files are damaged.
+        """
+        assert self.checkpoints is not None
+        engine.place(self.model, self.strategy, self.feed.example)
+        check_identity(record.get("identity"), self._began_as, self.checkpoints, self.allow_drift)
+        self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
+        history = keras.callbacks.History()
+        history.set_model(self.model)
+        found = record.get("history") or {}
+        history.history, history.epoch = dict(found.get("history", {})), list(found.get("epochs", []))
+        self.model.history = history
+        return history
+
+    def finish(self, result: dict[str, Any], history: Any) -> str:
         """Writes the final weights and the result where there is a run directory; returns the weights' SHA-256."""
         weights = self.model.get_weights()
         checksum = hash_weights(weights)
         if self.run_dir is not None:
             save_weights(self.run_dir, weights)
-            self._write_record({"status": "finished", "weights_sha256": checksum, "result": result})
+            logs = {key: [np.asarray(v).tolist() for v in values] for key, values in history.history.items()}
+            ended = {"history": {"history": logs, "epochs": list(history.epoch)}, "result": result}
+            self._write_record({"status": "finished", "weights_sha256": checksum, **ended})
         return checksum
 
     def _logs(self) -> list[Any]:
@@ -141,4 +235,5 @@ class Session:
             "numerics": numerics(),
             "versions": versions(),
         }
-        write_run(self.run_dir, {**self.record, **own, **more})
+        counts = {"not_finite": self.counts} if any(self.counts.values()) else {}
+        write_run(self.run_dir, {**self.record, **own, "identity": self._began_as, **counts, **more})

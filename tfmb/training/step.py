@@ -60,7 +60,7 @@ class Steps:
         self.strategy = strategy
         self._sums = BatchSums(model, objective, metrics, cut, seed, jit_compile)
         self._cut = cut
-        self._loss_scale = loss_scale
+        self.loss_scale = loss_scale
         self._prepared = False
         if cut.parts is not None or cut.replicas > 1:
             # Grappler would gather additions and products into others of another order, and not alike on every device.
@@ -158,16 +158,16 @@ class Steps:
 
     def _goes_on(self, loss_finite: Any, finite: Any) -> Any:
         """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
-        if self._loss_scale is None:
+        if self.loss_scale is None:
             return finite
         # Read after the scale was updated: at 1 there is nothing left to take from it.
-        return tf.logical_and(loss_finite, tf.logical_or(finite, self._loss_scale.scale > 1.0))
+        return tf.logical_and(loss_finite, tf.logical_or(finite, self.loss_scale.scale > 1.0))
 
     def _gradients_on_replica(self, batch: Any) -> tuple[Any, Any, Any, list[Any]]:
         """(report, whether the loss is finite, whether all is, mean gradients) of a batch; the state is brought on."""
         optimizer, sums = self.optimizer, self._sums
         assert optimizer is not None
-        scale = () if self._loss_scale is None else tf.identity(self._loss_scale.scale)
+        scale = () if self.loss_scale is None else tf.identity(self.loss_scale.scale)
         before = [tf.identity(v) for v in sums.merged]
         gradients, scores, state = sums.training(batch, before, tf.identity(optimizer.iterations), scale)
         penalty, penalty_gradients = sums.penalty()
@@ -175,8 +175,8 @@ class Steps:
         means = self._means(gradients, scores.counts, penalty_gradients, scale)
         loss_finite = tf.math.is_finite(loss)
         finite = tf.logical_and(loss_finite, _all_finite([g for g in means if g is not None]))
-        if self._loss_scale is not None:
-            self._loss_scale.update(finite)
+        if self.loss_scale is not None:
+            self.loss_scale.update(finite)
         for variable, value, total in zip(sums.merged, before, state, strict=True):
             # With a single part the state that it left is the batch's, to the bit.
             left = variable if self._cut.all_parts == 1 else value + tf.cast(total / scores.rows, variable.dtype)
@@ -190,7 +190,7 @@ class Steps:
         for number, (present, totals) in enumerate(zip(self._sums.present, gradients, strict=True)):
             for i, total in zip(present, totals, strict=True):
                 mean = total if self._cut.all_parts == 1 else tf.math.divide_no_nan(total, counts[number])
-                if self._loss_scale is not None:
+                if self.loss_scale is not None:
                     mean /= tf.cast(scale, dtype)
                 means[i] = mean if means[i] is None else mean + means[i]
         return means

@@ -1,0 +1,316 @@
+"""A run that was stopped and goes on ends with the bits of one that never stopped: weights, slots, logs, History."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb import optimizers
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError, DataError, PreemptedError
+from tfmb.optimizers import SGD, Adam, RMSprop
+from tfmb.training.checkpoint import Checkpointer
+from tfmb.training.loop import Position
+
+layers = keras.layers
+ROWS, BATCH_SIZE, EPOCHS = 26, 8, 2  # four batches an epoch, the last one of two rows
+X = np.random.default_rng(0).normal(size=(ROWS, 6)).astype("float32")
+Y = (X.sum(1) > 0).astype("int64")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def build(stock: bool = True) -> Any:
+    """A model with statistics and dropout of ours, and `stock` of Keras's, which has a seed state."""
+    keras.utils.set_random_seed(1)  # for the seed states, which Keras draws
+    init = [keras.initializers.GlorotUniform(seed) for seed in (1, 2)]
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, "relu", kernel_initializer=init[0]),
+            layers.BatchNormalization(),
+            tfmb.layers.Dropout(0.3),
+            *([layers.Dropout(0.2, seed=4)] if stock else []),
+            layers.Dense(2, kernel_initializer=init[1]),
+        ]
+    )
+
+
+class _StopAfter:
+    """Asks every run to end after so many batches."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.batches: int | None = None
+        visit, most = Checkpointer.visit, Checkpointer.most
+
+        def visit_and_stop(keeper: Checkpointer, position: Position) -> None:
+            keeper.stop = lambda: "stopped" if position.drawn == self.batches else None
+            visit(keeper, position)
+
+        def most_before(keeper: Checkpointer, position: Position) -> int | None:
+            left = most(keeper, position)
+            assert left is not None
+            return left if self.batches is None else min(left, max(self.batches - position.drawn, 1))
+
+        monkeypatch.setattr(Checkpointer, "visit", visit_and_stop)
+        monkeypatch.setattr(Checkpointer, "most", most_before)
+
+
+@pytest.fixture
+def stop(monkeypatch: pytest.MonkeyPatch) -> _StopAfter:
+    return _StopAfter(monkeypatch)
+
+
+def fit(run_dir: Path, make: Callable[[], Any], build: Any = build, **arguments: Any) -> tuple[Any, Any]:
+    """(History, optimizer) of a run."""
+    optimizer = make()
+    given: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": EPOCHS, "seed": 3, "verbose": 0, "loss": LOSS}
+    given |= {"checkpoint_every": 3, "metrics": ["accuracy"], "validation_data": (X[:5], Y[:5]), **arguments}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(normalise by the statistics|draw random numbers)")
+        return tfmb.fit(build, X, Y, optimizer=optimizer, run_dir=run_dir, **given), optimizer
+
+
+def state_of(run: tuple[Any, Any]) -> list[np.ndarray]:
+    history, optimizer = run
+    values = [v.value for v in history.model.variables] + list(optimizer.variables)
+    return [copy.numpy() for v in values for copy in getattr(v, "values", [v])]
+
+
+def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any], folders: tuple[Path, Path]) -> None:
+    for a, b in zip(state_of(found), state_of(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert found[0].history == expected[0].history
+    assert found[0].epoch == expected[0].epoch
+    logs = [(folder / "metrics.jsonl").read_bytes() for folder in folders]
+    assert logs[0] == logs[1]
+    records = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
+
+
+RULES: dict[str, Callable[[], Any]] = {
+    "adam": lambda: Adam(0.01, use_ema=True, ema_momentum=0.9),
+    "momentum": lambda: SGD(0.05, momentum=0.9, global_clipnorm=0.5),
+    "rmsprop": lambda: RMSprop(0.01, momentum=0.5, centered=True),
+    "schedule": lambda: Adam(optimizers.schedules.Cosine(0.01, 8)),
+    "keras": lambda: keras.optimizers.Lion(0.01),
+}
+
+
+@pytest.mark.parametrize("replicas", [1, 2], ids=["1 replica", "2 replicas"])
+def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: _StopAfter, replicas: int) -> None:
+    whole = fit(tmp_path / "whole", RULES["adam"], replicas=replicas)
+    for batches in range(8):
+        stop.batches = batches
+        folder = tmp_path / f"stopped-{batches}"
+        with pytest.raises(PreemptedError, match=rf"stopped after {batches} batches.*--resume"):
+            fit(folder, RULES["adam"], replicas=replicas)
+        assert json.loads((folder / "run.json").read_text())["status"] == "preempted"
+        stop.batches = None
+        resumed = fit(folder, RULES["adam"], replicas=replicas, resume=True)
+        assert_same(resumed, whole, (folder, tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "adam"])
+def test_rules(tmp_path: Path, stop: _StopAfter, rule: str) -> None:
+    make = RULES[rule]
+    optimizer: Callable[[], Any] = make
+    whole = fit(tmp_path / "whole", optimizer)
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "cut", optimizer)
+    stop.batches = None
+    resumed = fit(tmp_path / "cut", optimizer, resume=True)
+    assert_same(resumed, whole, (tmp_path / "cut", tmp_path / "whole"))
+
+
+def test_two_stops_in_one_epoch(tmp_path: Path, stop: _StopAfter) -> None:
+    whole = fit(tmp_path / "whole", RULES["adam"])
+    for batches in (1, 2, 7):
+        stop.batches = batches
+        with pytest.raises(PreemptedError):
+            fit(tmp_path / "cut", RULES["adam"], resume=True)  # the first time there is no run yet: it begins
+    stop.batches = None
+    assert_same(fit(tmp_path / "cut", RULES["adam"], resume=True), whole, (tmp_path / "cut", tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("parts", [{"virtual_replicas": 4}, {"micro_batch_size": 2}], ids=["virtual", "micro"])
+def test_other_numbers_of_devices(tmp_path: Path, stop: _StopAfter, parts: dict[str, int]) -> None:
+    given: dict[str, Any] = {"build": lambda: build(stock=False), **parts}
+    whole = fit(tmp_path / "whole", RULES["adam"], **given)
+    for before, after in ((1, 2), (2, 4), (4, 1)):
+        folder = tmp_path / f"{before}-{after}"
+        stop.batches = 5
+        with pytest.raises(PreemptedError):
+            fit(folder, RULES["adam"], replicas=before, **given)
+        stop.batches = None
+        history, optimizer = fit(folder, RULES["adam"], replicas=after, resume=True, **given)
+        ours = [v.numpy() for v in history.model.weights] + [np.asarray(v.numpy()) for v in optimizer.variables]
+        theirs = [v.numpy() for v in whole[0].model.weights] + [np.asarray(v.numpy()) for v in whole[1].variables]
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: _StopAfter) -> None:
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["adam"])
+    stop.batches = None
+    with pytest.warns(UserWarning, match="goes on with 2 devices, and not 1: the same answer, but not to the bit"):
+        fit(tmp_path / "run", RULES["adam"], replicas=2, resume=True)
+
+
+def test_finished_run_gives_its_weights_and_history(tmp_path: Path) -> None:
+    whole = fit(tmp_path / "run", RULES["adam"])
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    again, _ = fit(tmp_path / "run", RULES["adam"], resume=True)
+    assert again.history == whole[0].history
+    for a, b in zip(again.model.get_weights(), whole[0].model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
+def test_what_differs_is_refused_by_name(tmp_path: Path, stop: _StopAfter) -> None:
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["adam"])
+    stop.batches = None
+    record = (tmp_path / "run" / "run.json").read_bytes()
+    refused: dict[str, dict[str, Any]] = {
+        r"config\.batch_size was 8 and is 4": {"batch_size": 4},
+        r"config\.seed was 3 and is 4": {"seed": 4},
+        r"config\.epochs was 2 and is 3": {"epochs": 3},
+        r"config\.virtual_replicas was null and is 2": {"virtual_replicas": 2},
+    }
+    for message, changed in refused.items():
+        with pytest.raises(ConfigError, match=rf"cannot go on exactly: .*{message}.*--allow-drift"):
+            fit(tmp_path / "run", RULES["adam"], resume=True, **changed)
+    with pytest.raises(ConfigError, match=r"optimizer\.learning_rate was 0\.01 and is 0\.02"):
+        fit(tmp_path / "run", lambda: Adam(0.02, use_ema=True, ema_momentum=0.9), resume=True)
+    assert (tmp_path / "run" / "run.json").read_bytes() == record
+    with pytest.warns(UserWarning, match=r"goes on, but not exactly: config\.epochs was 2 and is 3"):
+        history, _ = fit(tmp_path / "run", RULES["adam"], resume=True, epochs=3, allow_drift=True)
+    assert history.epoch == [0, 1, 2]
+
+
+def test_other_data_and_model_are_refused(tmp_path: Path, stop: _StopAfter) -> None:
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["adam"])
+    stop.batches = None
+
+    def resume(model: Any, x: Any) -> None:
+        tfmb.fit(
+            model, x, Y, BATCH_SIZE, EPOCHS, optimizer=RULES["adam"](), loss=LOSS, seed=3, run_dir=tmp_path / "run",
+            verbose=0, resume=True,
+        )  # fmt: skip
+
+    with pytest.raises(ConfigError, match=r"data\.fingerprint was"):
+        resume(build, X + 1)
+    with pytest.raises(ConfigError, match=r"model\.variables was"):
+        resume(lambda: keras.Sequential([keras.Input((6,)), layers.Dense(2)]), X)
+
+
+def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: _StopAfter) -> None:
+    whole = fit(tmp_path / "whole", RULES["adam"])
+    stop.batches = 7
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["adam"])
+    stop.batches = None
+    checkpoints = tmp_path / "run" / "checkpoints"
+    newest = sorted(checkpoints.glob("step-*"))[-1]
+    data = newest / "state.data-00000-of-00001"
+    content = bytearray(data.read_bytes())
+    content[len(content) // 2] ^= 1
+    data.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"state\.data.* is not as it was written .* set aside as damaged-0+7-0"):
+        resumed = fit(tmp_path / "run", RULES["adam"], resume=True)
+    assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
+    assert (checkpoints / "damaged-000000000007-0").is_dir()
+
+
+def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path, stop: _StopAfter) -> None:
+    stop.batches = 7
+    for name in ("lost", "gone"):
+        with pytest.raises(PreemptedError):
+            fit(tmp_path / name, RULES["adam"])
+    stop.batches = None
+    for newest in (tmp_path / "lost" / "checkpoints").glob("step-*"):
+        (newest / "MANIFEST.json").write_text("{}")
+    with (
+        pytest.warns(UserWarning, match="set aside"),
+        pytest.raises(DataError, match=r"no whole checkpoint .*train anew"),
+    ):
+        fit(tmp_path / "lost", RULES["adam"], resume=True)
+    for newest in (tmp_path / "gone" / "checkpoints").glob("step-*"):
+        shutil.rmtree(newest)
+    with pytest.raises(DataError, match=r"no whole checkpoint \(they are gone\)"):
+        fit(tmp_path / "gone", RULES["adam"], resume=True)
+    # A run that was killed before its first checkpoint has a record and perhaps a line of its log.
+    shutil.rmtree(tmp_path / "gone" / "checkpoints")
+    (tmp_path / "gone" / "metrics.jsonl").write_text('{"update": 1}\n')
+    whole = fit(tmp_path / "whole", RULES["adam"])
+    assert_same(fit(tmp_path / "gone", RULES["adam"], resume=True), whole, (tmp_path / "gone", tmp_path / "whole"))
+
+
+def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: _StopAfter) -> None:
+    def callbacks() -> list[Any]:
+        return [
+            keras.callbacks.EarlyStopping("loss", min_delta=10.0, patience=2),
+            keras.callbacks.ReduceLROnPlateau("loss", min_delta=10.0, patience=2, factor=0.5),
+        ]
+
+    given: dict[str, Any] = {"epochs": 6}
+    whole = fit(tmp_path / "whole", RULES["momentum"], callbacks=callbacks(), **given)
+    assert len(whole[0].epoch) == 3
+    stop.batches = 6
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["momentum"], callbacks=callbacks(), **given)
+    stop.batches = None
+    resumed = fit(tmp_path / "run", RULES["momentum"], callbacks=callbacks(), resume=True, **given)
+    assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
+
+
+def test_dataset_goes_on_only_where_it_is_declared_deterministic(tmp_path: Path, stop: _StopAfter) -> None:
+    options = tf.data.Options()
+    options.deterministic = True
+
+    def data() -> Any:
+        return tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(ROWS, seed=1).batch(BATCH_SIZE)
+
+    def run(folder: str, declared: bool, **arguments: Any) -> Any:
+        tf.random.set_seed(0)  # of which shuffle's own seed is only a part
+        dataset = data().with_options(options) if declared else data()
+        return tfmb.fit(
+            build, dataset, epochs=3, optimizer=Adam(0.01), loss=LOSS, seed=3, verbose=0, run_dir=tmp_path / folder,
+            checkpoint_every=3, **arguments,
+        )  # fmt: skip
+
+    whole = run("whole", True)
+    stop.batches = 6
+    for name in ("declared", "undeclared"):
+        with pytest.raises(PreemptedError):
+            run(name, name == "declared")
+    stop.batches = None
+    with pytest.raises(ConfigError, match=r"declare it deterministic \(options.deterministic = True"):
+        run("undeclared", False, resume=True)
+    resumed = run("declared", True, resume=True)
+    assert resumed.history == whole.history
+
+
+def test_resume_needs_a_run_dir() -> None:
+    with pytest.raises(ConfigError, match="resume=True needs run_dir"):
+        tfmb.fit(build, X, Y, optimizer="sgd", loss=LOSS, resume=True)
+
+
+def test_seed_that_was_drawn_is_the_records(tmp_path: Path, stop: _StopAfter) -> None:
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        fit(tmp_path / "run", RULES["adam"], seed=None)
+    stop.batches = None
+    fit(tmp_path / "run", RULES["adam"], seed=None, resume=True)

@@ -1,0 +1,395 @@
+"""Everything that the next update depends on, saved and restored exactly.
+
+Tensors lie in a TensorFlow bundle under stable keys (`model/0003`, `optimizer/0001`); the rest, a few numbers, in the
+manifest. Values are copied to the host when they are saved, and written while training goes on; what is being written
+is not saved until its folder has its name.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tfmb.backend import tf
+from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError
+from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.training.commit import commit_folder, remove_temporary, sync_folder, verify_folder
+from tfmb.training.loop import Keeper, Position
+
+__all__ = ["CHECKPOINTS", "Checkpointer", "Stateful", "check_identity"]
+
+CHECKPOINTS = "checkpoints"
+_BUNDLE = "state"
+_LOGS = ("metrics.jsonl",)
+# Made with the first checkpoint: it tells a run that never had one from a run that lost them.
+_COMMITTED = "COMMITTED"
+
+
+class Stateful(Protocol):
+    """Something besides the tensors that goes on where it stopped."""
+
+    def state(self) -> Any:
+        """What it must know again, as JSON."""
+
+    def restore(self, state: Any) -> None:
+        """Takes that up."""
+
+
+@dataclass(kw_only=True)
+class Checkpointer(Keeper):
+    """Saves and restores one run.
+
+    Args:
+        run_dir: the run's directory, locked.
+        every: updates between two checkpoints.
+        identity: what must be the same for a run to go on, by name; JSON.
+        stateful: by name, what else has state.
+        keep: how many of the last checkpoints stay; the best one by validation loss stays besides.
+        stop: asked before each call of the training function: a word for why to end the run now, or None.
+        at_start: whether to save before the first batch.
+        allow_drift: whether to go on where the identity differs.
+        replicas: the number of devices, which may change; a warning says so where bits depend on it (`exact` False).
+        exact: whether the same bits come out on any number of devices.
+        writes: False for a worker that is not the chief: it only reads.
+    """
+
+    run_dir: Path
+    every: int
+    identity: dict[str, Any]
+    stateful: dict[str, Stateful]
+    keep: int = 2
+    stop: Callable[[], str | None] = lambda: None
+    at_start: bool = False
+    allow_drift: bool = False
+    replicas: int = 1
+    exact: bool = True
+    writes: bool = True
+    _variables: dict[str, Any] = field(default_factory=dict, init=False)
+    _rate_of: Any = field(default=None, init=False)
+    _saved: int = field(default=-1, init=False)
+    _best: tuple[float, int] = field(default=(math.inf, -1), init=False)
+    _pending: "Future[None] | None" = field(default=None, init=False)
+    _writer: ThreadPoolExecutor | None = field(default=None, init=False)
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.run_dir / CHECKPOINTS
+
+    def attach(self, model: Any, optimizer: Any, loss_scale: Any) -> None:
+        """Names the variables: all of the model's, the optimizer's and the loss scale's, in their own order."""
+        groups = {
+            "model": model.variables,
+            "optimizer": optimizer.variables,
+            "loss_scale": [] if loss_scale is None else loss_scale.variables,
+        }
+        self._variables = {
+            f"{group}/{number:04d}": raw_variable(variable)
+            for group, variables in groups.items()
+            for number, variable in enumerate(variables)
+        }
+        self._rate_of = optimizer
+
+    def visit(self, position: Position) -> None:
+        """Saves where it is due: every so many batches, and at the end of an epoch that scored best.
+
+        Raises:
+            PreemptedError: the run was asked to end; it is saved.
+            StorageError: a checkpoint could not be written.
+        """
+        since = position.drawn - max(self._saved, 0)
+        first = self.at_start and self._saved < 0
+        if since >= self.every or first or (since and position.step == 0 and self._best[1] == position.drawn):
+            self.save(position)
+        if reason := self.stop():
+            self.save(position)
+            self.flush()
+            raise PreemptedError(
+                f"{reason}: stopped after {position.drawn} batches, which are saved: go on with --resume {self.run_dir}"
+            )
+
+    def most(self, position: Position) -> int | None:
+        """Batches until the next checkpoint is due."""
+        return max(self.every - (position.drawn - max(self._saved, 0)), 1)
+
+    def scored(self, logs: dict[str, Any], drawn: int) -> None:
+        """Keeps in mind which epoch's validation loss was the best."""
+        loss = logs.get("val_loss")
+        if loss is not None and loss < self._best[0]:
+            self._best = (float(loss), drawn)
+
+    def save(self, position: Position) -> None:
+        """Copies the state and has it written; waits for the one before.
+
+        Raises:
+            StorageError: one before could not be written.
+        """
+        if position.drawn == self._saved:
+            return
+        self.flush()
+        self._saved = position.drawn
+        if not self.writes:
+            return
+        tensors = {key: np.asarray(value_of(variable)) for key, variable in self._variables.items()}
+        rate = self._rate_of.learning_rate
+        about = {
+            "position": asdict(position),
+            "learning_rate": rate if isinstance(rate, float) else None,
+            "best": list(self._best) if self._best[1] >= 0 else None,
+            "stateful": {name: each.state() for name, each in self.stateful.items()},
+            "identity": self.identity,
+            "replicas": self.replicas,
+            "tensors": {key: [value.dtype.name, list(value.shape)] for key, value in tensors.items()},
+            "digest": _digest(tensors),
+        }
+        if self._writer is None:
+            self._writer = ThreadPoolExecutor(1, thread_name_prefix="tfmb-checkpoint")
+        self._pending = self._writer.submit(self._write, position.drawn, tensors, about)
+
+    def flush(self) -> None:
+        """Waits until what was saved last has its name.
+
+        Raises:
+            StorageError: it could not be written.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+        except OSError as error:
+            raise StorageError(
+                f"the checkpoint after {self._saved} batches cannot be written to {self.folder} "
+                f"({error.strerror or error}): make room, then go on with --resume {self.run_dir}"
+            ) from error
+
+    def close(self) -> None:
+        """Waits for the writer and ends it; what it failed at is not told again."""
+        if self._writer is not None:
+            self._writer.shutdown(wait=True)
+            self._writer = None
+        self._pending = None
+
+    def restore(self) -> Position | None:
+        """Puts the newest whole checkpoint's state into everything, and says where the loop goes on.
+
+        Returns:
+            The position, or None where no checkpoint was ever made.
+
+        Raises:
+            DataError: there were checkpoints, and none is whole.
+            ConfigError: what the run is made of differs from what the checkpoint was made with.
+        """
+        self.flush()
+        if self.writes and self.folder.is_dir():
+            remove_temporary(self.folder)
+        damaged: list[str] = []
+        for drawn, path in reversed(self._found()):
+            try:
+                about, tensors = self._read(path)
+            except DataError as error:
+                damaged.append(str(error))
+                self._set_aside(path, error)
+                continue
+            self._saved = drawn
+            return self._apply(about, tensors, path)
+        if damaged or (self.folder / _COMMITTED).exists():
+            first = damaged[0] if damaged else "they are gone"
+            raise DataError(f"{self.folder} has no whole checkpoint ({first}): the run cannot go on; train anew")
+        for each in self.stateful.values():
+            each.restore(None)
+        return None
+
+    def _found(self) -> list[tuple[int, Path]]:
+        """Checkpoints by the number of batches, oldest first."""
+        if not self.folder.is_dir():
+            return []
+        names = {path.name: path for path in self.folder.iterdir()}
+        return sorted(
+            (int(name[5:]), path)
+            for name, path in names.items()
+            if name.startswith("step-") and len(name) == 17 and name[5:].isdecimal() and name[5:].isascii()
+        )
+
+    def _set_aside(self, path: Path, error: DataError) -> None:
+        if not self.writes:
+            return
+        aside = next(
+            place
+            for number in range(10**6)
+            if not (place := path.parent / f"damaged-{path.name[5:]}-{number}").exists()
+        )
+        path.rename(aside)
+        sync_folder(path.parent)
+        warnings.warn(f"{error}; it is set aside as {aside.name}, and the one before is used", stacklevel=4)
+
+    def _write(self, drawn: int, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        self.folder.mkdir(exist_ok=True)
+        for name in _LOGS:
+            if (self.run_dir / name).exists():  # the state knows its length, which must not be lost before it
+                sync_folder(self.run_dir / name)
+        if not self._found():
+            remove_temporary(self.folder)
+        path = self.folder / f"step-{drawn:012d}"
+        commit_folder(path, lambda folder: _write_bundle(folder, tensors), about)
+        committed = self.folder / _COMMITTED
+        if not committed.exists():
+            committed.touch()
+            sync_folder(self.folder)
+        best = (about["best"] or [None, -1])[1]
+        for old, other in self._found()[: -self.keep]:
+            if old != best:
+                _remove(other)
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """A checkpoint, compared with its checksums and with the variables it is for, before any is touched.
+
+        Raises:
+            DataError: it is damaged or does not fit.
+        """
+        about = verify_folder(path)
+        check_identity(about.get("identity"), self.identity, self.run_dir, self.allow_drift)
+        expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
+        if about.get("tensors") != expected:
+            raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
+        try:
+            reader = tf.train.load_checkpoint(str(path / _BUNDLE))
+            shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+            there = {key: [dtypes[key].name, list(shape)] for key, shape in shapes.items()}
+            if there != expected:
+                raise DataError(f"{path}: the tensors in it are not those that its manifest names: it is damaged")
+            tensors = {key: np.asarray(reader.get_tensor(key)) for key in expected}
+        except (tf.errors.OpError, RuntimeError, ValueError) as error:
+            if isinstance(error, DataError):
+                raise
+            raise DataError(f"{path} cannot be read ({str(error).splitlines()[0][:150]}): it is damaged") from error
+        if _digest(tensors) != about.get("digest"):
+            raise DataError(f"{path}: the state is not the one that was saved: it is damaged")
+        _position(about, path)
+        return about, tensors
+
+    def _apply(self, about: dict[str, Any], tensors: dict[str, np.ndarray], path: Path) -> Position:
+        for key, variable in self._variables.items():
+            variable.assign(tensors[key])
+        if isinstance(about.get("learning_rate"), float) and isinstance(self._rate_of.learning_rate, float):
+            self._rate_of.learning_rate = about["learning_rate"]
+        if about.get("replicas") != self.replicas and not self.exact:
+            warnings.warn(
+                f"the run goes on with {self.replicas} devices, and not {about.get('replicas')}: the same answer, but "
+                "not to the bit (virtual_replicas would give the same bits)",
+                stacklevel=4,
+            )
+        best = about.get("best")
+        self._best = (float(best[0]), int(best[1])) if best else (math.inf, -1)
+        states = about.get("stateful") or {}
+        for name, each in self.stateful.items():
+            each.restore(states.get(name))
+        return _position(about, path)
+
+
+def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_drift: bool) -> None:
+    """Refuses to go on with something else than what the run began with.
+
+    Args:
+        before: the identity in the record or checkpoint.
+        now: what is asked for.
+        run_dir: for messages.
+        allow_drift: whether to go on all the same, with a warning.
+
+    Raises:
+        ConfigError: something differs; it names what.
+        DataError: the record holds no identity.
+    """
+    if not isinstance(before, dict):
+        raise DataError(f"{run_dir}: the record does not say what the run was made with: it is damaged")
+    old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
+    changed = [
+        f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    if not changed:
+        return
+    if not allow_drift:
+        raise ConfigError(f"{run_dir} cannot go on exactly: {'; '.join(changed)}: give --allow-drift to accept that")
+    warnings.warn(f"{run_dir} goes on, but not exactly: {'; '.join(changed)}", stacklevel=3)
+
+
+def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
+    """The leaves of nested dicts by their dotted path."""
+    if not isinstance(tree, dict):
+        return {path: tree}
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= _leaves(value, f"{path}.{key}" if path else str(key))
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 60 else f"{text[:50]}..."
+
+
+def _position(about: dict[str, Any], path: Path) -> Position:
+    try:
+        found = dict(about["position"])
+        sums, waiting = found.pop("sums"), found.pop("waiting")
+        position = Position(
+            **found,
+            sums=None if sums is None else tuple(float(value) for value in sums),
+            waiting=None if waiting is None else (float(waiting[0]), int(waiting[1]), int(waiting[2])),
+        )
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{path}: its position makes no sense: it is damaged") from error
+    counts = (position.epoch, position.step, position.drawn, position.skipped, position.restored)
+    if not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
+        raise DataError(f"{path}: its position makes no sense: it is damaged")
+    return position
+
+
+def _write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """The tensors as a TensorFlow checkpoint's bundle.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    try:
+        with tf.device("/cpu:0"):
+            tf.raw_ops.SaveV2(
+                prefix=str(folder / _BUNDLE),
+                tensor_names=list(tensors),
+                shape_and_slices=[""] * len(tensors),
+                tensors=[tf.constant(value) for value in tensors.values()],
+            )
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0]
+        code = 28 if "No space left" in reason else 5
+        raise OSError(code, f"{os.strerror(code)}: {reason[:150]}") from error
+    for leftover in folder.glob(f"{_BUNDLE}_temp*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _digest(tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = np.ascontiguousarray(tensors[key])
+        digest.update(json.dumps([key, value.dtype.name, list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _remove(folder: Path) -> None:
+    """Takes the name away first, so that what is left of a removal that is cut off is no checkpoint."""
+    temporary = folder.parent / f".tmp-{folder.name}"
+    folder.rename(temporary)
+    shutil.rmtree(temporary, ignore_errors=True)

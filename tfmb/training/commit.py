@@ -1,0 +1,154 @@
+"""Directories that appear whole or not at all: written beside their place, checksummed, synced, renamed, synced.
+
+The protocol: a temporary folder in the same parent; the files; a manifest with their sizes and SHA-256; fsync of every
+file and of the folder; rename; fsync of the parent. Only then is it said to be saved. No pointer file can lie: what
+bears a final name was whole when it got it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfmb.errors import DataError
+
+__all__ = ["MANIFEST", "commit_folder", "read_manifest", "remove_temporary", "sync_folder", "verify_folder"]
+
+MANIFEST = "MANIFEST.json"
+FORMAT = 1
+_TEMPORARY = ".tmp-"
+_MOST_MANIFEST_BYTES = 64 * 2**20
+_CHUNK = 2**20
+
+
+def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+    """Makes a new folder with what `write` puts in it, whole or not at all.
+
+    Args:
+        path: its final name; must not exist.
+        write: puts files (no folders) into the folder it is given.
+        about: what the manifest shall say besides the files.
+
+    Raises:
+        OSError: the disk is full, or `path` exists; nothing is left over where it can be removed.
+    """
+    temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+    temporary.mkdir()
+    try:
+        write(temporary)
+        files = {
+            file.name: {"size": file.stat().st_size, "sha256": _hash(file)} for file in sorted(temporary.iterdir())
+        }
+        manifest: dict[str, Any] = {"format": FORMAT, "files": files, **about}
+        manifest["sha256"] = _hash_of(manifest)
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+        for file in sorted(temporary.iterdir()):
+            _sync(file)
+        _sync(temporary)
+        if path.exists():
+            raise FileExistsError(17, "it exists already", str(path))
+        temporary.rename(path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    sync_folder(path.parent)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder, its own form checked.
+
+    Raises:
+        DataError: it is missing, too large, of another format, or no manifest.
+    """
+    path = folder / MANIFEST
+    try:
+        _check_plain(path)
+        if path.stat().st_size > _MOST_MANIFEST_BYTES:
+            raise DataError(f"{path} is too large for a manifest: the folder is damaged")
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} cannot be read ({_first_line(error)}): the folder is damaged") from error
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
+        raise DataError(f"{path} is no manifest: the folder is damaged")
+    if manifest.get("format") != FORMAT:
+        raise DataError(f"{path}: format {manifest.get('format')!r} is not {FORMAT}: it is of another version of tfmb")
+    if manifest.pop("sha256", None) != _hash_of(manifest):
+        raise DataError(f"{path} does not match its own SHA-256: the folder is damaged")
+    return manifest
+
+
+def verify_folder(folder: Path) -> dict[str, Any]:
+    """Compares every file of a folder with its manifest, and returns that.
+
+    Raises:
+        DataError: a file is missing, more, no plain file, or not as it was written.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise DataError(f"{folder} is no folder: it is damaged")
+    manifest = read_manifest(folder)
+    files = manifest["files"]
+    found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
+    if found != set(files):
+        odd = sorted(found ^ set(files))[0]
+        raise DataError(f"{folder / odd} is {'more' if odd in found else 'missing'}: the folder is damaged")
+    for name, about in files.items():
+        path = folder / name
+        try:
+            _check_plain(path)
+            known = isinstance(about, dict) and path.stat().st_size == about.get("size")
+            if not known or _hash(path) != about.get("sha256"):
+                raise DataError(f"{path} is not as it was written (size or SHA-256): the folder is damaged")
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}): the folder is damaged") from error
+    return manifest
+
+
+def remove_temporary(parent: Path) -> None:
+    """Removes what writes that were cut off left over."""
+    for path in parent.glob(f"{_TEMPORARY}*"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames in a folder durable."""
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _check_plain(path: Path) -> None:
+    """Raises where a name is no plain file: a link, pipe or device is never followed or opened."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise DataError(f"{path} is no plain file: the folder is damaged")
+
+
+def _hash_of(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
