@@ -3,23 +3,28 @@
 import gc
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_runs import SOON, TRAIN, children, is_alive, status, wait_for_updates
 
 from tfmb.errors import ConfigError
 from tfmb.launch import Gang, free_ports, launch
 
 LAUNCHER = """
 import sys
-from tfmb.launch import launch
-code = launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]))
+import tfmb.launch
+tfmb.launch._NOTICE_SECONDS = 3.0  # no worker here takes as long as TensorFlow's
+code = tfmb.launch.launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]))
 assert "tensorflow" not in sys.modules
 sys.exit(code)
 """
@@ -42,14 +47,6 @@ def ended(program: str, workers: int = 2) -> tuple[int, str, str, float]:
     finally:
         process.kill()
     return process.returncode, out, err, time.monotonic() - begin
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_output_comes_with_the_rank_in_front() -> None:
@@ -119,6 +116,48 @@ def test_worker_killed_by_a_signal_gives_128_and_its_number(number: signal.Signa
     code, _, err, _ = ended(f"os.kill(os.getpid(), {int(number)}) if rank == 0 else time.sleep(1)", 2)
     assert code == 128 + number
     assert number.name in err
+
+
+def test_worker_that_failed_is_to_blame_and_not_one_that_lost_it() -> None:
+    # The survivor is the first to end.
+    code, _, err, _ = ended("sys.exit(69) if rank == 0 else (time.sleep(1), os.kill(os.getpid(), 9))", 2)
+    assert code == 128 + signal.SIGKILL
+    assert "worker 0 ended with exit code 69 (it lost a peer)" in err
+    assert "worker 1 ended with signal SIGKILL" in err
+
+
+def test_69_where_a_worker_hangs() -> None:
+    program = "signal.signal(15, signal.SIG_IGN)\nsys.exit(69) if rank == 0 else time.sleep(100)"
+    code, _, err, seconds = ended(program, 2)
+    assert code == 69
+    assert "worker 1 did not end: killed" in err
+    assert seconds < SOON
+
+
+def test_killed_worker_of_a_training_ends_the_other_with_its_name(tmp_path: Path) -> None:
+    lost, run = random.randrange(2), tmp_path / "run"
+    command = [sys.executable, "-m", "tfmb", "launch", "--workers", "2", "--", *TRAIN, "--run-dir", str(run)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    with (tmp_path / "errors").open("w") as errors:
+        launcher = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        wait_for_updates(run, [launcher])
+        workers = children(launcher.pid)
+        begin = time.monotonic()
+        os.kill(workers[lost], signal.SIGKILL)
+        code = launcher.wait(timeout=2 * SOON)
+        assert time.monotonic() - begin < SOON
+    finally:
+        launcher.terminate()
+        launcher.wait()
+    err = (tmp_path / "errors").read_text()
+    assert code == 128 + signal.SIGKILL
+    assert f"tfmb: worker {lost} ended with signal SIGKILL" in err
+    survivor = rf"^\[{1 - lost}\] tfmb: error\[69\]: lost worker {lost} \(127.0.0.1:\d+\) \("
+    assert re.search(survivor, err, re.MULTILINE), err
+    assert "Traceback" not in err
+    assert not any(is_alive(-pid) for pid in workers)
+    assert status(run) == ("failed" if lost == 1 else "running")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

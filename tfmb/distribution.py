@@ -1,13 +1,13 @@
 """A `tf.distribute` strategy from a name, and logical CPU devices to try replicas on any machine."""
 
 import contextlib
-import json
 import os
 from typing import Any
 
 from tfmb.backend import tf
 from tfmb.config import STRATEGY_NAMES
 from tfmb.errors import ConfigError
+from tfmb.workers import multi_worker_strategy
 
 __all__ = [
     "configure_replicas",
@@ -63,6 +63,7 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
 
     Raises:
         ConfigError: an unknown name, a strategy that is not supported, or more replicas than devices.
+        PeerLostError: a worker did not join in time, or this worker's port is taken.
     """
     if replicas is not None and (isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1):
         raise ConfigError(f"replicas={replicas!r} must be an integer of at least 1")
@@ -75,7 +76,7 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
     if strategy == "one-device" and replicas not in (None, 1):
         raise ConfigError(f"strategy 'one-device' has one replica, not {replicas}: give strategy='mirrored'")
     if strategy == "multi-worker":
-        return _check_given(_multi_worker(), replicas)
+        return _check_given(multi_worker_strategy(), replicas)
     if strategy == "tpu":
         return _check_given(_tpu(), replicas)
     gpus = tf.config.list_physical_devices("GPU")
@@ -150,34 +151,6 @@ def _mirrored(kind: str, replicas: int | None) -> Any:
     # Collectives between logical CPU devices abort when a process uses two group sizes; this way they do not.
     cross_device_ops = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     return tf.distribute.MirroredStrategy(devices[:replicas], cross_device_ops=cross_device_ops)
-
-
-def _multi_worker() -> Any:
-    """Every worker of `TF_CONFIG`, or else of the Slurm job. TensorFlow's server listens on every interface."""
-    if os.environ.get("TF_CONFIG"):
-        try:
-            cluster = json.loads(os.environ["TF_CONFIG"])
-            workers = sum(len(cluster["cluster"].get(job, [])) for job in ("chief", "worker"))
-            int(cluster["task"]["index"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"TF_CONFIG is not as TensorFlow wants it ({error}): give cluster and task, or start the workers with "
-                "`tfmb launch`"
-            ) from error
-        if not workers:
-            raise ConfigError("TF_CONFIG names no worker: give cluster.worker, or use `tfmb launch`")
-        resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-    elif "SLURM_PROCID" in os.environ:
-        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver()
-    else:
-        raise ConfigError(
-            "strategy 'multi-worker' needs TF_CONFIG or a Slurm job: start the workers with `tfmb launch`, or give a "
-            "MultiWorkerMirroredStrategy with the resolver of your cluster"
-        )
-    options = tf.distribute.experimental.CommunicationOptions(
-        implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
-    )
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver, communication_options=options)
 
 
 def _tpu() -> Any:  # pragma: no cover - needs a TPU

@@ -21,7 +21,7 @@ from tfmb.errors import ConfigError
 
 __all__ = ["Gang", "free_ports", "launch"]
 
-_NOTICE_SECONDS = 2.0  # in which the others find out for themselves that a worker died, and say so
+_NOTICE_SECONDS = 10.0  # in which the others find out for themselves that a worker died, and say so
 _GRACE_SECONDS = 10.0
 _PEER_LOST = 69
 
@@ -65,7 +65,8 @@ def launch(
         index: its rank.
 
     Returns:
-        0 if every worker ended with 0, else the exit code of the first that did not (128 + n for signal n).
+        0 if every worker ended with 0; else the exit code of the first that failed by itself (128 + n for signal n),
+        or 69 where all that failed did so because another one hangs or could not be reached.
 
     Raises:
         ConfigError: neither or both of `workers` and `hosts`, or a command that cannot be started.
@@ -158,30 +159,46 @@ def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Threa
 
 def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int:
     """Waits for all; when one fails, or we are told to stop, the others get a moment, then are ended."""
-    failed: tuple[int, int] | None = None
-    told, deadline = False, float("inf")
-    while any(process.poll() is None for process in processes.values()):
-        for rank, process in processes.items():
-            code = process.poll()
-            if code and failed is None:
-                failed = (rank, code)
-                deadline = time.monotonic() + _GRACE_SECONDS
-                print(
-                    f"tfmb: worker {rank} ended with {_describe(code)}: ending the others", file=sys.stderr, flush=True
-                )
-        if caught and deadline == float("inf"):
-            deadline = time.monotonic() + _GRACE_SECONDS
-        if failed and not told and time.monotonic() > deadline - _GRACE_SECONDS + _NOTICE_SECONDS:
+    failed: dict[int, int] = {}  # rank -> exit code of those that ended by themselves, in order
+    end_at = kill_at = float("inf")
+    told = False
+    while running := [rank for rank, process in processes.items() if process.poll() is None]:
+        now = time.monotonic()
+        if not (told or caught):
+            _note_failures(processes, failed)
+            end_at = min(end_at, now + _NOTICE_SECONDS) if failed else end_at
+        elif kill_at == float("inf"):
+            kill_at = now + (_GRACE_SECONDS if caught else _NOTICE_SECONDS / 2)
+        if now > end_at and not told:
             told = True
-            for process in processes.values():
-                _send(process, signal.SIGTERM)
-        if time.monotonic() > deadline:
-            for process in processes.values():
-                _send(process, signal.SIGKILL)
+            for rank in running:
+                _send(processes[rank], signal.SIGTERM)
+        if now > kill_at:
+            kill_at = now + _GRACE_SECONDS
+            print(f"tfmb: worker {_list(running)} did not end: killed", file=sys.stderr, flush=True)
+            for rank in running:
+                _send(processes[rank], signal.SIGKILL)
         time.sleep(0.05)
-    codes = [process.returncode for process in processes.values()]
-    first = failed[1] if failed else next((code for code in codes if code), 0)
+    if not (told or caught):
+        _note_failures(processes, failed)
+    codes = list(failed.values()) or [process.returncode for process in processes.values() if process.returncode]
+    # Who lost a peer is not the one to blame.
+    first = next((code for code in codes if code != _PEER_LOST), codes[0] if codes else 0)
     return first if first >= 0 else 128 - first
+
+
+def _note_failures(processes: dict[int, subprocess.Popen[str]], failed: dict[int, int]) -> None:
+    """Adds the workers that failed since the last time, and says so of those that failed by themselves."""
+    for rank, process in processes.items():
+        if process.returncode and rank not in failed:
+            if not failed or process.returncode != _PEER_LOST:
+                what = f"tfmb: worker {rank} ended with {_describe(process.returncode)}"
+                print(what + ("" if failed else ": ending the others"), file=sys.stderr, flush=True)
+            failed[rank] = process.returncode
+
+
+def _list(ranks: Sequence[int]) -> str:
+    return ", ".join(str(rank) for rank in ranks)
 
 
 def _describe(code: int) -> str:

@@ -17,6 +17,7 @@ from tfmb.errors import ConfigError, DataError, PreemptedError
 from tfmb.optimizers import SGD, Adam, RMSprop
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.loop import Position
+from tfmb.training.session import Session
 
 layers = keras.layers
 ROWS, BATCH_SIZE, EPOCHS = 26, 8, 2  # four batches an epoch, the last one of two rows
@@ -167,12 +168,31 @@ def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: _StopAfte
 
 def test_finished_run_gives_its_weights_and_history(tmp_path: Path) -> None:
     whole = fit(tmp_path / "run", RULES["adam"])
-    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
-    again, _ = fit(tmp_path / "run", RULES["adam"], resume=True)
-    assert again.history == whole[0].history
-    for a, b in zip(again.model.get_weights(), whole[0].model.get_weights(), strict=True):
+    for replicas in (1, 2):
+        again = fit(tmp_path / "run", RULES["adam"], resume=True, replicas=replicas)
+        assert again[0].history == whole[0].history
+        found = [v.numpy() for v in (*again[0].model.variables, *again[1].variables)]
+        for a, b in zip(found, state_of(whole), strict=True):
+            np.testing.assert_array_equal(a, b)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    again = fit(tmp_path / "run", RULES["adam"], resume=True)
+    for a, b in zip(again[0].model.get_weights(), whole[0].model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
+def test_early_stop_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def callbacks() -> list[Any]:
+        return [keras.callbacks.EarlyStopping("loss", min_delta=10.0, patience=1)]
+
+    whole = fit(tmp_path / "whole", RULES["adam"], callbacks=callbacks(), epochs=5)
+    assert len(whole[0].epoch) == 2
+    # Killed after its last checkpoint and before its result is written.
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "finish", lambda *_: None)
+        fit(tmp_path / "run", RULES["adam"], callbacks=callbacks(), epochs=5)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "running"
+    resumed = fit(tmp_path / "run", RULES["adam"], callbacks=callbacks(), epochs=5, resume=True)
+    assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
 
 
 def test_what_differs_is_refused_by_name(tmp_path: Path, stop: _StopAfter) -> None:

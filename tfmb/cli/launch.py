@@ -17,6 +17,8 @@ def launch(
 ) -> None:
     """Start the workers of a multi-worker run, each with TF_CONFIG; end all when one dies.
 
+    The exit code is that of the first worker that failed (128 + n for signal n), or 69 where one hangs.
+
     TensorFlow's server listens on every network interface without authentication: use it in a trusted network.
     """
     from tfmb.launch import launch as start

@@ -243,6 +243,7 @@ class Checkpointer(Keeper):
         commit_folder(path, lambda folder: _write_bundle(folder, tensors), about)
         committed = self.folder / _COMMITTED
         if not committed.exists():
+            sync_folder(self.run_dir)  # the names of this folder and of the logs
             committed.touch()
             sync_folder(self.folder)
         best = (about["best"] or [None, -1])[1]
@@ -351,6 +352,8 @@ def _position(about: dict[str, Any], path: Path) -> Position:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path}: its position makes no sense: it is damaged") from error
     counts = (position.epoch, position.step, position.drawn, position.skipped, position.restored)
+    if not isinstance(position.ended, bool):
+        raise DataError(f"{path}: its position makes no sense: it is damaged")
     if not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
         raise DataError(f"{path}: its position makes no sense: it is damaged")
     return position

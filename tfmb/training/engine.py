@@ -24,7 +24,7 @@ from tfmb.training.parts import Cut
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "take_back", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "recall", "take_back", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
@@ -71,6 +71,8 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
             placed = keras.models.clone_model(model)
             if not placed.built:
                 placed(example())
+    except tf.errors.OpError:
+        raise  # of a device or another worker, not of the model
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
@@ -211,6 +213,19 @@ def train(
         checkpointer.close()
 
 
+def recall(
+    model: Any, optimizer: Optimizer, strategy: Any, checkpointer: Checkpointer, original: Any = None
+) -> Position | None:
+    """Puts a run's last state into a placed model and its optimizer, without training; where that was."""
+    scale = LossScale() if computes_in_float16(model) else None
+    with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+        optimizer.build(model.trainable_variables, (original or model).trainable_variables)
+        if scale is not None:
+            scale.build()
+    checkpointer.attach(model, optimizer, scale)
+    return checkpointer.restore()
+
+
 def _with_retries(
     run_from: Callable[[Position | None], Position],
     checkpointer: Checkpointer,
@@ -223,6 +238,8 @@ def _with_retries(
     while True:
         try:
             end = run_from(start)
+            # So that what was made is there whatever ends the process before its result is written.
+            checkpointer.save(end)
             checkpointer.flush()
             return end
         except DivergenceError as error:

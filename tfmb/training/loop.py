@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.errors import ConfigError, DivergenceError, PeerLostError
+from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training.feeds import EpochBatches
 
@@ -109,6 +109,7 @@ class Position:
         waiting: the plateau's state.
         skipped: updates that were not made because they were not finite.
         restored: how often the run went back to a checkpoint.
+        ended: whether nothing is left to do.
     """
 
     epoch: int = 0
@@ -119,6 +120,7 @@ class Position:
     waiting: tuple[float, int, int] | None = None
     skipped: int = 0
     restored: int = 0
+    ended: bool = False
 
 
 class Keeper:
@@ -224,7 +226,7 @@ def run(
     steps_a_call, calls, in_a_row = plan.steps_a_call or 1, 0, 0
     logs: dict[str, Any] | None = None
     watcher.train_begin()
-    for epoch in range(at.epoch, plan.epochs):
+    for epoch in range(at.epoch, at.epoch if at.ended else plan.epochs):
         watcher.epoch_begin(epoch)
         iterator, steps, _ = batches(epoch)
         trained, learning_rate = 0.0, _rate(optimizer)
@@ -243,8 +245,6 @@ def run(
                 reports, finite = train(iterator, tf.constant(count))
             except tf.errors.OutOfRangeError:
                 break
-            except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError) as error:
-                raise _peer_lost(first_update + 1, error) from error
             rows, finite = np.asarray(reports), bool(finite)
             seconds = clock() - started
             drawn, last_loss = len(rows), at.last_loss
@@ -312,7 +312,7 @@ def run(
             break
     finish()
     watcher.train_end(logs)
-    return at
+    return replace(at, ended=True)
 
 
 def _wait(plateau: Plateau, state: tuple[float, int, int], logs: dict[str, Any], optimizer: Any) -> Any:
@@ -333,11 +333,6 @@ def _fitting_steps(seconds_a_step: float) -> int:
 def _rate(optimizer: Any, before: int = 0) -> float:
     """The rate of the next update, or of one `before` it."""
     return float(optimizer.rate_at(tf.maximum(optimizer.iterations - before, 0)))
-
-
-def _peer_lost(update: int, error: Exception) -> PeerLostError:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return PeerLostError(f"update {update}: another worker was lost ({first[:150]}): start all workers again")
 
 
 def _divergence(update: int, learning_rate: float, last_loss: float | None) -> DivergenceError:

@@ -53,7 +53,7 @@ def agreed(reason: Callable[[], str | None], strategy: Any) -> Callable[[], str 
     @tf.function(autograph=False)
     def asked(own: Any) -> Any:
         def on_replica() -> Any:
-            return tf.distribute.get_replica_context().all_reduce("sum", own)
+            return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(own))
 
         return strategy.experimental_local_results(strategy.run(on_replica))[0]
 

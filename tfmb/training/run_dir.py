@@ -1,5 +1,6 @@
 """A run's directory: `run.json`, logs, TensorBoard events, weights. Nothing in it is ever overwritten."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -48,7 +49,11 @@ def create_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
             raise DirectoryError(f"{path} holds a run already: give another --run-dir, or --resume {path}")
         if path.is_dir() and {entry.name for entry in path.iterdir()} - {LOCK_FILE, _TEMPORARY_RUN_FILE}:
             raise DirectoryError(f"{path} is not empty: give a new directory")
+        new = {path, path.parent, *(folder for folder in path.parents if not folder.exists())}
         path.mkdir(parents=True, exist_ok=True)
+        for folder in new:  # what is saved in it must not be lost with its name
+            with contextlib.suppress(PermissionError):  # a folder that we may not read was not made by us
+                sync_folder(folder.parent)
         lock.acquire()
         if (path / RUN_FILE).exists():  # another process was here between the look and the lock
             lock.release()

@@ -25,6 +25,7 @@ from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.preemption import StopSignals, agreed
 from tfmb.training.run_dir import hash_weights, load_weights, read_run, save_weights, versions, write_run
+from tfmb.workers import naming_lost_peers
 
 __all__ = ["Session"]
 
@@ -93,11 +94,13 @@ class Session:
         Raises:
             DivergenceError: the model holds the last good weights.
             PreemptedError: a signal asked it to end; it can go on.
+            PeerLostError: another worker died or hangs.
             ConfigError: the parts do not fit together, or not with what the run began with.
         """
         if self.cut is not None and self.cut.parts is not None:
             ask_for_exact_numerics(self.jit_compile)
-        placed = engine.place(self.model, self.strategy, self.feed.example)
+        with naming_lost_peers(self.strategy):
+            placed = engine.place(self.model, self.strategy, self.feed.example)
         if self.resume and self.run_dir is not None:
             before = read_run(self.run_dir)
             check_identity(before.get("identity"), self._began_as, self.run_dir, self.allow_drift)
@@ -111,9 +114,10 @@ class Session:
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
         logs = self._logs()
+        advice = "" if self.run_dir is None else f", with --resume {self.run_dir}"
         self._write_record({"status": "running"})
         try:
-            with progress.shown(), contextlib.ExitStack() as stack:
+            with progress.shown(), naming_lost_peers(self.strategy, advice), contextlib.ExitStack() as stack:
                 checkpointer = None
                 if self.checkpoints is not None:
                     signals = stack.enter_context(StopSignals())
@@ -184,20 +188,27 @@ class Session:
         }
 
     def recall(self, record: dict[str, Any]) -> Any:
-        """What a finished run came to: the model gets its weights; returns its History.
+        """What a finished run came to: the model and the optimizer get their state; returns its History.
 
         Raises:
             ConfigError: something differs from what it was made with.
             DataError: its files are damaged.
         """
         assert self.checkpoints is not None
-        engine.place(self.model, self.strategy, self.feed.example)
+        placed = engine.place(self.model, self.strategy, self.feed.example)
         check_identity(record.get("identity"), self._began_as, self.checkpoints, self.allow_drift)
-        self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
+        checkpointer = self._checkpointer(self.checkpoints, {}, StopSignals())
+        found = None
+        checkpointer.exact = True  # nothing is computed on these devices
+        if checkpointer.folder.is_dir():  # which a user may delete to save room
+            found = engine.recall(placed, self.optimizer, self.strategy, checkpointer, self.model)
+            engine.take_back(placed, self.model)
+        if found is None or not found.ended:
+            self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
         history = keras.callbacks.History()
         history.set_model(self.model)
-        found = record.get("history") or {}
-        history.history, history.epoch = dict(found.get("history", {})), list(found.get("epochs", []))
+        logs = record.get("history") or {}
+        history.history, history.epoch = dict(logs.get("history", {})), list(logs.get("epochs", []))
         self.model.history = history
         return history
 

@@ -1,0 +1,189 @@
+"""Many short processes with TensorFlow for the price of one: a server imports it, and forks for each call.
+
+The server itself must never run a TensorFlow operation: its children would hang. So it is a process apart from the
+tests, which do.
+"""
+
+import ctypes
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+_TESTS = Path(__file__).parent
+_PR_SET_PTRACER = 0x59616D61
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a call ended.
+
+    Attributes:
+        code: the exit code, or minus the signal.
+        output: the lines on standard output.
+        error: what was on standard error.
+        hung: whether it had to be killed after its time.
+        trace: strace's lines, where it was asked for.
+    """
+
+    code: int
+    output: list[str]
+    error: str
+    hung: bool
+    trace: list[str]
+
+
+class ForkServer:
+    """Calls functions of test modules in processes of their own.
+
+    Args:
+        folder: for the outputs.
+        package: the folder that `tfmb` is imported from.
+    """
+
+    def __init__(self, folder: Path, package: Path = _TESTS.parent) -> None:
+        self._folder = folder
+        path = os.pathsep.join([str(package), str(_TESTS)])
+        with (folder / "server").open("w") as log:
+            self._server = subprocess.Popen(
+                [sys.executable, str(_TESTS / "fork_server.py"), str(folder)],
+                env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+            )
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.close()
+        self._server.stdout.close()
+        self._server.wait(timeout=60)
+
+    def call(self, function: str, *arguments: Any, seconds: float = 60, strace: list[str] | None = None) -> Ended:
+        """Calls `module:function` with arguments that are JSON.
+
+        Args:
+            function: of a module in this folder.
+            arguments: for it.
+            seconds: after which it is killed.
+            strace: strace's options, to run it under strace.
+        """
+        assert self._server.stdin is not None
+        job = {"function": function, "arguments": arguments, "traced": strace is not None}
+        self._server.stdin.write(json.dumps(job) + "\n")
+        pid = int(self._answer(120))
+        log, tracer = self._folder / "trace", None
+        if strace is not None:
+            log.write_text("")
+            tracer = subprocess.Popen(["strace", "-f", "-y", "-qq", "-o", str(log), *strace, "-p", str(pid)])
+        hung = False
+        try:
+            code = int(self._answer(seconds))
+        except TimeoutError:
+            hung = True
+            os.kill(pid, signal.SIGKILL)
+            code = int(self._answer(60))
+        finally:
+            if tracer is not None:
+                tracer.wait(timeout=60)
+        output, error = ((self._folder / name).read_text(errors="replace") for name in ("output", "error"))
+        trace = log.read_text(errors="replace").splitlines() if strace is not None else []
+        return Ended(code, output.splitlines(), error, hung, trace)
+
+    def _answer(self, seconds: float) -> str:
+        assert self._server.stdout is not None
+        if not select.select([self._server.stdout], [], [], seconds)[0]:
+            raise TimeoutError
+        return self._server.stdout.readline()
+
+
+def needs_strace() -> pytest.MarkDecorator:
+    """Skips, by name, where strace is missing or may not attach."""
+    try:
+        done = subprocess.run(["strace", "-f", "-o", os.devnull, "true"], capture_output=True, check=False)
+        works = done.returncode == 0
+    except OSError:
+        works = False
+    return pytest.mark.skipif(not works, reason="needs strace, and the right to trace")
+
+
+def calls(trace: list[str]) -> dict[str, int]:
+    """The most calls of each system call that one thread made: strace counts by threads."""
+    by_thread: dict[tuple[str, str], int] = {}
+    for line in trace:
+        if match := re.match(r"(\d+) +(\w+)\(", line):
+            thread, name = match.groups()
+            by_thread[thread, name] = by_thread.get((thread, name), 0) + 1
+    return {
+        name: max(count for (_, other), count in by_thread.items() if other == name)
+        for name in sorted({name for _, name in by_thread})
+    }
+
+
+def _serve(folder: Path) -> None:
+    import tfmb.training.checkpoint  # noqa: F401 (what takes long)
+
+    for line in sys.stdin:
+        job = json.loads(line)
+        pid = os.fork()
+        if pid == 0:
+            _run(job, folder)
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def _run(job: dict[str, Any], folder: Path) -> None:
+    import importlib
+    import traceback
+    import warnings
+
+    warnings.simplefilter("ignore")
+    for descriptor, name in ((1, "output"), (2, "error")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    code = 0
+    try:
+        module, function = job["function"].split(":")
+        call = getattr(importlib.import_module(module), function)
+        if job["traced"]:
+            _await_tracer()
+        call(*job["arguments"])
+    except BaseException as error:
+        # As the command line: what is not our own error is one of input or output, or a bug.
+        code = getattr(error, "exit_code", 74 if isinstance(error, OSError) else 1)
+        message = traceback.format_exc() if code == 1 else str(error)
+        os.writev(2, [f"{message}\n".encode()])  # `write` may be made to fail
+    sys.stdout.flush()
+    os._exit(code)
+
+
+def _await_tracer() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1))  # lets a process that is no parent attach
+    until = time.monotonic() + 30
+    while re.search(r"TracerPid:\s+0\b", Path("/proc/self/status").read_text()):
+        if time.monotonic() > until:
+            raise RuntimeError("strace did not attach")
+        time.sleep(0.001)
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]))

@@ -1,0 +1,150 @@
+"""The strategy of several worker processes, and a clear error when one of them is lost."""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from tfmb.backend import tf
+from tfmb.errors import ConfigError, PeerLostError
+from tfmb.rendezvous import Cluster, join_seconds, meet
+
+__all__ = ["multi_worker_strategy", "naming_lost_peers"]
+
+
+def multi_worker_strategy() -> Any:
+    """A strategy of every worker of `TF_CONFIG`, or else of the Slurm job.
+
+    TensorFlow's server listens on every interface.
+
+    Raises:
+        ConfigError: there is no such cluster.
+        PeerLostError: a worker did not join in time, or this worker's port is taken.
+    """
+    if os.environ.get("TF_CONFIG"):
+        try:
+            cluster = json.loads(os.environ["TF_CONFIG"])
+            workers = sum(len(cluster["cluster"].get(job, [])) for job in ("chief", "worker"))
+            int(cluster["task"]["index"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"TF_CONFIG is not as TensorFlow wants it ({error}): give cluster and task, or start the workers with "
+                "`tfmb launch`"
+            ) from error
+        if not workers:
+            raise ConfigError("TF_CONFIG names no worker: give cluster.worker, or use `tfmb launch`")
+        return _strategy_of_cluster(os.environ["TF_CONFIG"])
+    if "SLURM_PROCID" in os.environ:
+        return _strategy_of_cluster(None)
+    raise ConfigError(
+        "strategy 'multi-worker' needs TF_CONFIG or a Slurm job: start the workers with `tfmb launch`, or give a "
+        "MultiWorkerMirroredStrategy with the resolver of your cluster"
+    )
+
+
+@functools.cache
+def _strategy_of_cluster(tf_config: str | None) -> Any:
+    """The one strategy of this process: its server stays, so that it cannot meet the others a second time."""
+    resolvers = tf.distribute.cluster_resolver
+    resolver = resolvers.SlurmClusterResolver() if tf_config is None else resolvers.TFConfigClusterResolver()
+    cluster = _cluster_of(resolver)
+    if cluster is not None:
+        meet(cluster, join_seconds())
+    options = tf.distribute.experimental.CommunicationOptions(
+        implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
+    )
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    with _naming_lost_peers(cluster):
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver, communication_options=options)
+    # TensorFlow's server takes this signal and does nothing with it: the worker could not be ended.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
+    return strategy
+
+
+def _cluster_of(resolver: Any) -> Cluster | None:
+    """The workers that train together; None where this process is not one of several in a cluster."""
+    spec = resolver.cluster_spec() if resolver is not None else None
+    if not spec:
+        return None
+    named = [
+        (f"{job} {index}", spec.task_address(job, index))
+        for job in ("chief", "worker")
+        if job in spec.jobs
+        for index in spec.task_indices(job)
+    ]
+    names = tuple(name for name, _ in named)
+    own = f"{resolver.task_type} {resolver.task_id}"
+    if own not in names:
+        return None
+    return Cluster(names=names, addresses=tuple(address for _, address in named), rank=names.index(own))
+
+
+@contextlib.contextmanager
+def naming_lost_peers(strategy: Any, advice: str = "") -> Iterator[None]:
+    """Where several workers train, turns what TensorFlow raises when one of them is gone into an error that names it.
+
+    Args:
+        strategy: where the block trains.
+        advice: words to end the message with.
+
+    Raises:
+        PeerLostError: from TensorFlow's error.
+    """
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    cluster = _cluster_of(strategy.cluster_resolver) if several else None
+    with _naming_lost_peers(cluster, advice):
+        yield
+
+
+@contextlib.contextmanager
+def _naming_lost_peers(cluster: Cluster | None, advice: str = "") -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if cluster is None or not _tells_of_peers(error):
+            raise
+        who, reason = _who_was_lost(cluster, str(error)), _reason(str(error))
+        raise PeerLostError(f"lost {who} ({reason}): start all workers again{advice}") from error
+
+
+# Users' own files and datasets raise the same classes: the words tell them apart.
+_ABORTED = "Collective ops is aborted by: "
+_CODES = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.DeadlineExceededError, tf.errors.CancelledError)
+
+
+def _tells_of_peers(error: Exception) -> bool:
+    text = str(error)
+    if _ABORTED in text:
+        return True
+    words = ("Collective", "CoordinationService", "remote target /job:")
+    return isinstance(error, _CODES) and any(word in text for word in words)
+
+
+def _reason(text: str) -> str:
+    if "heartbeat" in text.lower():
+        return "no heartbeat"
+    # A worker passes on what its neighbour said: the last of them is the cause.
+    first = text.rpartition(_ABORTED)[2].strip().splitlines()[:1]
+    return first[0][:150] if first else "no answer"
+
+
+def _who_was_lost(cluster: Cluster, text: str) -> str:
+    """What TensorFlow says of workers that hang, else those on whose port nobody listens."""
+    reported = _ranks(cluster, re.findall(r"reported from /job:(\w+)/(?:replica:\d+/)?task:(\d+)", text))
+    if reported:
+        return cluster.describe(reported)
+    if cluster.rank and re.search(r"Coordination ?Service", text, re.IGNORECASE):
+        return cluster.describe([0])  # which keeps the list of those who live
+    lost = cluster.unreachable() or _ranks(cluster, re.findall(r"target /job:(\w+)/(?:replica:\d+/)?task:(\d+)", text))
+    return cluster.describe(lost) if lost else f"one of {cluster.describe(cluster.others)}"
+
+
+def _ranks(cluster: Cluster, tasks: list[tuple[str, str]]) -> list[int]:
+    said = {f"{job} {index}" for job, index in tasks}
+    return [rank for rank in cluster.others if cluster.names[rank] in said]
