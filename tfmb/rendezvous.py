@@ -2,6 +2,7 @@
 
 TensorFlow's first worker waits for the others without an end, where neither a timeout nor Ctrl-C reaches it. So they
 meet here first, on the ports its servers take over: the first worker tells the others who is missing, until nobody is.
+One that dies in the instant between this and TensorFlow's own registration is still waited for.
 """
 
 import contextlib

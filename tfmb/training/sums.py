@@ -133,6 +133,8 @@ class BatchSums:
         batch, size = whole_batch(batch)
         part, _, rows = self._own_rows(batch, size, padded)
         _, scores = self._forward(part, rows, size, training=False)
+        if self.cut.replicas > 1:
+            scores = keras.tree.map_structure(lambda tensor: _where_rows(rows, tensor), scores)
         return Scores.from_list(self._add_up(scores))
 
     def penalty(self, gradients: bool = True) -> tuple[Any, list[Any]]:
