@@ -155,10 +155,10 @@ def killed(folder: Path, replicas: int, name: str, times: tuple[float, float], c
         if random.random() < 0.2:
             time.sleep(random.uniform(0.0, times[0]))
         else:
-            # From the first batch on, over the time that a whole run takes from there.
+            # From the first batch on, over most of the time that the rest of the run takes.
             while not _trains(marks) and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 time.sleep(0.002)
-            time.sleep(random.uniform(0.0, times[1] * 0.8))
+            time.sleep(random.uniform(0.0, times[1] * 0.7 * (1.0 - _done(run_dir))))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -177,6 +177,12 @@ def killed(folder: Path, replicas: int, name: str, times: tuple[float, float], c
     if status:
         raise SystemExit(f"a run failed:\n{(folder / f'{name}.log').read_text()[-2000:]}")
     return json.loads(result.read_text())
+
+
+def _done(run_dir: Path) -> float:
+    """The share of the run's batches that its newest checkpoint has behind it."""
+    steps = [int(path.name[5:]) for path in run_dir.glob("checkpoints/step-*")]
+    return max(steps, default=0) / (EPOCHS * -(-EXAMPLES // BATCH_SIZE))
 
 
 def _trains(marks: Path) -> bool:

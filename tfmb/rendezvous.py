@@ -123,6 +123,7 @@ class _Wait:
 
     @property
     def left(self) -> float:
+        """Seconds until its end."""
         return self.started + self.seconds - time.monotonic()
 
     def check(self, missing: Iterable[int]) -> None:
@@ -135,6 +136,7 @@ class _Wait:
             warnings.warn(f"waiting for {who}, for {self.left:.0f} s more at most", stacklevel=2)
 
     def error(self, missing: Iterable[int]) -> PeerLostError:
+        """What to raise where these have not come."""
         return PeerLostError(
             f"{self.cluster.describe(missing)} did not join within {self.seconds:g} s (TFMB_JOIN_SECONDS): see that "
             "every worker runs, with the same cluster in TF_CONFIG and an address the others can reach; then start "

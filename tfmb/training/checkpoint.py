@@ -113,8 +113,9 @@ class Checkpointer(Keeper):
         if reason := self.stop():
             self.save(position)
             self.flush()
+            where = f" {self.run_dir}" if self.writes else ""
             raise PreemptedError(
-                f"{reason}: stopped after {position.drawn} batches, which are saved: go on with --resume {self.run_dir}"
+                f"{reason}: stopped after {position.drawn} batches, which are saved: go on with --resume{where}"
             )
 
     def most(self, position: Position) -> int | None:

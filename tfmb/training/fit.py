@@ -21,6 +21,7 @@ from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
 from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir, read_run
 from tfmb.training.session import Session
+from tfmb.workers import naming_lost_peers
 
 __all__ = ["fit"]
 
@@ -126,6 +127,7 @@ def fit(
         DirectoryError: `run_dir` is in use.
         PreemptedError: SIGTERM or SIGINT ended a run with a `run_dir`; it is saved.
         StorageError: a checkpoint could not be written.
+        PeerLostError: another worker died or hangs.
     """
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
@@ -135,7 +137,8 @@ def fit(
         raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
     if run_dir is None and (resume or on_divergence == "restore"):
         raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'} needs run_dir")
-    model = _built_model(model, where)
+    with naming_lost_peers(where):
+        model = _built_model(model, where)
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")

@@ -14,6 +14,7 @@ from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 from tfmb.training.parts import rows_of_part, static_rows
+from tfmb.workers import naming_lost_peers
 
 __all__ = ["evaluate", "predict"]
 
@@ -57,6 +58,7 @@ def evaluate(
     Raises:
         ConfigError: an argument that cannot be honoured.
         DataError: data that makes no sense.
+        PeerLostError: another worker died or hangs.
     """
     check_model(model)
     _refuse_callbacks(callbacks)
@@ -72,7 +74,8 @@ def evaluate(
     where = make_strategy(strategy, replicas)
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
-    logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
+    with naming_lost_peers(where):
+        logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
     if verbose_level(verbose):
         print(format_logs(logs), file=sys.stderr, flush=True)
     if return_dict:
@@ -114,6 +117,7 @@ def predict(
     Raises:
         ConfigError: an argument that cannot be honoured.
         DataError: data that makes no sense.
+        PeerLostError: another worker died or hangs.
     """
     check_model(model)
     _refuse_callbacks(callbacks)
@@ -122,7 +126,8 @@ def predict(
     batches = _input_batches(x, batch_size)
     if steps is not None:
         batches = batches.take(steps)
-    placed = engine.place(model, where, lambda: next(iter(batches)))
+    with naming_lost_peers(where):
+        placed = engine.place(model, where, lambda: next(iter(batches)))
     # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
     count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
     static = needs_static_shapes(where)

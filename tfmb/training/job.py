@@ -74,6 +74,7 @@ def train_job(
         DataError: the data is missing or damaged.
         DirectoryError: the run's directory cannot be used.
         DivergenceError: the loss became NaN or infinite.
+        PeerLostError: another worker died, hangs or did not join.
     """
     started = time.perf_counter()
     strategy = make_strategy(config.strategy, config.replicas)
