@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 EXAMPLES, BATCH_SIZE, EPOCHS = 500, 16, 3
-KILLS_A_RUN = 5
+KILLS_A_RUN, CHECKPOINT_EVERY = 5, 3
 MARKS, RESULT = "marks", "result.json"
 
 
@@ -89,7 +89,7 @@ def train(run_dir: Path, replicas: int) -> None:
     history = tfmb.fit(
         build, x, y, BATCH_SIZE, EPOCHS, verbose=0, optimizer=optimizer, seed=3, replicas=replicas, run_dir=run_dir,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), validation_data=(x[:40], y[:40]),
-        metrics=["accuracy"], resume=True, checkpoint_every=3,
+        metrics=["accuracy"], resume=True, checkpoint_every=CHECKPOINT_EVERY,
     )  # fmt: skip
     found = {
         "variables": _hash(copy for v in history.model.variables for copy in getattr(v.value, "values", [v.value])),
@@ -149,16 +149,17 @@ def finished(folder: Path, replicas: int, name: str) -> tuple[dict[str, Any], fl
 def killed(folder: Path, replicas: int, name: str, times: tuple[float, float], count: Count, most: int) -> Any:
     """A run that is killed until it ends, or until there were `most` kills; what it came to, or None."""
     run_dir, marks, result = (folder / part for part in (name, f"{name}.{MARKS}", f"{name}.{RESULT}"))
-    while count.kills < most:
+    while count.kills < most and (left := _visits_left(run_dir)) > 3:
         marks.write_text("")
         child = fork(lambda: train(run_dir, replicas), folder / f"{name}.log")
         if random.random() < 0.2:
             time.sleep(random.uniform(0.0, times[0]))
         else:
-            # From the first batch on, over most of the time that the rest of the run takes.
-            while not _trains(marks) and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                time.sleep(0.002)
-            time.sleep(random.uniform(0.0, times[1] * 0.7 * (1.0 - _done(run_dir))))
+            # Some instant after one of the visits that are left, scoring and saving included.
+            visits = random.randint(2, left - 1)
+            while _visits(marks) < visits and os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                time.sleep(0.001)
+            time.sleep(random.uniform(0.0, 0.02))
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
@@ -171,7 +172,7 @@ def killed(folder: Path, replicas: int, name: str, times: tuple[float, float], c
             raise SystemExit(f"a run failed:\n{(folder / f'{name}.log').read_text()[-2000:]}")
         count.late += 1
         return json.loads(result.read_text())
-    # Enough kills: the last run goes to its end.
+    # Enough kills, or little left to do: it goes to its end.
     child = fork(lambda: train(run_dir, replicas), folder / f"{name}.log")
     _, status = os.waitpid(child, 0)
     if status:
@@ -179,15 +180,20 @@ def killed(folder: Path, replicas: int, name: str, times: tuple[float, float], c
     return json.loads(result.read_text())
 
 
-def _done(run_dir: Path) -> float:
-    """The share of the run's batches that its newest checkpoint has behind it."""
+def _visits_left(run_dir: Path) -> int:
+    """About how often the loop will still come by where it saves."""
     steps = [int(path.name[5:]) for path in run_dir.glob("checkpoints/step-*")]
-    return max(steps, default=0) / (EPOCHS * -(-EXAMPLES // BATCH_SIZE))
+    return (EPOCHS * -(-EXAMPLES // BATCH_SIZE) - max(steps, default=0)) // CHECKPOINT_EVERY
+
+
+def _visits(marks: Path) -> int:
+    """How often it came by."""
+    return marks.read_text().count("AT") if marks.exists() else 0
 
 
 def _trains(marks: Path) -> bool:
     """Whether the first call of the training function, which traces it, has returned."""
-    return marks.exists() and marks.read_text().count("AT") >= 2
+    return _visits(marks) >= 2
 
 
 def same(found: dict[str, Any], expected: dict[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -246,3 +247,19 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(capsys.readouterr().out)
     assert {"versions", "machine", "devices", "data"} == set(report)
     assert "CPU:0" in report["devices"]["physical"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "shown"),
+    [
+        (["--resume", "\x1b[2J\u202e"], 65, r"\\x1b\[2J\\u202e holds no run"),
+        (["--run-dir", "x" * 300], 73, "cannot be made .File name too long"),
+    ],
+)
+def test_odd_names_are_shown_plainly(
+    arguments: list[str], code: int, shown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", *arguments])
+    assert ended.value.code == code
+    assert re.search(shown, capsys.readouterr().err)

@@ -244,3 +244,24 @@ def test_free_ports_differ() -> None:
     ports = free_ports(8)
     assert len(set(ports)) == 8
     assert all(0 < port < 65536 for port in ports)
+
+
+def test_gang_that_died_is_started_again_and_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import os, signal, sys, pathlib; n = int(os.environ['TFMB_RESTARTS']); print('start', n);"
+        "os.kill(os.getpid(), signal.SIGKILL) if n < 2 else sys.exit(0)"
+    )
+    assert launch([sys.executable, "-c", program], workers=1, restarts=2) == 0
+    assert "starting again in 1 s (1 of 2)" in (said := capfd.readouterr().err)
+    assert "starting again in 2 s (2 of 2)" in said
+    assert launch([sys.executable, "-c", program], workers=1, restarts=0) == 137
+
+
+def test_end_that_would_come_again_is_not_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
+    assert launch([sys.executable, "-c", "raise SystemExit(65)"], workers=1, restarts=5) == 65
+    assert "starting again" not in capfd.readouterr().err
+
+
+def test_restarts_below_zero_are_refused() -> None:
+    with pytest.raises(ConfigError, match="--restarts -1 must be at least 0"):
+        launch(["true"], workers=1, restarts=-1)

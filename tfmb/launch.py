@@ -5,6 +5,7 @@ are ended; signals are passed on.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -19,11 +20,15 @@ from typing import Any, TextIO
 
 from tfmb.errors import ConfigError
 
-__all__ = ["Gang", "free_ports", "launch"]
+__all__ = ["RESTARTS", "Gang", "free_ports", "launch"]
 
 _NOTICE_SECONDS = 10.0  # in which the others find out for themselves that a worker died, and say so
 _GRACE_SECONDS = 10.0
 _PEER_LOST = 69
+_NOT_AGAIN = (2, 3, 65, 73, 74)
+_MOST_WAIT_SECONDS = 30.0
+# By which a worker knows that its gang was started before.
+RESTARTS = "TFMB_RESTARTS"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +40,21 @@ class Gang:
         hosts: `address:port` of every worker of the cluster, in the order of their ranks.
         ranks: those that this machine starts.
         devices: by rank, the value of `CUDA_VISIBLE_DEVICES`; none are set where it is empty.
+        restarts: how often the gang was started before; the workers find it in `TFMB_RESTARTS`.
     """
 
     command: Sequence[str]
     hosts: Sequence[str]
     ranks: Sequence[int]
     devices: dict[int, str] = field(default_factory=dict)
+    restarts: int = 0
 
     def environment(self, rank: int) -> dict[str, str]:
         """A worker's environment: ours, with `TF_CONFIG` and its device."""
         config = {"cluster": {"worker": list(self.hosts)}, "task": {"type": "worker", "index": rank}}
         chosen = {"CUDA_VISIBLE_DEVICES": self.devices[rank]} if rank in self.devices else {}
-        return {**os.environ, "TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1", **chosen}
+        ours = {"TF_CONFIG": json.dumps(config), "PYTHONUNBUFFERED": "1", RESTARTS: str(self.restarts)}
+        return {**os.environ, **ours, **chosen}
 
 
 def launch(
@@ -55,14 +63,20 @@ def launch(
     workers: int | None = None,
     hosts: Sequence[str] | None = None,
     index: int | None = None,
+    restarts: int = 0,
 ) -> int:
     """Runs a gang of workers to its end.
+
+    A gang that died is started again, at most `restarts` times, after 1, 2, 4 ... 30 s: a program that goes on with its
+    run then (`tfmb train --run-dir D` does, and `tfmb.fit(..., run_dir=D, resume=True)`) ends as if nothing had been.
+    Ends that would come again are not tried again: a bad option, divergence, bad data, a directory in use, a full disk.
 
     Args:
         command: the program and its arguments.
         workers: how many local workers; one GPU each where there are as many.
         hosts: `address:port` of every worker, for several machines; this one starts the worker number `index`.
         index: its rank.
+        restarts: how often a gang that died is started again.
 
     Returns:
         0 if every worker ended with 0; else the exit code of the first that failed by itself (128 + n for signal n),
@@ -75,13 +89,24 @@ def launch(
         raise ConfigError("there is no command: give it after --, such as `tfmb launch --workers 2 -- python train.py`")
     if (workers is None) == (hosts is None):
         raise ConfigError("give either --workers N, or --hosts A:PORT,B:PORT with --index I")
+    if restarts < 0:
+        raise ConfigError(f"--restarts {restarts} must be at least 0")
     if hosts is not None:
-        return _run(Gang(command=command, hosts=_checked(hosts), ranks=[_checked_index(index, len(hosts))]))
-    assert workers is not None
-    if index is not None or workers < 1:
+        ranks: Sequence[int] = [_checked_index(index, len(_checked(hosts)))]
+    elif index is not None or workers is None or workers < 1:
         raise ConfigError("--workers must be at least 1, and --index belongs to --hosts")
-    local = [f"127.0.0.1:{port}" for port in free_ports(workers)]
-    return _run(Gang(command=command, hosts=local, ranks=range(workers), devices=_one_gpu_each(workers)))
+    else:
+        ranks = range(workers)
+    for attempt in itertools.count():
+        at = hosts or [f"127.0.0.1:{port}" for port in free_ports(len(ranks))]
+        devices = _one_gpu_each(len(ranks)) if hosts is None else {}
+        code, told = _run(Gang(command=command, hosts=at, ranks=ranks, devices=devices, restarts=attempt))
+        if code in (0, *_NOT_AGAIN) or told or attempt == restarts:
+            return code
+        wait = min(2.0**attempt, _MOST_WAIT_SECONDS)
+        print(f"tfmb: starting again in {wait:.0f} s ({attempt + 1} of {restarts})", file=sys.stderr, flush=True)
+        time.sleep(wait)
+    raise AssertionError("the attempts do not end")
 
 
 def free_ports(count: int) -> list[int]:
@@ -93,7 +118,8 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _run(gang: Gang) -> int:
+def _run(gang: Gang) -> tuple[int, bool]:
+    """(exit code, whether a signal told us to end)."""
     processes: dict[int, subprocess.Popen[str]] = {}
     readers: list[threading.Thread] = []
     caught: list[int] = []
@@ -115,7 +141,7 @@ def _run(gang: Gang) -> int:
             for pipe in (process.stdout, process.stderr):
                 assert pipe is not None
                 pipe.close()
-        return code
+        return code, bool(caught)
     finally:
         for process in processes.values():
             _send(process, signal.SIGKILL)

@@ -1,5 +1,6 @@
 """Workers that are killed or hang: each rank, at any time, by hand and under the launcher. Minutes long."""
 
+import json
 import os
 import random
 import signal
@@ -122,3 +123,41 @@ def test_run_that_lost_a_worker_goes_on(tmp_path: Path) -> None:
         _, err = launcher.communicate(timeout=60)
     assert launcher.returncode == 75, err
     assert status(workers.run) == "preempted"
+
+
+def test_restarted_gang_ends_like_one_that_was_never_killed(tmp_path: Path) -> None:
+    train = [sys.executable, "-m", "tfmb", "train", "--strategy", "multi-worker", "--virtual-replicas", "2"]
+    train += [
+        "--dataset",
+        "digits",
+        "--model",
+        "mlp",
+        "--epochs",
+        "60",
+        "--checkpoint-every",
+        "10",
+        "--log-every",
+        "10",
+    ]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+
+    def command(run: Path) -> list[str]:
+        launch = [sys.executable, "-m", "tfmb", "launch", "--workers", "2", "--restarts", "3", "--"]
+        return [*launch, *train, "--run-dir", str(run)]
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole), env=environment, check=True, capture_output=True, timeout=300)
+    with (tmp_path / "errors").open("w") as errors:
+        launcher = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+    for _ in range(2):
+        wait_for_updates(killed, [launcher])
+        time.sleep(random.uniform(0.0, 2.0))
+        victims = children(launcher.pid)
+        if launcher.poll() is None and victims:
+            os.kill(random.choice(victims), signal.SIGKILL)
+        time.sleep(5.0)
+    assert launcher.wait(timeout=300) == 0, (tmp_path / "errors").read_text()[-3000:]
+    assert "starting again" in (tmp_path / "errors").read_text()
+    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    records = [json.loads((run / "run.json").read_text()) for run in (whole, killed)]
+    assert records[0]["weights_sha256"] == records[1]["weights_sha256"]

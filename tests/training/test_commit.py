@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import random
 import re
 import sys
 import warnings
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forged
 import pytest
 import syscall_faults
 import tiny_run
@@ -144,6 +146,16 @@ def test_the_name_of_a_new_run_is_synced(tmp_path: Path, monkeypatch: pytest.Mon
     _, lock = create_run_dir(tmp_path / "new" / "run")
     lock.release()
     assert {str(tmp_path), str(tmp_path / "new")} <= set(synced)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_forged_index_never_reaches_tensorflow(tmp_path: Path, seed: int) -> None:
+    """Its reader ends the process where a shape in the index makes no sense."""
+    run = tiny_run.TinyRun(tmp_path)
+    run.save(1)
+    run.keeper.close()
+    forged.forge_index(tmp_path / "checkpoints" / "step-000000000001", random.Random(seed))
+    assert tiny_run.restore(tmp_path) == 1  # the tensors are as their digest says
 
 
 @needs_strace()

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,31 @@ def test_pickles_are_not_opened(tmp_path: Path) -> None:
     np.savez(tmp_path / "weights.npz", **{"0000": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(DataError, match=r"\A[^\n]*cannot be read[^\n]*\Z"):
         load_weights(tmp_path, "")
+
+
+def test_packed_weights_are_not_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "weights.npz", **{"00000000": np.zeros(10**6)})
+    with pytest.raises(DataError, match=r"cannot be read \(it is packed\)"):
+        load_weights(tmp_path, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"), [("run.json", read_run), ("weights.npz", lambda path: load_weights(path, ""))]
+)
+def test_pipes_and_devices_are_not_read(tmp_path: Path, name: str, read: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="it is no plain file"):
+        read(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("/dev/zero")
+    with pytest.raises(DataError, match="it is no plain file"):
+        read(tmp_path)
+
+
+def test_very_deep_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"config": ' * 10**5 + "1" + "}" * 10**5)
+    with pytest.raises(DataError, match="damaged"):
+        read_run(tmp_path)
 
 
 def test_hash_is_that_of_the_record() -> None:

@@ -27,6 +27,8 @@ def resumed(run_dir: Path, given: dict[str, Any]) -> tuple[TrainConfig, dict[str
     record = read_run(run_dir)
     if record.get("made_by") != "tfmb train":
         raise ConfigError(f"{run_dir} was not made by `tfmb train`: go on with tfmb.fit(..., run_dir=..., resume=True)")
+    if any(isinstance(value, (dict, list)) for value in record["config"].values()):
+        raise DataError(f"{run_dir}: the record's options are no numbers and words: the run is damaged")
     config = TrainConfig.from_dict(record["config"], str(run_dir))
     if record.get("status") == "finished":
         result = record.get("result")

@@ -14,13 +14,18 @@ __all__ = ["emit_json", "fail", "quiet_start", "say", "show_warnings"]
 
 def say(line: str) -> None:
     """A line for the user, on standard error."""
-    print(f"tfmb: {line}", file=sys.stderr, flush=True)
+    print(f"tfmb: {_plain(line)}", file=sys.stderr, flush=True)
 
 
 def fail(code: int, message: str) -> NoReturn:
     """Ends the program with one line that says why."""
-    print(f"tfmb: error[{code}]: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"tfmb: error[{code}]: {_plain(' '.join(message.split()))}", file=sys.stderr, flush=True)
     raise SystemExit(code)
+
+
+def _plain(line: str) -> str:
+    """The line with what would steer a terminal written out: names come from files and command lines."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
 
 
 def emit_json(result: dict[str, Any]) -> None:

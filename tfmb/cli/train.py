@@ -15,6 +15,7 @@ from tfmb.cli.resume import resumed
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
+from tfmb.launch import RESTARTS
 
 __all__ = ["train"]
 
@@ -164,6 +165,8 @@ def train(
     options["batch_size"] = _batch_size(batch_size)
     if allow_drift and resume is None:
         raise ConfigError("--allow-drift belongs to --resume")
+    if resume is None and run_dir is not None and _is_restarted() and (run_dir / "run.json").exists():
+        resume, run_dir = run_dir, None
     if resume is None:
         config = TrainConfig(**options)
         if run_dir is not None:
@@ -219,6 +222,11 @@ def _is_given(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
+def _is_restarted() -> bool:
+    """Whether `tfmb launch --restarts` started this process again."""
+    return os.environ.get(RESTARTS, "0") not in ("", "0")
+
+
 def _is_first_worker() -> bool:
     """Whether this process writes; before there is a strategy, by what `TF_CONFIG` says of it."""
     try:
@@ -250,7 +258,11 @@ def _batch_size(text: str) -> Any:
 
 def _refuse_used(run_dir: Path) -> None:
     """Refuses a directory in use before TensorFlow is imported; `create_run_dir` looks again."""
-    if (run_dir / "run.json").exists():
+    try:
+        used = (run_dir / "run.json").exists()
+    except OSError as error:
+        raise DirectoryError(f"{run_dir} cannot be made ({error.strerror}): give another --run-dir") from error
+    if used:
         raise DirectoryError(f"{run_dir} holds a run already: give another --run-dir, or --resume {run_dir}")
 
 

@@ -24,9 +24,13 @@ def cache_root() -> Path:
 def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a cache folder, or None where it is missing, incomplete or does not match its checksums."""
     try:
+        if not (folder / _INDEX).is_file():  # nor a pipe, on which reading would wait for ever
+            return None
         index = json.loads((folder / _INDEX).read_text())
         arrays = {}
         for name, checksum in index.items():
+            if not (folder / f"{name}.npy").is_file():
+                return None
             array = np.load(folder / f"{name}.npy", allow_pickle=False)
             if _sha256(array) != checksum:
                 return None

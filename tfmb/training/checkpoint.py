@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError
+from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError, TfmbError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training.commit import commit_folder, remove_temporary, sync_folder, verify_folder
 from tfmb.training.loop import Keeper, Position
@@ -264,22 +264,24 @@ class Checkpointer(Keeper):
         if about.get("tensors") != expected:
             raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
         try:
-            reader = tf.train.load_checkpoint(str(path / _BUNDLE))
-            shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-            there = {key: [dtypes[key].name, list(shape)] for key, shape in shapes.items()}
-            if there != expected:
-                raise DataError(f"{path}: the tensors in it are not those that its manifest names: it is damaged")
-            tensors = {key: np.asarray(reader.get_tensor(key)) for key in expected}
-        except (tf.errors.OpError, RuntimeError, ValueError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path} cannot be read ({str(error).splitlines()[0][:150]}): it is damaged") from error
+            tensors = _read_bundle(path, self._variables)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}): it is damaged") from error
         if _digest(tensors) != about.get("digest"):
             raise DataError(f"{path}: the state is not the one that was saved: it is damaged")
-        _position(about, path)
+        if _position(about, path).drawn != int(path.name[5:]) or not _fits(about):
+            raise DataError(f"{path}: its manifest makes no sense: it is damaged")
         return about, tensors
 
     def _apply(self, about: dict[str, Any], tensors: dict[str, np.ndarray], path: Path) -> Position:
+        states = about["stateful"]
+        for name, each in self.stateful.items():
+            try:
+                each.restore(states.get(name))
+            except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+                if isinstance(error, TfmbError):
+                    raise
+                raise DataError(f"{path}: the state of its {name} makes no sense: it is damaged") from error
         for key, variable in self._variables.items():
             variable.assign(tensors[key])
         if isinstance(about.get("learning_rate"), float) and isinstance(self._rate_of.learning_rate, float):
@@ -292,9 +294,6 @@ class Checkpointer(Keeper):
             )
         best = about.get("best")
         self._best = (float(best[0]), int(best[1])) if best else (math.inf, -1)
-        states = about.get("stateful") or {}
-        for name, each in self.stateful.items():
-            each.restore(states.get(name))
         return _position(about, path)
 
 
@@ -313,7 +312,10 @@ def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_drift:
     """
     if not isinstance(before, dict):
         raise DataError(f"{run_dir}: the record does not say what the run was made with: it is damaged")
-    old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
+    try:
+        old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
+    except RecursionError as error:
+        raise DataError(f"{run_dir}: what the run was made with makes no sense: the record is damaged") from error
     changed = [
         f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
         for key in sorted({*old, *new})
@@ -355,9 +357,46 @@ def _position(about: dict[str, Any], path: Path) -> Position:
     counts = (position.epoch, position.step, position.drawn, position.skipped, position.restored)
     if not isinstance(position.ended, bool):
         raise DataError(f"{path}: its position makes no sense: it is damaged")
-    if not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
+    whole = all(isinstance(count, int) and 0 <= count < 2**63 for count in counts)
+    loss = position.last_loss
+    if not whole or not (loss is None or isinstance(loss, float)) or not isinstance(position.ended, bool):
         raise DataError(f"{path}: its position makes no sense: it is damaged")
     return position
+
+
+def _fits(about: dict[str, Any]) -> bool:
+    """Whether the rest of a manifest has the form that `save` gives it."""
+    rate, best = about.get("learning_rate"), about.get("best")
+    return (
+        isinstance(about.get("stateful"), dict)
+        and (rate is None or (isinstance(rate, float) and 0 <= rate < math.inf))
+        and (
+            best is None
+            or (isinstance(best, list) and [type(value) for value in best] == [float, int] and 0 <= best[1] < 2**63)
+        )
+    )
+
+
+def _read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a bundle, one after another in the order of their names, as TensorFlow writes them.
+
+    Its own reader would have to parse the index, and ends the process where that is forged.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has another size.
+    """
+    content = (folder / f"{_BUNDLE}.data-00000-of-00001").read_bytes()
+    dtypes = {key: np.dtype(variable.dtype.as_numpy_dtype) for key, variable in variables.items()}
+    sizes = {key: dtypes[key].itemsize * math.prod(variable.shape) for key, variable in variables.items()}
+    if len(content) != sum(sizes.values()):
+        raise ValueError(f"{len(content)} bytes of tensors, not {sum(sizes.values())}")
+    tensors, at = {}, 0
+    for key in sorted(variables):
+        piece = content[at : at + sizes[key]]
+        tensors[key] = np.frombuffer(piece, dtypes[key]).reshape(tuple(variables[key].shape))
+        at += sizes[key]
+    return tensors
 
 
 def _write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:

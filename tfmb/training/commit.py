@@ -71,6 +71,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if path.stat().st_size > _MOST_MANIFEST_BYTES:
             raise DataError(f"{path} is too large for a manifest: the folder is damaged")
         manifest = json.loads(path.read_text())
+        known = isinstance(manifest, dict) and manifest.pop("sha256", None) == _hash_of(manifest)
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
@@ -79,7 +80,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path} is no manifest: the folder is damaged")
     if manifest.get("format") != FORMAT:
         raise DataError(f"{path}: format {manifest.get('format')!r} is not {FORMAT}: it is of another version of tfmb")
-    if manifest.pop("sha256", None) != _hash_of(manifest):
+    if not known:
         raise DataError(f"{path} does not match its own SHA-256: the folder is damaged")
     return manifest
 
@@ -97,7 +98,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     if found != set(files):
         odd = sorted(found ^ set(files))[0]
-        raise DataError(f"{folder / odd} is {'more' if odd in found else 'missing'}: the folder is damaged")
+        raise DataError(f"{folder}: {odd!r} is {'more' if odd in found else 'missing'}: the folder is damaged")
     for name, about in files.items():
         path = folder / name
         try:

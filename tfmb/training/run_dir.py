@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import platform
+import stat
 import sys
+import zipfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +35,7 @@ RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.npz"
 _TEMPORARY_WEIGHTS_FILE = f".tmp-{WEIGHTS_FILE}"
 _TEMPORARY_RUN_FILE = f".{RUN_FILE}.tmp"
+_MOST_RUN_BYTES = 64 * 2**20
 _PACKAGES = ("tfmb", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
@@ -102,12 +105,13 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
     """
     path = Path(run_dir) / RUN_FILE
     try:
+        _check_plain(path, _MOST_RUN_BYTES)
         record = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(
             f"{run_dir} holds no run ({RUN_FILE} is missing): give a directory made by `tfmb train`"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read ({error}): the run is damaged") from error
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise DataError(f"{path} is no run's record: the run is damaged")
@@ -135,6 +139,8 @@ def load_weights(run_dir: str | Path, checksum: str) -> list[np.ndarray]:
     """
     path = Path(run_dir) / WEIGHTS_FILE
     try:
+        _check_plain(path)
+        _check_stored(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             weights = [arrays[key] for key in sorted(arrays.files)]
     except FileNotFoundError as error:
@@ -154,6 +160,29 @@ def hash_weights(weights: Sequence[np.ndarray]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _check_plain(path: Path, most: int = 2**63) -> None:
+    """Raises where reading would wait for ever or fill the memory: at a pipe, a device, a file that is too large.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: it is no plain file, or larger.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+        raise ValueError("it is no plain file" if found.st_size <= most else "it is too large")
+
+
+def _check_stored(path: Path) -> None:
+    """Raises where an archive is packed, as we never write one: it could be of any size unpacked.
+
+    Raises:
+        ValueError: it is.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("it is packed")
 
 
 def versions() -> dict[str, str]:

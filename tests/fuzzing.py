@@ -1,0 +1,52 @@
+"""Runs batches of fuzzed inputs in processes of their own, and counts what came out."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from fork_server import ForkServer
+
+__all__ = ["files", "words"]
+
+_TESTS = Path(__file__).parent
+_BATCH = 50
+
+
+def files(server: ForkServer, folder: Path, kind: str, seeds: range) -> Counter[str]:
+    """How often damaged files of a kind (a key of `fuzz_files.KINDS`) were "refused" or gave an "equal" result.
+
+    Anything else, a signal and a hang included, fails, with its seed.
+    """
+    outcomes: Counter[str] = Counter()
+    for first in range(seeds.start, seeds.stop, _BATCH):
+        count = min(_BATCH, seeds.stop - first)
+        ended = server.call("fuzz_files:batch", kind, first, count, str(folder / kind), seconds=120)
+        assert (ended.code, ended.hung) == (0, False), (kind, ended.output[-1:], ended.error[-2000:])
+        outcomes += _count(kind, [line for line in ended.output if not line.endswith(" begins")], count)
+    return outcomes
+
+
+def words(folder: Path, kind: str, seeds: range) -> Counter[str]:
+    """The same for a key of `fuzz_words.KINDS`, in a process without TensorFlow."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, str(_TESTS / "fuzz_words.py"), kind, str(seeds.start), str(len(seeds))],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)])},
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return _count(kind, done.stdout.splitlines(), len(seeds))
+
+
+def _count(kind: str, lines: list[str], count: int) -> Counter[str]:
+    wrong = [line for line in lines if line.split(" ", 1)[1] not in ("refused", "equal")]
+    assert not wrong, (kind, wrong)
+    assert len(lines) == count, (kind, lines[-1:])
+    return Counter(line.split()[1] for line in lines)

@@ -1,0 +1,25 @@
+"""A sample of `slow/test_fuzz.py`: damaged files and bad options are refused in one line, or do what they say."""
+
+from pathlib import Path
+
+import fuzzing
+import pytest
+from fork_server import ForkServer
+
+
+@pytest.fixture(autouse=True)
+def _fresh_keras() -> None:
+    """Nothing here touches Keras: no need to clear it after each test."""
+
+
+def test_damaged_files(tmp_path: Path) -> None:
+    with ForkServer(tmp_path) as server:
+        for kind, count in {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100}.items():
+            outcomes = fuzzing.files(server, tmp_path, kind, range(count))
+            assert outcomes["refused"] >= count / 5
+            assert outcomes["equal"] >= 1
+
+
+@pytest.mark.parametrize("kind", ["config", "command"])
+def test_bad_words(tmp_path: Path, kind: str) -> None:
+    assert fuzzing.words(tmp_path, kind, range(200))["refused"] >= 150
