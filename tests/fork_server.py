@@ -53,6 +53,7 @@ class ForkServer:
 
     def __init__(self, folder: Path, package: Path = _TESTS.parent) -> None:
         self._folder = folder
+        self._read = b""
         path = os.pathsep.join([str(package), str(_TESTS)])
         with (folder / "server").open("w") as log:
             self._server = subprocess.Popen(
@@ -111,9 +112,15 @@ class ForkServer:
 
     def _answer(self, seconds: float) -> str:
         assert self._server.stdout is not None
-        if not select.select([self._server.stdout], [], [], seconds)[0]:
-            raise TimeoutError
-        return self._server.stdout.readline()
+        until = time.monotonic() + seconds
+        while b"\n" not in self._read:  # not readline, which may take more lines than one, unseen by select
+            if not select.select([self._server.stdout], [], [], max(until - time.monotonic(), 0))[0]:
+                raise TimeoutError
+            piece = os.read(self._server.stdout.fileno(), 1000)
+            assert piece, "the server ended"
+            self._read += piece
+        line, _, self._read = self._read.partition(b"\n")
+        return line.decode()
 
 
 def needs_strace() -> pytest.MarkDecorator:
