@@ -4,19 +4,16 @@ python -m benchmarks.checkpoints [--every 100] [--rounds 9]
 """
 
 import argparse
-import json
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
 from benchmarks.pairs import interleave, speedup
 from benchmarks.parts import data
+from benchmarks.results import publish
 
-RESULTS = Path(__file__).parent / "results"
 UPDATES, BATCH_SIZE = 500, 64
 
 
@@ -56,17 +53,11 @@ def main() -> None:
     table = [f"| checkpoints | seconds for {UPDATES} updates (median) |", "|---|---|", *rows, ""]
     table.append(f"With checkpoints over without: {cost} ({options.rounds} interleaved pairs)")
     report = {
-        "benchmark": "checkpoints",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
         "every": options.every,
         "seconds": seconds,
         "over_without": vars(cost),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "checkpoints.json").write_text(json.dumps(report, indent=2) + "\n")
-    (RESULTS / "checkpoints.md").write_text("\n".join(table) + "\n")
-    print("\n".join(table))
+    publish("checkpoints", report, table)
 
 
 if __name__ == "__main__":

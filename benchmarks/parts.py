@@ -4,22 +4,18 @@ python -m benchmarks.parts [--batch-size 64] [--rounds 9] [--large-batch-size 40
 """
 
 import argparse
-import json
 import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import describe_machine
 from benchmarks.pairs import interleave, speedup
+from benchmarks.results import publish
 
-RESULTS = Path(__file__).parent / "results"
 UPDATES = 100
 PARTS = (1, 2, 4, 8)
 
@@ -91,20 +87,13 @@ def main() -> None:
         name = "whole" if size is None else f"micro-batches of {size}"
         lines.append(f"| {name} | {after - before:,.0f} |")
     report = {
-        "benchmark": "parts",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
         "batch_size": options.batch_size,
         "seconds": seconds,
         "over_whole": {name: vars(ratio) for name, ratio in ratios.items()},
         "large_batch_size": large,
         "peak_mib": {str(size): found for size, found in peaks.items()},
     }
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"parts-{options.batch_size}"
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
-    stem.with_suffix(".md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    publish(f"parts-{options.batch_size}", report, lines)
 
 
 if __name__ == "__main__":

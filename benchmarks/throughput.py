@@ -4,22 +4,18 @@ python -m benchmarks.throughput [--batch-size 64] [--rounds 9]
 """
 
 import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import tfmb
-from benchmarks.machine import describe_machine
 from benchmarks.pairs import interleave, speedup
+from benchmarks.results import publish
 from tfmb.backend import keras
 from tfmb.data.source import Normalization
 
-RESULTS = Path(__file__).parent / "results"
 UPDATES = 150
 
 
@@ -55,9 +51,6 @@ def main() -> None:
     ratio = speedup(seconds, "tfmb.fit", "keras fit")
     rates = {name: examples / statistics.median(times) for name, times in seconds.items()}
     report = {
-        "benchmark": "throughput",
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": describe_machine(),
         "model": "cnn",
         "batch_size": options.batch_size,
         "updates_an_epoch": UPDATES,
@@ -68,11 +61,7 @@ def main() -> None:
     rows = [f"| {name} | {rate:,.0f} |" for name, rate in rates.items()]
     table = ["| peer | examples/s (median) |", "|---|---|", *rows]
     table += ["", f"tfmb.fit over keras fit, batch {options.batch_size}: {ratio} ({options.rounds} interleaved pairs)"]
-    RESULTS.mkdir(exist_ok=True)
-    stem = RESULTS / f"throughput-cnn-{options.batch_size}"
-    stem.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
-    stem.with_suffix(".md").write_text("\n".join(table) + "\n")
-    print("\n".join(table))
+    publish(f"throughput-cnn-{options.batch_size}", report, table)
 
 
 if __name__ == "__main__":

@@ -175,9 +175,9 @@ def test_port_in_use_is_named_with_its_worker() -> None:
 
 def test_long_wait_is_announced_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendezvous, "_NOTICE_SECONDS", 0.0)
-    with pytest.warns(UserWarning, match=r"\Awaiting for worker 1 \(127.0.0.1:\d+\), for 1 s more") as caught:  # noqa: SIM117
-        with pytest.raises(PeerLostError):
-            meet(clusters(2)[0], SHORT)
+    announced = pytest.warns(UserWarning, match=r"\Awaiting for worker 1 \(127.0.0.1:\d+\), for 1 s more")
+    with announced as caught, pytest.raises(PeerLostError):
+        meet(clusters(2)[0], SHORT)
     assert len(caught) == 1
 
 

@@ -1,7 +1,6 @@
 """`tfmb.export`: a SavedModel with named signatures, compared in a fresh process before it gets its version number."""
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError, DirectoryError
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training.commit import sync
 from tfmb.training.outputs import flatten_outputs
 
 __all__ = ["export"]
@@ -175,8 +175,8 @@ def _temporary_in(folder: Path) -> Iterator[Path]:
 def _publish(temporary: Path, folder: Path) -> Path:
     """Gives the finished export the next free version number; nothing that is there is replaced."""
     for path in sorted(temporary.rglob("*")):
-        _fsync(path)
-    _fsync(temporary)
+        sync(path)
+    sync(temporary)
     while True:
         taken = [int(path.name) for path in folder.iterdir() if path.name.isdecimal()]
         target = folder / str(max(taken, default=0) + 1)
@@ -185,16 +185,8 @@ def _publish(temporary: Path, folder: Path) -> Path:
         except FileExistsError:
             continue
         temporary.rename(target)
-        _fsync(folder)
+        sync(folder)
         return target
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _compare_in_fresh_process(folder: Path, served: _ServedModel) -> None:

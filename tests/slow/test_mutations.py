@@ -29,7 +29,7 @@ FAULTS: dict[str, tuple[list[tuple[str, str, str]], list[str]]] = {
         [(CHECKPOINT, "asdict(position),", '{**asdict(position), "step": position.step + 1},')],
         RESUME,
     ),
-    "files are not synced": ([(FOLDERS, "            _sync(file)\n", "            pass\n")], SYNCED),
+    "files are not synced": ([(FOLDERS, "            sync(file)\n", "            pass\n")], SYNCED),
     "nothing is synced": ([(FOLDERS, "        os.fsync(descriptor)\n", "        pass\n")], SYNCED),
     "nothing is renamed": (
         [

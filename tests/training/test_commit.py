@@ -41,7 +41,7 @@ class _Disk:
         self.at, self.how, self.steps, self.dead = 0, "", 0, False
         self.only: Callable[[str], bool] = lambda path: True
         steps: list[tuple[Any, str]] = [(os, name) for name in ("mkdir", "rename", "unlink", "rmdir", "fsync")]
-        for owner, name in [*steps, (Path, "write_text"), (Path, "touch"), (checkpoint, "_write_bundle")]:
+        for owner, name in [*steps, (Path, "write_text"), (Path, "touch"), (checkpoint, "write_bundle")]:
             patch.setattr(owner, name, self._hurt(getattr(owner, name)))
 
     def fail(self, at: int, how: str) -> None:

@@ -38,5 +38,14 @@ def test_record_names_what_decides_bits(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
     found = numerics()
     assert found["onednn"] == "0"
-    assert set(found) == {"tensor_float_32", "onednn", "intra_op_threads", "inter_op_threads", "cores", "processor"}
+    assert found["op_determinism"] is False
+    assert set(found) == {
+        "op_determinism",
+        "tensor_float_32",
+        "onednn",
+        "intra_op_threads",
+        "inter_op_threads",
+        "cores",
+        "processor",
+    }
     assert found["cores"] >= 1

@@ -1,21 +1,20 @@
-"""`--deterministic`: what must be set before TensorFlow starts, and just after."""
+"""`--deterministic`: what must be set before TensorFlow is imported, and before it starts."""
 
 import os
 
-__all__ = ["pin_after_import", "pin_before_import"]
+__all__ = ["start_pinned"]
 
+# Fixed, and not the number of cores: a sum's bits depend on how many threads share it.
 _THREADS = 2
 
 
-def pin_before_import() -> None:
-    """Fixes what TensorFlow reads when it is imported."""
+def start_pinned() -> None:
+    """Imports TensorFlow with oneDNN, threads and deterministic ops pinned, and finds its devices."""
+    from tfmb.cli.screen import quiet_start, start_tensorflow
+
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    with quiet_start():
+        from tfmb.training.numerics import pin_threads_and_ops
 
-
-def pin_after_import() -> None:
-    """Fixes threads and asks for deterministic ops."""
-    from tfmb.backend import tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(_THREADS)
-    tf.config.threading.set_inter_op_parallelism_threads(_THREADS)
-    tf.config.experimental.enable_op_determinism()
+        pin_threads_and_ops(_THREADS)
+    start_tensorflow()

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.determinism import pin_after_import, pin_before_import
+from tfmb.cli.determinism import start_pinned
 from tfmb.cli.resume import resumed
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.config import TrainConfig
@@ -179,11 +179,7 @@ def train(
         if result is not None:
             _tell(result, json)
             return
-    if config.deterministic:
-        pin_before_import()
-    start_tensorflow()
-    if config.deterministic:
-        pin_after_import()
+    (start_pinned if config.deterministic else start_tensorflow)()
     with contextlib.ExitStack() as stack:
         _tell(_train(config, run_dir, resume, allow_drift, stack), json)
 

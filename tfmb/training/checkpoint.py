@@ -5,10 +5,7 @@ manifest. Values are copied to the host when they are saved, and written while t
 is not saved until its folder has its name.
 """
 
-import hashlib
-import json
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -19,16 +16,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from tfmb.backend import tf
 from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError, TfmbError
 from tfmb.optimizers.optimizer import raw_variable, value_of
-from tfmb.training.commit import commit_folder, remove_temporary, sync_folder, verify_folder
+from tfmb.training.bundle import digest_of, read_bundle, write_bundle
+from tfmb.training.commit import commit_folder, remove_temporary, sync, verify_folder
+from tfmb.training.identity import check_identity
 from tfmb.training.loop import Keeper, Position
 
-__all__ = ["CHECKPOINTS", "Checkpointer", "Stateful", "check_identity"]
+__all__ = ["CHECKPOINTS", "Checkpointer", "Stateful"]
 
 CHECKPOINTS = "checkpoints"
-_BUNDLE = "state"
 _LOGS = ("metrics.jsonl",)
 # Made with the first checkpoint: it tells a run that never had one from a run that lost them.
 _COMMITTED = "COMMITTED"
@@ -150,7 +147,7 @@ class Checkpointer(Keeper):
             "identity": self.identity,
             "replicas": self.replicas,
             "tensors": {key: [value.dtype.name, list(value.shape)] for key, value in tensors.items()},
-            "digest": _digest(tensors),
+            "digest": digest_of(tensors),
         }
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="tfmb-checkpoint")
@@ -230,23 +227,23 @@ class Checkpointer(Keeper):
             if not (place := path.parent / f"damaged-{path.name[5:]}-{number}").exists()
         )
         path.rename(aside)
-        sync_folder(path.parent)
+        sync(path.parent)
         warnings.warn(f"{error}; it is set aside as {aside.name}, and the one before is used", stacklevel=4)
 
     def _write(self, drawn: int, tensors: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         self.folder.mkdir(exist_ok=True)
         for name in _LOGS:
             if (self.run_dir / name).exists():  # the state knows its length, which must not be lost before it
-                sync_folder(self.run_dir / name)
+                sync(self.run_dir / name)
         if not self._found():
             remove_temporary(self.folder)
         path = self.folder / f"step-{drawn:012d}"
-        commit_folder(path, lambda folder: _write_bundle(folder, tensors), about)
+        commit_folder(path, lambda folder: write_bundle(folder, tensors), about)
         committed = self.folder / _COMMITTED
         if not committed.exists():
-            sync_folder(self.run_dir)  # the names of this folder and of the logs
+            sync(self.run_dir)  # the names of this folder and of the logs
             committed.touch()
-            sync_folder(self.folder)
+            sync(self.folder)
         best = (about["best"] or [None, -1])[1]
         for old, other in self._found()[: -self.keep]:
             if old != best:
@@ -264,10 +261,10 @@ class Checkpointer(Keeper):
         if about.get("tensors") != expected:
             raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
         try:
-            tensors = _read_bundle(path, self._variables)
+            tensors = read_bundle(path, self._variables)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read ({error}): it is damaged") from error
-        if _digest(tensors) != about.get("digest"):
+        if digest_of(tensors) != about.get("digest"):
             raise DataError(f"{path}: the state is not the one that was saved: it is damaged")
         if _position(about, path).drawn != int(path.name[5:]) or not _fits(about):
             raise DataError(f"{path}: its manifest makes no sense: it is damaged")
@@ -297,52 +294,6 @@ class Checkpointer(Keeper):
         return _position(about, path)
 
 
-def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_drift: bool) -> None:
-    """Refuses to go on with something else than what the run began with.
-
-    Args:
-        before: the identity in the record or checkpoint.
-        now: what is asked for.
-        run_dir: for messages.
-        allow_drift: whether to go on all the same, with a warning.
-
-    Raises:
-        ConfigError: something differs; it names what.
-        DataError: the record holds no identity.
-    """
-    if not isinstance(before, dict):
-        raise DataError(f"{run_dir}: the record does not say what the run was made with: it is damaged")
-    try:
-        old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
-    except RecursionError as error:
-        raise DataError(f"{run_dir}: what the run was made with makes no sense: the record is damaged") from error
-    changed = [
-        f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    if not changed:
-        return
-    if not allow_drift:
-        raise ConfigError(f"{run_dir} cannot go on exactly: {'; '.join(changed)}: give --allow-drift to accept that")
-    warnings.warn(f"{run_dir} goes on, but not exactly: {'; '.join(changed)}", stacklevel=3)
-
-
-def _leaves(tree: Any, path: str = "") -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted path."""
-    if not isinstance(tree, dict):
-        return {path: tree}
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        found |= _leaves(value, f"{path}.{key}" if path else str(key))
-    return found
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) < 60 else f"{text[:50]}..."
-
-
 def _position(about: dict[str, Any], path: Path) -> Position:
     try:
         found = dict(about["position"])
@@ -355,8 +306,6 @@ def _position(about: dict[str, Any], path: Path) -> Position:
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"{path}: its position makes no sense: it is damaged") from error
     counts = (position.epoch, position.step, position.drawn, position.skipped, position.restored)
-    if not isinstance(position.ended, bool):
-        raise DataError(f"{path}: its position makes no sense: it is damaged")
     whole = all(isinstance(count, int) and 0 <= count < 2**63 for count in counts)
     loss = position.last_loss
     if not whole or not (loss is None or isinstance(loss, float)) or not isinstance(position.ended, bool):
@@ -375,60 +324,6 @@ def _fits(about: dict[str, Any]) -> bool:
             or (isinstance(best, list) and [type(value) for value in best] == [float, int] and 0 <= best[1] < 2**63)
         )
     )
-
-
-def _read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The tensors of a bundle, one after another in the order of their names, as TensorFlow writes them.
-
-    Its own reader would have to parse the index, and ends the process where that is forged.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it has another size.
-    """
-    content = (folder / f"{_BUNDLE}.data-00000-of-00001").read_bytes()
-    dtypes = {key: np.dtype(variable.dtype.as_numpy_dtype) for key, variable in variables.items()}
-    sizes = {key: dtypes[key].itemsize * math.prod(variable.shape) for key, variable in variables.items()}
-    if len(content) != sum(sizes.values()):
-        raise ValueError(f"{len(content)} bytes of tensors, not {sum(sizes.values())}")
-    tensors, at = {}, 0
-    for key in sorted(variables):
-        piece = content[at : at + sizes[key]]
-        tensors[key] = np.frombuffer(piece, dtypes[key]).reshape(tuple(variables[key].shape))
-        at += sizes[key]
-    return tensors
-
-
-def _write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    """The tensors as a TensorFlow checkpoint's bundle.
-
-    Raises:
-        OSError: the disk is full or fails.
-    """
-    try:
-        with tf.device("/cpu:0"):
-            tf.raw_ops.SaveV2(
-                prefix=str(folder / _BUNDLE),
-                tensor_names=list(tensors),
-                shape_and_slices=[""] * len(tensors),
-                tensors=[tf.constant(value) for value in tensors.values()],
-            )
-    except tf.errors.OpError as error:
-        reason = str(error).splitlines()[0]
-        code = 28 if "No space left" in reason else 5
-        raise OSError(code, f"{os.strerror(code)}: {reason[:150]}") from error
-    for leftover in folder.glob(f"{_BUNDLE}_temp*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _digest(tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes in the order of the names."""
-    digest = hashlib.sha256()
-    for key in sorted(tensors):
-        value = np.ascontiguousarray(tensors[key])
-        digest.update(json.dumps([key, value.dtype.name, list(value.shape)]).encode())
-        digest.update(value.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _remove(folder: Path) -> None:

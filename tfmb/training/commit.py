@@ -17,7 +17,7 @@ from typing import Any
 
 from tfmb.errors import DataError
 
-__all__ = ["MANIFEST", "commit_folder", "read_manifest", "remove_temporary", "sync_folder", "verify_folder"]
+__all__ = ["MANIFEST", "commit_folder", "remove_temporary", "sync", "verify_folder"]
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -48,18 +48,18 @@ def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, An
         manifest["sha256"] = _hash_of(manifest)
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
         for file in sorted(temporary.iterdir()):
-            _sync(file)
-        _sync(temporary)
+            sync(file)
+        sync(temporary)
         if path.exists():
             raise FileExistsError(17, "it exists already", str(path))
         temporary.rename(path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a folder, its own form checked.
 
     Raises:
@@ -93,7 +93,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     """
     if folder.is_symlink() or not folder.is_dir():
         raise DataError(f"{folder} is no folder: it is damaged")
-    manifest = read_manifest(folder)
+    manifest = _read_manifest(folder)
     files = manifest["files"]
     found = {entry.name for entry in folder.iterdir()} - {MANIFEST}
     if found != set(files):
@@ -120,12 +120,8 @@ def remove_temporary(parent: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Makes renames in a folder durable."""
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Makes a file's bytes durable, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

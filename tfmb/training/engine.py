@@ -15,6 +15,7 @@ from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training.agreement import check_same
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.feeds import Feed, ran_out
 from tfmb.training.loop import Action, Plan, Position, add_up, run
@@ -208,7 +209,9 @@ def train(
         return run_from(None)
     checkpointer.attach(model, optimizer, steps.loss_scale)
     try:
-        return _with_retries(run_from, checkpointer, optimizer, plan, checkpointer.restore() if resume else None)
+        start = checkpointer.restore() if resume else None
+        check_same(-1 if start is None else start.drawn, strategy, "the number of batches they have behind them")
+        return _with_retries(run_from, checkpointer, optimizer, plan, start)
     finally:
         checkpointer.close()
 

@@ -14,6 +14,7 @@ from tfmb.data import Augmentation
 from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.training.agreement import of_first_worker
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import Recipe, optimizer_for
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
@@ -96,7 +97,7 @@ def fit(
         metrics: as in `compile`; None for the compiled ones.
         strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`.
         replicas: how many devices.
-        seed: decides the order of examples; None draws one from Python's `random`.
+        seed: decides the order of examples; None draws one from Python's `random`, the first worker's for all.
         run_dir: a new directory for the run's record, logs and weights; None writes nothing. Of several workers the
             first one writes.
         virtual_replicas: V, a power of two: every batch is cut into V parts whose sums are added in one fixed tree, so
@@ -146,7 +147,9 @@ def fit(
     if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
         before = read_run(Path(run_dir).expanduser())
     if seed is None:
-        seed = random.randrange(2**31) if before is None else int(before["config"]["seed"])
+        drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
+        with naming_lost_peers(where):
+            seed = of_first_worker(drawn, where)
     feed, source, held_out = make_feed(
         x,
         y,

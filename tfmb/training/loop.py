@@ -288,6 +288,8 @@ def run(
                 watcher.batch_end(at.step - 1, score(np.array(at.sums)))
             if watcher.stop:
                 break
+        if at.sums is None and at.step:
+            raise _divergence(int(optimizer.iterations.numpy()) + 1, _rate(optimizer), at.last_loss)
         if at.sums is None:
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
         sums = np.array(at.sums)

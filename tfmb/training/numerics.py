@@ -7,7 +7,10 @@ from typing import Any
 
 from tfmb.backend import tf
 
-__all__ = ["ask_for_exact_numerics", "numerics", "processor"]
+__all__ = ["ask_for_exact_numerics", "numerics", "pin_threads_and_ops", "processor"]
+
+# TensorFlow has no public way to ask whether it is on.
+_asked = {"op_determinism": False}
 
 
 def ask_for_exact_numerics(jit_compile: bool) -> None:
@@ -18,12 +21,25 @@ def ask_for_exact_numerics(jit_compile: bool) -> None:
     """
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if tf.config.list_physical_devices("GPU") and not jit_compile:  # pragma: no cover - needs a GPU
-        tf.config.experimental.enable_op_determinism()
+        _enable_op_determinism()
+
+
+def pin_threads_and_ops(threads: int) -> None:
+    """Fixes the number of threads, before TensorFlow starts, and asks for ops that give the same bits each time."""
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    _enable_op_determinism()
+
+
+def _enable_op_determinism() -> None:
+    tf.config.experimental.enable_op_determinism()
+    _asked["op_determinism"] = True
 
 
 def numerics() -> dict[str, Any]:
     """The settings, for records. Threads of 0 are TensorFlow's own choice, one for each core."""
     return {
+        "op_determinism": _asked["op_determinism"],
         "tensor_float_32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),

@@ -2,14 +2,10 @@
 
 import signal
 import threading
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from tfmb.backend import tf
-from tfmb.distribution import is_multi_worker
-
-__all__ = ["StopSignals", "agreed"]
+__all__ = ["StopSignals"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -43,24 +39,3 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
-
-
-def agreed(reason: Callable[[], str | None], strategy: Any) -> Callable[[], str | None]:
-    """`reason`, agreed on among all workers: each ends at the same update where any of them was asked to."""
-    if not is_multi_worker(strategy):
-        return reason
-
-    @tf.function(autograph=False)
-    def asked(own: Any) -> Any:
-        def on_replica() -> Any:
-            return tf.distribute.get_replica_context().all_reduce("sum", tf.identity(own))
-
-        return strategy.experimental_local_results(strategy.run(on_replica))[0]
-
-    def any_reason() -> str | None:
-        own = reason()
-        if float(asked(tf.constant(0.0 if own is None else 1.0))) == 0.0:
-            return None
-        return own or "another worker was asked to end"
-
-    return any_reason

@@ -85,7 +85,7 @@ def restore_run(run_dir: str | Path, model: str | None = None) -> RestoredRun:
         config = TrainConfig.from_dict(record["config"], where)
     checksum = record.get("weights_sha256")
     if record.get("status") != "finished" or not isinstance(checksum, str):
-        raise DataError(f"{run_dir}: the run is {record.get('status', 'damaged')!r}, not finished: train again")
+        raise DataError(f"{run_dir}: the run is {record.get('status', 'damaged')!r}, not finished: go on with --resume")
     about = record.get("model")
     if not isinstance(about, dict):
         raise DataError(f"{where}: the record has no model: the run is damaged")

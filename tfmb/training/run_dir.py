@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import DataError, DirectoryError
-from tfmb.training.commit import sync_folder
+from tfmb.training.commit import sync
 from tfmb.training.lock import LOCK_FILE, DirectoryLock
 
 __all__ = [
@@ -56,7 +56,7 @@ def create_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
         path.mkdir(parents=True, exist_ok=True)
         for folder in new:  # what is saved in it must not be lost with its name
             with contextlib.suppress(PermissionError):  # a folder that we may not read was not made by us
-                sync_folder(folder.parent)
+                sync(folder.parent)
         lock.acquire()
         if (path / RUN_FILE).exists():  # another process was here between the look and the lock
             lock.release()
@@ -94,7 +94,7 @@ def write_run(run_dir: Path, record: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(run_dir / RUN_FILE)
-    sync_folder(run_dir)
+    sync(run_dir)
 
 
 def read_run(run_dir: str | Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def save_weights(run_dir: Path, weights: Sequence[np.ndarray]) -> str:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(run_dir / WEIGHTS_FILE)
-    sync_folder(run_dir)
+    sync(run_dir)
     return hash_weights(weights)
 
 

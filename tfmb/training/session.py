@@ -17,13 +17,15 @@ from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine
 from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
-from tfmb.training.checkpoint import Checkpointer, check_identity
+from tfmb.training.agreement import reason_of_any
+from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.feeds import Feed
+from tfmb.training.identity import check_identity
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
-from tfmb.training.preemption import StopSignals, agreed
+from tfmb.training.preemption import StopSignals
 from tfmb.training.run_dir import hash_weights, load_weights, read_run, save_weights, versions, write_run
 from tfmb.workers import naming_lost_peers
 
@@ -148,7 +150,8 @@ class Session:
             raise
         except TfmbError as error:
             status = "diverged" if isinstance(error, DivergenceError) else "failed"
-            self._write_record({"status": status, "error": str(error)})
+            with contextlib.suppress(OSError):  # a disk that is full must not hide what the run failed of
+                self._write_record({"status": status, "error": str(error)})
             raise
         finally:
             watcher.close()
@@ -162,7 +165,7 @@ class Session:
             keep=self.keep,
             identity=self._began_as,
             stateful=stateful,
-            stop=agreed(signals.reason, self.strategy),
+            stop=reason_of_any(signals.reason, self.strategy),
             at_start=self.plan.on_divergence == "restore",
             allow_drift=self.allow_drift,
             replicas=self.strategy.num_replicas_in_sync,

@@ -1,0 +1,71 @@
+"""Tensors on disk: written as a TensorFlow checkpoint's bundle, read back without its index."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import tf
+
+__all__ = ["digest_of", "read_bundle", "write_bundle"]
+
+_BUNDLE = "state"
+
+
+def read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The tensors of a bundle, one after another in the order of their names, as TensorFlow writes them.
+
+    Its own reader would have to parse the index, and ends the process where that is forged.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it has another size.
+    """
+    content = (folder / f"{_BUNDLE}.data-00000-of-00001").read_bytes()
+    dtypes = {key: np.dtype(variable.dtype.as_numpy_dtype) for key, variable in variables.items()}
+    sizes = {key: dtypes[key].itemsize * math.prod(variable.shape) for key, variable in variables.items()}
+    if len(content) != sum(sizes.values()):
+        raise ValueError(f"{len(content)} bytes of tensors, not {sum(sizes.values())}")
+    tensors, at = {}, 0
+    for key in sorted(variables):
+        piece = content[at : at + sizes[key]]
+        tensors[key] = np.frombuffer(piece, dtypes[key]).reshape(tuple(variables[key].shape))
+        at += sizes[key]
+    return tensors
+
+
+def write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:
+    """The tensors as a TensorFlow checkpoint's bundle.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    try:
+        with tf.device("/cpu:0"):
+            tf.raw_ops.SaveV2(
+                prefix=str(folder / _BUNDLE),
+                tensor_names=list(tensors),
+                shape_and_slices=[""] * len(tensors),
+                tensors=[tf.constant(value) for value in tensors.values()],
+            )
+    except tf.errors.OpError as error:
+        reason = str(error).splitlines()[0]
+        code = 28 if "No space left" in reason else 5
+        raise OSError(code, f"{os.strerror(code)}: {reason[:150]}") from error
+    for leftover in folder.glob(f"{_BUNDLE}_temp*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def digest_of(tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(tensors):
+        value = np.ascontiguousarray(tensors[key])
+        digest.update(json.dumps([key, value.dtype.name, list(value.shape)]).encode())
+        digest.update(value.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
