@@ -125,39 +125,42 @@ def test_run_that_lost_a_worker_goes_on(tmp_path: Path) -> None:
     assert status(workers.run) == "preempted"
 
 
-def test_restarted_gang_ends_like_one_that_was_never_killed(tmp_path: Path) -> None:
-    train = [sys.executable, "-m", "tfmb", "train", "--strategy", "multi-worker", "--virtual-replicas", "2"]
-    train += [
-        "--dataset",
-        "digits",
-        "--model",
-        "mlp",
-        "--epochs",
-        "60",
-        "--checkpoint-every",
-        "10",
-        "--log-every",
-        "10",
-    ]
+def _gang(run: Path) -> list[str]:
+    this = [sys.executable, "-m", "tfmb"]
+    launch = [*this, "launch", "--workers", "2", "--restarts", "2", "--"]
+    train = [*this, "train", "--strategy", "multi-worker", "--virtual-replicas", "2", "--dataset", "digits"]
+    often = ["--model", "mlp", "--epochs", "20", "--checkpoint-every", "10", "--log-every", "10"]
+    return [*launch, *train, *often, "--run-dir", str(run)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a gang that nobody kills."""
+    run = tmp_path_factory.mktemp("whole") / "run"
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    subprocess.run(_gang(run), env=environment, check=True, capture_output=True, timeout=300)
+    return run
 
-    def command(run: Path) -> list[str]:
-        launch = [sys.executable, "-m", "tfmb", "launch", "--workers", "2", "--restarts", "3", "--"]
-        return [*launch, *train, "--run-dir", str(run)]
 
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), env=environment, check=True, capture_output=True, timeout=300)
+@pytest.mark.parametrize("seed", range(20))
+def test_restarted_gang_ends_like_one_that_was_never_killed(seed: int, whole: Path, tmp_path: Path) -> None:
+    run, numbers = tmp_path / "run", random.Random(seed)
     with (tmp_path / "errors").open("w") as errors:
-        launcher = subprocess.Popen(command(killed), env=environment, stdout=subprocess.DEVNULL, stderr=errors)
-    for _ in range(2):
-        wait_for_updates(killed, [launcher])
-        time.sleep(random.uniform(0.0, 2.0))
-        victims = children(launcher.pid)
-        if launcher.poll() is None and victims:
-            os.kill(random.choice(victims), signal.SIGKILL)
-        time.sleep(5.0)
-    assert launcher.wait(timeout=300) == 0, (tmp_path / "errors").read_text()[-3000:]
-    assert "starting again" in (tmp_path / "errors").read_text()
-    assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
-    records = [json.loads((run / "run.json").read_text()) for run in (whole, killed)]
+        launcher = subprocess.Popen(
+            _gang(run), env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}, stdout=subprocess.DEVNULL, stderr=errors
+        )
+    try:
+        wait_for_updates(run, [launcher])
+        workers = children(launcher.pid)
+        time.sleep(numbers.uniform(0.0, 0.5))
+        os.kill(numbers.choice(workers), signal.SIGKILL)
+        code = launcher.wait(timeout=300)
+    finally:
+        launcher.terminate()
+        launcher.wait()
+    err = (tmp_path / "errors").read_text()
+    assert code == 0, err[-3000:]
+    assert "starting again" in err
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    records = [json.loads((folder / "run.json").read_text()) for folder in (run, whole)]
     assert records[0]["weights_sha256"] == records[1]["weights_sha256"]

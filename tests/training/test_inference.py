@@ -98,9 +98,3 @@ def test_verbose_speaks_on_standard_error_only(capsys: pytest.CaptureFixture[str
     out, err = capsys.readouterr()
     assert not out
     assert "left_mae" in err
-
-
-def test_callbacks_are_refused_by_name() -> None:
-    for call in (lambda c: tfmb.evaluate(build(), X, Y, callbacks=c), lambda c: tfmb.predict(build(), X, callbacks=c)):
-        with pytest.raises(ConfigError, match="LambdaCallback"):
-            call([keras.callbacks.LambdaCallback()])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from spies import spy
 
 import tfmb
 from tfmb.backend import keras
@@ -18,10 +19,6 @@ X = _random.normal(size=(37, 4)).astype("float32")  # four batches of 8 and one 
 Y = _random.integers(0, 3, 37)
 VALIDATION = (X[:11] + 0.5, Y[:11])
 FIT: dict[str, Any] = {"batch_size": 8, "verbose": 0, "shuffle": False}
-HOOKS = [
-    *(f"on_{what}_{when}" for what in ("epoch", "train", "test", "predict") for when in ("begin", "end")),
-    *(f"on_{what}_batch_{when}" for what in ("train", "test", "predict") for when in ("begin", "end")),
-]
 BATCH_WARNING = "ignore:.*must see every batch"
 PARALLEL: list[Callable[..., Any]] = [keras.Model.fit, tfmb.fit]
 
@@ -31,20 +28,6 @@ def build(optimizer: Any = None) -> Any:
     model = keras.Sequential([keras.Input((4,)), layers.Dense(6, "tanh"), layers.Dense(3, "softmax")])
     model.compile(optimizer or keras.optimizers.Adam(0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
-
-
-def _recorder(hook: str) -> Callable[..., None]:
-    def record(self: Any, *arguments: Any, logs: Any = None) -> None:
-        *position, last = (*arguments, logs) if logs is not None else arguments
-        self.calls.append((hook, *position, sorted(last) if isinstance(last, dict) else last))
-        self.logs.append(dict(last or {}))
-
-    return record
-
-
-def spy() -> Any:
-    own: dict[str, Any] = {hook: _recorder(hook) for hook in HOOKS}
-    return type("Spy", (callbacks.Callback,), {**own, "calls": [], "logs": []})()
 
 
 def both(make: Callable[[], Any], **arguments: Any) -> list[tuple[Any, Any, Any]]:

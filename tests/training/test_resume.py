@@ -2,135 +2,59 @@
 
 import json
 import shutil
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from stopped_runs import (
+    BATCH_SIZE,
+    EPOCHS,
+    LOSS,
+    ROWS,
+    RULES,
+    StopAfter,
+    X,
+    Y,
+    assert_same,
+    build,
+    check_every_stop,
+    check_other_devices,
+    fit,
+    state_of,
+)
 
 import tfmb
-from tfmb import optimizers
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError, PreemptedError
-from tfmb.optimizers import SGD, Adam, RMSprop
-from tfmb.training.checkpoint import Checkpointer
-from tfmb.training.loop import Position
+from tfmb.optimizers import Adam
 from tfmb.training.session import Session
 
 layers = keras.layers
-ROWS, BATCH_SIZE, EPOCHS = 26, 8, 2  # four batches an epoch, the last one of two rows
-X = np.random.default_rng(0).normal(size=(ROWS, 6)).astype("float32")
-Y = (X.sum(1) > 0).astype("int64")
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-
-
-def build(stock: bool = True) -> Any:
-    """A model with statistics and dropout of ours, and `stock` of Keras's, which has a seed state."""
-    keras.utils.set_random_seed(1)  # for the seed states, which Keras draws
-    init = [keras.initializers.GlorotUniform(seed) for seed in (1, 2)]
-    return keras.Sequential(
-        [
-            keras.Input((6,)),
-            layers.Dense(8, "relu", kernel_initializer=init[0]),
-            layers.BatchNormalization(),
-            tfmb.layers.Dropout(0.3),
-            *([layers.Dropout(0.2, seed=4)] if stock else []),
-            layers.Dense(2, kernel_initializer=init[1]),
-        ]
-    )
-
-
-class _StopAfter:
-    """Asks every run to end after so many batches."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.batches: int | None = None
-        visit, most = Checkpointer.visit, Checkpointer.most
-
-        def visit_and_stop(keeper: Checkpointer, position: Position) -> None:
-            keeper.stop = lambda: "stopped" if position.drawn == self.batches else None
-            visit(keeper, position)
-
-        def most_before(keeper: Checkpointer, position: Position) -> int | None:
-            left = most(keeper, position)
-            assert left is not None
-            return left if self.batches is None else min(left, max(self.batches - position.drawn, 1))
-
-        monkeypatch.setattr(Checkpointer, "visit", visit_and_stop)
-        monkeypatch.setattr(Checkpointer, "most", most_before)
 
 
 @pytest.fixture
-def stop(monkeypatch: pytest.MonkeyPatch) -> _StopAfter:
-    return _StopAfter(monkeypatch)
-
-
-def fit(run_dir: Path, make: Callable[[], Any], build: Any = build, **arguments: Any) -> tuple[Any, Any]:
-    """(History, optimizer) of a run."""
-    optimizer = make()
-    given: dict[str, Any] = {"batch_size": BATCH_SIZE, "epochs": EPOCHS, "seed": 3, "verbose": 0, "loss": LOSS}
-    given |= {"checkpoint_every": 3, "metrics": ["accuracy"], "validation_data": (X[:5], Y[:5]), **arguments}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(normalise by the statistics|draw random numbers)")
-        return tfmb.fit(build, X, Y, optimizer=optimizer, run_dir=run_dir, **given), optimizer
-
-
-def state_of(run: tuple[Any, Any]) -> list[np.ndarray]:
-    history, optimizer = run
-    values = [v.value for v in history.model.variables] + list(optimizer.variables)
-    return [copy.numpy() for v in values for copy in getattr(v, "values", [v])]
-
-
-def assert_same(found: tuple[Any, Any], expected: tuple[Any, Any], folders: tuple[Path, Path]) -> None:
-    for a, b in zip(state_of(found), state_of(expected), strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert found[0].history == expected[0].history
-    assert found[0].epoch == expected[0].epoch
-    logs = [(folder / "metrics.jsonl").read_bytes() for folder in folders]
-    assert logs[0] == logs[1]
-    records = [json.loads((folder / "run.json").read_text()) for folder in folders]
-    assert records[0]["weights_sha256"] == records[1]["weights_sha256"]
-
-
-RULES: dict[str, Callable[[], Any]] = {
-    "adam": lambda: Adam(0.01, use_ema=True, ema_momentum=0.9),
-    "momentum": lambda: SGD(0.05, momentum=0.9, global_clipnorm=0.5),
-    "rmsprop": lambda: RMSprop(0.01, momentum=0.5, centered=True),
-    "schedule": lambda: Adam(optimizers.schedules.Cosine(0.01, 8)),
-    "keras": lambda: keras.optimizers.Lion(0.01),
-}
+def stop(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
+    return StopAfter(monkeypatch)
 
 
 @pytest.mark.parametrize("replicas", [1, 2], ids=["1 replica", "2 replicas"])
-def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: _StopAfter, replicas: int) -> None:
-    whole = fit(tmp_path / "whole", RULES["adam"], replicas=replicas)
-    for batches in range(8):
-        stop.batches = batches
-        folder = tmp_path / f"stopped-{batches}"
-        with pytest.raises(PreemptedError, match=rf"stopped after {batches} batches.*--resume"):
-            fit(folder, RULES["adam"], replicas=replicas)
-        assert json.loads((folder / "run.json").read_text())["status"] == "preempted"
-        stop.batches = None
-        resumed = fit(folder, RULES["adam"], replicas=replicas, resume=True)
-        assert_same(resumed, whole, (folder, tmp_path / "whole"))
+def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: StopAfter, replicas: int) -> None:
+    check_every_stop(tmp_path, stop, "adam", replicas)
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "adam"])
-def test_rules(tmp_path: Path, stop: _StopAfter, rule: str) -> None:
-    make = RULES[rule]
-    optimizer: Callable[[], Any] = make
-    whole = fit(tmp_path / "whole", optimizer)
+def test_rules(tmp_path: Path, stop: StopAfter, rule: str) -> None:
+    whole = fit(tmp_path / "whole", RULES[rule])
     stop.batches = 5
     with pytest.raises(PreemptedError):
-        fit(tmp_path / "cut", optimizer)
+        fit(tmp_path / "cut", RULES[rule])
     stop.batches = None
-    resumed = fit(tmp_path / "cut", optimizer, resume=True)
+    resumed = fit(tmp_path / "cut", RULES[rule], resume=True)
     assert_same(resumed, whole, (tmp_path / "cut", tmp_path / "whole"))
 
 
-def test_two_stops_in_one_epoch(tmp_path: Path, stop: _StopAfter) -> None:
+def test_two_stops_in_one_epoch(tmp_path: Path, stop: StopAfter) -> None:
     whole = fit(tmp_path / "whole", RULES["adam"])
     for batches in (1, 2, 7):
         stop.batches = batches
@@ -141,23 +65,11 @@ def test_two_stops_in_one_epoch(tmp_path: Path, stop: _StopAfter) -> None:
 
 
 @pytest.mark.parametrize("parts", [{"virtual_replicas": 4}, {"micro_batch_size": 2}], ids=["virtual", "micro"])
-def test_other_numbers_of_devices(tmp_path: Path, stop: _StopAfter, parts: dict[str, int]) -> None:
-    given: dict[str, Any] = {"build": lambda: build(stock=False), **parts}
-    whole = fit(tmp_path / "whole", RULES["adam"], **given)
-    for before, after in ((1, 2), (2, 4), (4, 1)):
-        folder = tmp_path / f"{before}-{after}"
-        stop.batches = 5
-        with pytest.raises(PreemptedError):
-            fit(folder, RULES["adam"], replicas=before, **given)
-        stop.batches = None
-        history, optimizer = fit(folder, RULES["adam"], replicas=after, resume=True, **given)
-        ours = [v.numpy() for v in history.model.weights] + [np.asarray(v.numpy()) for v in optimizer.variables]
-        theirs = [v.numpy() for v in whole[0].model.weights] + [np.asarray(v.numpy()) for v in whole[1].variables]
-        for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(a, b)
+def test_other_numbers_of_devices(tmp_path: Path, stop: StopAfter, parts: dict[str, int]) -> None:
+    check_other_devices(tmp_path, stop, parts, [(1, 2, 5), (2, 4, 5), (4, 1, 5)])
 
 
-def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: _StopAfter) -> None:
+def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):
         fit(tmp_path / "run", RULES["adam"])
@@ -195,7 +107,7 @@ def test_early_stop_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
 
 
-def test_what_differs_is_refused_by_name(tmp_path: Path, stop: _StopAfter) -> None:
+def test_what_differs_is_refused_by_name(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):
         fit(tmp_path / "run", RULES["adam"])
@@ -218,7 +130,7 @@ def test_what_differs_is_refused_by_name(tmp_path: Path, stop: _StopAfter) -> No
     assert history.epoch == [0, 1, 2]
 
 
-def test_other_data_and_model_are_refused(tmp_path: Path, stop: _StopAfter) -> None:
+def test_other_data_and_model_are_refused(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):
         fit(tmp_path / "run", RULES["adam"])
@@ -236,7 +148,7 @@ def test_other_data_and_model_are_refused(tmp_path: Path, stop: _StopAfter) -> N
         resume(lambda: keras.Sequential([keras.Input((6,)), layers.Dense(2)]), X)
 
 
-def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: _StopAfter) -> None:
+def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: StopAfter) -> None:
     whole = fit(tmp_path / "whole", RULES["adam"])
     stop.batches = 7
     with pytest.raises(PreemptedError):
@@ -254,7 +166,7 @@ def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: _StopAfter
     assert (checkpoints / "damaged-000000000007-0").is_dir()
 
 
-def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path, stop: _StopAfter) -> None:
+def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 7
     for name in ("lost", "gone"):
         with pytest.raises(PreemptedError):
@@ -278,7 +190,7 @@ def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path
     assert_same(fit(tmp_path / "gone", RULES["adam"], resume=True), whole, (tmp_path / "gone", tmp_path / "whole"))
 
 
-def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: _StopAfter) -> None:
+def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: StopAfter) -> None:
     def callbacks() -> list[Any]:
         return [
             keras.callbacks.EarlyStopping("loss", min_delta=10.0, patience=2),
@@ -296,7 +208,7 @@ def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: _StopAfter) -> No
     assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
 
 
-def test_dataset_goes_on_only_where_it_is_declared_deterministic(tmp_path: Path, stop: _StopAfter) -> None:
+def test_dataset_goes_on_only_where_it_is_declared_deterministic(tmp_path: Path, stop: StopAfter) -> None:
     options = tf.data.Options()
     options.deterministic = True
 
@@ -328,7 +240,7 @@ def test_resume_needs_a_run_dir() -> None:
         tfmb.fit(build, X, Y, optimizer="sgd", loss=LOSS, resume=True)
 
 
-def test_seed_that_was_drawn_is_the_records(tmp_path: Path, stop: _StopAfter) -> None:
+def test_seed_that_was_drawn_is_the_records(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):
         fit(tmp_path / "run", RULES["adam"], seed=None)

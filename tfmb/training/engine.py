@@ -296,12 +296,15 @@ def _same_strategy(a: Any, b: Any) -> bool:
     return a is b or (type(a) is type(b) is one_device and describe(a) == describe(b))
 
 
-def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed) -> dict[str, Any]:
-    """Loss and metrics of a placed model over all batches of a feed, with Keras's names."""
+def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any = None) -> dict[str, Any]:
+    """Loss and metrics of a placed model over all batches of a feed, with Keras's names.
+
+    A watcher sees it as callbacks do: see `InferenceCallbacks`.
+    """
     objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
-    return _score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed)
+    return _score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed, watcher)
 
 
 def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
@@ -327,6 +330,8 @@ def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]
         if each_batch:
             watcher.test_batch_end(done, _logs(steps.objective, steps.metrics, np.array(sums)))
         done += count
+        if watcher is not None and watcher.stop_scoring:
+            break
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
     logs = _logs(steps.objective, steps.metrics, np.array(sums))

@@ -13,6 +13,7 @@ from tfmb.training import engine
 from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
+from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.parts import rows_of_part, static_rows
 from tfmb.workers import naming_lost_peers
 
@@ -45,7 +46,7 @@ def evaluate(
         verbose: 0 for nothing; otherwise a line of the result, on standard error.
         sample_weight: weights `[n]` of the examples.
         steps: batches; None for all.
-        callbacks: not supported here yet: refused by name.
+        callbacks: Keras's.
         return_dict: whether to return a dict by name.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
@@ -61,7 +62,6 @@ def evaluate(
         PeerLostError: another worker died or hangs.
     """
     check_model(model)
-    _refuse_callbacks(callbacks)
     compiled = read_compiled(model)
     recipe = engine.Recipe(
         loss=compiled.loss if loss is None else loss,
@@ -75,7 +75,9 @@ def evaluate(
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
     with naming_lost_peers(where):
-        logs = engine.evaluate(engine.place(model, where, feed.example), recipe, where, feed)
+        placed = engine.place(model, where, feed.example)
+        watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
+        logs = engine.evaluate(placed, recipe, where, feed, watcher)
     if verbose_level(verbose):
         print(format_logs(logs), file=sys.stderr, flush=True)
     if return_dict:
@@ -107,7 +109,7 @@ def predict(
         batch_size: examples a batch; None is 32.
         verbose: as in Keras; nothing is shown.
         steps: batches; None for all.
-        callbacks: not supported here yet: refused by name.
+        callbacks: Keras's.
         strategy: as in `tfmb.fit`.
         replicas: as in `tfmb.fit`.
 
@@ -120,12 +122,10 @@ def predict(
         PeerLostError: another worker died or hangs.
     """
     check_model(model)
-    _refuse_callbacks(callbacks)
-    verbose_level(verbose)
     where = make_strategy(strategy, replicas)
-    batches = _input_batches(x, batch_size)
+    batches, number = _input_batches(x, batch_size)
     if steps is not None:
-        batches = batches.take(steps)
+        batches, number = batches.take(steps), steps if number is None else min(steps, number)
     with naming_lost_peers(where):
         placed = engine.place(model, where, lambda: next(iter(batches)))
     # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
@@ -158,26 +158,37 @@ def predict(
         outputs = where.run(on_replica, args=(inputs, size))
         return keras.tree.map_structure(lambda value: join(size, value), outputs)
 
-    found = [keras.tree.map_structure(lambda tensor: tensor.numpy(), on_all(inputs)) for inputs in batches]
+    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
+    watcher.predict_begin()
+    found = []
+    for step, inputs in enumerate(batches):
+        watcher.predict_batch_begin(step)
+        outputs = on_all(inputs)
+        found.append(keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs))
+        watcher.predict_batch_end(step, outputs)
+        if watcher.stop_predicting:
+            break
+    watcher.predict_end()
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
 
 
-def _refuse_callbacks(callbacks: Any) -> None:
-    if callbacks:
-        named = ", ".join(type(callback).__name__ for callback in keras.tree.flatten(callbacks))
-        raise ConfigError(f"callbacks are not supported here yet ({named}): leave them out, or use the Keras method")
+def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:
+    return {"verbose": verbose_level(verbose), "epochs": 1, "steps": steps}
 
 
-def _input_batches(x: Any, batch_size: int | None) -> Any:
+def _input_batches(x: Any, batch_size: int | None) -> tuple[Any, int | None]:
+    """(a dataset of the inputs, its number of batches where that is known)."""
     if isinstance(x, tf.data.Dataset):
         if batch_size is not None:
             raise ConfigError("batch_size cannot be given with a tf.data.Dataset, which is batched")
-        return x.map(lambda *element: element[0])
+        number = int(x.cardinality())
+        return x.map(lambda *element: element[0]), number if number >= 0 else None
     refuse_streams(x, "x")
     rows = len(keras.tree.flatten(x)[0])
     source = to_source(x, np.zeros(rows, np.int32))
     size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, rows)
     order = Order(num_examples=rows, batch_size=size, seed=0, shuffle=False)
-    return batched(source, order).take(order.steps_per_epoch).map(lambda inputs, *_: inputs)
+    batches = batched(source, order).take(order.steps_per_epoch)
+    return batches.map(lambda inputs, *_: inputs), order.steps_per_epoch

@@ -14,7 +14,7 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 
-__all__ = ["KerasCallbacks", "StandInOptimizer"]
+__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides"]
 
 _TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
@@ -56,16 +56,9 @@ class KerasCallbacks:
         self, callbacks: Sequence[Any] | Any, model: Any, placed: Any, optimizer: Optimizer, params: dict[str, Any]
     ) -> None:
         self._model, self._placed, self._optimizer = model, placed, optimizer
-        if isinstance(callbacks, keras.callbacks.CallbackList):
-            self._list = callbacks
-        else:
-            given = keras.tree.flatten(callbacks) if callbacks else []
-            for callback in given:
-                if not isinstance(callback, keras.callbacks.Callback):
-                    raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
-            self._list = keras.callbacks.CallbackList(given, add_history=True, model=model, **params)
-        self.each_batch = any(_overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
-        self.each_test_batch = any(_overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
+        self._list = callback_list(callbacks, model, params, add_history=True)
+        self.each_batch = any(overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
+        self.each_test_batch = any(overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
         self.history = model.history
         # What Keras saves of a model has its optimizer's state in it.
         savers = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
@@ -98,12 +91,17 @@ class KerasCallbacks:
     def batch_watchers(self) -> list[str]:
         """The names of the callbacks that override a batch hook."""
         hooks = (*_TRAIN_BATCH_HOOKS, *_TEST_BATCH_HOOKS)
-        return [type(callback).__name__ for callback in self._list.callbacks if _overrides(callback, hooks)]
+        return [type(callback).__name__ for callback in self._list.callbacks if overrides(callback, hooks)]
 
     @property
     def stop(self) -> bool:
         """Whether a callback asked to stop training."""
         return bool(getattr(self._model, "stop_training", False))
+
+    @property
+    def stop_scoring(self) -> bool:
+        """Whether a callback asked to stop scoring."""
+        return bool(getattr(self._model, "stop_evaluating", False))
 
     def train_begin(self) -> None:
         """Before the first epoch."""
@@ -135,6 +133,7 @@ class KerasCallbacks:
 
     def test_begin(self) -> None:
         """Before scoring."""
+        self._model.stop_evaluating = False
         self._call("on_test_begin")
 
     def test_batch_begin(self, step: int) -> None:
@@ -201,7 +200,22 @@ class KerasCallbacks:
                     copy.assign(now)
 
 
-def _overrides(callback: Any, hooks: Sequence[str]) -> bool:
+def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_history: bool = False) -> Any:
+    """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave.
+
+    Raises:
+        ConfigError: something among them is no Keras callback.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    given = keras.tree.flatten(callbacks) if callbacks else []
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
+    return keras.callbacks.CallbackList(given, add_history=add_history, model=model, **params)
+
+
+def overrides(callback: Any, hooks: Sequence[str]) -> bool:
     """Whether a callback does anything in one of the hooks; Keras marks its own empty ones."""
     if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
         return False  # its batch hook only counts batches then
