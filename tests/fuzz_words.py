@@ -32,13 +32,13 @@ _COUNTS += ["checkpoint-every", "keep-checkpoints", "batch-size"]
 _NATURALS = ["seed", "warmup", "validation-size"]
 _NUMBERS = ["learning-rate", "weight-decay", "clipnorm", "clipvalue", "global-clipnorm", "epsilon"]
 _SHARES = ["dropout", "momentum", "rho", "beta-1", "beta-2", "ema-momentum"]
-_CHOICES = ["model", "optimizer", "schedule", "precision", "strategy", "rate-scaling", "on-divergence"]
+_CHOICES = ["model", "optimizer", "schedule", "precision", "strategy", "rate-scaling", "on-divergence", "jit-compile"]
 _NO_NUMBER = ["x", "", " ", "1,5", "0x10", "--", "1e", "\x1b[31m", "\n", "ä", "'; rm", "9" * 40 + "x", "None", "[1]"]
 _NO_COUNT = [*_NO_NUMBER, "-1", "1.5", "nan", "inf", "1e3", "9" * 40, "9" * 5000, "-" + "9" * 30]
 _NO_WORD = ["nonsense", "", " ", "ADAM", "adam ", "\x1b[2J", "\n", "a\nb", "ä" * 300, "--", "..", "../../x", "\u202e"]
 _TOGETHER = [
     ["--clipnorm", "1", "--clipvalue", "1"],
-    ["--deterministic", "--jit-compile"],
+    ["--deterministic", "--jit-compile", "step"],
     ["--virtual-replicas", "2", "--micro-batch-size", "2"],
     ["--virtual-replicas", "3"],
     ["--strategy", "one-device", "--replicas", "2"],

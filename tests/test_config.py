@@ -63,7 +63,7 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "precision": "float32",
         "virtual_replicas": None,
         "micro_batch_size": None,
-        "jit_compile": False,
+        "jit_compile": "auto",
         "static_shapes": False,
         "checkpoint_every": 100,
         "keep_checkpoints": 2,

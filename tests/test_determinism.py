@@ -36,4 +36,4 @@ def test_same_bits_twice_with_pinned_settings_on_record(tmp_path: Path) -> None:
 
 def test_xla_is_not_pinned() -> None:
     with pytest.raises(ConfigError, match="--deterministic and --jit-compile cannot both be given"):
-        TrainConfig(deterministic=True, jit_compile=True)
+        TrainConfig(deterministic=True, jit_compile="step")

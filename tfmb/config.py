@@ -12,6 +12,7 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
 
 __all__ = [
+    "COMPILE_NAMES",
     "DIVERGENCE_NAMES",
     "MODEL_NAMES",
     "OPTIMIZER_OPTIONS",
@@ -24,6 +25,7 @@ __all__ = [
 MODEL_NAMES = ("cnn", "mlp", "resnet")
 STRATEGY_NAMES = ("auto", "one-device", "mirrored", "multi-worker", "tpu")
 SCHEDULE_NAMES = ("constant", "step", "exponential", "polynomial", "cosine", "one-cycle", "plateau")
+COMPILE_NAMES = ("auto", "nothing", "update", "gradients", "step", "call")
 DIVERGENCE_NAMES = ("stop", "skip", "restore")
 PRECISION_NAMES = ("float32", "float64", "mixed_bfloat16", "mixed_float16")
 
@@ -89,7 +91,8 @@ class TrainConfig:
         precision: one of `PRECISION_NAMES`.
         virtual_replicas: parts that every batch is cut into, a power of two; None for one a device.
         micro_batch_size: the most examples a part may have; it chooses `virtual_replicas`.
-        jit_compile: whether XLA compiles the gradient of each part.
+        jit_compile: what XLA compiles, one of `COMPILE_NAMES`; `"auto"` is what a short trial before a long training
+            finds fastest.
         static_shapes: whether every part has one shape, a smaller one filled up, so that XLA compiles once; a TPU
             always does.
         dropout: the share of hidden outputs dropped; None for the model's own default.
@@ -138,7 +141,7 @@ class TrainConfig:
     precision: str = "float32"
     virtual_replicas: int | None = None
     micro_batch_size: int | None = None
-    jit_compile: bool = False
+    jit_compile: str = "auto"
     static_shapes: bool = False
     dropout: float | None = None
     validation_size: int = 0
@@ -214,12 +217,21 @@ class TrainConfig:
 
     def _check_types(self) -> None:
         optional = ("data", "mirror", "optimizer", "augment")
-        names = ("dataset", "model", "strategy", "schedule", "rate_scaling", "precision", "on_divergence")
+        names = (
+            "dataset",
+            "model",
+            "strategy",
+            "schedule",
+            "rate_scaling",
+            "precision",
+            "on_divergence",
+            "jit_compile",
+        )
         for name in (*names, *optional):
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise ConfigError(f"{_option(name)} {value!r} must be text")
-        for name in ("nesterov", "centered", "amsgrad", "shuffle", "jit_compile", "static_shapes", "deterministic"):
+        for name in ("nesterov", "centered", "amsgrad", "shuffle", "static_shapes", "deterministic"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{_option(name)} {getattr(self, name)!r} must be true or false")
 
@@ -268,13 +280,14 @@ class TrainConfig:
             "precision": PRECISION_NAMES,
             "rate_scaling": ("linear", "sqrt"),
             "on_divergence": DIVERGENCE_NAMES,
+            "jit_compile": COMPILE_NAMES,
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"unknown {_option(name)} {getattr(self, name)!r}: give {', '.join(allowed)}")
         if self.on_divergence == "restore" and (self.schedule not in ("constant", "plateau") or self.warmup):
             raise ConfigError("--on-divergence restore halves the rate, which a schedule decides: leave it out")
-        if self.deterministic and self.jit_compile:
+        if self.deterministic and self.jit_compile not in ("auto", "nothing"):
             raise ConfigError("--deterministic and --jit-compile cannot both be given: XLA is not pinned")
         if self.schedule == "plateau" and not self.validation_size:
             raise ConfigError("--schedule plateau watches the validation loss: give --validation-size")

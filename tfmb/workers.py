@@ -120,7 +120,8 @@ _CODES = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.Deadline
 
 def _tells_of_peers(error: Exception) -> bool:
     text = str(error)
-    if _ABORTED in text:
+    # While workers start TensorFlow raises the second as an internal error.
+    if _ABORTED in text or ("Barrier failed because" in text and "CoordinationService" in text):
         return True
     words = ("Collective", "CoordinationService", "remote target /job:")
     return isinstance(error, _CODES) and any(word in text for word in words)

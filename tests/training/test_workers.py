@@ -87,6 +87,9 @@ PASSED_ON = """Collective ops is aborted by: Collective ops is aborted by: recvm
 Additional GRPC error information from remote target /job:worker/replica:0/task:1 while calling x"""
 LEADER_HANGS = "Collective ops is aborted by: Deadline Exceeded\n\nRPC: /tensorflow.CoordinationService/Heartbeat"
 
+BARRIER = """Barrier failed because: task is set to ERROR: UNAVAILABLE: Task /job:worker/task:0 heartbeat timeout.
+[type.googleapis.com/tensorflow.CoordinationServiceError=''] while calling /tensorflow.CoordinationService/WaitForAll"""
+
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
@@ -116,6 +119,11 @@ def test_tensorflows_word_on_who_hangs_counts(cluster: Any) -> None:
     message = raised(cluster, tf.errors.UnavailableError(None, None, HANGS))
     assert message == f"lost worker 1 ({SECOND}) (no heartbeat): start all workers again, with advice"
     message = raised(cluster, tf.errors.DeadlineExceededError(None, None, LEADER_HANGS))
+    assert message.startswith(f"lost chief 0 ({CHIEF}) (no heartbeat)")
+
+
+def test_barrier_that_fails_while_workers_start_is_a_lost_worker(cluster: Any) -> None:
+    message = raised(cluster, tf.errors.InternalError(None, None, BARRIER))
     assert message.startswith(f"lost chief 0 ({CHIEF}) (no heartbeat)")
 
 

@@ -13,7 +13,7 @@ import typer
 from tfmb.cli.determinism import start_pinned
 from tfmb.cli.resume import resumed
 from tfmb.cli.screen import emit_json, say, start_tensorflow
-from tfmb.config import TrainConfig
+from tfmb.config import COMPILE_NAMES, TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
 from tfmb.launch import RESTARTS
 
@@ -109,8 +109,13 @@ def train(
         int | None, typer.Option(help="Most examples in memory at once: gradient accumulation.", rich_help_panel=_RUN)
     ] = None,
     jit_compile: Annotated[
-        bool, typer.Option("--jit-compile", help="Compile gradients with XLA.", rich_help_panel=_RUN)
-    ] = False,
+        str,
+        typer.Option(
+            metavar="WHAT",
+            help=f"What XLA compiles: {', '.join(COMPILE_NAMES)}. auto: what a trial before a long run finds best.",
+            rich_help_panel=_RUN,
+        ),
+    ] = "auto",
     static_shapes: Annotated[
         bool,
         typer.Option("--static-shapes", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),

@@ -9,6 +9,7 @@ from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
@@ -18,11 +19,12 @@ class EpochBatches(NamedTuple):
 
     Attributes:
         iterator: a `tf.data` iterator of `(x, y, sample_weight)`; of padded batches, with their number of rows fourth.
+            Or `RowsOfBatches`, where the feed was told that the arrays fit the device.
         steps: how many to draw; None until it ends.
         most: how many to draw where it may end before; None for no limit.
     """
 
-    iterator: Iterator[Any]
+    iterator: Any
     steps: int | None
     most: int | None = None
 
@@ -33,10 +35,13 @@ class Feed(Protocol):
     Attributes:
         steps: updates of a whole epoch; None where they are not known.
         static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
+        on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
+            can. Set before they are asked for.
     """
 
     steps: int | None
     static: bool
+    on_device: bool
 
     def example(self) -> Any:
         """A few inputs `[rows, ...]`, to build a model with."""
@@ -49,6 +54,9 @@ class Feed(Protocol):
 
     def once(self) -> EpochBatches:
         """All batches from the start, in the data's own order, for validation."""
+
+    def rows_of_batches(self) -> RowsOfBatches | None:
+        """The batches from the start for a trial, which draws none from the training; None where there are none."""
 
 
 class ArrayFeed:
@@ -71,14 +79,15 @@ class ArrayFeed:
         initial_epoch: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.static = False
+        self.static = self.on_device = False
         self._augmentation = augmentation
         self._source = source
         self._order = order
         self._steps_per_epoch = steps_per_epoch
         self.steps: int | None = steps_per_epoch or order.steps_per_epoch
         self._unshuffled: Any = None
-        self._iterator: Iterator[Any] | None = None
+        self._arrays: Arrays | None = None
+        self._iterator: Any = None
         self._update = self._skipped = 0
         self.start_at(initial_epoch, 0)
 
@@ -88,12 +97,13 @@ class ArrayFeed:
         return keras.tree.lists_to_tuples(first)
 
     def epoch(self, epoch: int) -> EpochBatches:
-        """The batches of an epoch: one endless iterator serves them all."""
+        """The batches of an epoch: one endless source of them serves all."""
         del epoch
         if self._iterator is None:
             first = self._update + self._skipped
-            drawn = batched(self._source, self._order, first, self._augmentation, self.static)
-            self._iterator = iter(drawn)
+            self._iterator = self.rows_of_batches(first) if self.on_device else None
+            if self._iterator is None:
+                self._iterator = iter(batched(self._source, self._order, first, self._augmentation, self.static))
         steps = self._next_steps()
         if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
@@ -117,6 +127,14 @@ class ArrayFeed:
             self._unshuffled = batched(self._source, order, static=self.static).take(steps)
         return EpochBatches(iter(self._unshuffled), steps)
 
+    def rows_of_batches(self, first_update: int = 0) -> RowsOfBatches | None:
+        """See `Feed`."""
+        if self.static or self._augmentation is not None:
+            return None
+        if self._arrays is None:
+            self._arrays = arrays_on_device(self._source)
+        return RowsOfBatches(self._arrays, self._order, first_update)
+
     def _next_steps(self) -> int:
         left = self._order.steps_per_epoch - self._update % self._order.steps_per_epoch
         return left if self._steps_per_epoch is None else min(left, self._steps_per_epoch)
@@ -137,6 +155,7 @@ class DatasetFeed:
     """
 
     def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
+        self.on_device = False  # which a dataset's batches never are
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         _check_elements(dataset.element_spec, name)
         self._dataset = dataset.map(_unpack).prefetch(2)
@@ -214,6 +233,9 @@ class DatasetFeed:
         if self._size is None:
             return EpochBatches(iter(self._passes_once), None, limit)
         return EpochBatches(iter(self._passes_once), self._size if limit is None else limit)
+
+    def rows_of_batches(self) -> None:
+        """See `Feed`: drawing from a user's dataset may change what it yields next."""
 
 
 def ran_out(steps: int, wanted: int) -> str:

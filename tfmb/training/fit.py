@@ -56,7 +56,7 @@ def fit(
     virtual_replicas: int | Literal["auto"] = "auto",
     micro_batch_size: int | None = None,
     augment: Augmentation | None = None,
-    jit_compile: bool = False,
+    jit_compile: bool | str = "auto",
     static_shapes: bool | None = None,
     resume: bool = False,
     checkpoint_every: int = 100,
@@ -105,7 +105,10 @@ def fit(
             device: the same answer, not to the bit.
         micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
-        jit_compile: whether XLA compiles the gradient of each part of a batch.
+        jit_compile: what XLA compiles: nothing (False), the gradient of each part (True), the optimizer's `"update"`,
+            each `"step"`, or each `"call"` of many steps (arrays on one CPU). `"auto"` tries these out before a long
+            training of whole batches on one CPU, and keeps the answer in the cache and in `run_dir`; elsewhere it is
+            nothing.
         static_shapes: whether every part of every batch has one shape, a smaller one filled up with rows that count
             for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
         resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended

@@ -112,7 +112,7 @@ def train_job(
         verbose=verbose if chief else 0,
         cut=cut,
         seed=config.seed,
-        jit_compile=config.jit_compile,
+        jit_compile="nothing" if config.deterministic else config.jit_compile,
         # A worker that is not the chief keeps in step with it: it only reads.
         checkpoints=run_dir or resume or Path(),
         checkpoint_every=config.checkpoint_every,

@@ -19,6 +19,7 @@ from tfmb.training import engine
 from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
 from tfmb.training.agreement import reason_of_any
 from tfmb.training.checkpoint import Checkpointer
+from tfmb.training.compilation import Compiled, Execution, asked_for, compiled_before
 from tfmb.training.feeds import Feed
 from tfmb.training.identity import check_identity
 from tfmb.training.keras_callbacks import KerasCallbacks
@@ -54,7 +55,7 @@ class Session:
         params: what the callbacks are told of the run.
         cut: how batches are cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
-        jit_compile: whether XLA compiles the work on each part of a batch.
+        jit_compile: what XLA compiles: see `compilation.asked_for`.
         checkpoints: the run's directory for a process that saves or only reads checkpoints there, or None.
         checkpoint_every: updates between two of them.
         keep: how many of the last ones stay.
@@ -80,7 +81,7 @@ class Session:
     params: dict[str, Any] = field(default_factory=dict)
     cut: Cut | None = None
     seed: int = 0
-    jit_compile: bool = False
+    jit_compile: bool | str = False
     checkpoints: Path | None = None
     checkpoint_every: int = 100
     keep: int = 2
@@ -100,12 +101,17 @@ class Session:
             ConfigError: the parts do not fit together, or not with what the run began with.
         """
         if self.cut is not None and self.cut.parts is not None:
-            ask_for_exact_numerics(self.jit_compile)
+            ask_for_exact_numerics(asked_for(self.jit_compile) not in (None, Compiled.NOTHING))
         with naming_lost_peers(self.strategy):
             placed = engine.place(self.model, self.strategy, self.feed.example)
+        before = {}
         if self.resume and self.run_dir is not None:
             before = read_run(self.run_dir)
             check_identity(before.get("identity"), self._began_as, self.run_dir, self.allow_drift)
+        execution = self._execution(placed, before.get("execution"))
+        if self.verbose and execution.seconds:
+            print(f"execution: {execution}", file=sys.stderr, flush=True)
+        self.record["execution"] = execution.record()
         watcher = KerasCallbacks(self.callbacks, self.model, placed, self.optimizer, self.params)
         if watcher.batch_watchers:
             warnings.warn(
@@ -140,7 +146,7 @@ class Session:
                     cut=self.cut,
                     seed=self.seed,
                     original=self.model,
-                    jit_compile=self.jit_compile,
+                    compiled=execution.compiled,
                     checkpointer=checkpointer,
                     resume=self.resume,
                 )
@@ -157,6 +163,31 @@ class Session:
             watcher.close()
             engine.take_back(placed, self.model)
         return watcher.history
+
+    def _execution(self, placed: Any, before: Any) -> Execution:
+        """As asked for, as the run began, or as a trial finds fastest."""
+        compiled = asked_for(self.jit_compile)
+        if compiled is not None:
+            return Execution(compiled=compiled)
+        if before is not None:
+            return Execution(compiled=compiled_before(before))
+        if self.feed.steps is None:
+            return Execution()
+        fingerprint = {key: self._began_as[key] for key in ("model", "versions", "numerics")}
+        fingerprint["optimizer"] = {**self._began_as["optimizer"], "learning_rate": None}
+        fingerprint["policy"] = keras.config.dtype_policy().name
+        return engine.execution_of(
+            placed,
+            self.optimizer,
+            self.recipe,
+            self.strategy,
+            self.feed,
+            self.cut,
+            self.seed,
+            (self.plan.epochs - self.plan.initial_epoch) * self.feed.steps,
+            fingerprint,
+            self.model,
+        )
 
     def _checkpointer(self, run_dir: Path, stateful: dict[str, Any], signals: StopSignals) -> Checkpointer:
         return Checkpointer(

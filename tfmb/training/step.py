@@ -2,13 +2,15 @@
 
 from typing import Any
 
-from tfmb.backend import tf
+from tfmb.backend import keras, tf
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
+from tfmb.training.compilation import Compiled
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
+from tfmb.training.rows import Arrays, gather
 from tfmb.training.sums import BatchSums, Scores
 
 __all__ = ["Steps"]
@@ -26,7 +28,7 @@ class Steps:
         cut: how a batch is cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
         loss_scale: built; None where no gradient is in float16.
-        jit_compile: whether XLA compiles the work on each part of a batch.
+        compiled: what XLA compiles: see `Compiled`.
 
     Attributes:
         train: `(iterator, num_steps) -> (reports, finite)`: takes `num_steps` (an int32 scalar tensor) batches
@@ -36,6 +38,7 @@ class Steps:
             gradients were clipped, and whether the update was made (0 or 1: a loss scale skips one that overflowed).
             `finite` is False where the last row's loss or gradients were not: that update was not made, no further
             batch drawn.
+        train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are, without the last two columns.
     """
 
@@ -50,7 +53,7 @@ class Steps:
         cut: Cut | None = None,
         seed: int = 0,
         loss_scale: LossScale | None = None,
-        jit_compile: bool = False,
+        compiled: Compiled = Compiled.NOTHING,
     ) -> None:
         cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
         self.model = model
@@ -58,14 +61,23 @@ class Steps:
         self.objective = objective
         self.metrics = metrics
         self.strategy = strategy
-        self._sums = BatchSums(model, objective, metrics, cut, seed, jit_compile)
+        self._sums = BatchSums(model, objective, metrics, cut, seed, compiled is Compiled.GRADIENTS)
         self._cut = cut
         self.loss_scale = loss_scale
         self._prepared = False
         if cut.parts is not None or cut.replicas > 1:
             # Grappler would gather additions and products into others of another order, and not alike on every device.
             tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+        self._apply: Any = None if optimizer is None else optimizer.apply
+        if compiled is Compiled.UPDATE:
+            self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
+        self._selects = compiled in (Compiled.STEP, Compiled.CALL)
+        # A function of its own: how long a report is must be known before the loop over batches.
+        self._work = tf.function(self._train_batch, jit_compile=compiled is Compiled.STEP or None, autograph=False)
         self.train = tf.function(self._train, autograph=False)
+        self.train_rows = tf.function(
+            self._train_rows, jit_compile=compiled is Compiled.CALL or None, autograph=False, reduce_retracing=True
+        )
         self.evaluate = tf.function(self._evaluate, autograph=False)
 
     def prepare(self, iterator: Any) -> None:
@@ -74,19 +86,42 @@ class Steps:
         Called before the first call of `train` or `evaluate` it spares that one a second trace: objects made while a
         function is traced make TensorFlow trace it again.
         """
-        if not self._prepared:
-            self._resolve(iterator.element_spec)
+        self._resolve_once(iterator.element_spec)
 
     def _train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
         self.prepare(iterator)
-        return self._repeat(iterator, num_steps, self._train_batch)
+        return self._repeat(iterator, num_steps, self._work)
+
+    def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+        self._resolve_once(keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays))
+        spec = keras.tree.map_structure(lambda a: tf.TensorSpec([numbers.shape[1], *a.shape[1:]], a.dtype), arrays)
+        work = self._work.get_concrete_function(spec)
+        (width,) = work.output_shapes[0].as_list()
+
+        def body(step: Any, _: Any, reports: Any) -> tuple[Any, Any, Any]:
+            report, finite = work(gather(arrays, numbers[step]))
+            return (
+                step + 1,
+                finite,
+                tf.tensor_scatter_nd_update(reports, step[tf.newaxis, tf.newaxis], report[tf.newaxis]),
+            )
+
+        def more(step: Any, finite: Any, _: Any) -> Any:
+            return tf.logical_and(step < count, finite)
+
+        reports = tf.zeros([tf.shape(numbers)[0], width], self._sums.dtype)
+        start = (tf.constant(0), tf.constant(True), reports)
+        done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
+        return reports, finite, done
 
     def _evaluate(self, iterator: Any, num_steps: Any) -> Any:
         self.prepare(iterator)
         return self._repeat(iterator, num_steps, self._evaluate_batch)[0]
 
-    def _resolve(self, batch: Any) -> None:
+    def _resolve_once(self, batch: Any) -> None:
         """Makes the loss and metric objects for these outputs, before any replica's own trace needs them."""
+        if self._prepared:
+            return
         x, y = batch[:2]
         names: list[str] = []
 
@@ -149,12 +184,37 @@ class Steps:
         assert optimizer is not None
         report, loss_finite, finite, means = self._gradients_on_replica(batch)
 
-        def update() -> Any:
-            return tf.cast(optimizer.apply(means), dtype)
-
-        clipped = tf.cond(finite, update, lambda: tf.constant(0, dtype))
+        clipped = self._apply_if(finite, means)
         made = tf.cast(finite, dtype)
-        return tf.concat([report, [clipped, made]], 0), self._goes_on(loss_finite, finite)
+        return tf.concat([report, [tf.cast(clipped, dtype) * made, made]], 0), self._goes_on(loss_finite, finite)
+
+    def _apply_if(self, finite: Any, means: list[Any]) -> Any:
+        """Makes the update, or leaves all as it is; returns whether gradients were clipped."""
+        if not self._selects:
+            return tf.cond(finite, lambda: self._apply(means), lambda: tf.constant(False))
+        # XLA would copy all that a branch may write; a choice of each value becomes part of the update's own pass.
+        assert self.optimizer is not None
+        state = [*self._sums.trainable, *self.optimizer.variables]
+        before = [tf.convert_to_tensor(variable) for variable in state]
+        clipped = self._apply(means)
+        for variable, value in zip(state, before, strict=True):
+            variable.assign(tf.where(finite, tf.convert_to_tensor(variable), value))
+        return clipped
+
+    def _all_finite(self, gradients: list[Any]) -> Any:
+        """Whether every entry is finite: one pass where the sum of squares is, and a second look where it is not."""
+
+        def look() -> Any:
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
+
+        if not gradients:
+            return tf.constant(True)
+        if self._selects:
+            # Row sums are one fast pass in XLA, and finite where all entries are, but for such as overflow a sum.
+            sums = [tf.linalg.matvec(_as_rows(g), tf.ones(g.shape[-1:], g.dtype)) for g in gradients]
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(total)) for total in sums])
+        squares = tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
+        return tf.cond(tf.math.is_finite(squares), lambda: tf.constant(True), look)
 
     def _goes_on(self, loss_finite: Any, finite: Any) -> Any:
         """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
@@ -174,7 +234,7 @@ class Steps:
         report, loss = self._report(scores, penalty)
         means = self._means(gradients, scores.counts, penalty_gradients, scale)
         loss_finite = tf.math.is_finite(loss)
-        finite = tf.logical_and(loss_finite, _all_finite([g for g in means if g is not None]))
+        finite = tf.logical_and(loss_finite, self._all_finite([g for g in means if g is not None]))
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
         for variable, value, total in zip(sums.merged, before, state, strict=True):
@@ -209,13 +269,5 @@ class Steps:
         return tf.concat([tf.stack([loss, rows, loss * rows]), means * rows, scores.metrics], 0), loss
 
 
-def _all_finite(gradients: list[Any]) -> Any:
-    """Whether every entry is finite: one pass where the sum of squares is, and a second look where it is not."""
-
-    def look_again() -> Any:
-        return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
-
-    if not gradients:
-        return tf.constant(True)
-    squares = tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
-    return tf.cond(tf.math.is_finite(squares), lambda: tf.constant(True), look_again)
+def _as_rows(tensor: Any) -> Any:
+    return tf.reshape(tensor, [-1, *tensor.shape[-1:]])

@@ -1,0 +1,27 @@
+"""`tfmb.fit`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import tfmb
+from benchmarks.peers import LEARNING_RATE, MEAN, STD, Work, images
+from tfmb.backend import keras
+from tfmb.data.source import Normalization
+
+
+def make(work: Work, **execution: Any) -> Callable[[], None]:
+    """See `benchmarks.peers`."""
+    if work.precision != "float32":
+        keras.config.set_dtype_policy(f"mixed_{work.precision}")
+    x, y = images(work)
+    bare = tfmb.models.MODELS[work.model]((28, 28, 1), 10, seed=0)
+    model = tfmb.models.with_preprocessing(bare, (28, 28, 1), Normalization(mean=MEAN, std=STD))
+    optimizer = tfmb.optimizers.Adam(LEARNING_RATE)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def epoch() -> None:
+        tfmb.fit(
+            model, x, y, batch_size=work.batch_size, optimizer=optimizer, loss=loss, seed=0, verbose=0, **execution
+        )
+
+    return epoch

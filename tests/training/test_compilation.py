@@ -1,0 +1,184 @@
+"""What XLA compiles changes no answer; a trial changes nothing at all, and its answer is kept."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stopped_runs import assert_same_values
+
+import tfmb
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError, DataError
+from tfmb.optimizers import SGD, Adam
+from tfmb.training import compilation
+from tfmb.training.compilation import Compiled, Execution
+
+layers = keras.layers
+X = np.random.default_rng(0).normal(size=(43, 6))  # batches of 8 and one of 3
+Y = (X.sum(1) > 0).astype("int64")
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def build() -> Any:
+    keras.utils.set_random_seed(1)
+    hidden = [layers.Dense(8, "softplus"), layers.BatchNormalization(), tfmb.layers.Dropout(0.3)]
+    return keras.Sequential([keras.Input((6,)), *hidden, layers.Dense(2)])
+
+
+def fit(jit_compile: Any, optimizer: Any = None, x: Any = X, **arguments: Any) -> tuple[Any, Any]:
+    optimizer = optimizer or Adam(0.01, global_clipnorm=0.5, use_ema=True)
+    given: dict[str, Any] = {"batch_size": 8, "epochs": 3, "seed": 3, "verbose": 0, "metrics": ["accuracy"]}
+    given |= {"loss": LOSS, "jit_compile": jit_compile, **arguments}
+    return tfmb.fit(build, x, Y, optimizer=optimizer, **given), optimizer
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("compiled", [c.value for c in Compiled if c is not Compiled.NOTHING])
+def test_answer_is_that_of_tensorflows_kernels(compiled: str) -> None:
+    expected, found = fit("nothing"), fit(compiled)
+    for a, b in zip(found[0].model.get_weights(), expected[0].model.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-11)
+    for key, values in expected[0].history.items():
+        np.testing.assert_allclose(found[0].history[key], values, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("compiled", ["update", "step", "call"])
+def test_update_that_is_not_finite_is_never_made(compiled: str) -> None:
+    x = X.astype("float32").copy()
+    x[20:22] = 3e38  # of which any sum overflows
+    given: dict[str, Any] = {"shuffle": False, "epochs": 1, "on_divergence": "skip"}
+    expected, found = fit("nothing", x=x, **given), fit(compiled, x=x, **given)
+    assert int(found[1].iterations.numpy()) == 5
+    for a, b in zip(found[0].model.get_weights(), expected[0].model.get_weights(), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("compiled", ["update", "step", "call"])
+def test_large_gradients_are_finite(compiled: str) -> None:
+    def run(jit_compile: str) -> Any:
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+        x = np.full((4, 1), 1e15, "float32")
+        tfmb.fit(
+            model, x, 0 * x, 4, verbose=0, optimizer=SGD(1e-31), loss="mse", jit_compile=jit_compile, shuffle=False
+        )
+        return model.get_weights()[0]
+
+    np.testing.assert_allclose(run(compiled), run("nothing"), rtol=1e-6)
+    assert run(compiled) != 1.0
+
+
+@pytest.fixture
+def trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, float]]:
+    """Every training is worth a trial; in what was measured the `call` is fastest. The trials that were made."""
+    monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(compilation, "_WORTH_SECONDS", 0.0)
+    made: list[dict[str, float]] = []
+    trial = compilation._trial
+
+    def recorded(*arguments: Any) -> dict[str, float]:
+        found = trial(*arguments)
+        found |= {"call": 1e-9} if "call" in found else {}
+        made.append(found)
+        return found
+
+    monkeypatch.setattr(compilation, "_trial", recorded)
+    return made
+
+
+def test_trial_changes_nothing(trials: list[dict[str, float]]) -> None:
+    assert_same_values(fit("auto"), fit("call"))
+    (seconds,) = trials
+    assert list(seconds) == ["nothing", "update", "step", "call"]
+    assert all(0 < value < 10 for value in seconds.values())
+
+
+def test_answer_is_kept_for_the_same_work(trials: list[dict[str, float]]) -> None:
+    fit("auto")
+    fit("auto", optimizer=Adam(0.02, global_clipnorm=0.5, use_ema=True))  # the rate does not matter
+    assert len(trials) == 1
+    fit("auto", batch_size=9)
+    fit("auto", optimizer=SGD(0.01))
+    assert len(trials) == 3
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"compiled": "x", "seconds": {}}', '{"compiled": "step"}'])
+def test_damaged_cache_is_measured_anew(content: str, trials: list[dict[str, float]], tmp_path: Path) -> None:
+    fit("auto")
+    (path,) = (tmp_path / "cache" / "execution").iterdir()
+    path.write_text(content)
+    fit("auto")
+    assert len(trials) == 2
+    assert json.loads(path.read_text())["compiled"] == "call"
+
+
+def test_cache_that_cannot_be_written_stops_nothing(
+    trials: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "file"))
+    fit("auto")
+    assert len(trials) == 1
+
+
+def test_what_xla_cannot_compile_is_left_to_tensorflow(trials: list[dict[str, float]]) -> None:
+    def model() -> Any:
+        inputs = keras.Input((6,))
+        words = layers.Lambda(lambda x: x + 0.0 * tf.cast(tf.strings.length(tf.strings.as_string(x)), x.dtype))
+        return keras.Model(inputs, layers.Dense(2)(words(inputs)))
+
+    tfmb.fit(model, X.astype("float32"), Y, 8, optimizer="adam", loss=LOSS, verbose=0, seed=0)
+    assert set(trials[0]) == {"nothing", "update"}
+
+
+def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, float]]) -> None:
+    for cut in ({"virtual_replicas": 2}, {"micro_batch_size": 4}, {"replicas": 2}):
+        with pytest.warns(UserWarning, match="normalise by the statistics of each"):
+            fit("auto", **cut)
+    fit("auto", optimizer=keras.optimizers.Lion(0.01))
+    assert not trials
+
+
+def test_short_training_is_not_worth_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "cache"))
+    assert_same_values(fit("auto", run_dir=tmp_path / "run"), fit("nothing"))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["execution"]["compiled"] == "nothing"
+    assert not (tmp_path / "cache" / "execution").exists()
+
+
+def test_run_that_goes_on_is_executed_as_it_began(
+    trials: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit("auto", run_dir=tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["execution"]["compiled"] == "call"
+    record["status"] = "running"  # as after a kill; its last checkpoint is its end
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    seen: list[Compiled] = []
+    steps_for = tfmb.training.engine._steps_for
+    monkeypatch.setattr(
+        "tfmb.training.engine._steps_for",
+        lambda *arguments: (seen.append(arguments[-1][-1]), steps_for(*arguments))[1],
+    )
+    fit("auto", run_dir=tmp_path / "run", resume=True)
+    assert seen == [Compiled.CALL]
+    assert len(trials) == 1
+
+
+@pytest.mark.parametrize("record", [None, {}, {"compiled": 3}, {"compiled": "x"}, []])
+def test_damaged_record_is_refused(record: Any) -> None:
+    with pytest.raises(DataError, match="does not say what XLA compiled"):
+        compilation.compiled_before(record)
+
+
+def test_unknown_mode_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"jit_compile='fast' must be True, False, 'auto'"):
+        fit("fast")
+
+
+def test_words() -> None:
+    assert str(Execution()) == "XLA compiles nothing"
+    found = Execution(compiled=Compiled.UPDATE, seconds={"nothing": 0.002, "update": 0.0015})
+    assert str(found) == "XLA compiles the optimizer's update (measured, an update: nothing 2 ms, update 1.5 ms)"

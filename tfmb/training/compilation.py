@@ -1,0 +1,197 @@
+"""What of an update XLA compiles: as asked for, or as a short trial finds fastest.
+
+A trial makes real updates with each candidate and takes them back. It is worth its time only before a long training,
+and its answer is kept in the cache for the same model, batch and machine.
+"""
+
+import enum
+import hashlib
+import json
+import math
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from tfmb.backend import tf
+from tfmb.config import COMPILE_NAMES
+from tfmb.data.cache import cache_root
+from tfmb.errors import ConfigError, DataError
+from tfmb.optimizers.optimizer import raw_variable, value_of
+
+__all__ = ["Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
+
+# A training that takes longer than this by TensorFlow's own kernels is worth a trial, which takes some seconds.
+_WORTH_SECONDS = 20.0
+# A candidate is timed over about this long, so often; it is chosen where it is faster by more than this share.
+_TIMED_SECONDS, _ROUNDS, _FASTER = 0.15, 3, 0.03
+
+
+class Compiled(enum.Enum):
+    """How much of the work XLA compiles; the rest is done by TensorFlow's own kernels.
+
+    All give the same answer, but XLA rounds some results otherwise: bits are the same only within one of them.
+
+    Attributes:
+        NOTHING: nothing.
+        UPDATE: the optimizer's update, which becomes one pass over each variable.
+        GRADIENTS: the work on each part of a batch.
+        STEP: all of an update, on one device.
+        CALL: all updates of a call, on one device that the arrays lie on.
+    """
+
+    NOTHING = "nothing"
+    UPDATE = "update"
+    GRADIENTS = "gradients"
+    STEP = "step"
+    CALL = "call"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a training is executed.
+
+    Attributes:
+        compiled: what XLA compiles.
+        seconds: of an update, by candidate, where a trial was made.
+        cached: whether that trial was an earlier training's.
+    """
+
+    compiled: Compiled = Compiled.NOTHING
+    seconds: dict[str, float] = field(default_factory=dict)
+    cached: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {"compiled": self.compiled.value, "seconds_an_update": self.seconds, "cached": self.cached}
+
+    def __str__(self) -> str:
+        measured = ", ".join(f"{name} {1000 * seconds:.3g} ms" for name, seconds in self.seconds.items())
+        source = f" (measured{' before' if self.cached else ''}, an update: {measured})" if measured else ""
+        return f"XLA compiles {_WORDS[self.compiled]}{source}"
+
+
+_WORDS = {
+    Compiled.NOTHING: "nothing",
+    Compiled.UPDATE: "the optimizer's update",
+    Compiled.GRADIENTS: "gradients",
+    Compiled.STEP: "each step",
+    Compiled.CALL: "many steps at once",
+}
+
+
+def asked_for(jit_compile: bool | str) -> Compiled | None:
+    """What `jit_compile` asks for; None for `"auto"`.
+
+    Raises:
+        ConfigError: it is no such thing.
+    """
+    if isinstance(jit_compile, bool):
+        return Compiled.GRADIENTS if jit_compile else Compiled.NOTHING
+    if jit_compile not in COMPILE_NAMES:
+        raise ConfigError(f"jit_compile={jit_compile!r} must be True, False, {', '.join(map(repr, COMPILE_NAMES))}")
+    return None if jit_compile == "auto" else Compiled(jit_compile)
+
+
+def compiled_before(record: Any) -> Compiled:
+    """What XLA compiled in the run of a record, from its `execution`.
+
+    Raises:
+        DataError: it makes no sense.
+    """
+    try:
+        return Compiled(record["compiled"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError("the record does not say what XLA compiled: it is damaged") from error
+
+
+def fastest(
+    make_steps: Callable[[Compiled], Any],
+    batches: Any,
+    state: Sequence[Any],
+    updates: int,
+    fingerprint: dict[str, Any],
+) -> Execution:
+    """The fastest way to make so many updates: the cache's, or what a trial finds, or none where it is not worth one.
+
+    Args:
+        make_steps: candidate -> `Steps`.
+        batches: `RowsOfBatches` for the trial alone.
+        state: all variables that an update moves; they have their values again afterwards.
+        updates: how many are to be made.
+        fingerprint: all that decides which is fastest, for the cache.
+    """
+    text = json.dumps(fingerprint, sort_keys=True)
+    path = cache_root() / "execution" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+    if (known := _read(path)) is not None:
+        return known
+    before = [value_of(raw_variable(variable)) for variable in state]
+    try:
+        seconds = _trial(make_steps, batches, updates)
+    finally:
+        for variable, value in zip(state, before, strict=True):
+            raw_variable(variable).assign(value)
+    if len(seconds) < 2:
+        return Execution()
+    best = min(seconds, key=lambda name: seconds[name])
+    if seconds[best] > (1 - _FASTER) * seconds[Compiled.NOTHING.value]:
+        best = Compiled.NOTHING.value
+    found = Execution(compiled=Compiled(best), seconds=seconds)
+    _write(path, found)
+    return found
+
+
+def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int) -> dict[str, float]:
+    """Seconds of an update by candidate; of the first alone where no trial is worth it."""
+    seconds: dict[str, float] = {}
+    for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
+        steps = make_steps(candidate)
+        steps.prepare(batches)
+        try:
+            _seconds_of(steps, batches, 1)  # traces and compiles
+            once = _seconds_of(steps, batches, 1)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+            continue  # an op that XLA does not know
+        if not seconds and once * updates < _WORTH_SECONDS:
+            return {candidate.value: once}
+        count = max(1, min(100, math.ceil(_TIMED_SECONDS / max(once, 1e-6))))
+        if seconds and once > 3 * min(seconds.values()):
+            seconds[candidate.value] = once
+            continue
+        seconds[candidate.value] = min(_seconds_of(steps, batches, count) / count for _ in range(_ROUNDS))
+    return seconds
+
+
+def _seconds_of(steps: Any, batches: Any, count: int) -> float:
+    """Seconds of so many updates, by as many as come in one block of whole batches."""
+    rows = batches.take(count)
+    if rows.numbers.shape[1] < batches.batch_size:
+        batches.move_on(1)  # past the smaller batch at the end of an epoch
+        rows = batches.take(count)
+    started = time.perf_counter()
+    _, _, done = steps.train_rows(batches.arrays, *rows)
+    made = max(int(done), 1)
+    seconds = time.perf_counter() - started
+    batches.move_on(made)
+    return seconds * count / made
+
+
+def _read(path: Any) -> Execution | None:
+    """The cache's answer, or None where there is none that makes sense."""
+    try:
+        found = json.loads(path.read_text())
+        seconds = {str(Compiled(name).value): float(value) for name, value in found["seconds"].items()}
+        return Execution(compiled=Compiled(found["compiled"]), seconds=seconds, cached=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _write(path: Any, execution: Execution) -> None:
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps({"compiled": execution.compiled.value, "seconds": execution.seconds}))
+        temporary.replace(path)
+    except OSError:
+        pass  # a cache that cannot be written costs the next training a trial

@@ -1,0 +1,95 @@
+"""Batches of arrays that are on the device already: only the numbers of their rows travel, many batches at a time."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tfmb.backend import keras, tf
+from tfmb.data.batches import Order
+from tfmb.data.source import Source
+
+__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "gather"]
+
+# Batches in one block of row numbers, and the most numbers that one may have.
+_MOST_BATCHES, _MOST_NUMBERS = 100, 1 << 20
+
+# `(x, y, sample_weight)`: tensors `[n, ...]` in any structure; an empty tuple for no weights.
+Arrays = tuple[Any, Any, Any]
+
+
+class Rows(NamedTuple):
+    """The rows of some batches in a row.
+
+    Attributes:
+        numbers: integers `[at least count, batch]`; those past `count` fill up the shape, and no batch is made of them.
+        count: int32 scalar, the number of batches.
+    """
+
+    numbers: Any
+    count: Any
+
+
+class RowsOfBatches:
+    """The batches of arrays in the order of `Order`, by the numbers of their rows.
+
+    They are the batches of `tfmb.data.batches.batched`, to the bit, but nothing is copied on the host and no pipeline
+    runs beside the updates.
+
+    Args:
+        arrays: all examples.
+        order: which of them each update takes.
+        first_update: the number of the first update to draw, counted from 0 over all epochs.
+
+    Attributes:
+        arrays: the same.
+        batch_size: rows of all batches but the last of an epoch.
+        element_spec: of a batch, as of a `tf.data` iterator.
+    """
+
+    def __init__(self, arrays: Arrays, order: Order, first_update: int = 0) -> None:
+        self.arrays = arrays
+        self.batch_size = order.batch_size
+        self.element_spec = keras.tree.map_structure(
+            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays
+        )
+        self._order = order
+        self._update = first_update
+        self._most = max(1, min(_MOST_BATCHES, _MOST_NUMBERS // order.batch_size))
+        self._epoch = -1
+        self._permutation = np.zeros(0, np.int64)
+
+    def take(self, count: int) -> Rows:
+        """The next batches: `count` of them, or fewer where the pass over the data or a block ends.
+
+        They stay the next ones until `move_on`: a call may end before it has used all of them. All whole batches come
+        in blocks of one shape, and a smaller last batch of an epoch alone.
+        """
+        size, examples = self._order.batch_size, self._order.num_examples
+        epoch, step = divmod(self._update, self._order.steps_per_epoch)
+        if epoch != self._epoch:
+            self._permutation, self._epoch = self._order.permutation(epoch).numpy(), epoch
+        start = step * size
+        whole = (examples - start) // size
+        if not whole:
+            return Rows(self._permutation[np.newaxis, start:], np.int32(1))
+        count = min(count, whole, self._most)
+        numbers = np.zeros((self._most, size), np.int64)
+        numbers[:count] = self._permutation[start : start + count * size].reshape(count, size)
+        return Rows(numbers, np.int32(count))
+
+    def move_on(self, count: int) -> None:
+        """Leaves so many batches behind."""
+        self._update += count
+
+
+def arrays_on_device(source: Source) -> Arrays:
+    """The arrays of a source as tensors."""
+    weight = () if source.sample_weight is None else source.sample_weight
+    arrays: Arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
+    return keras.tree.lists_to_tuples(arrays)
+
+
+def gather(arrays: Arrays, numbers: Any) -> Arrays:
+    """The batch `(x, y, sample_weight)` of rows `[batch]` of arrays."""
+    batch: Arrays = keras.tree.map_structure(lambda array: tf.gather(array, numbers), arrays)
+    return batch
