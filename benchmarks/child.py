@@ -57,15 +57,19 @@ class Child:
         self._errors.seek(0)
         raise RuntimeError(f"{self._name} ended with {self._process.returncode}:\n{self._errors.read()[-2000:]}")
 
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+        self._errors.close()
+
     def __enter__(self) -> "Child":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.kill()
-        self._process.wait()
-        self._errors.close()
+        self.close()
 
 
 def main() -> None:

@@ -104,6 +104,17 @@ def test_answer_is_kept_for_the_same_work(trials: list[dict[str, float]]) -> Non
     assert len(trials) == 3
 
 
+def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str, float]]) -> None:
+    model, optimizer = build(), Adam(0.01)
+    made = []
+    for _ in range(3):
+        tfmb.fit(model, X.astype("float32"), Y, 8, verbose=0, optimizer=optimizer, loss=LOSS, seed=0)
+        made.append(model._tfmb_steps[-1])
+    assert made[0] is made[1] is made[2]
+    assert made[0].train_rows.experimental_get_tracing_count() <= 2
+    assert len(trials) == 1
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"compiled": "x", "seconds": {}}', '{"compiled": "step"}'])
 def test_damaged_cache_is_measured_anew(content: str, trials: list[dict[str, float]], tmp_path: Path) -> None:
     fit("auto")

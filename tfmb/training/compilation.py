@@ -26,6 +26,8 @@ __all__ = ["Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
 _WORTH_SECONDS = 20.0
 # A candidate is timed over about this long, so often; it is chosen where it is faster by more than this share.
 _TIMED_SECONDS, _ROUNDS, _FASTER = 0.15, 3, 0.03
+# A candidate whose single update takes longer than this, and thrice the best one's, is not timed any further.
+_HOPELESS_SECONDS = 0.1
 
 
 class Compiled(enum.Enum):
@@ -109,7 +111,7 @@ def compiled_before(record: Any) -> Compiled:
 def fastest(
     make_steps: Callable[[Compiled], Any],
     batches: Any,
-    state: Sequence[Any],
+    state: Callable[[], Sequence[Any]],
     updates: int,
     fingerprint: dict[str, Any],
 ) -> Execution:
@@ -118,7 +120,7 @@ def fastest(
     Args:
         make_steps: candidate -> `Steps`.
         batches: `RowsOfBatches` for the trial alone.
-        state: all variables that an update moves; they have their values again afterwards.
+        state: gives all variables that an update moves; they have their values again after a trial.
         updates: how many are to be made.
         fingerprint: all that decides which is fastest, for the cache.
     """
@@ -126,11 +128,12 @@ def fastest(
     path = cache_root() / "execution" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     if (known := _read(path)) is not None:
         return known
-    before = [value_of(raw_variable(variable)) for variable in state]
+    variables = state()
+    before = [value_of(raw_variable(variable)) for variable in variables]
     try:
         seconds = _trial(make_steps, batches, updates)
     finally:
-        for variable, value in zip(state, before, strict=True):
+        for variable, value in zip(variables, before, strict=True):
             raw_variable(variable).assign(value)
     if len(seconds) < 2:
         return Execution()
@@ -156,7 +159,7 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int) ->
         if not seconds and once * updates < _WORTH_SECONDS:
             return {candidate.value: once}
         count = max(1, min(100, math.ceil(_TIMED_SECONDS / max(once, 1e-6))))
-        if seconds and once > 3 * min(seconds.values()):
+        if seconds and once > max(_HOPELESS_SECONDS, 3 * min(seconds.values())):
             seconds[candidate.value] = once
             continue
         seconds[candidate.value] = min(_seconds_of(steps, batches, count) / count for _ in range(_ROUNDS))

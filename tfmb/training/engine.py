@@ -161,8 +161,10 @@ def execution_of(
         made[compiled] = model._tfmb_steps
         return steps
 
-    scale = make_steps(Compiled.NOTHING).loss_scale
-    state = [*model.variables, *optimizer.variables, *(() if scale is None else scale.variables)]
+    def state() -> list[Any]:
+        scale = make_steps(Compiled.NOTHING).loss_scale
+        return [*model.variables, *optimizer.variables, *(() if scale is None else scale.variables)]
+
     batch = [batches.batch_size, *map(str, keras.tree.flatten(batches.element_spec))]
     execution = fastest(make_steps, batches, state, updates, {**fingerprint, "loss": recipe.names(), "batch": batch})
     if execution.compiled in made:
@@ -219,7 +221,7 @@ def train(
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     feed.static = cut.static
-    feed.on_device = cut.all_parts == 1 and _is_one_cpu(strategy)
+    feed.on_device = _is_one_cpu(strategy)
     if validation is not None:
         validation.static = cut.static
     if cut.all_parts > 1:

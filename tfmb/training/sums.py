@@ -186,8 +186,9 @@ class BatchSums:
         sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state))
         if self.cut.all_parts == 1:
             return sums
-        # A part without rows counts nothing, whatever a layer made of no rows.
-        return keras.tree.map_structure(lambda tensor: _where_rows(weight, tensor), sums)
+        # A part without rows counts nothing, whatever a layer made of no rows. Such parts are rare: others are not
+        # to pay for them with a pass over all gradients.
+        return tf.cond(weight > 0, lambda: sums, lambda: keras.tree.map_structure(tf.zeros_like, sums))
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
