@@ -249,6 +249,13 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "CPU:0" in report["devices"]["physical"]
 
 
+def test_doctor_times_the_parts_of_an_update(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--profile", "--model", "mlp", "--batch-size", "32"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"of: mlp, batch 32\n  an update: [\d.]+ ms, [\d,]+ examples/s\n  input: [\d.]+ ms, \d+%\n", out)
+    assert re.search(r"advice: .*(--|arrays|replicas)", out)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "shown"),
     [

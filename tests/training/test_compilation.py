@@ -168,9 +168,9 @@ def test_run_that_goes_on_is_executed_as_it_began(
     record["status"] = "running"  # as after a kill; its last checkpoint is its end
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     seen: list[Compiled] = []
-    steps_for = tfmb.training.engine._steps_for
+    steps_for = tfmb.training.engine.steps_for
     monkeypatch.setattr(
-        "tfmb.training.engine._steps_for",
+        "tfmb.training.engine.steps_for",
         lambda *arguments: (seen.append(arguments[-1][-1]), steps_for(*arguments))[1],
     )
     fit("auto", run_dir=tmp_path / "run", resume=True)

@@ -7,16 +7,31 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.screen import emit_json, start_tensorflow
+from tfmb.config import TrainConfig
 
 __all__ = ["doctor"]
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False) -> None:
+def doctor(
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time the parts of an update, and say what helps.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="For --profile: cnn, mlp, resnet or package.module:build.")] = "cnn",
+    batch_size: Annotated[int, typer.Option(help="For --profile.")] = 64,
+    dataset: Annotated[str, typer.Option(help="For --profile: as in tfmb train.")] = "digits",
+    mirror: Annotated[str | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
+    replicas: Annotated[int | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+) -> None:
     """Show what tfmb runs on: versions, devices, the default strategy, and the data it has."""
+    config = TrainConfig(model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas)
     start_tensorflow()
     from tfmb.training.run_dir import versions
 
-    report = {"versions": versions(), "machine": _machine(), "devices": _devices(), "data": _data()}
+    if profile:
+        report = {"profile": _profile(config)}
+    else:
+        report = {"versions": versions(), "machine": _machine(), "devices": _devices(), "data": _data()}
     if json:
         emit_json(report)
         return
@@ -24,6 +39,22 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="One line of JSON o
         print(title)
         for key, value in entries.items():
             print(f"  {key}: {value}")
+
+
+def _profile(config: TrainConfig) -> dict[str, Any]:
+    """What an update spends its time on."""
+    from tfmb.training.job import profile_job
+
+    found = profile_job(config)
+    parts = {
+        name: f"{1000 * getattr(found, name):.3f} ms, {share:.0%}" for name, share in found.shares().items()
+    }  # dispatch is what is left
+    return {
+        "of": f"{config.model}, batch {found.batch_size}",
+        "an update": f"{1000 * found.whole:.3f} ms, {found.batch_size / found.whole:,.0f} examples/s",
+        **parts,
+        "advice": found.advice(),
+    }
 
 
 def _machine() -> dict[str, Any]:

@@ -100,15 +100,19 @@ class Meter:
     Attributes:
         examples: trained on since it was made.
         seconds: in which.
+        first_seconds: those of the first call, which traces and compiles.
     """
 
     def __init__(self) -> None:
         self.examples, self.seconds = 0, 0.0
+        self.first_seconds: float | None = None
 
     def updates_made(self, report: UpdatesReport) -> None:
         """Adds them."""
         self.examples += report.examples
         self.seconds += report.seconds
+        if self.first_seconds is None:
+            self.first_seconds = report.seconds
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Nothing."""

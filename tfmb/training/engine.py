@@ -4,48 +4,34 @@ import contextlib
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import describe, makes_copies, needs_static_shapes
+from tfmb.distribution import makes_copies, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.training.agreement import check_same
 from tfmb.training.checkpoint import Checkpointer
-from tfmb.training.compilation import Compiled, Execution, fastest
+from tfmb.training.compilation import Compiled
 from tfmb.training.feeds import Feed, ran_out
 from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
+from tfmb.training.prepared import Recipe, build, is_one_cpu, steps_for
 from tfmb.training.rows import RowsOfBatches
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "evaluate", "execution_of", "optimizer_for", "place", "recall", "take_back", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "recall", "take_back", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What to minimise and what to measure, as a user of Keras writes it."""
-
-    loss: Any
-    loss_weights: Any = None
-    metrics: Any = None
-    weighted_metrics: Any = None
-
-    def names(self) -> list[str]:
-        """The names of all of them, in order."""
-        parts = keras.tree.flatten([self.loss, self.metrics, self.weighted_metrics])
-        return [str(getattr(part, "name", getattr(part, "__name__", part))) for part in parts]
 
 
 def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
@@ -130,49 +116,6 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
     return optimizer
 
 
-def execution_of(
-    model: Any,
-    optimizer: Optimizer,
-    recipe: Recipe,
-    strategy: Any,
-    feed: Feed,
-    cut: Cut | None,
-    seed: int,
-    updates: int,
-    fingerprint: dict[str, Any],
-    original: Any = None,
-) -> Execution:
-    """The fastest execution of a training, as measured where that is worth it: see `compilation.fastest`.
-
-    Nothing is measured where batches are cut into parts, which asks for bits that do not depend on the machine's mood,
-    where several devices share the work, and for Keras's own optimizers.
-    """
-    cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
-    if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
-        return Execution()
-    if not _is_one_cpu(strategy) or (batches := feed.rows_of_batches()) is None:
-        return Execution()
-    _build(model, optimizer, strategy, original)
-
-    made: dict[Compiled, Any] = {}
-
-    def make_steps(compiled: Compiled) -> Steps:
-        steps = _steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled))
-        made[compiled] = model._tfmb_steps
-        return steps
-
-    def state() -> list[Any]:
-        scale = make_steps(Compiled.NOTHING).loss_scale
-        return [*model.variables, *optimizer.variables, *(() if scale is None else scale.variables)]
-
-    batch = [batches.batch_size, *map(str, keras.tree.flatten(batches.element_spec))]
-    execution = fastest(make_steps, batches, state, updates, {**fingerprint, "loss": recipe.names(), "batch": batch})
-    if execution.compiled in made:
-        # What was traced and compiled in the trial serves the training.
-        object.__setattr__(model, "_tfmb_steps", made[execution.compiled])
-    return execution
-
-
 def train(
     model: Any,
     optimizer: Optimizer,
@@ -221,13 +164,13 @@ def train(
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     feed.static = cut.static
-    feed.on_device = _is_one_cpu(strategy)
+    feed.on_device = is_one_cpu(strategy)
     if validation is not None:
         validation.static = cut.static
     if cut.all_parts > 1:
         warn_of_local_layers(model, cut)
-    _build(model, optimizer, strategy, original)
-    steps = _steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled))
+    build(model, optimizer, strategy, original)
+    steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled))
 
     def train(batches: Any, count: Any) -> tuple[Any, Any]:
         steps.prepare(batches)
@@ -269,12 +212,6 @@ def train(
         return _with_retries(run_from, checkpointer, optimizer, plan, start)
     finally:
         checkpointer.close()
-
-
-def _build(model: Any, optimizer: Optimizer, strategy: Any, original: Any) -> None:
-    """Makes the optimizer's slots where the model's variables are."""
-    with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
-        optimizer.build(model.trainable_variables, (original or model).trainable_variables)
 
 
 def recall(
@@ -322,47 +259,6 @@ def _with_retries(
                 f"(try {restored} of {_MOST_RESTORED})",
                 stacklevel=4,
             )
-
-
-def _steps_for(
-    model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, execution: tuple[Cut, int, Compiled]
-) -> Steps:
-    """The steps of the model's last training where nothing about them changed: they are traced and compiled."""
-    known = getattr(model, "_tfmb_steps", None)
-    if known is not None:
-        theirs, variables, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe, execution)
-        same = same and _same_strategy(steps.strategy, strategy)
-        if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
-            return steps
-    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
-    scale = None
-    if computes_in_float16(model):
-        scale = LossScale()
-        with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
-            scale.build()
-    cut, seed, compiled = execution
-    steps = Steps(
-        model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale, compiled=compiled
-    )
-    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, "_tfmb_steps", ((recipe, execution), _moved_by(model, optimizer), steps))
-    return steps
-
-
-def _is_one_cpu(strategy: Any) -> bool:
-    """Whether the device's memory is the host's, so that it has room for what the host holds already."""
-    devices = describe(strategy)["devices"]
-    return not makes_copies(strategy) and all("CPU" in device.upper() for device in devices)
-
-
-def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:
-    return [*model.trainable_variables, *optimizer.variables]
-
-
-def _same_strategy(a: Any, b: Any) -> bool:
-    one_device = tf.distribute.OneDeviceStrategy
-    return a is b or (type(a) is type(b) is one_device and describe(a) == describe(b))
 
 
 def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any = None) -> dict[str, Any]:

@@ -19,12 +19,14 @@ from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.optimizers import Optimizer, interop, schedules
 from tfmb.optimizers.schedules import Plateau
-from tfmb.training import engine
+from tfmb.training import engine, prepared
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.fit_data import validation_feed
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
+from tfmb.training.profiling import Profile, profile
+from tfmb.training.rows import RowsOfBatches, arrays_on_device
 from tfmb.training.session import Session
 
 __all__ = ["accuracy_of", "build_model", "load_splits", "recipe_of", "score", "train_job"]
@@ -134,10 +136,28 @@ def train_job(
         "test_loss": test.get("loss"),
         **_last_epoch(history),
         "examples_per_second": round(session.meter.examples / max(session.meter.seconds, 1e-9), 1),
+        "training_seconds": round(session.meter.seconds, 2),
+        "first_call_seconds": round(session.meter.first_seconds or 0.0, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "updates": updates,
     }
     return {**result, "run_dir": run_dir and str(run_dir), "weights_sha256": session.finish(result, history)}
+
+
+def profile_job(config: TrainConfig) -> Profile:
+    """Times the parts of an update of a configuration's model on its data: see `profiling`.
+
+    Raises:
+        ConfigError: an option that cannot be honoured with this data or model.
+        DataError: the data is missing or damaged.
+    """
+    strategy = make_strategy(config.strategy, config.replicas)
+    parts = _prepare(config)
+    order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed)
+    feed = ArrayFeed(parts.train, order)
+    batches = RowsOfBatches(arrays_on_device(parts.train), order)
+    placed = engine.place(parts.model, strategy, feed.example)
+    return profile(prepared.steps_of(placed, parts.optimizer, recipe_of(parts.model, config), strategy), batches)
 
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:

@@ -15,7 +15,7 @@ from tfmb.backend import keras
 from tfmb.distribution import describe
 from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.optimizers import Optimizer
-from tfmb.training import engine
+from tfmb.training import engine, prepared
 from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
 from tfmb.training.agreement import reason_of_any
 from tfmb.training.checkpoint import Checkpointer
@@ -176,7 +176,7 @@ class Session:
         fingerprint = {key: self._began_as[key] for key in ("model", "versions", "numerics")}
         fingerprint["optimizer"] = {**self._began_as["optimizer"], "learning_rate": None}
         fingerprint["policy"] = keras.config.dtype_policy().name
-        return engine.execution_of(
+        return prepared.execution_of(
             placed,
             self.optimizer,
             self.recipe,

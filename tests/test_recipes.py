@@ -1,0 +1,45 @@
+"""`tfmb train --recipe`: options that others on the command line change."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tfmb import recipes
+from tfmb.cli import main
+from tfmb.config import TrainConfig
+from tfmb.recipes import RECIPE_NAMES, options_of
+
+
+@pytest.mark.parametrize("recipe", RECIPE_NAMES)
+def test_options_make_sense(recipe: str) -> None:
+    TrainConfig(**options_of(recipe))
+
+
+def test_reference_is_the_defaults() -> None:
+    assert options_of("reference") == {}
+
+
+@pytest.mark.parametrize(("flags", "precision"), [("sse avx512_bf16", "mixed_bfloat16"), ("sse avx2", "float32")])
+def test_bfloat16_needs_the_instructions(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipes.Path, "read_text", lambda self: f"flags : {flags}\n")
+    assert options_of("fast")["precision"] == precision
+
+
+def test_options_given_change_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--recipe", "fast", "--dataset", "digits", "--model", "mlp", "--batch-size", "512"])
+    config = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["config"]
+    assert (config["dataset"], config["model"], config["batch_size"]) == ("digits", "mlp", 512)
+    assert (config["epochs"], config["schedule"], config["learning_rate"]) == (1, "one-cycle", 0.006)
+
+
+def test_unknown_recipe_and_one_for_a_run_that_goes_on_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["--recipe", "slow"], "unknown --recipe 'slow': give reference or fast"),
+        (["--recipe", "fast", "--resume", "runs/a"], "--recipe fast and --resume cannot both be given"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", *arguments])
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err
