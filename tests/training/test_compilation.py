@@ -189,6 +189,32 @@ def test_unknown_mode_is_refused() -> None:
         fit("fast")
 
 
+@pytest.mark.parametrize(
+    ("compiled", "given", "words"),
+    [
+        ("step", {"replicas": 2}, "needs whole batches on one device"),
+        ("step", {"virtual_replicas": 1}, "needs whole batches on one device"),
+        ("call", {"micro_batch_size": 4}, "needs whole batches on one device"),
+        ("call", {"static_shapes": True}, "needs arrays, without augmentation or static shapes"),
+        ("update", {"optimizer": keras.optimizers.Lion(0.01)}, "needs one of tfmb.optimizers"),
+        ("step", {"optimizer": keras.optimizers.Lion(0.01)}, "needs one of tfmb.optimizers"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused(compiled: str, given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"jit_compile='{compiled}' {words}"):
+        fit(compiled, **given)
+
+
+def test_calls_of_a_dataset_are_refused_and_steps_are_not() -> None:
+    data = tf.data.Dataset.from_tensor_slices((X.astype("float32"), Y)).batch(8)
+    given: dict[str, Any] = {"optimizer": "adam", "loss": LOSS, "verbose": 0, "seed": 0}
+    with pytest.raises(ConfigError, match="jit_compile='call' needs arrays"):
+        tfmb.fit(build, data, jit_compile="call", **given)
+    found = [tfmb.fit(build, data, jit_compile=jit, **given).model.get_weights() for jit in ("step", "nothing")]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+
+
 def test_words() -> None:
     assert str(Execution()) == "XLA compiles nothing"
     found = Execution(compiled=Compiled.UPDATE, seconds={"nothing": 0.002, "update": 0.0015})

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.distribution import describe, makes_copies
+from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.compilation import Compiled, Execution, fastest
@@ -16,7 +17,7 @@ from tfmb.training.parts import Cut
 from tfmb.training.state import computes_in_float16
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "build", "execution_of", "is_one_cpu", "steps_for", "steps_of"]
+__all__ = ["Recipe", "build", "check_compiled", "execution_of", "is_one_cpu", "steps_for", "steps_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,23 @@ def execution_of(
         # What was traced and compiled in the trial serves the training.
         object.__setattr__(model, "_tfmb_steps", made[execution.compiled])
     return execution
+
+
+def check_compiled(compiled: Compiled, cut: Cut, strategy: Any, optimizer: Optimizer, feed: Feed) -> None:
+    """Refuses what XLA cannot compile here.
+
+    Raises:
+        ConfigError: the strategy, the cut, the optimizer or the data does not suit it.
+    """
+    asked = f"jit_compile={compiled.value!r}"
+    if optimizer.across_replicas and compiled in (Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
+        raise ConfigError(f"{asked} needs one of tfmb.optimizers: {optimizer.name} is Keras's own; leave it out")
+    if compiled not in (Compiled.STEP, Compiled.CALL):
+        return
+    if makes_copies(strategy) or cut.all_parts > 1 or cut.parts is not None:
+        raise ConfigError(f"{asked} needs whole batches on one device: give 'update' or 'gradients', or leave it out")
+    if compiled is Compiled.CALL and (not is_one_cpu(strategy) or feed.rows_of_batches() is None):
+        raise ConfigError(f"{asked} needs arrays, without augmentation or static shapes, and one CPU: give 'step'")
 
 
 def steps_of(model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any) -> Steps:
