@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pairs import interleave, speedup
-from benchmarks.parts import data
 from benchmarks.results import publish
 
 UPDATES, BATCH_SIZE = 500, 64
@@ -20,7 +19,7 @@ UPDATES, BATCH_SIZE = 500, 64
 def peers(every: int, folder: Path) -> dict[str, Callable[[], None]]:
     """Runs of so many updates in new directories, with and without checkpoints on the way."""
     import tfmb
-    from benchmarks.throughput import build
+    from benchmarks.reference import build, data
 
     x, y = data(UPDATES * BATCH_SIZE)
     numbers = iter(range(10**6))

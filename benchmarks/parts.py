@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from benchmarks.pairs import interleave, speedup
 from benchmarks.results import publish
 
@@ -20,17 +18,10 @@ UPDATES = 100
 PARTS = (1, 2, 4, 8)
 
 
-def data(examples: int) -> tuple[Any, Any]:
-    """Random uint8 images and labels."""
-    numbers = np.random.default_rng(0)
-    images = numbers.integers(0, 256, (examples, 28, 28, 1)).astype(np.uint8)
-    return images, numbers.integers(0, 10, examples)
-
-
 def peers(batch_size: int) -> dict[str, Callable[[], None]]:
     """One epoch of the reference CNN without parts and with so many of them."""
     import tfmb
-    from benchmarks.throughput import build
+    from benchmarks.reference import build, data
 
     x, y = data(batch_size * UPDATES)
 
@@ -44,7 +35,7 @@ def peers(batch_size: int) -> dict[str, Callable[[], None]]:
 def peak_of_one_run(batch_size: int, micro_batch_size: int | None) -> None:
     """Makes three updates of the CNN and prints the process's peak memory before and after them, in MiB."""
     import tfmb
-    from benchmarks.throughput import build
+    from benchmarks.reference import build, data
 
     model = build()
     tfmb.fit(model, *data(32), batch_size=32, verbose=0, seed=0)  # what TensorFlow takes anyway

@@ -24,6 +24,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tfmb, gradients": ("tfmb_loop", {"jit_compile": True}),
     "tfmb, step": ("tfmb_loop", {"jit_compile": "step"}),
     "tfmb, call": ("tfmb_loop", {"jit_compile": "call"}),
+    "tfmb, deterministic": ("tfmb_loop", {"jit_compile": False, "deterministic": True}),
     "keras fit": ("keras_loop", {}),
     "keras fit, 50 steps": ("keras_loop", {"steps_per_execution": 50}),
     "keras fit, XLA": ("keras_loop", {"jit_compile": True}),

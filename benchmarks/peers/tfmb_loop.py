@@ -10,10 +10,13 @@ from benchmarks.peers import LEARNING_RATE, MEAN, STD, Work, images
 from tfmb.backend import keras
 from tfmb.data.source import Normalization
 from tfmb.training import compilation
+from tfmb.training.numerics import pin_threads_and_ops
 
 
-def make(work: Work, **execution: Any) -> Callable[[], None]:
-    """See `benchmarks.peers`."""
+def make(work: Work, deterministic: bool = False, **execution: Any) -> Callable[[], None]:
+    """See `benchmarks.peers`; `deterministic` is what `tfmb train --deterministic` pins."""
+    if deterministic:
+        pin_threads_and_ops(len(os.sched_getaffinity(0)))
     if work.precision != "float32":
         keras.config.set_dtype_policy(f"mixed_{work.precision}")
     x, y = images(work)

@@ -152,6 +152,12 @@ def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, floa
     assert not trials
 
 
+@pytest.mark.filterwarnings("ignore:LambdaCallback must see every batch")
+def test_calls_of_one_step_are_not_measured(trials: list[dict[str, float]]) -> None:
+    fit("auto", callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)])
+    assert not trials
+
+
 def test_short_training_is_not_worth_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "cache"))
     assert_same_values(fit("auto", run_dir=tmp_path / "run"), fit("nothing"))

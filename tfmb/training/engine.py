@@ -23,7 +23,7 @@ from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
-from tfmb.training.prepared import Recipe, build, check_compiled, is_one_cpu, steps_for
+from tfmb.training.prepared import Recipe, build, check_compiled, is_on_cpu, steps_for
 from tfmb.training.rows import RowsOfBatches
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
@@ -164,7 +164,7 @@ def train(
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     feed.static = cut.static
-    feed.on_device = is_one_cpu(strategy)
+    feed.on_device = is_on_cpu(strategy)
     check_compiled(compiled, cut, strategy, optimizer, feed)
     if validation is not None:
         validation.static = cut.static

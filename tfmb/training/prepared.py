@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import describe, makes_copies
+from tfmb.distribution import describe, is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
@@ -17,7 +17,7 @@ from tfmb.training.parts import Cut
 from tfmb.training.state import computes_in_float16
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "build", "check_compiled", "execution_of", "is_one_cpu", "steps_for", "steps_of"]
+__all__ = ["Recipe", "build", "check_compiled", "execution_of", "is_on_cpu", "steps_for", "steps_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ def execution_of(
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
-    if not is_one_cpu(strategy) or (batches := feed.rows_of_batches()) is None:
+    if not is_on_cpu(strategy) or (batches := feed.rows_of_batches()) is None:
         return Execution()
     build(model, optimizer, strategy, original)
 
@@ -91,7 +91,7 @@ def check_compiled(compiled: Compiled, cut: Cut, strategy: Any, optimizer: Optim
         return
     if makes_copies(strategy) or cut.all_parts > 1 or cut.parts is not None:
         raise ConfigError(f"{asked} needs whole batches on one device: give 'update' or 'gradients', or leave it out")
-    if compiled is Compiled.CALL and (not is_one_cpu(strategy) or feed.rows_of_batches() is None):
+    if compiled is Compiled.CALL and (not is_on_cpu(strategy) or feed.rows_of_batches() is None):
         raise ConfigError(f"{asked} needs arrays, without augmentation or static shapes, and one CPU: give 'step'")
 
 
@@ -134,10 +134,10 @@ def steps_for(
     return steps
 
 
-def is_one_cpu(strategy: Any) -> bool:
-    """Whether the device's memory is the host's, so that it has room for what the host holds already."""
+def is_on_cpu(strategy: Any) -> bool:
+    """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
     devices = describe(strategy)["devices"]
-    return not makes_copies(strategy) and all("CPU" in device.upper() for device in devices)
+    return not is_multi_worker(strategy) and all("CPU" in device.upper() for device in devices)
 
 
 def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:

@@ -108,16 +108,16 @@ class Session:
         if self.resume and self.run_dir is not None:
             before = read_run(self.run_dir)
             check_identity(before.get("identity"), self._began_as, self.run_dir, self.allow_drift)
-        execution = self._execution(placed, before.get("execution"))
-        if self.verbose and execution.seconds:
-            print(f"execution: {execution}", file=sys.stderr, flush=True)
-        self.record["execution"] = execution.record()
         watcher = KerasCallbacks(self.callbacks, self.model, placed, self.optimizer, self.params)
         if watcher.batch_watchers:
             warnings.warn(
                 f"{', '.join(watcher.batch_watchers)} must see every batch, so each call makes one step: slower",
                 stacklevel=3,
             )
+        execution = self._execution(placed, before.get("execution"), watcher.each_batch)
+        if self.verbose and execution.seconds:
+            print(f"execution: {execution}", file=sys.stderr, flush=True)
+        self.record["execution"] = execution.record()
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
@@ -164,14 +164,14 @@ class Session:
             engine.take_back(placed, self.model)
         return watcher.history
 
-    def _execution(self, placed: Any, before: Any) -> Execution:
-        """As asked for, as the run began, or as a trial finds fastest."""
+    def _execution(self, placed: Any, before: Any, each_batch: bool) -> Execution:
+        """As asked for, as the run began, or as a trial of long calls finds fastest."""
         compiled = asked_for(self.jit_compile)
         if compiled is not None:
             return Execution(compiled=compiled)
         if before is not None:
             return Execution(compiled=compiled_before(before))
-        if self.feed.steps is None:
+        if self.feed.steps is None or each_batch:
             return Execution()
         fingerprint = {key: self._began_as[key] for key in ("model", "versions", "numerics")}
         fingerprint["optimizer"] = {**self._began_as["optimizer"], "learning_rate": None}
