@@ -141,3 +141,19 @@ def refused(words: str, *data: Any, **arguments: Any) -> None:
         tfmb.fit(build(), *data, verbose=0, **arguments)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_parts_of_batches_of_a_known_size_may_differ_by_a_row() -> None:
+    def model() -> Any:
+        keras.utils.set_random_seed(7)
+        inner = [keras.layers.Reshape((2, 2)), keras.layers.GlobalAveragePooling1D(), keras.layers.Dense(3, "softmax")]
+        made = keras.Sequential([keras.Input((4,)), *inner])
+        made.compile(keras.optimizers.SGD(0.1), "sparse_categorical_crossentropy")
+        return made
+
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(13, drop_remainder=True)
+    found = [
+        tfmb.fit(model(), data, verbose=0, seed=0, virtual_replicas=parts).model.get_weights() for parts in ("auto", 4)
+    ]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)

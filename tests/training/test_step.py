@@ -12,7 +12,7 @@ from tfmb.data.batches import Order, stream
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import SGD, Adam, Optimizer
-from tfmb.training import engine
+from tfmb.training import engine, prepared
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import EpochReport, Plan, UpdatesReport
 from tfmb.training.metrics import Metrics
@@ -113,7 +113,7 @@ def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytes
         made.append(Steps(*arguments, **named))
         return made[-1]
 
-    monkeypatch.setattr(engine, "Steps", spy)
+    monkeypatch.setattr(prepared, "Steps", spy)
     x, y = np.random.default_rng(0).normal(size=(37, 2)).astype("float32"), np.ones((37, 1), "float32")
     source = Source.from_arrays(x, y, np.linspace(0, 1, 37, dtype="float32"))
     feeds = [ArrayFeed(source, Order(num_examples=37, batch_size=size, seed=0)) for size in (8, 37)]
@@ -127,6 +127,7 @@ def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytes
     for count in (1, 4):  # other iterators, other numbers of steps
         steps.train(feeds[1].epoch(0).iterator, tf.constant(count))
     assert steps.train.experimental_get_tracing_count() == 1
+    assert steps._rows.experimental_get_tracing_count() == 1
     assert steps.evaluate.experimental_get_tracing_count() == 1
 
 

@@ -24,6 +24,8 @@ __all__ = ["Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
 
 # A training that takes longer than this by TensorFlow's own kernels is worth a trial, which takes some seconds.
 _WORTH_SECONDS = 20.0
+# One of fewer updates is not looked at.
+_WORTH_UPDATES = 100
 # A candidate is timed over about this long, so often; it is chosen where it is faster by more than this share.
 _TIMED_SECONDS, _ROUNDS, _FASTER = 0.15, 3, 0.03
 # A candidate whose single update takes longer than this, and thrice the best one's, is not timed any further.
@@ -128,6 +130,8 @@ def fastest(
     path = cache_root() / "execution" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
     if (known := _read(path)) is not None:
         return known
+    if updates < _WORTH_UPDATES:
+        return Execution()
     variables = state()
     before = [value_of(raw_variable(variable)) for variable in variables]
     try:

@@ -53,6 +53,8 @@ def execution_of(
     where several devices share the work, and for Keras's own optimizers.
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
+    if not model.trainable_variables:
+        return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
     if not is_on_cpu(strategy) or (batches := feed.rows_of_batches()) is None:

@@ -127,7 +127,7 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
 
 def _whole(steps: Steps, arrays: Any, numbers: Any, most: Any) -> float:
     def run(count: int) -> int:
-        return int(steps.train_rows(arrays, numbers, tf.constant(count))[-1])
+        return int(steps.train_rows(arrays, numbers, count)[-1])
 
     return _median(run, int(most))
 

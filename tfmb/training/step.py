@@ -75,9 +75,8 @@ class Steps:
         # A function of its own: how long a report is must be known before the loop over batches.
         self._work = tf.function(self._train_batch, jit_compile=compiled is Compiled.STEP or None, autograph=False)
         self.train = tf.function(self._train, autograph=False)
-        self.train_rows = tf.function(
-            self._train_rows, jit_compile=compiled is Compiled.CALL or None, autograph=False, reduce_retracing=True
-        )
+        self._rows = tf.function(self._train_rows, jit_compile=compiled is Compiled.CALL or None, autograph=False)
+        self._concrete_rows: Any = None
         self.evaluate = tf.function(self._evaluate, autograph=False)
 
     def prepare(self, iterator: Any) -> None:
@@ -102,9 +101,17 @@ class Steps:
         self.prepare(iterator)
         return self._repeat(iterator, num_steps, self._work)
 
+    def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+        """See the class."""
+        if self._concrete_rows is None:
+            # One trace for batches and data of any size; XLA compiles for each all the same.
+            rows, one = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([], tf.int32)
+            self._concrete_rows = self._rows.get_concrete_function(_of_any_size(arrays), rows, one)
+        return self._concrete_rows(arrays, tf.constant(numbers), tf.constant(count, tf.int32))
+
     def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
-        self._resolve_once(keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays))
-        spec = keras.tree.map_structure(lambda a: tf.TensorSpec([numbers.shape[1], *a.shape[1:]], a.dtype), arrays)
+        spec = _of_any_size(arrays)
+        self._resolve_once(spec)
         work = self._work.get_concrete_function(spec)
         (width,) = work.output_shapes[0].as_list()
 
@@ -277,6 +284,12 @@ class Steps:
         rows, means = scores.rows, tf.math.divide_no_nan(scores.numerators, scores.denominators)
         loss = self.objective.mean(scores.numerators, scores.denominators) + scores.added / rows + penalty
         return tf.concat([tf.stack([loss, rows, loss * rows]), means * rows, scores.metrics], 0), loss
+
+
+def _of_any_size(arrays: Arrays) -> Arrays:
+    """The shapes of arrays with any number of rows."""
+    spec: Arrays = keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays)
+    return spec
 
 
 def _as_rows(tensor: Any) -> Any:

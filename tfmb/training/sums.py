@@ -116,7 +116,9 @@ class BatchSums:
             return part, start, stop - start, size, before, update, scale
 
         # Traced on its own first: how long a part's sums are must be known before the loop.
-        specs = keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), part_number(tf.constant(0)))
+        part, *others = part_number(tf.constant(0))
+        own = keras.tree.map_structure(self._spec_of_any_part, part)
+        specs = [own, *keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), others)]
         part_sums = tf.function(packed, autograph=False).get_concrete_function(*specs)
         (width,) = part_sums.output_shapes.as_list()
         number = _replica_number(self.cut.replicas)
@@ -146,6 +148,10 @@ class BatchSums:
         with tf.GradientTape() as tape:
             penalty = tf.add_n([tf.cast(tf.reduce_sum(v.regularizer(v)), self.dtype) for v in penalized])
         return penalty, tape.gradient(penalty, self.trainable) if gradients else nothing
+
+    def _spec_of_any_part(self, tensor: Any) -> Any:
+        """Of the first part's rows: how many another part has is another number, where batches have a known size."""
+        return tf.TensorSpec(tensor.shape if self.cut.static else [None, *tensor.shape[1:]], tensor.dtype)
 
     def _pads(self, batch: Any, parts: int) -> bool:
         """Whether one of so many parts may have fewer rows than its shape says."""
