@@ -70,6 +70,30 @@ def test_large_gradients_are_finite(compiled: str) -> None:
     assert run(compiled) != 1.0
 
 
+@pytest.mark.parametrize("compiled", ["nothing", "step", "call"])
+def test_weights_without_axes_are_trained(compiled: str) -> None:
+    class Scale(layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.factor = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, x: Any) -> Any:
+            return x * self.factor
+
+    model = keras.Sequential([keras.Input((1,)), Scale()])
+    x = np.ones((8, 1), "float32")
+    tfmb.fit(model, x, 3 * x, 4, verbose=0, optimizer=SGD(0.1), loss="mse", jit_compile=compiled, seed=0)
+    assert model.get_weights()[0] == pytest.approx(1.72)  # 1 + 0.1 * 2 * 2, then + 0.1 * 2 * 1.6
+
+
+@pytest.mark.parametrize("compiled", ["nothing", "step", "call"])
+def test_second_training_may_have_other_data(compiled: str) -> None:
+    model, optimizer = keras.Sequential([keras.Input((6,)), layers.Dense(1)]), SGD(0.1)
+    given: dict[str, Any] = {"verbose": 0, "optimizer": optimizer, "loss": "mse", "jit_compile": compiled, "seed": 0}
+    for x, weight in ((X.astype("float32"), None), (X.astype("float32"), np.ones(43)), ((9 * X).astype("int32"), None)):
+        tfmb.fit(model, x, X[:, :1].astype("float32"), 8, sample_weight=weight, **given)
+    assert int(optimizer.iterations.numpy()) == 18
+
+
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, float]]:
     """Every training is worth a trial; in what was measured the `call` is fastest. The trials that were made."""

@@ -76,7 +76,7 @@ class Steps:
         self._work = tf.function(self._train_batch, jit_compile=compiled is Compiled.STEP or None, autograph=False)
         self.train = tf.function(self._train, autograph=False)
         self._rows = tf.function(self._train_rows, jit_compile=compiled is Compiled.CALL or None, autograph=False)
-        self._concrete_rows: Any = None
+        self._concrete_rows: dict[str, Any] = {}
         self.evaluate = tf.function(self._evaluate, autograph=False)
 
     def prepare(self, iterator: Any) -> None:
@@ -103,11 +103,13 @@ class Steps:
 
     def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
         """See the class."""
-        if self._concrete_rows is None:
+        spec = _of_any_size(arrays)
+        if (traced := self._concrete_rows.get(str(spec))) is None:
             # One trace for batches and data of any size; XLA compiles for each all the same.
             rows, one = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([], tf.int32)
-            self._concrete_rows = self._rows.get_concrete_function(_of_any_size(arrays), rows, one)
-        return self._concrete_rows(arrays, tf.constant(numbers), tf.constant(count, tf.int32))
+            traced = self._concrete_rows[str(spec)] = self._rows.get_concrete_function(spec, rows, one)
+        found: tuple[Any, Any, Any] = traced(arrays, tf.constant(numbers), tf.constant(count, tf.int32))
+        return found
 
     def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
         spec = _of_any_size(arrays)
@@ -227,9 +229,7 @@ class Steps:
         if not gradients:
             return tf.constant(True)
         if self._selects:
-            # Row sums are one fast pass in XLA, and finite where all entries are, but for such as overflow a sum.
-            sums = [tf.linalg.matvec(_as_rows(g), tf.ones(g.shape[-1:], g.dtype)) for g in gradients]
-            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(total)) for total in sums])
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(_row_sums(gradient))) for gradient in gradients])
         squares = tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
         return tf.cond(tf.math.is_finite(squares), lambda: tf.constant(True), look)
 
@@ -292,5 +292,7 @@ def _of_any_size(arrays: Arrays) -> Arrays:
     return spec
 
 
-def _as_rows(tensor: Any) -> Any:
-    return tf.reshape(tensor, [-1, *tensor.shape[-1:]])
+def _row_sums(tensor: Any) -> Any:
+    """Sums that are finite where all entries are: scaled, so that none overflows. One fast pass in XLA."""
+    columns = tensor.shape[-1] if tensor.shape.rank else 1
+    return tf.linalg.matvec(tf.reshape(tensor, [-1, columns]), tf.fill([columns], tf.cast(2.0**-30, tensor.dtype)))
