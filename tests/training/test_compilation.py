@@ -120,6 +120,14 @@ def test_trial_changes_nothing(trials: list[dict[str, float]]) -> None:
     assert all(0 < value < 10 for value in seconds.values())
 
 
+def test_whole_steps_are_tried_only_where_they_are_short(
+    trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "_SHORT_SECONDS", 0.0)
+    fit("auto")
+    assert list(trials[0]) == ["nothing", "update"]
+
+
 def test_answer_is_kept_for_the_same_work(trials: list[dict[str, float]]) -> None:
     fit("auto")
     fit("auto", optimizer=Adam(0.02, global_clipnorm=0.5, use_ema=True))  # the rate does not matter

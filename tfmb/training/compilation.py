@@ -30,6 +30,9 @@ _WORTH_UPDATES = 100
 _TIMED_SECONDS, _ROUNDS, _FASTER = 0.15, 3, 0.03
 # A candidate whose single update takes longer than this, and thrice the best one's, is not timed any further.
 _HOPELESS_SECONDS = 0.1
+# Whole steps are compiled only where an update is short: it is starting operations that XLA spares, and a large model
+# takes it minutes.
+_SHORT_SECONDS = 0.02
 
 
 class Compiled(enum.Enum):
@@ -153,6 +156,8 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int) ->
     """Seconds of an update by candidate; of the first alone where no trial is worth it."""
     seconds: dict[str, float] = {}
     for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
+        if candidate in (Compiled.STEP, Compiled.CALL) and seconds[Compiled.NOTHING.value] > _SHORT_SECONDS:
+            continue
         steps = make_steps(candidate)
         steps.prepare(batches)
         try:
