@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 
 from benchmarks.peers import Work, peer
@@ -21,24 +22,27 @@ class Child:
     Args:
         name: of the peer.
         work: what it trains.
-        environment: variables to set in the process.
 
     Raises:
         RuntimeError: the process ended.
     """
 
-    def __init__(self, name: str, work: Work, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, work: Work) -> None:
         self._name = name
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process, in __exit__
+        self._folder = tempfile.TemporaryDirectory()
+        self._errors = Path(self._folder.name) / "errors"
         told = json.dumps({"name": name, "work": asdict(work)})
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.child", told],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **(environment or {})},
-            text=True,
-        )
+        # A cache of its own, in which only its own trials are found.
+        environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "TFMB_CACHE": self._folder.name}
+        with self._errors.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.child", told],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=environment,
+                text=True,
+            )
         self._answer()
 
     def __call__(self) -> float:
@@ -54,14 +58,13 @@ class Child:
             if line.startswith("answer "):
                 return line.split()[1]
         self._process.wait()
-        self._errors.seek(0)
-        raise RuntimeError(f"{self._name} ended with {self._process.returncode}:\n{self._errors.read()[-2000:]}")
+        raise RuntimeError(f"{self._name} ended with {self._process.returncode}:\n{self._errors.read_text()[-2000:]}")
 
     def close(self) -> None:
         """Ends the process."""
         self._process.kill()
         self._process.wait()
-        self._errors.close()
+        self._folder.cleanup()
 
     def __enter__(self) -> "Child":
         return self

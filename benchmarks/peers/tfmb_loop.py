@@ -1,7 +1,6 @@
 """`tfmb.fit`."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +24,7 @@ def make(work: Work, deterministic: bool = False, **execution: Any) -> Callable[
     optimizer = tfmb.optimizers.Adam(LEARNING_RATE)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    # As before a long training, whatever this one takes; into a cache of this run's own.
-    folder = tempfile.TemporaryDirectory()
-    os.environ["TFMB_CACHE"] = folder.name
+    # As before a long training, whatever this one takes.
     compilation._WORTH_SECONDS, compilation._WORTH_UPDATES = 0.0, 1
 
     def epoch() -> None:
@@ -35,5 +32,4 @@ def make(work: Work, deterministic: bool = False, **execution: Any) -> Callable[
             model, x, y, batch_size=work.batch_size, optimizer=optimizer, loss=loss, seed=0, verbose=0, **execution
         )
 
-    epoch.keep = folder  # type: ignore[attr-defined]
     return epoch

@@ -185,6 +185,16 @@ def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, floa
     assert not trials
 
 
+def test_float16_is_not_measured(trials: list[dict[str, float]]) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        fit("auto", x=X.astype("float32"))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert not trials
+
+
 @pytest.mark.filterwarnings("ignore:LambdaCallback must see every batch")
 def test_calls_of_one_step_are_not_measured(trials: list[dict[str, float]]) -> None:
     fit("auto", callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)])

@@ -50,10 +50,10 @@ def execution_of(
     """The fastest execution of a training, as measured where that is worth it: see `compilation.fastest`.
 
     Nothing is measured where batches are cut into parts, which asks for bits that do not depend on the machine's mood,
-    where several devices share the work, and for Keras's own optimizers.
+    where several devices share the work, for Keras's own optimizers, and in float16, whose scale a trial would move.
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
-    if not model.trainable_variables:
+    if not model.trainable_variables or computes_in_float16(model):
         return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
@@ -69,8 +69,7 @@ def execution_of(
         return steps
 
     def state() -> list[Any]:
-        scale = make_steps(Compiled.NOTHING).loss_scale
-        return [*model.variables, *optimizer.variables, *(() if scale is None else scale.variables)]
+        return [*model.variables, *optimizer.variables]
 
     batch = [batches.batch_size, *map(str, keras.tree.flatten(batches.element_spec))]
     execution = fastest(make_steps, batches, state, updates, {**fingerprint, "loss": recipe.names(), "batch": batch})
