@@ -10,6 +10,7 @@ from tfmb.errors import ConfigError
 from tfmb.workers import multi_worker_strategy
 
 __all__ = [
+    "adds_up_on_one_device",
     "configure_replicas",
     "describe",
     "is_chief",
@@ -101,6 +102,12 @@ def is_chief(strategy: Any) -> bool:
 def is_multi_worker(strategy: Any) -> bool:
     """Whether several processes train together."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def adds_up_on_one_device(strategy: Any) -> bool:
+    """Whether a reduction copies all to one device and adds there, as ours on CPUs; otherwise it is a collective."""
+    ops = getattr(strategy.extended, "_cross_device_ops", None)
+    return isinstance(ops, tf.distribute.ReductionToOneDevice)
 
 
 def steps_a_call(strategy: Any) -> int | None:

@@ -8,7 +8,7 @@ import pytest
 
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
-from tfmb.training.parts import Cut, add_in_tree, make_cut, over_own_parts
+from tfmb.training.parts import Cut, add_in_tree, make_cut, only_reads, over_own_parts
 
 WIDTH = 33
 CUTS = [(parts, replicas) for parts in (1, 2, 4, 8, 16) for replicas in (1, 2, 4, 8, 16) if replicas <= parts]
@@ -48,16 +48,19 @@ def assert_same_bits(found: Any, right: Any) -> None:
     np.testing.assert_array_equal(np.asarray(found).view(np.uint32), np.asarray(right).view(np.uint32))
 
 
+@pytest.mark.parametrize("overlaps", [False, True])
 @pytest.mark.parametrize(("parts", "replicas"), CUTS)
-def test_the_sum_is_the_same_tree_on_any_number_of_devices(parts: int, replicas: int) -> None:
+def test_the_sum_is_the_same_tree_on_any_number_of_devices(parts: int, replicas: int, overlaps: bool) -> None:
     cut, rows = make_cut(replicas, parts, None, None), some_parts(parts)
     traces = []
 
     def work(part: Any) -> Any:
         traces.append(part)
-        return tf.gather(tf.constant(rows), part)
+        row = tf.gather(tf.constant(rows), part)
+        return [row[:2], row[2:]]
 
-    own = tf.function(lambda replica: over_own_parts(cut, replica, work, WIDTH, tf.float32))
+    specs = [tf.TensorSpec([2]), tf.TensorSpec([WIDTH - 2])]
+    own = tf.function(lambda replica: tf.concat(over_own_parts(cut, replica, work, specs, overlaps), 0))
     sums = [own(tf.constant(replica)) for replica in range(replicas)]
     assert len(traces) == 1
     share = parts // replicas
@@ -77,9 +80,8 @@ def test_the_reference_is_not_the_sum_in_order() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "int64"])
 def test_other_dtypes_are_summed_too(dtype: str) -> None:
     rows = tf.reshape(tf.range(8 * WIDTH, dtype=tf.int64), [8, WIDTH])
-    found = over_own_parts(
-        Cut(replicas=2, parts=8), tf.constant(1), lambda i: tf.cast(rows, dtype)[i], WIDTH, tf.as_dtype(dtype)
-    )
+    cut, specs = Cut(replicas=2, parts=8), [tf.TensorSpec([WIDTH], dtype)]
+    (found,) = over_own_parts(cut, tf.constant(1), lambda i: [tf.cast(rows, dtype)[i]], specs, True)
     assert found.dtype == dtype
     np.testing.assert_array_equal(found, np.sum(rows.numpy()[4:], axis=0))
 
@@ -88,9 +90,25 @@ def test_a_negative_zero_and_a_nan_come_through() -> None:
     rows = np.full((2, WIDTH), -0.0, np.float32)
     rows[1, 0] = np.nan
     cut = Cut(replicas=1, parts=2)
-    found = over_own_parts(cut, tf.constant(0), lambda i: tf.constant(rows)[i], WIDTH, tf.float32).numpy()
+    specs = [tf.TensorSpec([WIDTH])]
+    (found,) = over_own_parts(cut, tf.constant(0), lambda i: [tf.constant(rows)[i]], specs, True)
     assert np.isnan(found[0])
     assert np.all(np.signbit(found[1:]))
+
+
+def test_parts_overlap_only_where_none_writes() -> None:
+    variable = tf.Variable(1.0)
+    inner = tf.function(lambda x: variable.assign_add(x))
+    functions = {
+        "reads": (lambda x: x + variable, True),
+        "draws": (lambda x: x + tf.random.normal([]), False),
+        "writes": (lambda x: variable.assign(x), False),
+        "calls what writes": (lambda x: inner(x) + 1.0, False),
+        "writes in a branch": (lambda x: tf.cond(x > 0, lambda: inner(x), lambda: x), False),
+    }
+    for name, (function, right) in functions.items():
+        traced = tf.function(function).get_concrete_function(tf.TensorSpec([]))
+        assert only_reads(traced) == right, name
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 3, 4])
@@ -103,6 +121,7 @@ def test_auto_is_one_part_a_device(replicas: int) -> None:
 @pytest.mark.parametrize(("parts", "replicas"), CUTS)
 def test_a_given_number_of_parts_is_shared_out(parts: int, replicas: int) -> None:
     cut = make_cut(replicas, parts, None, 128)
+    assert not cut.one_by_one
     assert (cut.parts, cut.own_parts, cut.all_parts) == (parts, parts // replicas, parts)
 
 
@@ -113,6 +132,7 @@ def test_a_given_number_of_parts_is_shared_out(parts: int, replicas: int) -> Non
 def test_the_micro_batch_chooses_the_number_of_parts(replicas: int, micro: int, batch: int, parts: int) -> None:
     cut = make_cut(replicas, "auto", micro, batch)
     assert cut.parts == parts
+    assert cut.one_by_one
     assert -(-batch // parts) <= micro
 
 

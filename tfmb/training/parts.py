@@ -1,8 +1,8 @@
 """A batch cut into fixed parts, and the fixed binary tree in which what the parts gave is added up.
 
 `virtual_replicas=V` cuts every batch of n rows into V contiguous parts (`data.batches.part_bounds`), whatever the
-number of devices R. Each device works through its own V / R parts one after the other and adds them up in its own
-subtree; the R sums are gathered and every device finishes the tree alike. No sum depends on R, so no bit does.
+number of devices R. Each device works through its own V / R parts and adds them up in its own subtree; the R sums
+are gathered and every device finishes the tree alike. No sum depends on R, so no bit does.
 Grappler's arithmetic optimisation must be off (`Steps` sees to it): it gathers additions into others of another order.
 """
 
@@ -14,7 +14,19 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
-__all__ = ["Cut", "add_in_tree", "make_cut", "over_own_parts", "rows_of_part", "static_rows", "whole_batch"]
+__all__ = [
+    "Cut",
+    "add_in_tree",
+    "make_cut",
+    "only_reads",
+    "over_own_parts",
+    "rows_of_part",
+    "static_rows",
+    "whole_batch",
+]
+
+# Parts that a device may have in work at a time.
+_OVERLAPPING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +39,13 @@ class Cut:
             is then the same, but not to the bit.
         static: whether every part has the same number of rows, filled up where there are fewer: what XLA and TPUs
             compile once.
+        one_by_one: whether a device has no more than one of its parts in memory at a time.
     """
 
     replicas: int
     parts: int | None = None
     static: bool = False
+    one_by_one: bool = False
 
     @property
     def own_parts(self) -> int:
@@ -56,7 +70,7 @@ def make_cut(
     Args:
         replicas: the number of devices.
         virtual_replicas: a power of two, or `"auto"` for one part a device.
-        micro_batch_size: the most rows a part may have; it chooses V. None for no limit.
+        micro_batch_size: the most rows that a device has in memory at a time; it chooses V. None for no limit.
         batch_size: of a whole batch; None where it is not known.
         static: whether every part has the same number of rows.
 
@@ -82,7 +96,7 @@ def make_cut(
             f"virtual_replicas={virtual_replicas} parts cannot be shared out evenly among {replicas} devices: "
             f"give a number of devices that divides it"
         )
-    return Cut(replicas=replicas, parts=virtual_replicas, static=static)
+    return Cut(replicas=replicas, parts=virtual_replicas, static=static, one_by_one=micro_batch_size is not None)
 
 
 def whole_batch(batch: Any) -> tuple[Any, Any]:
@@ -134,33 +148,43 @@ def static_rows(batch: Any) -> int:
     return int(size)
 
 
-def over_own_parts(cut: Cut, replica: Any, work: Callable[[Any], Any], width: Any, dtype: Any) -> Any:
-    """Works through one device's parts in order and adds up what they give in the device's subtree.
+def over_own_parts(cut: Cut, replica: Any, work: Callable[[Any], list[Any]], specs: list[Any], overlaps: bool) -> Any:
+    """Works through one device's parts and adds up what they give in the device's subtree.
 
     Args:
         cut: of the batch.
         replica: the device's number, an int32 scalar tensor.
-        work: part number -> a vector `[width]`; called once, inside a loop.
-        width: the vector's length.
-        dtype: its dtype.
+        work: part number -> tensors of `specs`; called once, inside a loop.
+        specs: of known shapes.
+        overlaps: whether the next part may begin before one has ended. A small part leaves some of a processor idle,
+            and no sum depends on when it was ready; but the work must write no variable.
 
     Returns:
-        The sum `[width]` over the device's parts. One part is in memory at a time, and log2(V / R) sums.
+        The sums over the device's parts. No more than `_OVERLAPPING` parts are in memory at a time, or one where
+        they do not overlap, and log2(V / R) sums.
     """
     own = cut.own_parts
     levels = own.bit_length() - 1
-    zeros = tf.zeros([width], dtype)
+    zeros = tuple(tf.zeros(spec.shape, spec.dtype) for spec in specs)
 
     def body(index: Any, sums: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        value = work(replica * own + index)
-        value.set_shape([width])
+        value = tuple(work(replica * own + index))
+        for tensor, spec in zip(value, specs, strict=True):
+            tensor.set_shape(spec.shape)
         # Binary counting: part `index` completes as many subtrees as its number has trailing ones.
         branches = [lambda ones=ones: _complete(value, sums, ones) for ones in range(levels + 1)]
         return index + 1, tf.switch_case(_trailing_ones(index, levels), branches)
 
     start = (tf.constant(0), (zeros,) * (levels + 1))
-    _, sums = tf.while_loop(lambda index, _: index < own, body, start, parallel_iterations=1)
-    return sums[levels]
+    at_once = _OVERLAPPING if overlaps else 1
+    _, sums = tf.while_loop(lambda index, _: index < own, body, start, parallel_iterations=at_once)
+    return list(sums[levels])
+
+
+def only_reads(function: Any) -> bool:
+    """Whether a traced function writes nothing: what it calls is not looked into, and taken to write if it may."""
+    operations = function.graph.get_operations()
+    return all(op.type == "ReadVariableOp" or not op.op_def.is_stateful for op in operations)
 
 
 def add_in_tree(values: list[Any]) -> Any:
@@ -173,7 +197,7 @@ def add_in_tree(values: list[Any]) -> Any:
 def _complete(value: Any, sums: tuple[Any, ...], ones: int) -> tuple[Any, ...]:
     """Adds the subtrees of `ones` levels to the value and stores the sum one level up."""
     for level in range(ones):
-        value = sums[level] + value
+        value = tuple(low + high for low, high in zip(sums[level], value, strict=True))
     return (*sums[:ones], value, *sums[ones + 1 :])
 
 

@@ -6,13 +6,22 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import part_bounds
+from tfmb.distribution import adds_up_on_one_device
 from tfmb.errors import ConfigError
 from tfmb.layers import Dropout, PartOfBatch, part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import LossSums, Objective
 from tfmb.training.outputs import flatten_outputs, per_output
-from tfmb.training.parts import Cut, add_in_tree, over_own_parts, rows_of_part, static_rows, whole_batch
+from tfmb.training.parts import (
+    Cut,
+    add_in_tree,
+    only_reads,
+    over_own_parts,
+    rows_of_part,
+    static_rows,
+    whole_batch,
+)
 from tfmb.training.state import merged_state, refuse_padding
 
 __all__ = ["BatchSums", "Scores"]
@@ -106,9 +115,9 @@ class BatchSums:
             return gradients, Scores.from_list(scores), state
         layout: list[Any] = []
 
-        def packed(*arguments: Any) -> Any:
+        def flat(*arguments: Any) -> Any:
             layout[:] = [self._work(*arguments)]
-            return _pack(layout[0])
+            return keras.tree.flatten(layout[0])
 
         def part_number(number: Any) -> tuple[Any, ...]:
             start, stop = part_bounds(size, number, self.cut.all_parts)
@@ -119,14 +128,17 @@ class BatchSums:
         part, *others = part_number(tf.constant(0))
         own = keras.tree.map_structure(self._spec_of_any_part, part)
         specs = [own, *keras.tree.map_structure(lambda t: tf.TensorSpec(t.shape, t.dtype), others)]
-        part_sums = tf.function(packed, autograph=False).get_concrete_function(*specs)
-        (width,) = part_sums.output_shapes.as_list()
+        part_sums = tf.function(flat, autograph=False).get_concrete_function(*specs)
+        found = [tf.TensorSpec(tensor.shape, tensor.dtype) for tensor in part_sums.outputs]
         number = _replica_number(self.cut.replicas)
-        own = over_own_parts(self.cut, number, lambda n: part_sums(*part_number(n)), width, self.dtype)
-        if self.cut.replicas > 1:
-            everyone = tf.distribute.get_replica_context().all_gather(own[tf.newaxis], axis=0)
-            own = add_in_tree(tf.unstack(everyone, num=self.cut.replicas))
-        gradients, scores, state = _unpack(own, layout[0])
+        overlaps = not self.cut.one_by_one and only_reads(part_sums)
+        sums = over_own_parts(self.cut, number, lambda n: part_sums(*part_number(n)), found, overlaps)
+        if self.cut.replicas == 2:
+            sums = self._add_up(sums)  # the order of two does not matter
+        elif self.cut.replicas > 2:
+            everyone = tf.distribute.get_replica_context().all_gather(_pack(sums)[tf.newaxis], axis=0)
+            sums = _unpack(add_in_tree(tf.unstack(everyone, num=self.cut.replicas)), sums)
+        gradients, scores, state = keras.tree.pack_sequence_as(layout[0], sums)
         return gradients, Scores.from_list(scores), state
 
     def scoring(self, batch: Any) -> Scores:
@@ -237,11 +249,14 @@ class BatchSums:
         return sums.objectives, scores.to_list()
 
     def _add_up(self, parts: Any) -> Any:
-        """The sum of a structure over all replicas, packed into one collective; the same bits on each of them."""
+        """The sum of a structure over all replicas by one all-reduce; the same bits on each of them."""
         parts = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), parts)
         if self.cut.replicas == 1:
             return parts
-        return _unpack(tf.distribute.get_replica_context().all_reduce("sum", _pack(parts)), parts)
+        replica = tf.distribute.get_replica_context()
+        if adds_up_on_one_device(replica.strategy):  # where packing is only a copy
+            return keras.tree.pack_sequence_as(parts, replica.all_reduce("sum", keras.tree.flatten(parts)))
+        return _unpack(replica.all_reduce("sum", _pack(parts)), parts)
 
 
 def _mean_as_sums(mean: Any, rows: Any) -> LossSums:

@@ -1,0 +1,86 @@
+"""One all-reduce an update: what replicas tell each other stands in the traced graph."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tfmb.backend import keras, tf
+from tfmb.distribution import adds_up_on_one_device, make_strategy
+from tfmb.optimizers import Adam
+from tfmb.training import prepared
+from tfmb.training.compilation import Compiled
+from tfmb.training.engine import Recipe
+from tfmb.training.parts import make_cut
+
+RECIPE = Recipe(loss="mse", metrics=["mae"])
+
+
+def batches() -> Iterator[Any]:
+    x = np.ones((8, 4), np.float32)
+    return iter(tf.data.Dataset.from_tensors((x, x[:, :1], ())).repeat())
+
+
+def traced(strategy: Any, parts: Any) -> Any:
+    """The graph of the updates of a model with regularisers, BatchNorm and clipping: all that might reduce again."""
+    with strategy.scope():
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                keras.layers.Dense(8, kernel_regularizer="l2"),
+                keras.layers.BatchNormalization(),
+                keras.layers.Dense(1),
+            ]
+        )
+    optimizer = Adam(global_clipnorm=1.0)
+    prepared.build(model, optimizer, strategy, None)
+    cut = make_cut(strategy.num_replicas_in_sync, parts, None, 8)
+    steps = prepared.steps_for(model, optimizer, RECIPE, strategy, (cut, 0, Compiled.NOTHING))
+    drawn = batches()
+    steps.prepare(drawn)
+    return steps.train.get_concrete_function(drawn, tf.constant(1)).graph
+
+
+def operations(graph: Any) -> Counter[str]:
+    """How often each operation stands in a graph and the functions that it calls."""
+    whole = graph.as_graph_def()
+    nodes = [*whole.node, *(node for function in whole.library.function for node in function.node_def)]
+    return Counter(node.op for node in nodes)
+
+
+@pytest.mark.parametrize("parts", ["auto", 4])
+def test_a_collective_has_one_packed_node_a_replica(parts: Any) -> None:
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    assert not adds_up_on_one_device(strategy)
+    found = operations(traced(strategy, parts))
+    assert {name: count for name, count in found.items() if name.startswith("Collective")} == {"CollectiveReduceV2": 2}
+
+
+@pytest.mark.parametrize("parts", ["auto", 4])
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_our_code_reduces_once_an_update(replicas: int, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    inside = threading.local()  # each replica is traced by a thread of its own
+
+    def counts(name: str) -> Any:
+        inner = getattr(tf.distribute.ReplicaContext, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            if getattr(inside, "a_call", False):
+                return inner(*args, **kwargs)
+            calls.append(name)
+            inside.a_call = True
+            found = inner(*args, **kwargs)
+            inside.a_call = False
+            return found
+
+        return counted
+
+    for name in ("all_reduce", "all_gather"):
+        monkeypatch.setattr(tf.distribute.ReplicaContext, name, counts(name))
+    traced(make_strategy("mirrored", replicas), parts)
+    assert len(calls) == replicas, calls
+    assert set(calls) == {"all_gather" if parts == 4 and replicas > 2 else "all_reduce"}
