@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.layers import Dropout, PartOfBatch, part_of_batch
+from tfmb.layers import Dropout, PartOfBatch, mask_keys, part_of_batch
 
 
 @pytest.fixture(autouse=True)
@@ -24,7 +24,9 @@ def masked(
     layer: Any, inputs: Any, *, start: int = 0, update: int = 0, seed: int = 7, number: int = 0, calls: int = 1
 ) -> Any:
     """What the last of some calls gives for the rows from `start` on."""
-    part = PartOfBatch(seed=seed, update=tf.constant(update, tf.int64), start=tf.constant(start, tf.int64), order={})
+    part = PartOfBatch(
+        keys=mask_keys(seed, 2), update=tf.constant(update, tf.int64), start=tf.constant(start, tf.int64), order={}
+    )
     part.order[id(layer)] = number
     with part_of_batch(part):
         for _ in range(calls):
@@ -48,7 +50,7 @@ def test_outside_our_loop_it_is_the_layer_of_keras(noise_shape: Any) -> None:
 
 def test_the_block_ends_even_by_an_error() -> None:
     layer, right = Dropout(0.4, seed=3), keras.layers.Dropout(0.4, seed=3)
-    part = PartOfBatch(seed=0, update=tf.constant(0, tf.int64), start=tf.constant(0, tf.int64), order={})
+    part = PartOfBatch(keys=mask_keys(0, 1), update=tf.constant(0, tf.int64), start=tf.constant(0, tf.int64), order={})
     with pytest.raises(ZeroDivisionError), part_of_batch(part):
         raise ZeroDivisionError
     np.testing.assert_array_equal(layer(ones(6, 5), training=True), right(ones(6, 5), training=True))
@@ -58,7 +60,7 @@ def test_inference_leaves_the_inputs_as_they_are() -> None:
     inputs, layer = tf.random.stateless_normal([5, 7], [1, 2]), Dropout(0.5)
     np.testing.assert_array_equal(layer(inputs), inputs)
     np.testing.assert_array_equal(layer(inputs, training=False), inputs)
-    part = PartOfBatch(seed=0, update=tf.constant(0, tf.int64), start=tf.constant(0, tf.int64), order={})
+    part = PartOfBatch(keys=mask_keys(0, 1), update=tf.constant(0, tf.int64), start=tf.constant(0, tf.int64), order={})
     with part_of_batch(part):
         np.testing.assert_array_equal(layer(inputs, training=False), inputs)
 
@@ -126,7 +128,7 @@ def test_graphs_and_xla_draw_the_same_masks(jit: bool, width: int) -> None:
 
     @tf.function(jit_compile=jit)
     def call(update: Any, start: Any) -> Any:
-        part = PartOfBatch(seed=7, update=update, start=start, order={id(layer): 0})
+        part = PartOfBatch(keys=mask_keys(7, 1), update=update, start=start, order={id(layer): 0})
         with part_of_batch(part):
             return layer(inputs, training=True)
 

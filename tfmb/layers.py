@@ -7,11 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
 
-__all__ = ["Dropout", "PartOfBatch", "part_of_batch"]
+__all__ = ["Dropout", "PartOfBatch", "mask_keys", "part_of_batch"]
+
+# A layer may be called several times for one batch; each of so many calls has a key of its own.
+_CALLS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,24 +24,32 @@ class PartOfBatch:
     """What a layer must know to take its own rows of a mask that belongs to the whole batch.
 
     Attributes:
-        seed: the run's.
+        keys: int64 tensor or variable `[layers, _CALLS]`: see `mask_keys`.
         update: int64 scalar tensor, the number of updates made so far.
         start: int64 scalar tensor, the number of the part's first row in the batch.
         order: layer's id -> its number among the model's layers of this kind, the same in every process.
     """
 
-    seed: int
+    keys: Any
     update: Any
     start: Any
     order: dict[int, int]
     _calls: dict[int, int] = field(default_factory=dict)
 
-    def key(self, layer: Any, layer_seed: int | None) -> tuple[int, Any]:
+    def key(self, layer: Any, layer_seed: int | None) -> tuple[Any, Any]:
         """The seed of a layer's next mask: a function of (seed, layer, call, update)."""
         call = self._calls.get(id(layer), 0)
         self._calls[id(layer)] = call + 1
-        seed = self.seed if layer_seed is None else layer_seed
-        return derive(seed, "mask", self.order.get(id(layer), 0), call), self.update
+        number = self.order.get(id(layer), 0)
+        if layer_seed is not None:
+            return tf.constant(derive(layer_seed, "mask", number, call), tf.int64), self.update
+        return tf.convert_to_tensor(self.keys)[number, call % _CALLS] + call // _CALLS, self.update
+
+
+def mask_keys(seed: int, layers: int) -> np.ndarray:
+    """What a run's seed gives each layer and call, int64 `[at least 1, _CALLS]`: data of a traced function."""
+    keys = [[derive(seed, "mask", layer, call) for call in range(_CALLS)] for layer in range(max(layers, 1))]
+    return np.asarray(keys, np.int64)
 
 
 _here = threading.local()  # replicas are traced in threads of their own
@@ -88,7 +101,7 @@ class Dropout(keras.layers.Dropout):
         return tf.stack([dynamic[i] if size is None else size for i, size in enumerate(self.noise_shape)])
 
 
-def _row_bits(key: tuple[int, Any], start: Any, shape: Any) -> Any:
+def _row_bits(key: tuple[Any, Any], start: Any, shape: Any) -> Any:
     """Random uint32 of `shape`, a function of (key, number of the row): rows from `start` on.
 
     Philox is a function of (key, counter), four words a count, so any row can be drawn without those before it.
@@ -96,9 +109,7 @@ def _row_bits(key: tuple[int, Any], start: Any, shape: Any) -> Any:
     seed, update = key
     width = tf.reduce_prod(shape[1:])
     blocks = (width + 3) // 4
-    key_word, counter = tf.raw_ops.StatelessRandomGetKeyCounter(
-        seed=tf.stack([tf.constant(seed, tf.int64), tf.cast(update, tf.int64)])
-    )
+    key_word, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=tf.stack([seed, tf.cast(update, tf.int64)]))
     offset = tf.cast(tf.cast(start, tf.int64) * tf.cast(blocks, tf.int64), tf.uint64)
     words = tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([shape[0], 4 * blocks]),

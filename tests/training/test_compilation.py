@@ -100,6 +100,7 @@ def trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, fl
     monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(compilation, "_WORTH_SECONDS", 0.0)
     monkeypatch.setattr(compilation, "_WORTH_UPDATES", 1)
+    monkeypatch.setattr(compilation, "_TOO_SLOW", 1e9)
     made: list[dict[str, float]] = []
     trial = compilation._trial
 
@@ -128,6 +129,14 @@ def test_whole_steps_are_tried_only_where_they_are_short(
     assert list(trials[0]) == ["nothing", "update"]
 
 
+def test_calls_are_not_tried_where_a_compiled_step_is_slow(
+    trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "_TOO_SLOW", 0.0)
+    fit("auto")
+    assert list(trials[0]) == ["nothing", "update", "step"]
+
+
 def test_answer_is_kept_for_the_same_work(trials: list[dict[str, float]]) -> None:
     fit("auto")
     fit("auto", optimizer=Adam(0.02, global_clipnorm=0.5, use_ema=True))  # the rate does not matter
@@ -146,6 +155,23 @@ def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str,
     assert made[0] is made[1] is made[2]
     assert made[0]._rows.experimental_get_tracing_count() == 1
     assert len(trials) == 1
+
+
+def test_another_seed_has_other_masks_without_another_trace() -> None:
+    def run(*seeds: int) -> tuple[Any, Any]:
+        model, optimizer = build(), SGD(0.1)
+        weights = model.get_weights()
+        for seed in seeds:
+            model.set_weights(weights)
+            tfmb.fit(model, X, Y, 43, verbose=0, optimizer=optimizer, loss=LOSS, seed=seed, jit_compile=False)
+            optimizer.iterations.assign(0)
+        return model.get_weights(), model._tfmb_steps[-1]
+
+    (after, steps), (alone, _), (other, _) = run(1, 2), run(2), run(1)
+    assert steps._rows.experimental_get_tracing_count() == 1
+    for a, b in zip(after, alone, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+    assert np.abs(alone[0] - other[0]).max() > 1e-3
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"compiled": "x", "seconds": {}}', '{"compiled": "step"}'])

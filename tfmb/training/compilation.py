@@ -31,8 +31,9 @@ _TIMED_SECONDS, _ROUNDS, _FASTER = 0.15, 3, 0.03
 # A candidate whose single update takes longer than this, and thrice the best one's, is not timed any further.
 _HOPELESS_SECONDS = 0.1
 # Whole steps are compiled only where an update is short: it is starting operations that XLA spares, and a large model
-# takes it minutes.
-_SHORT_SECONDS = 0.02
+# takes it minutes and much memory. Where one compiled step is so many times slower, many in a call are too: XLA's
+# convolutions.
+_SHORT_SECONDS, _TOO_SLOW = 0.005, 1.5
 
 
 class Compiled(enum.Enum):
@@ -157,6 +158,11 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int) ->
     seconds: dict[str, float] = {}
     for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
         if candidate in (Compiled.STEP, Compiled.CALL) and seconds[Compiled.NOTHING.value] > _SHORT_SECONDS:
+            continue
+        if (
+            candidate is Compiled.CALL
+            and seconds.get(Compiled.STEP.value, 0.0) > _TOO_SLOW * seconds[Compiled.NOTHING.value]
+        ):
             continue
         steps = make_steps(candidate)
         steps.prepare(batches)

@@ -113,12 +113,14 @@ def steps_for(
     model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, execution: tuple[Cut, int, Compiled]
 ) -> Steps:
     """The steps of the model's last training where nothing about them changed: they are traced and compiled."""
+    cut, seed, compiled = execution
     known = getattr(model, "_tfmb_steps", None)
     if known is not None:
         theirs, variables, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe, execution)
+        same = steps.optimizer is optimizer and theirs == (recipe, cut, compiled)
         same = same and _same_strategy(steps.strategy, strategy)
         if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
+            steps.use_seed(seed)
             return steps
     objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
     scale = None
@@ -126,12 +128,11 @@ def steps_for(
         scale = LossScale()
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             scale.build()
-    cut, seed, compiled = execution
     steps = Steps(
         model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale, compiled=compiled
     )
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, "_tfmb_steps", ((recipe, execution), _moved_by(model, optimizer), steps))
+    object.__setattr__(model, "_tfmb_steps", ((recipe, cut, compiled), _moved_by(model, optimizer), steps))
     return steps
 
 

@@ -1,8 +1,11 @@
 """The compiled functions of the loop: draw a batch, add it up, divide once, update; many batches a call."""
 
+import contextlib
 from typing import Any
 
 from tfmb.backend import keras, tf
+from tfmb.distribution import makes_copies
+from tfmb.layers import mask_keys
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.compilation import Compiled
@@ -11,7 +14,7 @@ from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
 from tfmb.training.rows import Arrays, gather
-from tfmb.training.sums import BatchSums, Scores
+from tfmb.training.sums import BatchSums, Scores, dropouts
 
 __all__ = ["Steps"]
 
@@ -61,7 +64,9 @@ class Steps:
         self.objective = objective
         self.metrics = metrics
         self.strategy = strategy
-        self._sums = BatchSums(model, objective, metrics, cut, seed, compiled is Compiled.GRADIENTS)
+        with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+            self._mask_keys = tf.Variable(mask_keys(seed, len(dropouts(model))), trainable=False, name="mask_keys")
+        self._sums = BatchSums(model, objective, metrics, cut, self._mask_keys, compiled is Compiled.GRADIENTS)
         self._cut = cut
         self.loss_scale = loss_scale
         self._prepared = False
@@ -86,6 +91,10 @@ class Steps:
         function is traced make TensorFlow trace it again.
         """
         self._resolve_once(iterator.element_spec)
+
+    def use_seed(self, seed: int) -> None:
+        """From here on masks are another seed's; nothing is traced again."""
+        self._mask_keys.assign(mask_keys(seed, self._mask_keys.shape[0]))
 
     @property
     def trainable(self) -> list[Any]:

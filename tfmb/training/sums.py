@@ -24,7 +24,7 @@ from tfmb.training.parts import (
 )
 from tfmb.training.state import merged_state, refuse_padding
 
-__all__ = ["BatchSums", "Scores"]
+__all__ = ["BatchSums", "Scores", "dropouts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class BatchSums:
         objective: the loss.
         metrics: the metrics.
         cut: how a batch is cut.
-        seed: decides the masks of `tfmb.layers.Dropout`.
+        mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         jit_compile: whether XLA compiles the work on each part.
 
     Attributes:
@@ -80,7 +80,7 @@ class BatchSums:
     """
 
     def __init__(
-        self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, seed: int, jit_compile: bool = False
+        self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, mask_keys: Any, jit_compile: bool = False
     ) -> None:
         self.model = model
         self.objective = objective
@@ -90,10 +90,9 @@ class BatchSums:
         self.merged = [raw_variable(v) for v in merged_state(model)]
         self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
         self.present: list[list[int]] = []
-        self._seed = seed
+        self._mask_keys = mask_keys
         self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
-        layers = model._flatten_layers(include_self=False)
-        self._dropouts = {id(layer): n for n, layer in enumerate(x for x in layers if isinstance(x, Dropout))}
+        self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
 
     def training(self, batch: Any, before: list[Any], update: Any, scale: Any) -> tuple[Any, Scores, list[Any]]:
@@ -180,7 +179,7 @@ class BatchSums:
         if self.cut.own_parts > 1:
             for variable, value in zip(self.merged, before, strict=True):
                 variable.assign(value)
-        here = PartOfBatch(seed=self._seed, update=update, start=start, order=self._dropouts)
+        here = PartOfBatch(keys=self._mask_keys, update=update, start=start, order=self._dropouts)
         with tf.GradientTape(persistent=True) as tape, part_of_batch(here):
             objectives, scores = self._forward(part, rows, size, training=True)
             if self.cut.all_parts == 1:
@@ -257,6 +256,11 @@ class BatchSums:
         if adds_up_on_one_device(replica.strategy):  # where packing is only a copy
             return keras.tree.pack_sequence_as(parts, replica.all_reduce("sum", keras.tree.flatten(parts)))
         return _unpack(replica.all_reduce("sum", _pack(parts)), parts)
+
+
+def dropouts(model: Any) -> list[Any]:
+    """The model's layers of our `Dropout`, in order."""
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
 
 
 def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
