@@ -11,6 +11,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.data.augment import Augmentation
+from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
@@ -110,7 +111,7 @@ def fill_up(batches: Any, rows: int) -> Any:
 
 
 def batched(
-    source: Source,
+    source: Source | Records,
     order: Order,
     first_update: int = 0,
     augmentation: Augmentation | None = None,
@@ -119,7 +120,7 @@ def batched(
     """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 
     Args:
-        source: examples in memory.
+        source: examples in memory, or read as they are needed.
         order: which of them each update takes.
         first_update: the number of the first update to draw, counted from 0 over all epochs.
         augmentation: changes the images; None leaves them.
@@ -133,6 +134,31 @@ def batched(
     Raises:
         ConfigError: augmentation of anything but images.
     """
+    if isinstance(source, Records):
+        gather, at_once, axes = source.read, tf.data.AUTOTUNE, _axes(source.element_spec[0])  # reading waits for a disk
+    else:
+        gather, at_once, axes = _from_memory(source), 2, _axes(source.examples) - 1
+    if augmentation is None:
+        batches = order.dataset(first_update).map(gather, num_parallel_calls=at_once, deterministic=True)
+        return _shaped(batches, order, static).prefetch(_PREFETCH)
+    if axes != 3:
+        raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
+
+    def gather_changed(rows: Any, numbers: Any) -> Any:
+        images, labels, weights = gather(rows)
+        return augmentation.apply(images, numbers), labels, weights
+
+    drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
+    changed = drawn.map(gather_changed, num_parallel_calls=at_once, deterministic=True)
+    return _shaped(changed, order, static).prefetch(_PREFETCH)
+
+
+def _axes(example: Any) -> int:
+    return len(getattr(example, "shape", ()))
+
+
+def _from_memory(source: Source) -> Callable[[Any], Any]:
+    """Rows -> the batch of them."""
     weight = () if source.sample_weight is None else source.sample_weight
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
@@ -142,19 +168,7 @@ def batched(
     def gather(rows: Any) -> Any:
         return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
 
-    if augmentation is None:
-        batches = order.dataset(first_update).map(gather, num_parallel_calls=2, deterministic=True)
-        return _shaped(batches, order, static).prefetch(_PREFETCH)
-    if getattr(source.examples, "ndim", None) != 4:
-        raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
-
-    def gather_changed(rows: Any, numbers: Any) -> Any:
-        images, labels, weights = gather(rows)
-        return augmentation.apply(images, numbers), labels, weights
-
-    drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
-    changed = drawn.map(gather_changed, num_parallel_calls=2, deterministic=True)
-    return _shaped(changed, order, static).prefetch(_PREFETCH)
+    return gather
 
 
 def _shaped(batches: Any, order: Order, static: bool) -> Any:

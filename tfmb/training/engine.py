@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import makes_copies, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
@@ -176,7 +177,9 @@ def train(
     def train(batches: Any, count: Any) -> tuple[Any, Any]:
         steps.prepare(batches)
         if not isinstance(batches, RowsOfBatches):
-            return steps.train(batches, count)
+            with telling_what_cannot_be_read():
+                found: tuple[Any, Any] = steps.train(batches, count)
+            return found
         rows = batches.take(int(count))
         reports, finite, done = steps.train_rows(batches.arrays, *rows)
         batches.move_on(int(done))
@@ -287,7 +290,8 @@ def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]
         if each_batch:
             watcher.test_batch_begin(done)
         try:
-            reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
+            with telling_what_cannot_be_read():
+                reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
         except tf.errors.OutOfRangeError:
             if batches.most is not None:
                 warnings.warn(ran_out(done, batches.most), stacklevel=2)

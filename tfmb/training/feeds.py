@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 from tfmb.backend import keras, tf
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
+from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device
@@ -63,7 +64,7 @@ class ArrayFeed:
     """Batches of a source in the order of `Order`.
 
     Args:
-        source: the examples.
+        source: the examples, in memory or read as they are needed.
         order: which of them each update takes.
         steps_per_epoch: None for one pass over the data; otherwise an epoch is that many updates, and as in Keras
             the next one goes on where it stopped and the pass's last epoch may be shorter.
@@ -73,7 +74,7 @@ class ArrayFeed:
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Records,
         order: Order,
         steps_per_epoch: int | None = None,
         initial_epoch: int = 0,
@@ -93,6 +94,8 @@ class ArrayFeed:
 
     def example(self) -> Any:
         """The first row's inputs."""
+        if isinstance(self._source, Records):
+            return self._source.read(tf.zeros([1], tf.int64))[0]
         first = keras.tree.map_structure(lambda array: array[:1], self._source.examples)
         return keras.tree.lists_to_tuples(first)
 
@@ -129,7 +132,7 @@ class ArrayFeed:
 
     def rows_of_batches(self, first_update: int = 0) -> RowsOfBatches | None:
         """See `Feed`."""
-        if self.static or self._augmentation is not None:
+        if self.static or self._augmentation is not None or isinstance(self._source, Records):
             return None
         if self._arrays is None:
             self._arrays = arrays_on_device(self._source)

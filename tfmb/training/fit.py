@@ -73,15 +73,16 @@ def fit(
     Args:
         model: a `keras.Model`; or a function without arguments that builds one, which is then called in the
             strategy's scope (the model is the returned History's `model`).
-        x: inputs: arrays `[n, ...]` in any list, tuple or dict, or a batched `tf.data.Dataset` of `(x, y)` or
-            `(x, y, sample_weight)`.
-        y: targets, where `x` is not a dataset.
+        x: inputs: arrays `[n, ...]` in any list, tuple or dict; or a batched `tf.data.Dataset` of `(x, y)` or
+            `(x, y, sample_weight)`; or a source of single such examples by number (`len(x)`, `x[i]`, such as
+            `tfds.data_source` gives), which are read as they are needed.
+        y: targets, where `x` is arrays.
         batch_size: examples an update, over all replicas; None is 32.
         epochs: the number of the epoch to stop before.
         verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error.
         callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes one step a call.
         validation_split: the share of the last examples that is held out, before shuffling.
-        validation_data: `(x, y)`, `(x, y, sample_weight)` or a batched `tf.data.Dataset`.
+        validation_data: `(x, y)`, `(x, y, sample_weight)`, or a dataset or source as for `x`.
         shuffle: whether each epoch has a new order; a dataset keeps its own.
         class_weight: class -> weight of its examples.
         sample_weight: weights `[n]` of the examples.

@@ -9,6 +9,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
+from tfmb.data.records import Records, has_random_access
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
@@ -18,12 +19,13 @@ __all__ = ["DEFAULT_BATCH_SIZE", "make_feed", "split_validation", "to_source", "
 DEFAULT_BATCH_SIZE = 32
 
 
-def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source:
-    """The user's arrays as a `Source`.
+def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source | Records:
+    """The user's arrays as a `Source`, or what is read by number as `Records`.
 
     Args:
-        x: NumPy arrays, tensors, lists of numbers or pandas objects `[n, ...]`, in any list, tuple or dict.
-        y: the same for the targets.
+        x: NumPy arrays, tensors, lists of numbers or pandas objects `[n, ...]`, in any list, tuple or dict; or a source
+            of whole examples: see `Records.from_source`.
+        y: the same for the targets; None for such a source.
         sample_weight: None, or weights `[n]`, by output where there are several.
         name: what error messages call `x`.
 
@@ -34,6 +36,11 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
         ConfigError: no targets, or a kind of data that is not supported.
         DataError: arrays that make no sense.
     """
+    if has_random_access(x):
+        if y is not None or sample_weight is not None:
+            given = "sample_weight" if y is None else "y"
+            raise ConfigError(f"{given} cannot be given with a {type(x).__name__}, which holds whole examples")
+        return Records.from_source(x, name)
     if y is None:
         raise ConfigError(f"y is missing: give the targets of {name}")
     arrays = (_to_arrays(part, label) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight")))
@@ -58,7 +65,7 @@ def split_validation(source: Source, validation_split: float) -> tuple[Source, S
 def make_feed(
     x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
-) -> tuple[Feed, Source | None, Source | None]:  # fmt: skip
+) -> tuple[Feed, Source | Records | None, Source | None]:  # fmt: skip
     """The training batches of `fit`'s arguments.
 
     Returns:
@@ -87,23 +94,30 @@ def make_feed(
     source = to_source(x, y, sample_weight)
     held_out = None
     if validation_split:
+        if isinstance(source, Records):
+            raise ConfigError(f"validation_split needs arrays: give validation_data, another {type(x).__name__}")
         source, held_out = split_validation(source, validation_split)
     if class_weight is not None:  # for training only: validation is scored without, as in Keras
-        source = replace(source, sample_weight=_weights_of_classes(source, class_weight))
+        if isinstance(source, Records):
+            source = source.weighted(_class_weighter(class_weight))
+        else:
+            source = replace(source, sample_weight=_weights_of_classes(source, class_weight))
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     order = Order(num_examples=source.size, batch_size=size, seed=seed, shuffle=shuffle)
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
 def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Feed:
-    """The validation batches of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, a `Source` or a dataset.
+    """The validation batches of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, a source or a dataset.
 
     Raises:
         ConfigError: something else.
     """
     if isinstance(data, tf.data.Dataset):
         return DatasetFeed(data, steps, name="validation_data", steps_name="validation_steps")
-    if not isinstance(data, Source):
+    if has_random_access(data) and not isinstance(data, (Source, Records)):
+        data = Records.from_source(data, "validation_data")
+    if not isinstance(data, (Source, Records)):
         refuse_streams(data, "validation_data")
         if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
             raise ConfigError("validation_data must be (x, y), (x, y, sample_weight) or a tf.data.Dataset")

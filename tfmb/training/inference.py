@@ -7,6 +7,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched, part_bounds
+from tfmb.data.records import has_random_access, telling_what_cannot_be_read
 from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training import engine
@@ -161,13 +162,14 @@ def predict(
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
     watcher.predict_begin()
     found = []
-    for step, inputs in enumerate(batches):
-        watcher.predict_batch_begin(step)
-        outputs = on_all(inputs)
-        found.append(keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs))
-        watcher.predict_batch_end(step, outputs)
-        if watcher.stop_predicting:
-            break
+    with telling_what_cannot_be_read():
+        for step, inputs in enumerate(batches):
+            watcher.predict_batch_begin(step)
+            outputs = on_all(inputs)
+            found.append(keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs))
+            watcher.predict_batch_end(step, outputs)
+            if watcher.stop_predicting:
+                break
     watcher.predict_end()
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
@@ -186,8 +188,12 @@ def _input_batches(x: Any, batch_size: int | None) -> tuple[Any, int | None]:
         number = int(x.cardinality())
         return x.map(lambda *element: element[0]), number if number >= 0 else None
     refuse_streams(x, "x")
-    rows = len(keras.tree.flatten(x)[0])
-    source = to_source(x, np.zeros(rows, np.int32))
+    if has_random_access(x):
+        source: Any = to_source(x, None)
+        rows = source.size
+    else:
+        rows = len(keras.tree.flatten(x)[0])
+        source = to_source(x, np.zeros(rows, np.int32))
     size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, rows)
     order = Order(num_examples=rows, batch_size=size, seed=0, shuffle=False)
     batches = batched(source, order).take(order.steps_per_epoch)
