@@ -75,6 +75,7 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "seed": 0,
         "strategy": "auto",
         "replicas": None,
+        "threads": None,
         "log_every": 100,
     }
     assert TrainConfig().optimizer_arguments() == {}

@@ -13,9 +13,9 @@ from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
 
 
-def train(folder: Path, name: str) -> dict[str, Any]:
+def train(folder: Path, name: str, *options: str) -> dict[str, Any]:
     # In a process of its own: threads are fixed when TensorFlow starts.
-    command = [sys.executable, "-m", "tfmb", "train", "--deterministic", "--dataset", "digits", "--epochs", "1"]
+    command = [sys.executable, "-m", "tfmb", "train", *options, "--dataset", "digits", "--epochs", "1"]
     done = subprocess.run(
         [*command, "--run-dir", str(folder / name)], env=dict(os.environ), capture_output=True, text=True, check=False
     )
@@ -25,7 +25,7 @@ def train(folder: Path, name: str) -> dict[str, Any]:
 
 
 def test_same_bits_twice_with_pinned_settings_on_record(tmp_path: Path) -> None:
-    first, second = train(tmp_path, "a"), train(tmp_path, "b")
+    first, second = train(tmp_path, "a", "--deterministic"), train(tmp_path, "b", "--deterministic")
     assert first["weights_sha256"] == second["weights_sha256"]
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == (tmp_path / "b" / "metrics.jsonl").read_bytes()
     assert first["config"]["deterministic"] is True
@@ -37,3 +37,10 @@ def test_same_bits_twice_with_pinned_settings_on_record(tmp_path: Path) -> None:
 def test_xla_is_not_pinned() -> None:
     with pytest.raises(ConfigError, match="--deterministic and --jit-compile cannot both be given"):
         TrainConfig(deterministic=True, jit_compile="step")
+
+
+def test_threads_are_as_many_as_asked_for(tmp_path: Path) -> None:
+    record = train(tmp_path, "a", "--threads", "1")
+    assert record["numerics"]["intra_op_threads"] == record["config"]["threads"] == 1
+    with pytest.raises(ConfigError, match="--deterministic pins the threads: leave --threads out"):
+        TrainConfig(deterministic=True, threads=1)

@@ -101,6 +101,7 @@ class TrainConfig:
         seed: decides initial weights, order and dropout.
         strategy: one of `STRATEGY_NAMES`.
         replicas: how many devices; None for all GPUs, or one CPU.
+        threads: that share the work of one operation; None for TensorFlow's own choice, one a core.
         log_every: updates between two reports of the running loss.
         checkpoint_every: updates between two checkpoints.
         keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
@@ -149,6 +150,7 @@ class TrainConfig:
     seed: int = 0
     strategy: str = "auto"
     replicas: int | None = None
+    threads: int | None = None
     log_every: int = 100
     checkpoint_every: int = 100
     keep_checkpoints: int = 2
@@ -244,7 +246,7 @@ class TrainConfig:
                 raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
     def _check_whole_numbers(self) -> None:
-        optional = ("epochs", "replicas", "base_batch_size", "virtual_replicas", "micro_batch_size")
+        optional = ("epochs", "replicas", "threads", "base_batch_size", "virtual_replicas", "micro_batch_size")
         least = {
             "log_every": 1,
             "checkpoint_every": 1,
@@ -289,6 +291,8 @@ class TrainConfig:
             raise ConfigError("--on-divergence restore halves the rate, which a schedule decides: leave it out")
         if self.deterministic and self.jit_compile not in ("auto", "nothing"):
             raise ConfigError("--deterministic and --jit-compile cannot both be given: XLA is not pinned")
+        if self.deterministic and self.threads is not None:
+            raise ConfigError("--deterministic pins the threads: leave --threads out")
         if self.schedule == "plateau" and not self.validation_size:
             raise ConfigError("--schedule plateau watches the validation loss: give --validation-size")
 

@@ -1,12 +1,12 @@
 """`tfmb doctor`: versions, devices, strategy, data caches."""
 
-import os
 import platform
 from typing import Annotated, Any
 
 import typer
 
 from tfmb.cli.screen import emit_json, start_tensorflow
+from tfmb.cli.threads import best_of, cores, seconds_by_threads
 from tfmb.config import TrainConfig
 
 __all__ = ["doctor"]
@@ -21,11 +21,16 @@ def doctor(
     dataset: Annotated[str, typer.Option(help="For --profile: as in tfmb train.")] = "digits",
     mirror: Annotated[str | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
     replicas: Annotated[int | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="For --profile: as in tfmb train. Default: compares one with one a core.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
 ) -> None:
     """Show what tfmb runs on: versions, devices, the default strategy, and the data it has."""
-    config = TrainConfig(model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas)
-    start_tensorflow()
+    config = TrainConfig(
+        model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas, threads=threads
+    )
+    start_tensorflow(threads)
     from tfmb.training.run_dir import versions
 
     if profile:
@@ -38,7 +43,8 @@ def doctor(
     for title, entries in report.items():
         print(title)
         for key, value in entries.items():
-            print(f"  {key}: {value}")
+            if key != "seconds":  # for programs: it stands in "an update" too
+                print(f"  {key}: {value}")
 
 
 def _profile(config: TrainConfig) -> dict[str, Any]:
@@ -49,17 +55,20 @@ def _profile(config: TrainConfig) -> dict[str, Any]:
     parts = {
         name: f"{1000 * getattr(found, name):.3f} ms, {share:.0%}" for name, share in found.shares().items()
     }  # dispatch is what is left
+    by_threads = seconds_by_threads(config) if config.threads is None else {}
+    fewer = best_of(by_threads, found.whole)
     return {
         "of": f"{config.model}, batch {found.batch_size}",
         "an update": f"{1000 * found.whole:.3f} ms, {found.batch_size / found.whole:,.0f} examples/s",
+        **{f"with {count} thread(s)": f"{1000 * seconds:.3f} ms" for count, seconds in by_threads.items()},
         **parts,
-        "advice": found.advice(),
+        "advice": found.advice() + ("" if fewer is None else f"; --threads {fewer}"),
+        "seconds": found.whole,
     }
 
 
 def _machine() -> dict[str, Any]:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": platform.processor() or platform.machine(), "usable cores": usable}
+    return {"processor": platform.processor() or platform.machine(), "usable cores": cores()}
 
 
 def _devices() -> dict[str, Any]:

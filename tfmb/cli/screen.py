@@ -66,9 +66,15 @@ def quiet_start() -> Iterator[None]:
             os.close(kept)
 
 
-def start_tensorflow() -> None:
-    """Imports TensorFlow and finds its devices, without its own messages."""
+def start_tensorflow(threads: int | None = None) -> None:
+    """Imports TensorFlow and finds its devices, without its own messages.
+
+    Args:
+        threads: that share the work of one operation, which TensorFlow fixes when it starts; None for its own choice.
+    """
     with quiet_start():
         from tfmb.backend import tf
 
+        if threads is not None:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.list_physical_devices()

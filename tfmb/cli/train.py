@@ -137,6 +137,10 @@ def train(
     replicas: Annotated[
         int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=_RUN)
     ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(help="That share the work of one operation. Default: one a core.", rich_help_panel=_RUN),
+    ] = None,
     log_every: Annotated[int, typer.Option(help="Updates between running losses.", rich_help_panel=_RUN)] = 100,
     run_dir: Annotated[
         Path | None, typer.Option(help="A new directory. Default: runs/NAME, a new name.", rich_help_panel=_RUN)
@@ -197,7 +201,10 @@ def train(
         if result is not None:
             _tell(result, json)
             return
-    (start_pinned if config.deterministic else start_tensorflow)()
+    if config.deterministic:
+        start_pinned()
+    else:
+        start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
         _tell(_train(config, run_dir, resume, allow_drift, stack), json)
 
