@@ -23,6 +23,7 @@ PUBLIC = [
     "models",
     "optimizers",
     "predict",
+    "tune",
 ]
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tfmb.saved_model import export
     from tfmb.training.fit import fit
     from tfmb.training.inference import evaluate, predict
+    from tfmb.tuning.tune import tune
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "models",
     "optimizers",
     "predict",
+    "tune",
 ]
 
 _MODULES = {
@@ -34,6 +36,7 @@ _MODULES = {
     "evaluate": "tfmb.training.inference",
     "fit": "tfmb.training.fit",
     "predict": "tfmb.training.inference",
+    "tune": "tfmb.tuning.tune",
 }
 
 

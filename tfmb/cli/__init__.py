@@ -13,6 +13,7 @@ from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.runs import runs
 from tfmb.cli.screen import fail, say, show_warnings
 from tfmb.cli.train import train
+from tfmb.cli.tune import tune
 from tfmb.errors import TfmbError
 
 __all__ = ["app", "main"]
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, evaluate, export, predict, runs, launch, doctor):
+for command in (train, tune, evaluate, export, predict, runs, launch, doctor):
     app.command()(command)
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.

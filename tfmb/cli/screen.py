@@ -77,4 +77,5 @@ def start_tensorflow(threads: int | None = None) -> None:
 
         if threads is not None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.get_logger().setLevel("ERROR")  # such as its advice on how to trace less
         tf.config.list_physical_devices()

@@ -29,7 +29,7 @@ from tfmb.training.rows import RowsOfBatches
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "recall", "take_back", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "recall", "score_feed", "take_back", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
@@ -188,7 +188,7 @@ def train(
     def validate(epoch: int) -> dict[str, Any]:
         if validation is None or not validates(epoch):
             return {}
-        return {f"val_{key}": value for key, value in _score_feed(steps, validation, watcher).items()}
+        return {f"val_{key}": value for key, value in score_feed(steps, validation, watcher).items()}
 
     def run_from(start: Position | None) -> Position:
         if start is not None:
@@ -273,10 +273,11 @@ def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any
     objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
-    return _score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed, watcher)
+    return score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed, watcher)
 
 
-def _score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
+def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
+    """Loss and metrics over all batches of a feed, by steps that may have been traced before: see `evaluate`."""
     batches = feed.once()
     steps.prepare(batches.iterator)
     each_batch = watcher is not None and watcher.each_test_batch

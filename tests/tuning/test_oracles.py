@@ -1,0 +1,163 @@
+"""Oracles that finish, learn from trials that diverged, and come back to where they were from any event."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_trials import SLICES, FakeTrainer, Sessions, space, table
+
+from tfmb.errors import ConfigError, DataError
+from tfmb.tuning.journal import Journal
+from tfmb.tuning.objective import Objective
+from tfmb.tuning.oracles import FATE, ORACLES, make_oracle
+from tfmb.tuning.search import Tuner
+
+KINDS = [
+    ("bayesian", False),
+    ("bayesian", True),
+    ("random", False),
+    ("random", True),
+    ("grid", False),
+    ("hyperband", False),
+]
+ids = [f"{kind}{', pruned' if pruned else ''}" for kind, pruned in KINDS]
+
+
+@pytest.mark.parametrize(("kind", "pruned"), KINDS, ids=ids)
+def test_every_prefix_of_the_journal_leads_to_the_same_end(kind: str, pruned: bool, tmp_path: Path) -> None:
+    whole = Sessions(kind, tmp_path / "whole", pruned)
+    whole.folder.mkdir()
+    expected = whole.run()
+    lines = (whole.folder / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    assert len(lines) > 20
+    # From the Gaussian process on, each resume costs seconds: a few of those will do.
+    cuts = range(0, len(lines) + 1, 1 if kind != "bayesian" else 9)
+    for cut in cuts:
+        again = Sessions(kind, tmp_path / f"cut-{cut}", pruned)
+        again.folder.mkdir()
+        (again.folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        assert again.run() == expected, cut
+        ended = [json.loads(line) for line in (again.folder / "journal.jsonl").read_bytes().splitlines()]
+        turns = [(e["trial"], e["event"]) for e in ended if e["event"] == "ended"]
+        if not pruned:
+            assert len(turns) == len(set(turns)) == len(expected)  # counted once
+
+
+@pytest.mark.parametrize("kind", ORACLES)
+@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
+def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, objective: str, tmp_path: Path) -> None:
+    sessions = Sessions(kind, tmp_path, most=14, objective=objective)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        oracle = sessions.oracle(journal)
+        Tuner(oracle, sessions.trainer, SLICES, tmp_path / "trials", "worker-0").search()  # type: ignore[arg-type]
+        fates = {trial: progress.fate for trial, progress in oracle.progress.items()}
+        assert "diverged" in fates.values()
+        ranked = [trial.trial_id for trial in oracle.get_best_trials(100)]
+        bad = [fates[trial] == "diverged" for trial in ranked]
+        oracle._rescore()
+        assert bad == sorted(bad)
+        assert oracle.progress[ranked[-1]].cause == "the loss or a gradient became NaN or infinite at update 7"
+
+
+def test_bayesian_search_learns_where_trials_diverge(tmp_path: Path) -> None:
+    found = Sessions("bayesian", tmp_path, most=24).run()
+    fates = [fate for _, _, fate, _, _ in found]
+    assert fates[:10].count("diverged") >= 2
+    assert fates[10:].count("completed") >= 0.5 * len(fates[10:])
+    best = min((row for row in found if row[2] == "completed"), key=lambda row: row[4][-1].metrics["val_loss"])
+    assert 0.001 < best[1]["learning_rate"] < 0.009
+
+
+def test_all_trials_may_diverge(tmp_path: Path) -> None:
+    sessions = Sessions("bayesian", tmp_path, most=9)
+    sessions.trainer = FakeTrainer(most=0.0)
+    assert {fate for _, _, fate, _, _ in sessions.run()} == {"diverged"}
+
+
+def test_pruning_trains_the_best_to_the_end_and_the_others_a_little(tmp_path: Path) -> None:
+    sessions = Sessions("random", tmp_path, pruning=True, most=30)
+    found = sessions.run()
+    done = {trial: len(history) for trial, _, _, _, history in found}
+    assert sum(done.values()) < 0.5 * 30 * SLICES
+    assert set(done.values()) <= {0, 1, 3, SLICES}
+    finite = [row for row in found if row[4]]
+    at_first = min(finite, key=lambda row: row[4][0].metrics["val_loss"])
+    assert done[at_first[0]] == SLICES
+    assert len(set(sessions.trainer.ran)) == len(sessions.trainer.ran)  # no slice was trained twice
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Any:
+    sessions = Sessions("random", tmp_path)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        yield sessions.oracle(journal)
+
+
+REPORT = {"val_loss": 1.0, "tfmb/updates": 1.0, "tfmb/examples": 1.0, "tfmb/seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("trial", "metrics", "step"),
+    [
+        ("../x", REPORT, 1),
+        ("11", REPORT, 1),
+        (None, REPORT, 0),
+        (None, REPORT, SLICES + 1),
+        (None, {**REPORT, "val_loss": float("nan")}, 1),
+        (None, {**REPORT, "val_loss": float("inf")}, 1),
+        (None, {FATE: 3.0}, 0),
+    ],
+)
+def test_a_bad_call_is_refused_and_holds_no_lock(trial: Any, metrics: Any, step: int, begun: Any) -> None:
+    running = begun.create_trial("worker-0")
+    before = table(begun)
+    with pytest.raises(ConfigError, match="trial"):
+        begun.update_trial(running.trial_id if trial is None else trial, metrics, step=step)
+    with pytest.raises(ConfigError, match="ends without an evaluation"):
+        begun.end_trial(running)
+    assert table(begun) == before
+    begun.update_trial(running.trial_id, REPORT, step=1)
+    begun.end_trial(running)
+    assert begun.create_trial("worker-0").trial_id != running.trial_id
+
+
+def test_the_trial_of_a_lost_worker_goes_to_the_next_one(begun: Any) -> None:
+    first, second = begun.create_trial("worker-0"), begun.create_trial("worker-1")
+    begun.update_trial(first.trial_id, REPORT, step=1)
+    begun.give_back("worker-0")
+    begun.give_back("worker-0")
+    assert begun.create_trial("worker-2").trial_id == first.trial_id
+    begun.update_trial(first.trial_id, REPORT, step=1)  # told again: it counts once
+    assert len(begun.progress[first.trial_id].history) == 1
+    assert begun.create_trial("worker-1").trial_id == second.trial_id  # it asks again: it has one
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "ended", "trial": "9", "seconds": 1, "score": 1},
+        {"event": "began"},
+        {"event": "began", "trial": "0", "worker": "w", "new": False, "values": {}},
+        {"event": "report", "trial": "0", "slice": 1, "metrics": {}},
+    ],
+)
+def test_a_journal_that_makes_no_sense_is_told(event: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "journal.jsonl").write_text(json.dumps(event) + "\n")
+    with Journal(tmp_path / "journal.jsonl") as journal, pytest.raises(DataError, match="makes no sense"):
+        Sessions("random", tmp_path).oracle(journal)
+
+
+def test_a_grid_needs_steps() -> None:
+    with pytest.raises(ConfigError, match="a grid needs steps: give learning_rate a list of values"):
+        make_oracle("grid", space("random"), Objective.parse("val_loss"), 3, 1, 0)
+    with pytest.raises(ConfigError, match="unknown oracle 'x': give bayesian, random"):
+        make_oracle("x", space("random"), Objective.parse("val_loss"), 3, 1, 0)
+
+
+def test_keras_tuners_own_files_are_beside(tmp_path: Path) -> None:
+    Sessions("random", tmp_path, most=3).run()
+    kept = json.loads((tmp_path / "trials" / "trial_1" / "trial.json").read_text())
+    assert kept["status"] == "COMPLETED"
+    assert "val_loss" in kept["metrics"]["metrics"]
+    assert (tmp_path / "trials" / "oracle.json").exists()

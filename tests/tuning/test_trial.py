@@ -1,0 +1,191 @@
+"""One trial: our loop's own numbers, used again without tracing, stopped and gone on with to the bit."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras
+from tfmb.data.source import Source
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError, DataError, DivergenceError
+from tfmb.seeds import derive
+from tfmb.tuning.budget import Budget
+from tfmb.tuning.records import Evaluation
+from tfmb.tuning.space import Space
+from tfmb.tuning.trial import Exploded, Task, Trainer, load_weights
+
+layers = keras.layers
+_random = np.random.default_rng(0)
+X = _random.normal(size=(60, 5)).astype("float32")
+Y = (X.sum(1) > 0).astype("int64")
+VALUES: dict[str, Any] = {"batch_size": 8, "learning_rate": 0.05, "optimizer": "adam"}
+
+
+def build(hp: Any) -> Any:
+    units = hp.Int("units", 2, 16, default=8)
+    hidden = [layers.Dense(units, "relu"), layers.BatchNormalization(), tfmb.layers.Dropout(0.2)]
+    model = keras.Sequential([keras.Input((5,)), *hidden, layers.Dense(2)])
+    model.compile(None, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def trainer(**given: Any) -> Trainer:
+    arguments: dict[str, Any] = {
+        "build": build,
+        "train": Source.from_arrays(X[:50], Y[:50]),
+        "validation": Source.from_arrays(X[50:], Y[50:]),
+        "budget": Budget(amount=3, slices=3),
+        "space": Space(),
+        "strategy": make_strategy("auto"),
+        "seed": 4,
+    }
+    return Trainer(Task(**{**arguments, **given}))
+
+
+def numbers(history: list[Evaluation]) -> list[Any]:
+    """All but the times."""
+    return [(e.slice, e.updates, e.examples, e.metrics) for e in history]
+
+
+def test_a_trial_is_a_training_by_fit() -> None:
+    (*_, last) = trainer().run(VALUES)
+    keras.utils.set_random_seed(derive(4, "execution", 0) % 2**32)
+    hp = tfmb.tuning.space.hyperparameters()
+    model = build(hp)
+    history = tfmb.fit(
+        model,
+        X[:50],
+        Y[:50],
+        8,
+        epochs=3,
+        optimizer=tfmb.optimizers.Adam(0.05),
+        validation_data=(X[50:], Y[50:]),
+        seed=derive(4, "execution", 0),
+        jit_compile="update",
+        verbose=0,
+    ).history
+    assert last.updates == 21
+    assert last.examples == 150
+    for key, value in last.metrics.items():
+        assert value == pytest.approx(history[key][-1], abs=1e-6)
+
+
+def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
+    ours = trainer()
+    first = numbers(ours.run(VALUES))
+    steps = ours._kept.model._tfmb_steps[-1]  # type: ignore[union-attr]
+    ours.run({**VALUES, "learning_rate": 0.1})
+    ours.run({**VALUES, "batch_size": 16})
+    assert ours._kept.model._tfmb_steps[-1] is steps  # type: ignore[union-attr]
+    assert steps._rows.experimental_get_tracing_count() == 1
+    assert steps.evaluate.experimental_get_tracing_count() == 1
+    assert numbers(ours.run(VALUES)) == first
+    ours.run({**VALUES, "optimizer": "sgd"})
+    ours.run({**VALUES, "units": 4})
+    assert ours._kept.model._tfmb_steps[-1] is not steps  # type: ignore[union-attr]
+    assert numbers(ours.run({**VALUES, "units": 8})) == first
+
+
+@pytest.mark.parametrize("stops", [1, 2])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str, tmp_path: Path) -> None:
+    values = {**VALUES, "schedule": schedule}
+    expected = numbers(trainer().run(values))
+    begun = trainer().run(values, lambda e: e.slice < stops, tmp_path / "state")
+    assert len(begun) == stops
+    other = trainer()
+    other.run({**VALUES, "learning_rate": 1.0})
+    assert numbers(other.run(values, state=tmp_path / "state", begun=begun)) == expected
+    # What was told but not saved is made again.
+    for name in (tmp_path / "state").iterdir():
+        shutil.rmtree(name)
+    assert numbers(trainer().run(values, state=tmp_path / "state", begun=begun)) == expected
+
+
+def test_a_damaged_state_is_told(tmp_path: Path) -> None:
+    begun = trainer().run(VALUES, lambda e: False, tmp_path)
+    (place,) = tmp_path.iterdir()
+    (place / "state.npz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"state.npz is not as it was written"):
+        trainer().run(VALUES, state=tmp_path, begun=begun)
+
+
+def test_infinite_and_exploding_losses_end_a_trial_with_their_update() -> None:
+    ours = trainer()
+    expected = numbers(ours.run(VALUES))
+    with pytest.raises(DivergenceError) as ended:
+        ours.run({**VALUES, "optimizer": "sgd", "learning_rate": 1e38})
+    assert 1 <= ended.value.update <= 21
+    linear = trainer(build=line, train=Source.from_arrays(X, X[:, :1]), validation=Source.from_arrays(X, X[:, :1]))
+    with pytest.raises(Exploded, match="the loss rose from") as exploded:
+        linear.run({**VALUES, "optimizer": "sgd", "learning_rate": 30.0})
+    assert 1 <= exploded.value.update <= 24
+    assert numbers(ours.run(VALUES)) == expected  # nothing of it is left
+
+
+def line(hp: Any) -> Any:
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(1)])
+    model.compile(None, "mse")
+    return model
+
+
+def test_executions_are_averaged() -> None:
+    one, two = trainer().run(VALUES), trainer(executions=2).run(VALUES)
+    assert [e.updates for e in one] == [e.updates for e in two]
+    assert one[-1].metrics["val_loss"] != two[-1].metrics["val_loss"]
+    keras.utils.set_random_seed(0)
+    other = trainer(executions=2)
+    single = [other._execute(VALUES, number, lambda e: True, None, [])[-1].metrics["loss"] for number in range(2)]
+    assert two[-1].metrics["loss"] == pytest.approx(sum(single) / 2)
+
+
+def test_seconds_are_those_of_training() -> None:
+    ours = trainer(budget=Budget(amount=0.6, unit="seconds", slices=2))
+    ours.run(VALUES)
+    found = ours.run(VALUES)
+    assert [e.slice for e in found] == [1, 2]
+    assert 0.25 < found[0].seconds < found[1].seconds < 2.0
+    assert found[1].updates > found[0].updates > 10
+
+
+def test_the_users_optimizer_wins_and_is_used() -> None:
+    def compiled(hp: Any) -> Any:
+        model = build(hp)
+        model.compile(keras.optimizers.SGD(0.0), "sparse_categorical_crossentropy")
+        return model
+
+    ours = trainer(build=compiled)
+    losses = [e.metrics["val_loss"] for e in ours.run({**VALUES, "learning_rate": 9.0})]
+    assert ours._kept.optimizer.learning_rate == 0.0  # type: ignore[union-attr]
+    assert type(ours._kept.optimizer).__name__ == "SGD"  # type: ignore[union-attr]
+    assert len(losses) == 3
+
+
+def test_weights_of_the_last_trial_are_kept(tmp_path: Path) -> None:
+    ours = trainer()
+    ours.run(VALUES)
+    ours.save_weights(tmp_path / "weights")
+    ours.save_weights(tmp_path / "weights")
+    for a, b in zip(load_weights(tmp_path / "weights"), ours._kept.model.get_weights(), strict=True):  # type: ignore[union-attr]
+        np.testing.assert_array_equal(a, b)
+
+
+def test_what_cannot_be_trained_is_an_error_and_no_bad_trial() -> None:
+    def uncompiled(hp: Any) -> Any:
+        return keras.Sequential([keras.Input((5,)), layers.Dense(2)])
+
+    with pytest.raises(ConfigError, match=r"has no loss: let build\(hp\) compile it, or give loss"):
+        trainer(build=uncompiled).run(VALUES)
+    trainer(build=uncompiled, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)).run(VALUES)
+
+    def averaged(hp: Any) -> Any:
+        model = build(hp)
+        model.compile(keras.optimizers.SGD(0.1, use_ema=True), "sparse_categorical_crossentropy")
+        return model
+
+    with pytest.raises(ConfigError, match="a search cannot average weights"):
+        trainer(build=averaged).run(VALUES)

@@ -1,0 +1,178 @@
+"""`tfmb.tune` and `tfmb tune` as a user meets them: results, files, stops and resumes, and errors of their own."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras
+from tfmb.errors import ConfigError, DataError, DirectoryError
+from tfmb.tuning.result import SearchResult
+
+layers = keras.layers
+_random = np.random.default_rng(0)
+X = _random.normal(size=(80, 5)).astype("float32")
+Y = (X.sum(1) > 0).astype("int64")
+TUNE: dict[str, Any] = {
+    "max_trials": 4,
+    "oracle": "random",
+    "batch_size": [8, 16],
+    "learning_rate": (1e-3, 1.0),
+    "seed": 1,
+}
+
+
+def build(hp: Any) -> Any:
+    model = keras.Sequential([keras.Input((5,)), layers.Dense(hp.Choice("units", [4, 8]), "relu"), layers.Dense(2)])
+    model.compile(None, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def tune(**given: Any) -> SearchResult:
+    return tfmb.tune(build, X, Y, **{**TUNE, **given})
+
+
+def rows(result: SearchResult) -> list[Any]:
+    """What of the trials does not depend on the clock."""
+    looks = [[(e.slice, e.updates, e.metrics) for e in trial.history] for trial in result.trials]
+    return [(t.trial, t.values, t.fate, t.score, look) for t, look in zip(result.trials, looks, strict=True)]
+
+
+def test_the_best_trial_and_its_model(tmp_path: Path) -> None:
+    seen: list[int] = []
+    result = tune(run_dir=tmp_path / "s", watch=lambda record: seen.append(len(record.trials)))
+    assert [trial.fate for trial in result.trials] == ["completed"] * 4
+    assert seen[:4] == [1, 2, 3, 4]
+    assert result.best.score == min(trial.score for trial in result.trials if trial.score is not None)
+    logs = tfmb.evaluate(result.best_model(), X, Y, verbose=0, return_dict=True)
+    assert set(logs) == {"loss", "accuracy"}
+    best = json.loads((tmp_path / "s" / "best.json").read_text())
+    assert best["values"] == result.best.values
+    page = (tmp_path / "s" / "report.html").read_text()
+    assert len(re.findall(r'data-trial="', page)) >= 4
+    assert {path.name for path in (tmp_path / "s" / "tensorboard").iterdir()} == {"0", "1", "2", "3"}
+
+
+def test_the_same_call_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
+    expected = rows(tune(max_trials=4))
+    assert rows(tune(max_trials=2, run_dir=tmp_path / "s")) == expected[:2]
+    began = (tmp_path / "s" / "journal.jsonl").read_text().count('"began"')
+    assert rows(tune(max_trials=4, run_dir=tmp_path / "s", seed=None)) == expected
+    assert (tmp_path / "s" / "journal.jsonl").read_text().count('"began"') == began + 2
+    for other, what in (
+        ({"batch_size": [8]}, "space"),
+        ({"objective": "val_accuracy"}, "objective"),
+        ({"seed": 2}, "seed"),
+        ({"epochs": 2}, "budget"),
+        ({"validation_split": 0.2}, "train"),
+    ):
+        with pytest.raises(ConfigError, match=f"holds a search with another {what}"):
+            tune(run_dir=tmp_path / "s", **other)
+
+
+def test_a_searchs_validation_is_never_trained_on() -> None:
+    result = tune(validation_data=(X[:10], Y[:10]), max_trials=1)
+    assert result.trials[0].history[0].examples == 80
+    assert tune(max_trials=1).trials[0].history[0].examples == 72
+
+
+def test_a_bug_in_the_users_code_ends_the_search_with_its_own_words(tmp_path: Path) -> None:
+    calls = []
+
+    def broken(hp: Any) -> Any:
+        calls.append(hp.Choice("units", [4, 8]))
+        if len(calls) > 2:
+            raise KeyError("my bug")
+        return build(hp)
+
+    with pytest.raises(KeyError, match="my bug"):
+        tfmb.tune(broken, X, Y, **TUNE, run_dir=tmp_path / "s")
+    assert len(tune(run_dir=tmp_path / "s").trials) == 4  # mended, it goes on
+
+
+def test_no_time_is_left() -> None:
+    assert tune(timeout=1e-9).trials == ()
+    with pytest.raises(ConfigError, match="every trial diverged"):
+        _ = tune(timeout=1e-9).best
+
+
+def test_one_search_a_directory(tmp_path: Path) -> None:
+    def second(record: Any) -> None:
+        with pytest.raises(DirectoryError, match="is in use"):
+            tune(run_dir=tmp_path / "s")
+
+    tune(run_dir=tmp_path / "s", watch=second, max_trials=1)
+
+
+def test_time_to_a_target_and_pruning() -> None:
+    result = tune(objective="examples:val_accuracy>=0.8", pruning=True, epochs=9, max_trials=6)
+    assert result.record.direction == "min"
+    assert result.best.score is not None
+    assert result.best.score <= 9 * 72
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"max_trials": 0}, "max_trials=0 must be an integer"),
+        ({"oracle": "x"}, "unknown oracle 'x'"),
+        ({"validation_split": 1.0}, "validation_split=1.0"),
+        ({"timeout": -1}, "timeout=-1"),
+        ({"objective": "x"}, "objective 'x'"),
+        ({"objective": "val_auc"}, "there is only accuracy, loss, val_accuracy, val_loss"),
+        ({"pruning": True, "executions_per_trial": 2}, "pruning looks at single trainings"),
+        ({"pruning": True, "oracle": "hyperband"}, "prunes by itself"),
+        ({"rate": 3}, "'rate' is nothing that a search knows"),
+        ({"validation_data": X}, r"validation_data must be \(x, y\)"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        tune(**given)
+
+
+def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
+    tune(run_dir=tmp_path / "s", max_trials=1)
+    journal = tmp_path / "s" / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"report"', '"rep', 1))
+    with pytest.raises(DataError, match="is damaged"):
+        tune(run_dir=tmp_path / "s")
+
+
+def command(folder: Path, *options: str) -> list[str]:
+    fixed = ["--dataset", "digits", "--model", "mlp", "--oracle", "random", "--max-trials", "5", "--json"]
+    return [sys.executable, "-m", "tfmb", "tune", *fixed, "--run-dir", str(folder), *options]
+
+
+def finished(folder: Path, *options: str) -> dict[str, Any]:
+    done = subprocess.run(command(folder, *options), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\ntrial ") >= 1
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Path) -> None:
+    expected = finished(tmp_path / "whole")
+    with subprocess.Popen(command(tmp_path / "s"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        journal = tmp_path / "s" / "journal.jsonl"
+        while process.poll() is None and not (journal.exists() and b'"ended"' in journal.read_bytes()):
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert journal.read_bytes().count(b'"ended"') < 8
+    found = finished(tmp_path / "s", "--retrain", "1", "--retrain-epochs", "1", "--export", str(tmp_path / "export"))
+    assert {key: found[key] for key in ("score", "trial", "values", "trials")} == {
+        key: expected[key] for key in ("score", "trial", "values", "trials")
+    }
+    assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
+    assert len(found["test_accuracy"]) == 1

@@ -1,0 +1,258 @@
+"""`tfmb tune`."""
+
+import json as json_module
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.train import RUNS
+from tfmb.errors import ConfigError
+
+__all__ = ["tune"]
+
+_DATA, _MODEL, _SPACE, _SEARCH, _WINNER = "Data", "Model", "Space", "Search", "Winner"
+_UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def tune(
+    dataset: Annotated[
+        str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
+    ] = "auto",
+    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.", rich_help_panel=_DATA)] = None,
+    mirror: Annotated[
+        str | None, typer.Option(help="A folder with the files TFDS would download.", rich_help_panel=_DATA)
+    ] = None,
+    validation_size: Annotated[
+        int | None, typer.Option(help="Train examples trials are compared on. Default: a tenth.", rich_help_panel=_DATA)
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build, of hp.", rich_help_panel=_MODEL)
+    ] = "cnn",
+    dropout: Annotated[
+        str | None, typer.Option(help="Of our models. Default: their own.", rich_help_panel=_SPACE)
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(help="A range LOW:HIGH (powers of two), values A,B,C or one.", rich_help_panel=_SPACE)
+    ] = "16:1024",
+    learning_rate: Annotated[
+        str, typer.Option(help="The same; a range is searched on a logarithmic scale.", rich_help_panel=_SPACE)
+    ] = "1e-4:1e-1",
+    rate_scaling: Annotated[
+        str | None,
+        typer.Option(help="linear or sqrt: the rate is that at --base-batch-size.", rich_help_panel=_SPACE),
+    ] = None,
+    base_batch_size: Annotated[int, typer.Option(help="See --rate-scaling.", rich_help_panel=_SPACE)] = 64,
+    optimizer: Annotated[
+        str, typer.Option(help="sgd, momentum, rmsprop, adam or adamw, or several: A,B.", rich_help_panel=_SPACE)
+    ] = "adam",
+    momentum: Annotated[str | None, typer.Option(help="Of sgd, momentum, rmsprop.", rich_help_panel=_SPACE)] = None,
+    beta_1: Annotated[str | None, typer.Option(help="Of adam.", rich_help_panel=_SPACE)] = None,
+    beta_2: Annotated[str | None, typer.Option(help="Of adam.", rich_help_panel=_SPACE)] = None,
+    weight_decay: Annotated[str | None, typer.Option(help="Decoupled.", rich_help_panel=_SPACE)] = None,
+    schedule: Annotated[
+        str, typer.Option(help="As in tfmb train, over a trial; or several.", rich_help_panel=_SPACE)
+    ] = "constant",
+    warmup: Annotated[str, typer.Option(help="Updates in which the rate rises from 0.", rich_help_panel=_SPACE)] = "0",
+    augment: Annotated[
+        list[str] | None,
+        typer.Option(help="As in tfmb train; give it again for another choice, '' for none.", rich_help_panel=_SPACE),
+    ] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="A metric, min:METRIC, max:METRIC, or seconds|examples|updates:METRIC>=VALUE.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = "val_loss",
+    oracle: Annotated[str, typer.Option(help="bayesian, random, grid or hyperband.", rich_help_panel=_SEARCH)] = (
+        "bayesian"
+    ),
+    max_trials: Annotated[
+        int, typer.Option("--max-trials", "--trials", help="How many trials.", rich_help_panel=_SEARCH)
+    ] = 20,
+    timeout: Annotated[
+        str | None, typer.Option(help="No trial begins after this: 90s, 10m, 2h.", rich_help_panel=_SEARCH)
+    ] = None,
+    epochs: Annotated[float, typer.Option(help="Passes over the data a trial may spend.", rich_help_panel=_SEARCH)] = 1,
+    executions_per_trial: Annotated[
+        int, typer.Option(help="Trainings a trial, averaged; without pruning.", rich_help_panel=_SEARCH)
+    ] = 1,
+    prune: Annotated[bool, typer.Option(help="Stop trials early that do worse.", rich_help_panel=_SEARCH)] = True,
+    seed: Annotated[int, typer.Option(help="Decides everything.", rich_help_panel=_SEARCH)] = 0,
+    strategy: Annotated[str, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = "auto",
+    replicas: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="The search's directory; one that was stopped goes on. Default: a new one in runs.",
+                     rich_help_panel=_SEARCH),
+    ] = None,
+    retrain: Annotated[
+        int, typer.Option(help="Train the winner in full over so many seeds.", rich_help_panel=_WINNER)
+    ] = 0,
+    retrain_epochs: Annotated[
+        int | None, typer.Option(help="Default: the dataset's own number.", rich_help_panel=_WINNER)
+    ] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Write the best retrained model there, as tfmb export does.",
+                                  rich_help_panel=_WINNER)
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+) -> None:  # fmt: skip
+    """Search batch size and learning rate (and more), on a validation split; the test split is not looked at.
+
+    A search that was stopped goes on with the same command and --run-dir, and repeats no trial.
+    """
+    if export is not None and not retrain:
+        raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
+    if retrain < 0:
+        raise ConfigError(f"--retrain {retrain} must be at least 0")
+    given: dict[str, Any] = {
+        "batch_size": _values("--batch-size", batch_size),
+        "learning_rate": _values("--learning-rate", learning_rate),
+        "optimizer": optimizer.split(","),
+        "schedule": schedule.split(","),
+        "warmup": _values("--warmup", warmup),
+        "augment": augment or "",
+    }
+    several = {"momentum": momentum, "beta_1": beta_1, "beta_2": beta_2, "weight_decay": weight_decay}
+    given |= {name: _values(f"--{name.replace('_', '-')}", text) for name, text in several.items() if text is not None}
+    seconds = None if timeout is None else _seconds(timeout)
+    if executions_per_trial > 1:
+        prune = False
+    start_tensorflow()
+    from tfmb.tuning.job import TuneConfig, tune_job
+    from tfmb.tuning.job import retrain as train_winner
+    from tfmb.tuning.space import Space
+
+    config = TuneConfig(
+        dataset=dataset,
+        data=data,
+        mirror=mirror,
+        model=model,
+        dropout=None if dropout is None else _values("--dropout", dropout),
+        validation_size=validation_size,
+        space=Space(**given, rate_scaling=rate_scaling, base_batch_size=base_batch_size),
+        objective=objective,
+        oracle=oracle,
+        max_trials=max_trials,
+        timeout=seconds,
+        epochs=epochs,
+        executions=executions_per_trial,
+        pruning=prune,
+        seed=seed,
+        strategy=strategy,
+        replicas=replicas,
+    )
+    folder = _new_folder() if run_dir is None else run_dir
+    say(f"search: {folder}")
+    record = tune_job(config, folder, say, _Table(max_trials).show)
+    best = record.best
+    if best is None:
+        raise ConfigError(f"every trial diverged: search lower rates; {folder / 'report.html'} has all of them")
+    result: dict[str, Any] = {
+        "objective": record.objective,
+        "score": best.score,
+        "trial": best.trial,
+        "values": best.values,
+        "trials": len(record.trials),
+        "seconds": round(record.seconds, 2),
+        "run_dir": str(folder),
+        "report": str(folder / "report.html"),
+    }
+    if retrain:
+        results, chosen = train_winner(config, best, retrain, retrain_epochs, folder / "retrained", say)
+        result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
+        if export is not None:
+            result["export"] = str(_export(folder / "retrained" / f"seed-{chosen}", export))
+    if json:
+        emit_json(result)
+        return
+    shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
+    print(f"best of {len(record.trials)} trials: {record.objective} {best.score:.4g} with {shown}; {result['report']}")
+    if "export" in result:
+        print(result["export"])
+
+
+class _Table:
+    """A line on standard error for each trial that ends."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._shown: dict[str, int] = {}
+
+    def show(self, record: Any) -> None:
+        """Shows what is new."""
+        for number, trial in enumerate(record.trials, 1):
+            if trial.fate == "running" or self._shown.get(trial.trial) == len(trial.history):
+                continue
+            self._shown[trial.trial] = len(trial.history)
+            values = "  ".join(f"{name} {_short(value)}" for name, value in _searched(record, trial))
+            score = "-" if trial.score is None else f"{trial.score:.4g}"
+            best = record.best
+            known = "" if best is None else f"  best {best.score:.4g} (trial {best.trial})"
+            cause = f" ({trial.cause})" if trial.fate == "diverged" else ""
+            print(
+                f"trial {trial.trial} ({number}/{self._most})  {values}  {record.objective} {score}  "
+                f"{trial.fate}{cause}  {trial.seconds:.1f} s{known}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+
+def _searched(record: Any, trial: Any) -> list[tuple[str, Any]]:
+    """The values that are not the same in all trials, and always batch and rate."""
+    always = ("batch_size", "learning_rate")
+    kept = {name for name in trial.values if len({repr(t.values.get(name)) for t in record.trials}) > 1}
+    return [(name, value) for name, value in trial.values.items() if name in kept or name in always]
+
+
+def _export(run: Path, output: Path) -> Path:
+    from tfmb.saved_model import export
+    from tfmb.training.restore import restore_run
+
+    restored = restore_run(run, None)
+    version: Path = export(restored.model, output, logits=restored.logits)
+    say(f"exported to {version}; a fresh process gave the same outputs")
+    return version
+
+
+def _values(option: str, text: str) -> Any:
+    """`A:B` as a pair, `A,B` as a list, `A` as a list of one."""
+    try:
+        if ":" in text:
+            low, high = text.split(":")
+            return _number(low), _number(high)
+        return [_number(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: give a number, several (A,B,C) or a range (LOW:HIGH)") from error
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text[:-1]) * _UNITS[text[-1]] if text[-1:] in _UNITS else float(text)
+    except ValueError as error:
+        raise ConfigError(f"--timeout {text!r}: give seconds, or 90s, 10m, 2h") from error
+    if not found > 0:
+        raise ConfigError(f"--timeout {text!r} must be more than 0")
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else json_module.dumps(value).strip('"')
+
+
+def _new_folder() -> Path:
+    number = 1
+    while (RUNS / f"search-{number}").exists():
+        number += 1
+    return RUNS / f"search-{number}"

@@ -1,0 +1,224 @@
+"""`tfmb tune` without the command line: a search of one of our models or the user's, and the winner trained in full."""
+
+import inspect
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfmb.backend import keras
+from tfmb.config import MODEL_NAMES, TrainConfig
+from tfmb.data import Splits
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.imports import load_function
+from tfmb.training.job import build_model, load_splits, recipe_of, train_job
+from tfmb.training.run_dir import create_run_dir
+
+from .budget import Budget
+from .records import SearchRecord, TrialRecord
+from .space import LOOP_NAMES, Space
+from .trial import Task
+from .tune import PRUNING_SLICES, search_in
+
+__all__ = ["TuneConfig", "retrain", "tune_job"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """What a search on the command line is asked to do.
+
+    Attributes:
+        dataset: as in `TrainConfig`.
+        data: as in `TrainConfig`.
+        mirror: as in `TrainConfig`.
+        model: one of ours, or `package.module:build`, a function of `HyperParameters` that returns a Keras model.
+        dropout: of our models: a value, a list or a range; None for their own.
+        validation_size: train examples that trials are compared on; None for a tenth.
+        space: what of our loop is searched.
+        objective: see `Objective.parse`.
+        oracle: one of `ORACLES`.
+        max_trials: how many.
+        timeout: seconds after which no trial begins; None for no limit.
+        epochs: passes over the data a trial may spend.
+        executions: trainings a trial.
+        pruning: whether the worse trials are stopped early.
+        seed: decides everything.
+        strategy: as in `TrainConfig`.
+        replicas: as in `TrainConfig`.
+    """
+
+    dataset: str = "auto"
+    data: str | None = None
+    mirror: str | None = None
+    model: str = "cnn"
+    dropout: Any = None
+    validation_size: int | None = None
+    space: Space
+    objective: str = "val_loss"
+    oracle: str = "bayesian"
+    max_trials: int = 20
+    timeout: float | None = None
+    epochs: float = 1.0
+    executions: int = 1
+    pruning: bool = True
+    seed: int = 0
+    strategy: str = "auto"
+    replicas: int | None = None
+
+
+def tune_job(
+    config: TuneConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    watch: Callable[[SearchRecord], None],
+) -> SearchRecord:
+    """Loads, searches, and writes the search's files.
+
+    Args:
+        config: what to do.
+        folder: the search's directory.
+        say: gets a line for the user now and then.
+        watch: gets the record after each trial.
+
+    Raises:
+        ConfigError: options that cannot be honoured with this data or model.
+        DataError: the data or the journal make no sense.
+        DirectoryError: the directory is in use.
+    """
+    splits = load_splits(config.dataset, config.data, config.mirror)
+    size = config.validation_size or max(1, splits.train.size // 10)
+    train, validation = splits.train.hold_out(size)
+    build = _build(config, splits)
+    loss, metrics = None, None
+    if config.model in MODEL_NAMES:
+        recipe = recipe_of(None, TrainConfig(model=config.model))
+        loss, metrics = recipe.loss, recipe.metrics
+    slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
+    task = Task(
+        build=build,
+        train=train,
+        validation=validation,
+        budget=Budget(amount=config.epochs, slices=slices),
+        space=config.space,
+        strategy=make_strategy(config.strategy, config.replicas),
+        seed=config.seed,
+        loss=loss,
+        metrics=metrics,
+        executions=config.executions,
+    )
+    say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
+    return search_in(
+        folder,
+        task,
+        config.objective,
+        config.oracle,
+        config.max_trials,
+        name=f"{train.name.partition('/')[0]} {config.model}",
+        pruning=config.pruning and config.oracle != "hyperband",
+        timeout=config.timeout,
+        watch=watch,
+        say=say,
+    )
+
+
+def retrain(
+    config: TuneConfig, best: TrialRecord, seeds: int, epochs: int | None, folder: Path, say: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], int]:
+    """Trains the winner in full, over several seeds, each a run of its own.
+
+    Args:
+        config: of the search; the validation split is the same, and decides which of them is the best.
+        best: the winner.
+        seeds: how many.
+        epochs: of each; None for the dataset's own.
+        folder: for the runs `seed-0`, `seed-1`, ...
+        say: gets a line for the user now and then.
+
+    Returns:
+        `(results, number)`: what `train_job` returned for each, and the number of the best by validation loss.
+
+    Raises:
+        ConfigError: the model is the user's function: retrain it from Python.
+    """
+    if config.model not in MODEL_NAMES:
+        raise ConfigError(f"--retrain trains our models: call {config.model} with the values in best.json and tfmb.fit")
+    values = best.values
+    rule = {name: values[name] for name in LOOP_NAMES if name in values and name not in ("augment", "learning_rate")}
+    given = {**rule, "augment": values.get("augment") or None, "learning_rate": config.space.rate(values)}
+    results = []
+    for seed in range(seeds):
+        place = folder / f"seed-{seed}"
+        size = config.validation_size
+        full = TrainConfig(
+            dataset=config.dataset,
+            data=config.data,
+            mirror=config.mirror,
+            model=config.model,
+            epochs=epochs,
+            dropout=values.get("dropout"),
+            validation_size=size or _tenth(config),
+            seed=seed,
+            strategy=config.strategy,
+            replicas=config.replicas,
+            **given,
+        )
+
+        def make_run_dir(name: str, place: Path = place) -> Path:
+            made, lock = create_run_dir(place)
+            lock.release()
+            return made
+
+        results.append(train_job(full, make_run_dir, lambda line: None, verbose=0))
+        accuracy = results[-1]["test_accuracy"]
+        shown = "" if accuracy is None else f", test accuracy {accuracy:.4f}"
+        say(f"retrained with seed {seed}: validation loss {results[-1]['val_loss']:.4f}{shown}; {place}")
+    chosen = min(range(seeds), key=lambda number: _or_inf(results[number]["val_loss"]))
+    accuracies = [result["test_accuracy"] for result in results if result["test_accuracy"] is not None]
+    if len(accuracies) > 1:
+        spread = statistics.stdev(accuracies)
+        say(f"test accuracy over {len(accuracies)} seeds: {statistics.mean(accuracies):.4f}, deviation {spread:.4f}")
+    return results, chosen
+
+
+def _tenth(config: TuneConfig) -> int:
+    return max(1, load_splits(config.dataset, config.data, config.mirror).train.size // 10)
+
+
+def _or_inf(value: Any) -> float:
+    return float(value) if value is not None and math.isfinite(value) else math.inf
+
+
+def _build(config: TuneConfig, splits: Splits) -> Callable[[Any], Any]:
+    """`HyperParameters` -> a model: one of ours, or the user's."""
+    if config.model in MODEL_NAMES:
+        train = splits.train
+        shape = getattr(train.examples, "shape", None)
+
+        def ours(hp: Any) -> Any:
+            rate = None if config.dropout is None else _dropout(hp, config.dropout)
+            # The seed is the trial's: Keras's own generator was set to it.
+            seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
+            return build_model(
+                config.model,
+                None if shape is None else tuple(shape[1:]),
+                train.num_classes,
+                splits.normalization,
+                seed=seed,
+                dropout=rate,
+            )
+
+        return ours
+    function = load_function(config.model, "--model")
+    takes = len(inspect.signature(function).parameters)
+    return function if takes else lambda hp: function()
+
+
+def _dropout(hp: Any, given: Any) -> float:
+    if isinstance(given, tuple):
+        return float(hp.Float("dropout", *given))
+    if isinstance(given, list) and len(given) > 1:
+        return float(hp.Choice("dropout", given))
+    return float(hp.Fixed("dropout", given[0] if isinstance(given, list) else given))

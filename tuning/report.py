@@ -1,0 +1,173 @@
+"""A search as one HTML page that opens anywhere: charts that can be hovered and zoomed, and a table of every trial."""
+
+import html
+import os
+import uuid
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from .appearance import Chart, duration, escaped, fates_in_words, names_of_values, number
+from .figures import charts
+from .records import SearchRecord, TrialRecord
+
+__all__ = ["write_report"]
+
+_MOST_CELL, _MOST_LISTED = 200, 20
+# The browser is told to fetch nothing at all. Plotly compiles parallel coordinates, hence `unsafe-eval`.
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
+ style-src 'unsafe-inline'; img-src data: blob:">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root { color-scheme: light; }
+body { background: #ffffff; color: #222222; font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px;
+  padding: 16px 24px 48px; overflow-wrap: anywhere; }
+h1 { font-size: 26px; margin: 8px 0; }
+h2 { font-size: 19px; margin: 36px 0 4px; }
+p { margin: 4px 0; }
+.note { color: #555555; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
+th, td { border-bottom: 1px solid #dddddd; max-width: 320px; overflow-wrap: break-word; padding: 4px 7px;
+  text-align: left; vertical-align: top; }
+th { background: #f2f2f2; }
+td.number, th.number { text-align: right; }
+td:first-child, td:nth-last-child(2) { min-width: 10ch; }
+tr.best td { background: #fff6cc; }
+tr.best td:first-child::after { content: " ★"; }
+</style>
+</head>
+<body>
+<h1>$heading</h1>
+$summary
+$charts
+<h2>All trials</h2>
+<p class="note">The best score first, then those without one, in the order they began.</p>
+<div class="wide">
+$table
+</div>
+</body>
+</html>
+""")
+
+
+def write_report(record: SearchRecord, path: Path) -> None:
+    """Writes a search as one HTML page that needs no network.
+
+    Args:
+        record: the search.
+        path: the page; one that is there already is replaced when the new one is whole.
+
+    Raises:
+        ConfigError: Plotly is not installed.
+        OSError: the page cannot be written; the old one stays.
+    """
+    page = _page(record).encode("utf-8", "backslashreplace")
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        temporary.write_bytes(page)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _page(record: SearchRecord) -> str:
+    sections, drawn = [], False
+    for chart in charts(record):
+        sections.append(_section(chart, include_library=not drawn))
+        drawn = drawn or chart.figure is not None
+    return _PAGE.substitute(
+        title=escaped(f"Search of {record.name}: {record.objective}", 120),
+        heading=escaped(f"Search of {record.name}", 120),
+        summary="\n".join(f"<p>{sentence}</p>" for sentence in _summary(record)),
+        charts="\n".join(sections),
+        table=_table(record),
+    )
+
+
+def _summary(record: SearchRecord) -> list[str]:
+    """What was searched, what it took and what it found: escaped sentences."""
+    goal = {"min": "lowest", "max": "highest"}.get(record.direction, record.direction)
+    names = _listed([escaped(name) for name in names_of_values(record)]) or "nothing yet"
+    searched = f"Objective: the {escaped(goal)} {escaped(record.objective)}. Searched: {names}. "
+    searched += f"Oracle: {escaped(record.oracle)}."
+    fates = f" ({escaped(fates_in_words(record))})" if record.trials else ""
+    count = f"{len(record.trials)} trial{'' if len(record.trials) == 1 else 's'}"
+    spent = f"{count}{fates} in {duration(record.seconds)}."
+    best = record.best
+    if best is None:
+        return [searched, spent, "No trial has a score, so there is no best one."]
+    values = _listed([f"{escaped(name)} {escaped(value)}" for name, value in best.values.items()])
+    found = f"Best: trial {escaped(best.trial)}, {escaped(record.objective)} {escaped(best.score)}"
+    found += f", with {values}" if values else ""
+    if best.history:
+        found += f", after {best.history[-1].updates:,} updates"
+    if best.fate != "completed":
+        found += f". It is {escaped(best.fate)}: no trial spent its whole budget and has a score"
+    return [searched, spent, f"<strong>{found}.</strong>"]
+
+
+def _listed(words: list[str]) -> str:
+    more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
+    return ", ".join(words[:_MOST_LISTED] + more)
+
+
+def _section(chart: Chart, include_library: bool) -> str:
+    """A chart under its heading; the first that is drawn brings Plotly's library along."""
+    heading = f'<h2>{escaped(chart.title)}</h2>\n<p class="note">{escaped(chart.note, 1000)}</p>'
+    if chart.figure is None:
+        return heading
+    import plotly.io  # there is a figure, so it is installed
+
+    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
+    drawing = plotly.io.to_html(
+        chart.figure, config=config, include_plotlyjs=include_library, full_html=False, div_id=chart.name
+    )
+    return f'{heading}\n<div class="wide">{drawing}</div>'
+
+
+def _table(record: SearchRecord) -> str:
+    """Every trial, the best score first; a row has its id in `data-trial`."""
+    ranked, best = record.ranked(), record.best
+    places = {id(trial) for trial in ranked}
+    trials = ranked + [trial for trial in record.trials if id(trial) not in places]
+    columns: dict[tuple[str, str], list[Any]] = {
+        ("", "trial"): [trial.trial for trial in trials],
+        ("", "fate"): [trial.fate for trial in trials],
+        ("", record.objective): [trial.score for trial in trials],
+        # A hyper-parameter may bear the name of another column.
+        **{("value", name): [trial.values.get(name) for trial in trials] for name in names_of_values(record)},
+        ("", "updates"): [trial.history[-1].updates if trial.history else None for trial in trials],
+        ("", "seconds"): [round(number(trial.seconds) or 0.0, 1) for trial in trials],
+        ("", "worker"): [trial.worker for trial in trials],
+        ("", "cause"): [trial.cause for trial in trials],
+    }
+    # Numbers stand to the right.
+    kinds = [_kind(cells) for cells in columns.values()]
+    head = "".join(f'<th scope="col"{kind}>{escaped(n)}</th>' for kind, (_, n) in zip(kinds, columns, strict=True))
+    rows = [_row_opening(trial, trial is best) for trial in trials]
+    for kind, cells in zip(kinds, columns.values(), strict=True):
+        rows = [f"{row}<td{kind}>{_cell(cell)}</td>" for row, cell in zip(rows, cells, strict=True)]
+    body = "".join(f"{row}</tr>\n" for row in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+def _kind(cells: list[Any]) -> str:
+    given = [cell for cell in cells if cell is not None]
+    numeric = given and all(isinstance(cell, float) or number(cell) is not None for cell in given)
+    return ' class="number"' if numeric else ""
+
+
+def _row_opening(trial: TrialRecord, best: bool) -> str:
+    kind = ' class="best"' if best else ""
+    return f'<tr data-trial="{html.escape(trial.trial)}"{kind}>'
+
+
+def _cell(cell: Any) -> str:
+    return "" if cell is None else escaped(cell, _MOST_CELL)

@@ -1,0 +1,440 @@
+"""One trial: a model of some values, trained by our loop slice by slice, evaluated after each.
+
+A process runs its trials one after the other. The data stays on the device, and a trial that differs from the one
+before only in its seed, batch size or rate uses what that one traced and compiled.
+"""
+
+import contextlib
+import json
+import math
+import random
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import tf
+from tfmb.data.augment import Augmentation
+from tfmb.data.batches import Order
+from tfmb.data.source import Source
+from tfmb.errors import ConfigError, DataError
+from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.seeds import derive
+from tfmb.training import engine, prepared
+from tfmb.training.actions import Meter
+from tfmb.training.commit import commit_folder, remove_temporary, verify_folder
+from tfmb.training.compilation import Compiled
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.feeds import ArrayFeed
+from tfmb.training.loop import Plan, UpdatesReport, Watcher
+from tfmb.training.parts import Cut
+from tfmb.training.rows import arrays_on_device
+
+from .budget import Budget
+from .records import Evaluation
+from .space import LOOP_NAMES, Space, hyperparameters
+
+__all__ = ["Exploded", "Task", "Trainer", "load_weights"]
+
+_SCORED_BATCH = 256
+# A loss that is so many times the first update's will not come down in time: the rate is too high.
+_EXPLODED = 100.0
+_STATE, _WEIGHTS, _SAVE_SECONDS = "state.npz", "weights.npz", 10.0
+
+
+class Exploded(Exception):  # noqa: N818 - it is a trial's fate, and not an error of anybody's
+    """The loss is finite, but far above where it began.
+
+    Attributes:
+        update: after which it was.
+    """
+
+    def __init__(self, message: str, update: int) -> None:
+        super().__init__(message)
+        self.update = update
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What all trials of a search share.
+
+    Attributes:
+        build: `HyperParameters` -> a Keras model, compiled or not.
+        train: what is learned from.
+        validation: what is evaluated.
+        budget: of a trial.
+        space: what of our loop is searched.
+        strategy: where to train.
+        seed: the search's.
+        loss: as in `compile`, for a model that is not compiled.
+        metrics: as in `compile`, for a model that is not compiled.
+        executions: trainings a trial, with seeds of their own, whose metrics are averaged.
+    """
+
+    build: Callable[[Any], Any]
+    train: Source
+    validation: Source
+    budget: Budget
+    space: Space
+    strategy: Any
+    seed: int = 0
+    loss: Any = None
+    metrics: Any = None
+    executions: int = 1
+
+
+class Trainer:
+    """Runs the trials of one process, one at a time.
+
+    Args:
+        task: what they share.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._arrays = arrays_on_device(task.train)
+        order = Order(
+            num_examples=task.validation.size,
+            batch_size=min(_SCORED_BATCH, task.validation.size),
+            seed=0,
+            shuffle=False,
+        )
+        self._validation = ArrayFeed(task.validation, order)
+        self._kept: _Kept | None = None
+
+    def run(
+        self,
+        values: dict[str, Any],
+        goes_on: Callable[[Evaluation], bool] = lambda evaluation: True,
+        state: Path | None = None,
+        begun: Sequence[Evaluation] = (),
+    ) -> list[Evaluation]:
+        """Trains and evaluates a trial until its budget is spent or it is told not to go on.
+
+        Args:
+            values: of the hyper-parameters, ours and the user's.
+            goes_on: gets each evaluation, and says whether to train the next slice.
+            state: a folder for what the trial goes on from, written where it is told to stop before its budget is
+                spent, and now and then between; None for none.
+            begun: its evaluations before that.
+
+        Returns:
+            All its evaluations.
+
+        Raises:
+            DivergenceError: a loss or gradient was not finite.
+            Exploded: the loss rose far above where it began.
+            ConfigError: the user's model or values cannot be trained.
+            DataError: the state is damaged.
+        """
+        if self.task.executions == 1:
+            return self._execute(values, 0, goes_on, state, list(begun))
+        runs = [self._execute(values, number, lambda _: True, None, []) for number in range(self.task.executions)]
+        means = [_mean(evaluations) for evaluations in zip(*runs, strict=True)]
+        for mean in means:
+            goes_on(mean)
+        return means
+
+    def _execute(
+        self,
+        values: dict[str, Any],
+        number: int,
+        goes_on: Callable[[Evaluation], bool],
+        state: Path | None,
+        history: list[Evaluation],
+    ) -> list[Evaluation]:
+        task = self.task
+        size = min(int(values["batch_size"]), task.train.size)
+        bounds = [task.budget.updates(k, task.train.size, size) for k in range(task.budget.slices + 1)]
+        seed = derive(task.seed, "execution", number)
+        kept, fresh = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
+        first_loss, saved = None, time.monotonic()
+        # What was not saved is made again: the same, to the bit.
+        history = history[: _newest(state, len(history))]
+        if history and state is not None:
+            first_loss = _load(state, kept, len(history))
+        order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
+        first = history[-1].updates if history else 0
+        feed = _SliceFeed(task.train, order, bounds, len(history), first, task.space.augmentation(values))
+        feed._arrays = self._arrays
+        watch = _Watch(first_loss)
+        for slice_number in range(len(history), task.budget.slices):
+            meter = Meter()
+            before = history[-1] if history else None
+            watch.limit(task.budget.seconds(slice_number + 1), 0.0 if before is None else before.seconds, meter)
+            logs = kept.train(feed, slice_number, seed, [meter, watch], watch)
+            metrics = {**logs, **{f"val_{key}": value for key, value in kept.score(self._validation).items()}}
+            if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):
+                update = int(kept.optimizer.iterations.numpy())
+                raise Exploded(f"the validation loss rose to {metrics['val_loss']:.4g}", update)
+            # A first call traces and compiles, which says nothing of the trial.
+            seconds = meter.seconds - (meter.first_seconds or 0.0 if fresh and slice_number == 0 else 0.0)
+            history.append(
+                Evaluation(
+                    slice=slice_number + 1,
+                    updates=int(kept.optimizer.iterations.numpy()),
+                    examples=meter.examples + (0 if before is None else before.examples),
+                    seconds=seconds + (0.0 if before is None else before.seconds),
+                    metrics={key: float(value) for key, value in metrics.items() if np.ndim(value) == 0},
+                )
+            )
+            stops = not goes_on(history[-1])
+            ends = slice_number + 1 == task.budget.slices
+            if state is not None and not ends and (stops or time.monotonic() - saved > _SAVE_SECONDS):
+                _save(state, kept, len(history), watch.first)
+                saved = time.monotonic()
+            if stops:
+                break
+        return history
+
+    def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "tuple[_Kept, bool]":
+        """A model and optimizer as new for these values, and whether they must be traced."""
+        task = self.task
+        hp = hyperparameters()
+        hp.values = dict(values)
+        with _seeded(seed), task.strategy.scope():
+            model = task.build(hp)
+        check_model(model)
+        compiled = read_compiled(model)
+        if compiled.optimizer is not None:
+            optimizer = interop.get(compiled.optimizer)
+        else:
+            optimizer = task.space.make_optimizer(values, updates, an_epoch)
+        if optimizer.use_ema:
+            raise ConfigError("a search cannot average weights (use_ema): leave it out and retrain the best with it")
+        if compiled.loss is None and task.loss is None:
+            raise ConfigError(f"the model {model.name!r} has no loss: let build(hp) compile it, or give loss=...")
+        own = sorted((key, repr(value)) for key, value in values.items() if key not in LOOP_NAMES)
+        key = json.dumps([own, [[list(v.shape), v.dtype] for v in model.variables], _fixed(optimizer)])
+        if self._kept is not None and self._kept.key == key:
+            self._kept.begin_anew(model, optimizer)
+            return self._kept, False
+        recipe = engine.Recipe(
+            loss=compiled.loss if compiled.loss is not None else task.loss,
+            loss_weights=compiled.loss_weights,
+            metrics=compiled.metrics if compiled.loss is not None else task.metrics,
+            weighted_metrics=compiled.weighted_metrics,
+        )
+        feed = ArrayFeed(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
+        placed = engine.place(model, task.strategy, feed.example)
+        prepared.build(placed, optimizer, task.strategy, model)
+        self._kept = _Kept(key, placed, optimizer, recipe, task.strategy)
+        return self._kept, True
+
+    def save_weights(self, folder: Path) -> None:
+        """Writes the weights that the last trial ended with into a new folder, whole or not at all."""
+        assert self._kept is not None
+        weights = {f"w{number:05d}": weight for number, weight in enumerate(self._kept.model.get_weights())}
+        save: Any = np.savez
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        commit_folder(folder, lambda into: save(into / _WEIGHTS, **weights), {})
+
+
+def load_weights(folder: Path) -> list[np.ndarray]:
+    """What `save_weights` wrote.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    verify_folder(folder)
+    with np.load(folder / _WEIGHTS, allow_pickle=False) as file:
+        return [file[name] for name in sorted(file.files)]
+
+
+class _Kept:
+    """A model with its optimizer, and what was traced for them."""
+
+    def __init__(self, key: str, model: Any, optimizer: Optimizer, recipe: engine.Recipe, strategy: Any) -> None:
+        self.key, self.model, self.optimizer = key, model, optimizer
+        self._recipe, self._strategy = recipe, strategy
+        self._compiled = Compiled.NOTHING
+        if prepared.is_on_cpu(strategy) and not optimizer.across_replicas and strategy.num_replicas_in_sync == 1:
+            self._compiled = Compiled.UPDATE
+
+    def begin_anew(self, model: Any, optimizer: Optimizer) -> None:
+        """Takes over the initial weights of a model of the same kind, and the rate of an optimizer."""
+        for ours, theirs in zip(self.model.variables, model.variables, strict=True):
+            ours.assign(theirs)
+        for variable in self.optimizer.variables:
+            variable.assign(tf.zeros_like(value_of(variable)))
+        if isinstance(optimizer.learning_rate, float):
+            self.optimizer.learning_rate = optimizer.learning_rate
+
+    def train(self, feed: Any, slice_number: int, seed: int, actions: list[Any], watch: "_Watch") -> dict[str, Any]:
+        """Trains one slice; returns its logs."""
+        plan = Plan(epochs=slice_number + 1, initial_epoch=slice_number)
+        engine.train(
+            self.model,
+            self.optimizer,
+            self._recipe,
+            self._strategy,
+            feed,
+            plan,
+            actions=actions,
+            watcher=watch,
+            seed=seed,
+            compiled=self._compiled,
+        )
+        return watch.logs
+
+    def score(self, feed: Any) -> dict[str, Any]:
+        """Loss and metrics over all batches of a feed."""
+        cut = Cut(replicas=self._strategy.num_replicas_in_sync)
+        steps = prepared.steps_for(self.model, self.optimizer, self._recipe, self._strategy, (cut, 0, self._compiled))
+        return engine.score_feed(steps, feed)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that the next update depends on."""
+        return [*(raw_variable(v) for v in self.model.variables), *self.optimizer.variables]
+
+
+class _SliceFeed(ArrayFeed):
+    """The batches of a trial, whose epochs are its slices: the passes over the data go on where they were."""
+
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        bounds: list[int],
+        first_slice: int,
+        first_update: int,
+        augmentation: Augmentation | None,
+    ) -> None:
+        self._bounds, self._slice = bounds, first_slice
+        super().__init__(source, order, augmentation=augmentation)
+        self._update = first_update
+
+    def start_at(self, epoch: int, step: int) -> None:
+        """Nothing: where it begins is what it was made with."""
+
+    def _next_steps(self) -> int:
+        steps = self._bounds[self._slice + 1] - self._bounds[self._slice]
+        self._slice += 1
+        return steps
+
+
+class _Watch(Watcher):
+    """Stops a slice whose time is over, and tells of a loss that explodes.
+
+    Args:
+        first: the loss of the trial's first update, where it was made before.
+
+    Attributes:
+        logs: of the slice.
+        first: the loss of the trial's first update.
+    """
+
+    def __init__(self, first: float | None) -> None:
+        self.logs: dict[str, Any] = {}
+        self.first = first
+        self.stop = False
+        self._limit: float | None = None
+
+    def limit(self, seconds: float | None, spent: float, meter: Meter) -> None:
+        """Before a slice: it may train until the trial has spent so many seconds; None for no limit."""
+        self.stop, self._limit, self._spent, self._meter = False, seconds, spent, meter
+
+    def exploded(self, loss: float) -> bool:
+        """Whether a loss is far above the first one."""
+        return self.first is not None and loss > _EXPLODED * max(abs(self.first), 1e-3)
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Looks at the losses, and at the clock."""
+        if self.first is None and report.losses:
+            self.first = report.losses[0]
+        if report.losses and self.exploded(sum(report.losses) / len(report.losses)):
+            raise Exploded(f"the loss rose from {self.first:.4g} to {report.losses[-1]:.4g}", report.update)
+        if self._limit is not None and self._spent + self._meter.seconds >= self._limit:
+            self.stop = True
+
+    def epoch_ended(self, report: Any) -> None:
+        """Keeps the logs."""
+        self.logs = report.logs
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators that Keras draws initial weights' seeds from, and puts them back.
+
+    Not TensorFlow's global one, as `keras.utils.set_random_seed` does: that throws away all that was compiled.
+    """
+    before, arrays = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(arrays)
+
+
+def _fixed(optimizer: Optimizer) -> Any:
+    """What of an optimizer is part of what is traced."""
+    config = {key: value for key, value in optimizer.get_config().items() if key != "name"}
+    if isinstance(optimizer.learning_rate, float):
+        config["learning_rate"] = None
+    return [type(optimizer).__name__, config]
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    first = evaluations[0]
+    return Evaluation(
+        slice=first.slice,
+        updates=first.updates,
+        examples=first.examples,
+        seconds=sum(e.seconds for e in evaluations) / len(evaluations),
+        metrics={key: sum(e.metrics[key] for e in evaluations) / len(evaluations) for key in first.metrics},
+    )
+
+
+def _save(folder: Path, kept: _Kept, slices: int, first_loss: float | None) -> None:
+    """Writes all that the next update depends on, whole or not at all; what was saved of an earlier slice goes."""
+    arrays: dict[str, Any] = {
+        f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(kept.variables)
+    }
+    arrays["first_loss"] = np.array(math.nan if first_loss is None else first_loss)
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporary(folder)
+    place = _place(folder, slices)
+    if not place.exists():  # where another process did the same slice before
+        commit_folder(place, lambda into: np.savez(into / _STATE, **arrays), {"slices": slices})
+    for other in folder.glob("state-*"):
+        if other != place:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _load(folder: Path, kept: _Kept, slices: int) -> float:
+    """Puts a saved state back; returns the trial's first loss.
+
+    Raises:
+        DataError: it is missing, damaged or of another model.
+    """
+    place = _place(folder, slices)
+    verify_folder(place)
+    with np.load(place / _STATE, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    first_loss = float(arrays.pop("first_loss"))
+    values = [arrays[name] for name in sorted(arrays)]
+    if [value.shape for value in values] != [tuple(v.shape) for v in kept.variables]:
+        raise DataError(f"{place} is of another model: the code changed; begin the search anew")
+    for variable, value in zip(kept.variables, values, strict=True):
+        variable.assign(value)
+    return first_loss
+
+
+def _newest(folder: Path | None, most: int) -> int:
+    """The highest number of slices, up to `most`, whose state is saved; 0 for none."""
+    if folder is None:
+        return 0
+    return next((slices for slices in range(most, 0, -1) if _place(folder, slices).is_dir()), 0)
+
+
+def _place(folder: Path, slices: int) -> Path:
+    return folder / f"state-{slices:04d}"

@@ -1,0 +1,216 @@
+"""`tfmb.tune`: a search over batch size, learning rate and a user's own choices, in one call."""
+
+import random
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfmb.data.records import Records
+from tfmb.data.source import Source
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.training.fit_data import to_source
+from tfmb.training.lock import DirectoryLock
+
+from .budget import Budget
+from .objective import Objective
+from .oracles import ORACLES
+from .records import SearchRecord
+from .report import write_report
+from .result import SearchResult, write_best
+from .search import Search
+from .space import Space
+from .tensorboard import HParamsLog
+from .trial import Task
+
+__all__ = ["PRUNING_SLICES", "search_in", "tune"]
+
+# Looks at a trial where others may stop it: rungs after 1/9 and 1/3 of its budget.
+PRUNING_SLICES = 9
+
+
+def tune(
+    build: Callable[[Any], Any],
+    x: Any,
+    y: Any = None,
+    *,
+    validation_data: Any = None,
+    validation_split: float = 0.1,
+    objective: str = "val_loss",
+    max_trials: int = 10,
+    oracle: str = "bayesian",
+    batch_size: Any = (16, 1024),
+    learning_rate: Any = (1e-4, 1e-1),
+    executions_per_trial: int = 1,
+    epochs: float = 1,
+    budget: Budget | None = None,
+    pruning: bool = False,
+    timeout: float | None = None,
+    loss: Any = None,
+    metrics: Any = None,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+    run_dir: str | Path | None = None,
+    seed: int | None = None,
+    watch: Callable[[SearchRecord], None] = lambda record: None,
+    **space: Any,
+) -> SearchResult:
+    """Searches for the batch size and learning rate, and what else `build` asks for, that train a model best.
+
+    Args:
+        build: `keras_tuner.HyperParameters` -> a Keras model. Where it compiles the model with an optimizer, that one
+            wins, and no rate is searched; `model.compile(None, loss=...)` leaves it to the search.
+        x: examples, as in `tfmb.fit`.
+        y: targets.
+        validation_data: `(x, y)` that trials are compared on; None holds out `validation_split` of the examples.
+        validation_split: the share that is held out, drawn once, the same whatever the seed.
+        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`), or what it takes to reach a value of one:
+            `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses it is censored: worse
+            than any that reached it, by how far it was off.
+        max_trials: how many trials.
+        oracle: `bayesian`, `random`, `grid` or `hyperband`: Keras Tuner's.
+        batch_size: a range `(low, high)` (searched in powers of two), a list, or one value.
+        learning_rate: the same (a range on a logarithmic scale).
+        executions_per_trial: trainings a trial, with seeds of their own, whose metrics are averaged.
+        epochs: passes over the data a trial may spend, whatever its batch size.
+        budget: in place of `epochs`: a number of examples, updates or seconds.
+        pruning: whether trials that do worse than others are stopped early, by asynchronous successive halving.
+        timeout: seconds after which no trial begins any more.
+        loss: for a model that is not compiled.
+        metrics: for a model that is not compiled.
+        strategy: as in `tfmb.fit`.
+        replicas: as in `tfmb.fit`.
+        run_dir: a directory for the search. The same call with the same directory goes on where it was stopped, and
+            repeats no trial. None keeps nothing.
+        seed: decides what is tried, initial weights and orders; None draws one.
+        watch: gets the record after each trial.
+        **space: see `tfmb.tuning.space.Space`: `optimizer`, `momentum`, `weight_decay`, `schedule`, `augment`, ...
+
+    Returns:
+        The result: `best`, `trials`, `best_model()`.
+
+    Raises:
+        ConfigError: arguments that make no sense, a model that cannot be trained, or a search of other arguments.
+        DataError: data or a journal that make no sense.
+        DirectoryError: `run_dir` is in use.
+
+    Example:
+        >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
+        >>> result.best.values["learning_rate"]
+    """
+    _check(max_trials, executions_per_trial, oracle, validation_split, timeout)
+    source = to_source(x, y)
+    if isinstance(source, Records):
+        raise ConfigError("a search keeps its data in memory: give arrays")
+    if validation_data is None:
+        source, held_out = source.hold_out(max(1, round(validation_split * source.size)))
+    else:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise ConfigError("validation_data must be (x, y)")
+        found = to_source(validation_data[0], validation_data[1], name="validation_data")
+        assert isinstance(found, Source)
+        held_out = found
+    task = Task(
+        build=build,
+        train=source,
+        validation=held_out,
+        budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
+        space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
+        strategy=make_strategy(strategy, replicas),
+        seed=random.randrange(2**31) if seed is None else seed,
+        loss=loss,
+        metrics=metrics,
+        executions=executions_per_trial,
+    )
+    folder = Path(tempfile.mkdtemp(prefix="tfmb-search-") if run_dir is None else run_dir).expanduser()
+    try:
+        record = search_in(
+            folder,
+            task,
+            objective,
+            oracle,
+            max_trials,
+            name=getattr(build, "__name__", "a model"),
+            pruning=pruning,
+            timeout=timeout,
+            watch=watch,
+            any_seed=seed is None,
+        )
+    except BaseException:
+        if run_dir is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return SearchResult(record, folder, build, temporary=run_dir is None)
+
+
+def search_in(
+    folder: Path,
+    task: Task,
+    objective: str,
+    oracle: str,
+    max_trials: int,
+    *,
+    name: str,
+    pruning: bool = False,
+    timeout: float | None = None,
+    watch: Callable[[SearchRecord], None] = lambda record: None,
+    say: Callable[[str], None] = lambda line: None,
+    any_seed: bool = False,
+) -> SearchRecord:
+    """Runs, or goes on with, a search in a directory, and writes its files. See `tune`."""
+    compares = Objective.parse(objective)
+    lock = DirectoryLock(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock.acquire()
+    try:
+        search = Search(
+            task,
+            compares,
+            oracle,
+            max_trials,
+            folder,
+            name,
+            pruning=pruning,
+            timeout=timeout,
+            any_seed=any_seed,
+        )
+        if getattr(search.model, "optimizer", None) is not None:
+            own = type(search.model.optimizer).__name__
+            say(f"build(hp) compiles the model with {own}, which wins: neither optimizer nor rate is searched")
+        hparams = HParamsLog(folder / "tensorboard", compares)
+
+        def watch_all(record: SearchRecord) -> None:
+            hparams.trials_ended(record)
+            write_best(record, folder / "best.json")
+            watch(record)
+
+        try:
+            record = search.run(watch_all)
+        finally:
+            search.close()
+        watch_all(record)
+        write_report(record, folder / "report.html")
+        return record
+    finally:
+        lock.release()
+
+
+def _space(**given: Any) -> Space:
+    try:
+        return Space(**given)
+    except TypeError as error:
+        raise ConfigError(f"{str(error).rpartition('argument ')[2]} is nothing that a search knows") from error
+
+
+def _check(max_trials: Any, executions: Any, oracle: str, validation_split: float, timeout: float | None) -> None:
+    for name, value in (("max_trials", max_trials), ("executions_per_trial", executions)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+    if oracle not in ORACLES:
+        raise ConfigError(f"unknown oracle {oracle!r}: give {', '.join(ORACLES)}")
+    if not 0 < validation_split < 1:
+        raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
+    if timeout is not None and not timeout > 0:
+        raise ConfigError(f"timeout={timeout!r} must be more than 0 seconds")
