@@ -342,18 +342,25 @@ class _Bayesian(_Journaled, their.BayesianOptimizationOracle):
         """Points and scores for the Gaussian process.
 
         Scores are replaced by the normal quantiles of their ranks: a loss of 30 would hide the difference between 0.1
-        and 0.2. Trials that run count as middling, so that workers do not all try the same.
+        and 0.2. A trial that was stopped early ranks behind all that went on longer, whose scores it cannot be
+        compared with. Trials that run count as middling, so that workers do not all try the same.
         """
-        points, scores, middling = [], [], []
+        points, middling = [], []
+        keys: list[tuple[bool, int, float]] = []
         for trial in self.trials.values():
             known = trial.hyperparameters
             point = [hp.value_to_prob(known.values.get(hp.name, hp.default)) for hp in self._nonfixed_space()]
             if trial.status == "COMPLETED":
                 points.append(point)
-                scores.append(trial.score if self.objective.direction == "min" else -trial.score)
+                progress, sign = self.progress[trial.trial_id], 1.0 if self.objective.direction == "min" else -1.0
+                bad = progress.fate == "diverged"
+                whole = self._slices if progress.fate == "completed" else len(progress.history)
+                keys.append((True, 0, 0.0) if bad else (False, -whole, sign * trial.score))
             elif trial.status == "RUNNING":
                 middling.append(point)
-        quantiles = stats.norm.ppf((stats.rankdata(scores) - 0.5) / len(scores))
+        order = {key: place for place, key in enumerate(sorted(set(keys)))}
+        ranks = stats.rankdata([order[key] for key in keys])
+        quantiles = stats.norm.ppf((ranks - 0.5) / len(ranks))
         return np.array(points + middling), np.concatenate([quantiles, np.zeros(len(middling))])
 
 
