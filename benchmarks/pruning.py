@@ -2,8 +2,8 @@
 
     python -m benchmarks.pruning --mirror FOLDER [--seeds 10] [--trials 20] [--epochs 3]
 
-For each seed the same random trials are searched without and with pruning, in turns; the accuracy is the test split's, of
-the model that each search ends with. (The searches never see that split.)
+For each seed the same random trials are searched without and with pruning, in turns; the accuracy is the test split's,
+of the model that each search ends with. (The searches never see that split.)
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """One trial: a model of some values, trained by our loop slice by slice, evaluated after each.
 
 A process runs its trials one after the other. The data stays on the device, and a trial that differs from the one
-before only in its seed, batch size or rate uses what that one traced and compiled.
+before only in its seed, batch size, rate or momentum uses what that one traced and compiled.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive
 from tfmb.training import engine, prepared
@@ -44,6 +45,8 @@ __all__ = ["Exploded", "Task", "Trainer", "load_weights"]
 _SCORED_BATCH = 256
 # A loss that is so many times the first update's will not come down in time: the rate is too high.
 _EXPLODED = 100.0
+# Numbers of a rule that a trial may change without tracing again, where the rule has them at all.
+_ADJUSTABLE = ("momentum", "rho", "beta_1", "beta_2")
 _STATE, _WEIGHTS, _SAVE_SECONDS = "state.npz", "weights.npz", 10.0
 
 
@@ -253,6 +256,9 @@ class _Kept:
     def __init__(self, key: str, model: Any, optimizer: Optimizer, recipe: engine.Recipe, strategy: Any) -> None:
         self.key, self.model, self.optimizer = key, model, optimizer
         self._recipe, self._strategy = recipe, strategy
+        for name in _ADJUSTABLE:
+            if getattr(optimizer, name, 0.0) and not optimizer.across_replicas:
+                setattr(optimizer, name, Adjustable(getattr(optimizer, name)))
         self._compiled = Compiled.NOTHING
         if prepared.is_on_cpu(strategy) and not optimizer.across_replicas and strategy.num_replicas_in_sync == 1:
             self._compiled = Compiled.UPDATE
@@ -265,6 +271,9 @@ class _Kept:
             variable.assign(tf.zeros_like(value_of(variable)))
         if isinstance(optimizer.learning_rate, float):
             self.optimizer.learning_rate = optimizer.learning_rate
+        for name in _ADJUSTABLE:
+            if isinstance(known := getattr(self.optimizer, name, None), Adjustable):
+                known.assign(getattr(optimizer, name))
 
     def train(self, feed: Any, slice_number: int, seed: int, actions: list[Any], watch: "_Watch") -> dict[str, Any]:
         """Trains one slice; returns its logs."""
@@ -378,6 +387,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _fixed(optimizer: Optimizer) -> Any:
     """What of an optimizer is part of what is traced."""
     config = {key: value for key, value in optimizer.get_config().items() if key != "name"}
+    config |= {name: bool(config[name]) for name in _ADJUSTABLE if name in config}
     if isinstance(optimizer.learning_rate, float):
         config["learning_rate"] = None
     return [type(optimizer).__name__, config]

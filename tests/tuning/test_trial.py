@@ -74,6 +74,17 @@ def test_a_trial_is_a_training_by_fit() -> None:
         assert value == pytest.approx(history[key][-1], abs=1e-6)
 
 
+def test_momentum_is_no_part_of_what_is_traced() -> None:
+    values = {**VALUES, "optimizer": "momentum"}
+    ours = trainer()
+    ours.run({**values, "momentum": 0.5})
+    steps = ours._kept.model._tfmb_steps[-1]  # type: ignore[union-attr]
+    found = numbers(ours.run({**values, "momentum": 0.8}))
+    assert ours._kept.model._tfmb_steps[-1] is steps  # type: ignore[union-attr]
+    assert found == numbers(trainer().run({**values, "momentum": 0.8}))
+    assert found != numbers(ours.run({**values, "momentum": 0.5}))
+
+
 def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
     ours = trainer()
     first = numbers(ours.run(VALUES))

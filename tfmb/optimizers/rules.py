@@ -109,8 +109,8 @@ def adam(
         v = tf.maximum(largest[0], v)
         new += (v,)
     # In float64: the float32 value of 1 - beta_2^t is off by 1.3e-5 at t = 1.
-    c1 = 1 - tf.pow(tf.constant(beta_1, tf.float64), count)
-    c2 = 1 - tf.pow(tf.constant(beta_2, tf.float64), count)
+    c1 = 1 - tf.pow(tf.convert_to_tensor(beta_1, tf.float64), count)
+    c2 = 1 - tf.pow(tf.convert_to_tensor(beta_2, tf.float64), count)
     root = tf.cast(tf.sqrt(c2), m.dtype)
     # The scalars first: each product with a whole tensor is a pass over memory.
     corrected_rate = rate * tf.cast(tf.sqrt(c2) / c1, m.dtype)
