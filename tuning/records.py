@@ -1,7 +1,8 @@
 """What a search came to: every trial with its values, its fate and its history. Plain data, made from the journal."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 __all__ = ["FATES", "Evaluation", "SearchRecord", "TrialRecord"]
@@ -85,6 +86,14 @@ class SearchRecord:
         """The best trial that spent its whole budget, else the best of all; None where none has a score."""
         ranked = self.ranked()
         return next((trial for trial in ranked if trial.fate == "completed"), ranked[0] if ranked else None)
+
+    def only(self, names: Collection[str]) -> "SearchRecord":
+        """The same with no other hyper-parameters than these."""
+        trials = (
+            replace(trial, values={name: value for name, value in trial.values.items() if name in names})
+            for trial in self.trials
+        )
+        return replace(self, trials=tuple(trials))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

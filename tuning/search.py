@@ -99,6 +99,8 @@ class Search:
 
     Attributes:
         journal: its events.
+        model: what `build` made of the defaults.
+        searched: the names of the hyper-parameters that are not the same in all trials.
 
     Raises:
         ConfigError: the arguments do not fit together, or not with what the search began with.
@@ -146,6 +148,7 @@ class Search:
         self._task, self._objective, self._name, self._kind = task, objective, name, oracle
         self._slices, self._folder = task.budget.slices, folder
         space, self.model = discover(task.build, task.space)
+        self.searched = [entry.name for entry in space.space if type(entry).__name__ != "Fixed"]
         self._oracle = make_oracle(oracle, space, objective, max_trials, self._slices, task.seed)
         self._oracle._set_project_dir(str(folder), "trials")
         self._began = time.monotonic()

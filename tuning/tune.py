@@ -191,7 +191,7 @@ def search_in(
         finally:
             search.close()
         watch_all(record)
-        write_report(record, folder / "report.html")
+        write_report(record.only(search.searched), folder / "report.html")
         return record
     finally:
         lock.release()
