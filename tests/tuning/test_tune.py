@@ -15,6 +15,7 @@ import pytest
 
 import tfmb
 from tfmb.backend import keras
+from tfmb.cli import main
 from tfmb.errors import ConfigError, DataError, DirectoryError
 from tfmb.tuning.result import SearchResult
 
@@ -170,9 +171,43 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     assert journal.read_bytes().count(b'"ended"') < 8
-    found = finished(tmp_path / "s", "--retrain", "1", "--retrain-epochs", "1", "--export", str(tmp_path / "export"))
+    found = finished(
+        tmp_path / "s",
+        "--retrain",
+        "--retrain-seeds",
+        "1",
+        "--retrain-epochs",
+        "1",
+        "--export",
+        str(tmp_path / "export"),
+    )
     assert {key: found[key] for key in ("score", "trial", "values", "trials")} == {
         key: expected[key] for key in ("score", "trial", "values", "trials")
     }
     assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
     assert len(found["test_accuracy"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--export", "x"], "--export writes the retrained winner: give --retrain"),
+        (["--retrain", "--retrain-seeds", "0"], "--retrain-seeds 0 must be at least 1"),
+        (["--batch-size", "a:b"], "--batch-size 'a:b': give a number, several"),
+        (["--learning-rate", "1:2:3"], "--learning-rate '1:2:3': give a number"),
+        (["--timeout", "soon"], "--timeout 'soon': give seconds, or 90s"),
+        (["--timeout", "0s"], "--timeout '0s' must be more than 0"),
+        (["--optimizer", "lion"], "unknown optimizer 'lion'"),
+        (["--learning-rate", "0:1"], "a range goes from a smaller number"),
+        (["--objective", "mine"], "objective 'mine': give a metric"),
+        (["--oracle", "x", "--dataset", "digits"], "unknown oracle 'x'"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    options: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", "--dataset", "digits", "--run-dir", str(tmp_path / "s"), *options])
+    assert ended.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert words in line

@@ -90,8 +90,9 @@ def tune(
                      rich_help_panel=_SEARCH),
     ] = None,
     retrain: Annotated[
-        int, typer.Option(help="Train the winner in full over so many seeds.", rich_help_panel=_WINNER)
-    ] = 0,
+        bool, typer.Option("--retrain", help="Train the winner in full, over several seeds.", rich_help_panel=_WINNER)
+    ] = False,
+    retrain_seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=_WINNER)] = 3,
     retrain_epochs: Annotated[
         int | None, typer.Option(help="Default: the dataset's own number.", rich_help_panel=_WINNER)
     ] = None,
@@ -106,9 +107,9 @@ def tune(
     A search that was stopped goes on with the same command and --run-dir, and repeats no trial.
     """
     if export is not None and not retrain:
-        raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
-    if retrain < 0:
-        raise ConfigError(f"--retrain {retrain} must be at least 0")
+        raise ConfigError("--export writes the retrained winner: give --retrain")
+    if retrain_seeds < 1:
+        raise ConfigError(f"--retrain-seeds {retrain_seeds} must be at least 1")
     given: dict[str, Any] = {
         "batch_size": _values("--batch-size", batch_size),
         "learning_rate": _values("--learning-rate", learning_rate),
@@ -163,7 +164,7 @@ def tune(
         "report": str(folder / "report.html"),
     }
     if retrain:
-        results, chosen = train_winner(config, best, retrain, retrain_epochs, folder / "retrained", say)
+        results, chosen = train_winner(config, best, retrain_seeds, retrain_epochs, folder / "retrained", say)
         result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
         if export is not None:
             result["export"] = str(_export(folder / "retrained" / f"seed-{chosen}", export))
