@@ -176,11 +176,18 @@ class Search:
         self._oracle.begin(self.journal, objective, self._slices, max_trials, halving, self._is_over)
         self.journal.write("session", seconds_before=self._before)
 
-    def run(self, watch: Callable[[SearchRecord], None] = lambda record: None) -> SearchRecord:
+    def run(
+        self,
+        watch: Callable[[SearchRecord], None] = lambda record: None,
+        workers: int = 1,
+        hand_over: Callable[[Task], dict[str, Any]] | None = None,
+    ) -> SearchRecord:
         """Runs the trials that are left.
 
         Args:
             watch: gets the record after each trial.
+            workers: how many processes run them; 1 is this one.
+            hand_over: for several workers, gives what they make the task of: see `worker`.
 
         Returns:
             What the search came to.
@@ -188,8 +195,14 @@ class Search:
         Raises:
             ConfigError: the user's code builds what cannot be trained, or the objective is not measured.
             StorageError: the journal cannot be written; the search can go on later.
+            TfmbError: see `chief.run_workers`.
         """
+        if workers > 1 and hand_over is not None:
+            from .chief import run_workers  # which imports this module
 
+            told = hand_over(self._task)
+            run_workers(self._oracle, workers, told, self._slices, self._folder, lambda: watch(self.record()))
+            return self.record()
         self._oracle.told = lambda: watch(self.record())
         worker = Tuner(self._oracle, Trainer(self._task), self._slices, self._folder / "trials", "worker-0")
         worker.search()
@@ -197,6 +210,10 @@ class Search:
 
     def record(self) -> SearchRecord:
         """What the search came to so far."""
+        with self._oracle._alone():
+            return self._record()
+
+    def _record(self) -> SearchRecord:
         trials = []
         for trial_id in self._oracle.start_order:
             progress, trial = self._oracle.progress[trial_id], self._oracle.trials[trial_id]
