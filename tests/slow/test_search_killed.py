@@ -64,9 +64,9 @@ def test_a_search_is_whole_whoever_is_killed(seed: int, whole: tuple[dict[str, A
     folder = tmp_path / "s"
     options = ("--workers", "2", "--no-prune" if seed % 2 else "--prune")
     with start(folder, *options) as process:
-        time.sleep(draw.uniform(0, seconds))
+        time.sleep(draw.uniform(0.3, 1.0) * seconds)  # before that both still start
         workers = workers_of(process.pid)
-        victim = draw.choice([process.pid, *workers])
+        victim = process.pid if seed % 3 == 0 or not workers else draw.choice(workers)
         if process.poll() is None:
             os.kill(victim, signal.SIGKILL)
         print(f"killed {'the chief' if victim == process.pid else 'a worker'}, ", end="")
@@ -99,3 +99,41 @@ def test_a_search_is_whole_whoever_is_killed(seed: int, whole: tuple[dict[str, A
     assert len(set(reports)) == len(reports)
     assert load_weights(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)
     assert not (folder / "handover").exists()
+
+
+def ended_within(process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
+    stdout, stderr = process.communicate(timeout=seconds)
+    assert process.returncode == 0, stderr
+    found: dict[str, Any] = json.loads(stdout)
+    return found
+
+
+def wait_for(folder: Path, text: bytes, process: "subprocess.Popen[str]") -> None:
+    journal = folder / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and text in journal.read_bytes()):
+        time.sleep(0.02)
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+    with start(tmp_path / "s", "--workers", "2") as process:
+        wait_for(tmp_path / "s", b'"report"', process)
+        hung = random.Random(0).choice(workers_of(process.pid))
+        os.kill(hung, signal.SIGSTOP)
+        assert ended_within(process, 180)["trials"] == TRIALS
+        assert not is_alive(hung)
+    began = [event["trial"] for event in events(tmp_path / "s") if event["event"] == "began" and event["new"]]
+    assert len(began) == TRIALS
+
+
+def test_a_chief_that_slept_goes_on(tmp_path: Path) -> None:
+    with start(tmp_path / "s", "--workers", "2") as process:
+        wait_for(tmp_path / "s", b'"report"', process)
+        workers = workers_of(process.pid)
+        os.kill(process.pid, signal.SIGSTOP)
+        begin = time.monotonic()
+        while any(map(is_alive, workers)):
+            assert time.monotonic() - begin < 40
+            time.sleep(0.1)
+        print(f"workers of a chief that hangs ended after {time.monotonic() - begin:.1f} s")
+        os.kill(process.pid, signal.SIGCONT)
+        assert ended_within(process, 180)["trials"] == TRIALS
