@@ -20,7 +20,7 @@ from typing import Any, TextIO
 
 from tfmb.errors import ConfigError
 
-__all__ = ["RESTARTS", "Gang", "free_ports", "launch"]
+__all__ = ["RESTARTS", "Gang", "free_ports", "launch", "visible_gpus"]
 
 _NOTICE_SECONDS = 10.0  # in which the others find out for themselves that a worker died, and say so
 _GRACE_SECONDS = 10.0
@@ -241,17 +241,20 @@ def _send(process: subprocess.Popen[str], number: int) -> None:
 
 def _one_gpu_each(workers: int) -> dict[int, str]:
     """By rank one GPU each where there are enough; every worker sees all of them otherwise."""
+    gpus = visible_gpus()
+    return {rank: gpus[rank] for rank in range(workers)} if len(gpus) >= workers else {}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        gpus = [gpu for gpu in visible.split(",") if gpu]
-    else:
-        try:
-            listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return {}
-        count = sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
-        gpus = [str(number) for number in range(count)]
-    return {rank: gpus[rank] for rank in range(workers)} if len(gpus) >= workers else {}
+        return [gpu for gpu in visible.split(",") if gpu]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
 
 
 def _checked(hosts: Sequence[str]) -> Sequence[str]:

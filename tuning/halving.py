@@ -6,6 +6,7 @@ score comes to be among the best, because others that came after it did worse.
 """
 
 from collections import defaultdict
+from collections.abc import Collection
 
 __all__ = ["Halving"]
 
@@ -45,9 +46,14 @@ class Halving:
             self._waiting[trial] = slices
         return False
 
-    def next_to_call(self) -> str | None:
-        """Takes the trial that has waited in vain from those that wait: the best on the highest rung; None for none."""
-        able = [trial for trial, rung in self._waiting.items() if self._is_among_the_best(trial, rung)]
+    def next_to_call(self, but: Collection[str] = ()) -> str | None:
+        """Takes the trial that has waited in vain from those that wait: the best on the highest rung; None for none.
+
+        Args:
+            but: trials that cannot go on yet.
+        """
+        waiting = {trial: rung for trial, rung in self._waiting.items() if trial not in but}
+        able = [trial for trial, rung in waiting.items() if self._is_among_the_best(trial, rung)]
         if not able:
             return None
         best = min(able, key=lambda trial: (-self._waiting[trial], self._seen[self._waiting[trial]][trial], trial))

@@ -18,12 +18,13 @@ from tfmb.training.job import build_model, load_splits, recipe_of, train_job
 from tfmb.training.run_dir import create_run_dir
 
 from .budget import Budget
+from .handover import to_json
 from .records import SearchRecord, TrialRecord
 from .space import LOOP_NAMES, Space
 from .trial import Task
 from .tune import PRUNING_SLICES, search_in
 
-__all__ = ["TuneConfig", "retrain", "tune_job"]
+__all__ = ["TuneConfig", "retrain", "task_of", "tune_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class TuneConfig:
         seed: decides everything.
         strategy: as in `TrainConfig`.
         replicas: as in `TrainConfig`.
+        workers: how many processes run trials at once.
     """
 
     dataset: str = "auto"
@@ -67,6 +69,40 @@ class TuneConfig:
     seed: int = 0
     strategy: str = "auto"
     replicas: int | None = None
+    workers: int = 1
+
+
+def task_of(config: TuneConfig, trains: bool = True) -> tuple[Task, Splits]:
+    """Loads the data, and makes what all trials of the search share.
+
+    Args:
+        config: of the search.
+        trains: whether this process trains, and the task needs a strategy.
+
+    Raises:
+        ConfigError: options that cannot be honoured with this data or model.
+        DataError: the data make no sense.
+    """
+    splits = load_splits(config.dataset, config.data, config.mirror)
+    train, validation = splits.train.hold_out(config.validation_size or max(1, splits.train.size // 10))
+    loss, metrics = None, None
+    if config.model in MODEL_NAMES:
+        recipe = recipe_of(None, TrainConfig(model=config.model))
+        loss, metrics = recipe.loss, recipe.metrics
+    slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
+    task = Task(
+        build=_build(config, splits),
+        train=train,
+        validation=validation,
+        budget=Budget(amount=config.epochs, slices=slices),
+        space=config.space,
+        strategy=make_strategy(config.strategy, config.replicas) if trains else None,
+        seed=config.seed,
+        loss=loss,
+        metrics=metrics,
+        executions=config.executions,
+    )
+    return task, splits
 
 
 def tune_job(
@@ -88,27 +124,8 @@ def tune_job(
         DataError: the data or the journal make no sense.
         DirectoryError: the directory is in use.
     """
-    splits = load_splits(config.dataset, config.data, config.mirror)
-    size = config.validation_size or max(1, splits.train.size // 10)
-    train, validation = splits.train.hold_out(size)
-    build = _build(config, splits)
-    loss, metrics = None, None
-    if config.model in MODEL_NAMES:
-        recipe = recipe_of(None, TrainConfig(model=config.model))
-        loss, metrics = recipe.loss, recipe.metrics
-    slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
-    task = Task(
-        build=build,
-        train=train,
-        validation=validation,
-        budget=Budget(amount=config.epochs, slices=slices),
-        space=config.space,
-        strategy=make_strategy(config.strategy, config.replicas),
-        seed=config.seed,
-        loss=loss,
-        metrics=metrics,
-        executions=config.executions,
-    )
+    task, splits = task_of(config, trains=config.workers == 1)
+    train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
     return search_in(
         folder,
@@ -121,6 +138,8 @@ def tune_job(
         timeout=config.timeout,
         watch=watch,
         say=say,
+        workers=config.workers,
+        hand_over=lambda _: {"config": to_json(config), "fingerprint": train.fingerprint},
     )
 
 

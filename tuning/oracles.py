@@ -107,11 +107,8 @@ class _Journaled(keras_tuner.Oracle):
                 self._again(event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{journal.path} makes no sense ({error!r}): give another --run-dir") from error
-        for worker, trial in list(self.ongoing_trials.items()):  # whoever ran them is gone
-            if self.progress[trial.trial_id].fate != "running":
-                self.end_trial(trial)  # its turn was over; only that was not said yet
-            else:
-                self.give_back(worker)
+        for worker in list(self.ongoing_trials):  # whoever ran them is gone
+            self.give_back(worker)
 
     def create_trial(self, tuner_id: str) -> Any:
         """The next trial of a worker: one that goes on, or a new one; `STOPPED` where the search is over."""
@@ -124,7 +121,8 @@ class _Journaled(keras_tuner.Oracle):
             if self._is_over():
                 return self._nothing("STOPPED")
             if self._halving is not None and not self._retry_queue:
-                called = self._halving.next_to_call()
+                # One whose turn is not over yet is still to write what it goes on from.
+                called = self._halving.next_to_call({trial.trial_id for trial in self.ongoing_trials.values()})
                 if called is not None:
                     self._retry_queue.append(called)
             if not self._retry_queue and len(self.trials) >= self._most:
@@ -153,10 +151,15 @@ class _Journaled(keras_tuner.Oracle):
         if FATE in metrics:
             if metrics[FATE] not in _CAUSES:
                 raise ConfigError(f"trial {trial_id}: {metrics[FATE]!r} is no fate")
-            self._note("fate", trial=trial_id, fate=metrics[FATE], update=int(metrics.get("tfmb/updates", 0)))
+            if not np.isfinite(metrics.get("tfmb/updates", 0)):
+                raise ConfigError(f"trial {trial_id}: the report of its fate names no update")
+            if progress.fate != "diverged":  # it was not told before
+                self._note("fate", trial=trial_id, fate=metrics[FATE], update=int(metrics.get("tfmb/updates", 0)))
             return trial
-        if not 1 <= int(step) <= self._slices or not all(np.isfinite(value) for value in metrics.values()):
+        known = all(np.isfinite(value) for value in metrics.values()) and all(metrics.get(n, -1) >= 0 for n in _COUNTS)
+        if not 1 <= int(step) <= min(self._slices, len(progress.history) + 1) or not known:
             raise ConfigError(f"trial {trial_id}: the report of slice {step} is no evaluation")
+        self._compares.score([_evaluation(int(step), metrics)], self._slices)  # nothing is noted that has none
         if int(step) == len(progress.history) + 1:  # an earlier one was told before: the same, to the bit
             self._note("report", trial=trial_id, slice=int(step), metrics=metrics)
         goes_on = progress.fate == "running" and int(step) < self._slices
@@ -184,10 +187,29 @@ class _Journaled(keras_tuner.Oracle):
     def give_back(self, tuner_id: str) -> None:
         """The trial of a worker that is gone goes back to those to be run."""
         with self._alone():
-            trial = self.ongoing_trials.pop(tuner_id, None)
             self.tuner_ids.discard(tuner_id)
-            if trial is not None and trial.trial_id not in self._retry_queue:
-                self._retry_queue.append(trial.trial_id)
+            trial = self.ongoing_trials.get(tuner_id)
+            if trial is not None and self.progress[trial.trial_id].fate != "running":
+                self.end_trial(trial)  # its turn was over; only that was not said yet
+            elif trial is not None:
+                self._return(tuner_id)
+
+    def _return(self, worker: str) -> None:
+        trial_id = self.ongoing_trials.pop(worker).trial_id
+        if trial_id not in self._retry_queue:
+            self._retry_queue.append(trial_id)
+
+    def get_best_trials(self, num_trials: int = 1) -> list[Any]:
+        """The best ones. Those that spent their whole budget stand first, as in `SearchRecord.best`."""
+        with self._alone():
+            self._rescore()
+            found = super().get_best_trials(max(len(self.trials), 1))
+            return sorted(found, key=lambda trial: not self._is_whole(trial.trial_id))[:num_trials]
+
+    def _is_whole(self, trial_id: str) -> bool:
+        progress = self.progress[trial_id]
+        spent = len(progress.history) >= self._slices or self._compares.reached(progress.history)
+        return progress.fate == "completed" and spent
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -231,6 +253,10 @@ class _Journaled(keras_tuner.Oracle):
             if trial_id in self._retry_queue:
                 self._retry_queue.remove(trial_id)
             self.trials[trial_id].status = "RUNNING"
+            # Of a worker that was lost it is only known that another has its trial, or that it has another.
+            self.ongoing_trials = {w: t for w, t in self.ongoing_trials.items() if t.trial_id != trial_id}
+            if worker in self.ongoing_trials:
+                self._return(worker)
             self.ongoing_trials[worker] = self.trials[trial_id]
         self._heard(kind, event)
         if kind == "ended":

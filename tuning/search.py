@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,10 +23,14 @@ from .trial import Exploded, Task, Trainer
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     from keras_tuner.engine import base_tuner
 
-__all__ = ["WEIGHTS", "Search", "Tuner"]
+__all__ = ["WEIGHTS", "Search", "TrialLost", "Tuner"]
 
 _IDLE_SECONDS = 0.05
 WEIGHTS = "weights"  # the folder of a trial's weights, where it was the best when it ended
+
+
+class TrialLost(Exception):  # noqa: N818 - it is nobody's error
+    """A worker was not heard of for too long, and its trial is another's now."""
 
 
 class Tuner(base_tuner.BaseTuner):
@@ -53,14 +58,25 @@ class Tuner(base_tuner.BaseTuner):
             if trial.status == "IDLE":
                 time.sleep(_IDLE_SECONDS)
                 continue
-            self.run_trial(trial)
-            trial.status = "COMPLETED"
-            self.on_trial_end(trial)
-            if self.oracle.get_best_trials(1)[0].trial_id == trial.trial_id:
-                self._trainer.save_weights(self._folder / f"trial_{trial.trial_id}" / WEIGHTS)
+            with contextlib.suppress(TrialLost):
+                self._run_and_end(trial)
 
-    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> None:
-        """Trains and evaluates a trial, and reports every slice as it is done."""
+    def _run_and_end(self, trial: Any) -> None:
+        """A turn of a trial. Its weights are written before its end is told: whoever is lost then has written them."""
+        place = self._folder / f"trial_{trial.trial_id}" / WEIGHTS
+        if self.run_trial(trial):
+            self._trainer.save_weights(place)
+        trial.status = "COMPLETED"
+        self.on_trial_end(trial)
+        if self.oracle.get_best_trials(1)[0].trial_id != trial.trial_id:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> bool:
+        """Trains and evaluates a trial, and reports every slice as it is done.
+
+        Returns:
+            Whether the trainer has weights of it that were not written yet.
+        """
         values = dict(trial.hyperparameters.values)
         past = values.get("tuner/trial_id") or trial.trial_id
         first, begun = past, history_of(self.oracle.get_trial(past))
@@ -71,16 +87,20 @@ class Tuner(base_tuner.BaseTuner):
         own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
         def goes_on(evaluation: Any) -> bool:
+            if evaluation.slice >= slices:
+                self._trainer.save_weights(self._folder / f"trial_{trial.trial_id}" / WEIGHTS)
             found = self.oracle.update_trial(trial.trial_id, as_metrics(evaluation), step=evaluation.slice)
             return found.status == "RUNNING" and evaluation.slice < slices
 
         if begun and begun[-1].slice >= slices:
-            return  # all was told, and then the worker was lost
+            return False  # all was told, and then the worker was lost
         try:
-            self._trainer.run(own, goes_on, self._folder / f"trial_{first}", begun)
+            found = self._trainer.run(own, goes_on, self._folder / f"trial_{first}", begun)
         except (DivergenceError, Exploded) as error:
             fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
             self.oracle.update_trial(trial.trial_id, {FATE: fate, "tfmb/updates": float(error.update)})
+            return False
+        return bool(found) and found[-1].slice < slices
 
 
 class Search:
@@ -159,11 +179,18 @@ class Search:
         self._oracle.begin(self.journal, objective, self._slices, max_trials, halving, self._is_over)
         self.journal.write("session", seconds_before=self._before)
 
-    def run(self, watch: Callable[[SearchRecord], None] = lambda record: None) -> SearchRecord:
+    def run(
+        self,
+        watch: Callable[[SearchRecord], None] = lambda record: None,
+        workers: int = 1,
+        hand_over: Callable[[Task], dict[str, Any]] | None = None,
+    ) -> SearchRecord:
         """Runs the trials that are left.
 
         Args:
             watch: gets the record after each trial.
+            workers: how many processes run them; 1 is this one.
+            hand_over: for several workers, gives what they make the task of: see `worker`.
 
         Returns:
             What the search came to.
@@ -171,8 +198,14 @@ class Search:
         Raises:
             ConfigError: the user's code builds what cannot be trained, or the objective is not measured.
             StorageError: the journal cannot be written; the search can go on later.
+            TfmbError: see `chief.run_workers`.
         """
+        if workers > 1 and hand_over is not None:
+            from .chief import run_workers  # which imports this module
 
+            told = hand_over(self._task)
+            run_workers(self._oracle, workers, told, self._slices, self._folder, lambda: watch(self.record()))
+            return self.record()
         self._oracle.told = lambda: watch(self.record())
         worker = Tuner(self._oracle, Trainer(self._task), self._slices, self._folder / "trials", "worker-0")
         worker.search()
@@ -180,6 +213,10 @@ class Search:
 
     def record(self) -> SearchRecord:
         """What the search came to so far."""
+        with self._oracle._alone():
+            return self._record()
+
+    def _record(self) -> SearchRecord:
         trials = []
         for trial_id in self._oracle.start_order:
             progress, trial = self._oracle.progress[trial_id], self._oracle.trials[trial_id]

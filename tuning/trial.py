@@ -416,7 +416,7 @@ def _save(folder: Path, kept: _Kept, slices: int, first_loss: float | None) -> N
     if not place.exists():  # where another process did the same slice before
         commit_folder(place, lambda into: np.savez(into / _STATE, **arrays), {"slices": slices})
     for other in folder.glob("state-*"):
-        if other != place:
+        if other.name < place.name:  # a later one is of another process, which took the trial over
             shutil.rmtree(other, ignore_errors=True)
 
 

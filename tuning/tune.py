@@ -15,6 +15,8 @@ from tfmb.training.fit_data import to_source
 from tfmb.training.lock import DirectoryLock
 
 from .budget import Budget
+from .chief import leave_memory
+from .handover import pack_task, reference_to, remove
 from .objective import Objective
 from .oracles import ORACLES
 from .records import SearchRecord
@@ -54,6 +56,7 @@ def tune(
     replicas: int | None = None,
     run_dir: str | Path | None = None,
     seed: int | None = None,
+    workers: int = 1,
     watch: Callable[[SearchRecord], None] = lambda record: None,
     **space: Any,
 ) -> SearchResult:
@@ -85,6 +88,9 @@ def tune(
         run_dir: a directory for the search. The same call with the same directory goes on where it was stopped, and
             repeats no trial. None keeps nothing.
         seed: decides what is tried, initial weights and orders; None draws one.
+        workers: how many processes of this machine run trials at once, each with its share of the cores or GPUs; 1 runs
+            them in this one. With more, `build` must be a function at the top of an imported module, and `loss` and
+            `metrics` names or objects of Keras. A worker that dies is started again, and its trial goes on.
         watch: gets the record after each trial.
         **space: see `tfmb.tuning.space.Space`: `optimizer`, `momentum`, `weight_decay`, `schedule`, `augment`, ...
 
@@ -95,12 +101,16 @@ def tune(
         ConfigError: arguments that make no sense, a model that cannot be trained, or a search of other arguments.
         DataError: data or a journal that make no sense.
         DirectoryError: `run_dir` is in use.
+        PeerLostError: a worker died again and again.
+        PreemptedError: SIGTERM ended a search with workers, which can go on.
 
     Example:
         >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
         >>> result.best.values["learning_rate"]
     """
-    _check(max_trials, executions_per_trial, oracle, validation_split, timeout)
+    _check(max_trials, executions_per_trial, workers, oracle, validation_split, timeout)
+    if workers > 1:
+        reference_to(build)  # refused before anything is loaded
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
@@ -118,7 +128,7 @@ def tune(
         validation=held_out,
         budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
         space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
-        strategy=make_strategy(strategy, replicas),
+        strategy=make_strategy(strategy, replicas) if workers == 1 else None,
         seed=random.randrange(2**31) if seed is None else seed,
         loss=loss,
         metrics=metrics,
@@ -137,6 +147,8 @@ def tune(
             timeout=timeout,
             watch=watch,
             any_seed=seed is None,
+            workers=workers,
+            hand_over=lambda kept: {"arrays": pack_task(kept, strategy, replicas, folder)},
         )
     except BaseException:
         if run_dir is None:
@@ -158,13 +170,20 @@ def search_in(
     watch: Callable[[SearchRecord], None] = lambda record: None,
     say: Callable[[str], None] = lambda line: None,
     any_seed: bool = False,
+    workers: int = 1,
+    hand_over: Callable[[Task], dict[str, Any]] | None = None,
 ) -> SearchRecord:
-    """Runs, or goes on with, a search in a directory, and writes its files. See `tune`."""
+    """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
+
+    `hand_over` gives what workers make the task of, see `worker`; it may write into the directory's `handover`.
+    """
     compares = Objective.parse(objective)
     lock = DirectoryLock(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock.acquire()
     try:
+        if workers > 1:
+            leave_memory()
         search = Search(
             task,
             compares,
@@ -187,9 +206,10 @@ def search_in(
             watch(record)
 
         try:
-            record = search.run(watch_all)
+            record = search.run(watch_all, workers, hand_over)
         finally:
             search.close()
+            remove(folder)
         watch_all(record)
         write_report(record.only(search.searched), folder / "report.html")
         return record
@@ -204,8 +224,10 @@ def _space(**given: Any) -> Space:
         raise ConfigError(f"{str(error).rpartition('argument ')[2]} is nothing that a search knows") from error
 
 
-def _check(max_trials: Any, executions: Any, oracle: str, validation_split: float, timeout: float | None) -> None:
-    for name, value in (("max_trials", max_trials), ("executions_per_trial", executions)):
+def _check(
+    max_trials: Any, executions: Any, workers: Any, oracle: str, validation_split: float, timeout: float | None
+) -> None:
+    for name, value in (("max_trials", max_trials), ("executions_per_trial", executions), ("workers", workers)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
     if oracle not in ORACLES:

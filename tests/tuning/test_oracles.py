@@ -134,6 +134,41 @@ def test_the_trial_of_a_lost_worker_goes_to_the_next_one(begun: Any) -> None:
     assert begun.create_trial("worker-1").trial_id == second.trial_id  # it asks again: it has one
 
 
+def test_no_trial_of_workers_that_are_gone_is_forgotten(tmp_path: Path) -> None:
+    sessions = Sessions("random", tmp_path, most=4)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        oracle = sessions.oracle(journal)
+        first, second = oracle.create_trial("worker-0"), oracle.create_trial("worker-1")
+        oracle.give_back("worker-0")
+        oracle.give_back("worker-1")
+        assert oracle.create_trial("worker-0").trial_id == second.trial_id
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        oracle = sessions.oracle(journal)
+        assert {oracle.create_trial(name).trial_id for name in "ab"} == {first.trial_id, second.trial_id}
+
+
+def test_a_lost_worker_whose_turn_was_over_has_ended_its_trial(begun: Any) -> None:
+    trial = begun.create_trial("worker-0")
+    for number in range(1, SLICES + 1):
+        begun.update_trial(trial.trial_id, REPORT, step=number)
+    begun.give_back("worker-0")
+    assert begun.end_order == [trial.trial_id]
+    assert begun.create_trial("worker-0").trial_id != trial.trial_id
+
+
+def test_a_trial_that_waits_is_called_only_when_its_turn_is_over(tmp_path: Path) -> None:
+    sessions = Sessions("random", tmp_path, pruning=True)
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        oracle = sessions.oracle(journal)
+        names = ["a", "b", "c", "d"]
+        trials = [oracle.create_trial(name).trial_id for name in names]
+        for trial, loss in zip(trials, (1.0, 5.0, 0.5, 3.0), strict=True):
+            oracle.update_trial(trial, {**REPORT, "val_loss": loss}, step=1)
+        # The third is the best, and trains on; the second waits, but its worker has not said so yet.
+        oracle._halving._waiting[trials[2]] = 1
+        assert oracle.create_trial("e").trial_id not in trials
+
+
 @pytest.mark.parametrize(
     "event",
     [

@@ -84,6 +84,9 @@ def tune(
     seed: Annotated[int, typer.Option(help="Decides everything.", rich_help_panel=_SEARCH)] = 0,
     strategy: Annotated[str, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = "auto",
     replicas: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that run trials at once, on this machine.", rich_help_panel=_SEARCH)
+    ] = 1,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="The search's directory; one that was stopped goes on. Default: a new one in runs.",
@@ -110,6 +113,8 @@ def tune(
         raise ConfigError("--export writes the retrained winner: give --retrain")
     if retrain_seeds < 1:
         raise ConfigError(f"--retrain-seeds {retrain_seeds} must be at least 1")
+    if workers < 1:
+        raise ConfigError(f"--workers {workers} must be at least 1")
     given: dict[str, Any] = {
         "batch_size": _values("--batch-size", batch_size),
         "learning_rate": _values("--learning-rate", learning_rate),
@@ -146,6 +151,7 @@ def tune(
         seed=seed,
         strategy=strategy,
         replicas=replicas,
+        workers=workers,
     )
     folder = _new_folder() if run_dir is None else run_dir
     say(f"search: {folder}")
