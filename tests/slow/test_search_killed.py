@@ -43,33 +43,37 @@ def is_alive(process: int) -> bool:
 
 
 def events(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines() if line.endswith("}")]
+
+
+def wait_for_events(folder: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    journal = folder / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= count):
+        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], float]:
-    """Trial -> values of a search by one process; and how many seconds one by two workers takes."""
+def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Trial -> values of a search by one process."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(folder / "alone", "--no-prune"), check=True, capture_output=True)
-    begin = time.monotonic()
-    subprocess.run(command(folder / "two", "--no-prune", "--workers", "2"), check=True, capture_output=True)
-    values = {event["trial"]: event["values"] for event in events(folder / "alone") if event["event"] == "began"}
-    return values, time.monotonic() - begin
+    subprocess.run(command(folder, "--no-prune"), check=True, capture_output=True)
+    return {event["trial"]: event["values"] for event in events(folder) if event["event"] == "began"}
 
 
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_a_search_is_whole_whoever_is_killed(seed: int, whole: tuple[dict[str, Any], float], tmp_path: Path) -> None:
-    values, seconds = whole
+def test_a_search_is_whole_whoever_is_killed(seed: int, values: dict[str, Any], tmp_path: Path) -> None:
     draw = random.Random(seed)
     folder = tmp_path / "s"
     options = ("--workers", "2", "--no-prune" if seed % 2 else "--prune")
     with start(folder, *options) as process:
-        time.sleep(draw.uniform(0.3, 1.0) * seconds)  # before that both still start
+        wait_for_events(folder, draw.randint(0, 3 * TRIALS), process)
+        time.sleep(draw.uniform(0, 0.5))
         workers = workers_of(process.pid)
         victim = process.pid if seed % 3 == 0 or not workers else draw.choice(workers)
         if process.poll() is None:
             os.kill(victim, signal.SIGKILL)
-        print(f"killed {'the chief' if victim == process.pid else 'a worker'}, ", end="")
+        known = len(events(folder)) if (folder / "journal.jsonl").exists() else 0
+        print(f"killed {'the chief' if victim == process.pid else 'a worker'} after {known} events, ", end="")
         stdout, stderr = process.communicate(timeout=240)
         assert "Traceback" not in stderr
         if process.returncode == -signal.SIGKILL:
@@ -108,15 +112,9 @@ def ended_within(process: "subprocess.Popen[str]", seconds: float) -> dict[str, 
     return found
 
 
-def wait_for(folder: Path, text: bytes, process: "subprocess.Popen[str]") -> None:
-    journal = folder / "journal.jsonl"
-    while process.poll() is None and not (journal.exists() and text in journal.read_bytes()):
-        time.sleep(0.02)
-
-
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
     with start(tmp_path / "s", "--workers", "2") as process:
-        wait_for(tmp_path / "s", b'"report"', process)
+        wait_for_events(tmp_path / "s", 6, process)
         hung = random.Random(0).choice(workers_of(process.pid))
         os.kill(hung, signal.SIGSTOP)
         assert ended_within(process, 180)["trials"] == TRIALS
@@ -127,7 +125,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
 
 def test_a_chief_that_slept_goes_on(tmp_path: Path) -> None:
     with start(tmp_path / "s", "--workers", "2") as process:
-        wait_for(tmp_path / "s", b'"report"', process)
+        wait_for_events(tmp_path / "s", 6, process)
         workers = workers_of(process.pid)
         os.kill(process.pid, signal.SIGSTOP)
         begin = time.monotonic()

@@ -122,6 +122,8 @@ def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: in
         assert not any(map(is_alive, workers))
         assert process.stderr is not None
         assert "Traceback" not in process.stderr.read()
+    if number != signal.SIGKILL:
+        return  # the journal is the same whatever ended it
     done = subprocess.run(command(tmp_path / "s", "--workers", "2"), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"] == 6
