@@ -1,8 +1,10 @@
 """A search by several worker processes: who does which trial, and what becomes of workers that are lost."""
 
 import contextlib
+import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from .service import Server
 
 __all__ = ["leave_memory", "run_workers"]
 
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS, _LAST_SECONDS = 0.1, 5.0
 # A worker that dies so often without having ended a trial between will not end one.
 _MOST_DEATHS = 3
 _MEMORY = ("MemoryError", "ResourceExhaustedError")
@@ -53,7 +55,8 @@ def run_workers(
 
         for worker in names:
             start(worker)
-        while crew.running:
+        over = math.inf  # by when all have ended, after the first was told that no trial is left, nor runs
+        while crew.running and time.monotonic() < over:
             if heard.wait(_LOOK_SECONDS):
                 heard.clear()
                 notice()
@@ -66,9 +69,11 @@ def run_workers(
                 holds = oracle.ongoing_trials.get(worker)
                 server.dismiss(worker)
                 if ended.code == 0:
-                    continue
+                    over = min(over, time.monotonic() + _LAST_SECONDS)
                 if ended.error is not None and not was_silent:  # what it did after its trial was lost is no matter
                     raise _error_of(ended)
+                if over < math.inf:
+                    continue
                 deaths[worker] = 1 if server.ended[worker] > ended_before[worker] else deaths[worker] + 1
                 ended_before[worker] = server.ended[worker]
                 if deaths[worker] >= _MOST_DEATHS:

@@ -108,10 +108,15 @@ class RemoteOracle(keras_tuner.Oracle):
     def _is_lost(self) -> bool:
         return self._closed.is_set() or time.monotonic() - self._answered > leases.LEASE_SECONDS
 
+    def _patience(self) -> float:
+        """Seconds to the next beat, or for its answer: not past the moment when the chief counts as lost."""
+        left = leases.LEASE_SECONDS - (time.monotonic() - self._answered)
+        return min(self._every, max(left, 0.0) + _PAUSE_SECONDS)
+
     def _beat(self) -> None:
-        while not self._closed.wait(self._every):
+        while not self._closed.wait(self._patience()):
             try:
-                self._calls["GetSpace"](b"", metadata=self._address.metadata, timeout=self._every)
+                self._calls["GetSpace"](b"", metadata=self._address.metadata, timeout=self._patience())
                 self._answered = time.monotonic()
             except grpc.RpcError as error:
                 refused = error.code() == grpc.StatusCode.UNAUTHENTICATED

@@ -3,10 +3,12 @@
 import threading
 import time
 
-__all__ = ["BEAT_SECONDS", "HUNG_SECONDS", "LEASE_SECONDS", "Leases"]
+__all__ = ["BEAT_SECONDS", "HUNG_SECONDS", "LEASE_SECONDS", "START_SECONDS", "Leases"]
 
 # A worker calls at least so often; after so long without a call its trial is given back, and then the worker is ended.
 BEAT_SECONDS, LEASE_SECONDS, HUNG_SECONDS = 5.0, 20.0, 60.0
+# A worker that starts, and imports TensorFlow and the user's code, is ended after so long without a first call.
+START_SECONDS = 600.0
 
 
 class Leases:
@@ -21,6 +23,11 @@ class Leases:
         self._heard: dict[str, float] = {}
         self._lock = threading.Lock()
         self._looked = time.monotonic()
+
+    def expect(self, worker: str) -> None:
+        """A worker starts."""
+        with self._lock:
+            self._heard[worker] = time.monotonic() + START_SECONDS - HUNG_SECONDS
 
     def heard(self, worker: str) -> None:
         """A worker called."""

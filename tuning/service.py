@@ -83,6 +83,7 @@ class Server:
     def admit(self, worker: str) -> wire.Address:
         """The address for a new process of a worker; calls of an earlier one of that name are refused from now on."""
         self._tokens[worker] = secrets.token_hex(32)
+        self.leases.expect(worker)
         return wire.Address(socket=self._socket, worker=worker, token=self._tokens[worker])
 
     def dismiss(self, worker: str) -> None:

@@ -74,7 +74,10 @@ def test_a_search_is_whole_whoever_is_killed(seed: int, values: dict[str, Any], 
             os.kill(victim, signal.SIGKILL)
         known = len(events(folder)) if (folder / "journal.jsonl").exists() else 0
         print(f"killed {'the chief' if victim == process.pid else 'a worker'} after {known} events, ", end="")
-        stdout, stderr = process.communicate(timeout=240)
+        try:
+            stdout, stderr = process.communicate(timeout=240)
+        finally:
+            process.kill()
         assert "Traceback" not in stderr
         if process.returncode == -signal.SIGKILL:
             begin = time.monotonic()
@@ -106,18 +109,27 @@ def test_a_search_is_whole_whoever_is_killed(seed: int, values: dict[str, Any], 
 
 
 def ended_within(process: "subprocess.Popen[str]", seconds: float) -> dict[str, Any]:
-    stdout, stderr = process.communicate(timeout=seconds)
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
     assert process.returncode == 0, stderr
     found: dict[str, Any] = json.loads(stdout)
     return found
 
 
-def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["while it starts", "in the search"])
+def test_a_search_ends_without_a_worker_that_hangs(when: str, tmp_path: Path) -> None:
     with start(tmp_path / "s", "--workers", "2") as process:
-        wait_for_events(tmp_path / "s", 6, process)
+        if when == "in the search":
+            wait_for_events(tmp_path / "s", 6, process)
+        while process.poll() is None and len(workers_of(process.pid)) < 2:
+            time.sleep(0.02)
         hung = random.Random(0).choice(workers_of(process.pid))
         os.kill(hung, signal.SIGSTOP)
+        begin = time.monotonic()
         assert ended_within(process, 180)["trials"] == TRIALS
+        print(f"ended {time.monotonic() - begin:.1f} s after a worker hung {when}")
         assert not is_alive(hung)
     began = [event["trial"] for event in events(tmp_path / "s") if event["event"] == "began" and event["new"]]
     assert len(began) == TRIALS

@@ -37,8 +37,13 @@ class Served:
         self.server = Server(self.oracle)
         self._clients: list[RemoteOracle] = []
 
-    def client(self, worker: str = "worker-0", lost: Callable[[], None] = lambda: None) -> RemoteOracle:
-        self._clients.append(RemoteOracle(self.server.admit(worker), lost))
+    def client(
+        self,
+        worker: str = "worker-0",
+        lost: Callable[[], None] = lambda: None,
+        kind: type[RemoteOracle] = RemoteOracle,
+    ) -> RemoteOracle:
+        self._clients.append(kind(self.server.admit(worker), lost))
         return self._clients[-1]
 
     def close(self) -> None:
@@ -56,6 +61,13 @@ class Served:
         assert found
         assert self.server.failure is None
         self.oracle.give_back("probe")
+
+
+class Silent(RemoteOracle):
+    """Calls only when it has something to say."""
+
+    def _beat(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -139,8 +151,7 @@ def test_a_silent_worker_loses_its_trial_and_its_late_calls_do_not_count(
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.6)
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.1)
     lively = served.client("worker-1")
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 1000.0)
-    silent = served.client("worker-0")
+    silent = served.client("worker-0", kind=Silent)
     lost, kept = silent.create_trial("worker-0"), lively.create_trial("worker-1")
     silent.update_trial(lost.trial_id, report(1), step=1)
     monkeypatch.setattr(leases, "HUNG_SECONDS", 0.8)
@@ -164,6 +175,18 @@ def test_a_silent_worker_loses_its_trial_and_its_late_calls_do_not_count(
     third.end_trial(lost)
     assert silent.create_trial("worker-0").trial_id not in (lost.trial_id, kept.trial_id)
     assert [look.metrics["val_loss"] for look in served.oracle.progress[lost.trial_id].history] == [1.0, 0.5]
+
+
+def test_a_worker_that_never_calls_is_missed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("START_SECONDS", 0.5), ("HUNG_SECONDS", 0.2), ("LEASE_SECONDS", 0.1)):
+        monkeypatch.setattr(leases, name, seconds)
+    served.server.admit("worker-0")
+    begin = time.monotonic()
+    while not (hung := served.server.take_back()):
+        assert time.monotonic() - begin < 5
+        time.sleep(0.01)
+    assert hung == ["worker-0"]
+    assert time.monotonic() - begin >= 0.5
 
 
 def test_a_worker_whose_trial_is_anothers_asks_for_the_next(served: Served, tmp_path: Path) -> None:
