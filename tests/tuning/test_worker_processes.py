@@ -108,7 +108,11 @@ def command(folder: Path, *options: str) -> list[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: int, tmp_path: Path) -> None:
-    with subprocess.Popen(command(tmp_path / "s", "--workers", "2"), stderr=subprocess.PIPE, text=True) as process:
+    def heed() -> None:  # whoever runs the tests in the background may have it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    whole = command(tmp_path / "s", "--workers", "2")
+    with subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         journal = tmp_path / "s" / "journal.jsonl"
         while process.poll() is None and not (journal.exists() and b'"ended"' in journal.read_bytes()):
             time.sleep(0.02)
