@@ -24,7 +24,7 @@ from .budget import Budget
 from .space import Space
 from .trial import Task
 
-__all__ = ["FOLDER", "from_json", "pack_task", "reference_to", "remove", "to_json", "unpack_task"]
+__all__ = ["FOLDER", "from_json", "pack_task", "reference_to", "refuse_gang", "remove", "to_json", "unpack_task"]
 
 FOLDER = "handover"  # in the search's directory, while it runs
 _PARTS = ("examples", "labels", "sample_weight")
@@ -66,6 +66,12 @@ def reference_to(build: Any) -> str:
     raise ConfigError(
         f"workers cannot import {shown} of {module or 'no module'}: define it at the top of a module that is imported"
     )
+
+
+def refuse_gang(strategy: Any) -> None:
+    """Raises a `ConfigError` for the strategy of several workers: those of a search train each a trial of its own."""
+    if strategy == "multi-worker":
+        raise ConfigError("strategy 'multi-worker' shares a training out, workers=N of a search trials: choose one")
 
 
 def pack_task(task: Task, strategy: Any, replicas: int | None, folder: Path) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _packed_keras(name: str, value: Any) -> Any:
     try:
         found = json.loads(json.dumps(keras.saving.serialize_keras_object(value)))
         _unpacked_keras(found)
-    except Exception as error:
+    except Exception as error:  # whatever Keras, or the user's own object, raises
         why = " ".join(str(error).split())[:100]
         raise ConfigError(
             f"{name} cannot be handed to workers ({why}): give a name or an object of Keras, or let build(hp) compile"

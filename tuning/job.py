@@ -18,7 +18,7 @@ from tfmb.training.job import build_model, load_splits, recipe_of, train_job
 from tfmb.training.run_dir import create_run_dir
 
 from .budget import Budget
-from .handover import to_json
+from .handover import refuse_gang, to_json
 from .records import SearchRecord, TrialRecord
 from .space import LOOP_NAMES, Space
 from .trial import Task
@@ -124,6 +124,8 @@ def tune_job(
         DataError: the data or the journal make no sense.
         DirectoryError: the directory is in use.
     """
+    if config.workers > 1:
+        refuse_gang(config.strategy)
     task, splits = task_of(config, trains=config.workers == 1)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")

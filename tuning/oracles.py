@@ -8,349 +8,37 @@ again in their order, bring an oracle to where it was.
 
 import contextlib
 import io
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import ConfigError
 
-from .halving import Halving
-from .journal import Journal
+from .journaled import Journaled
 from .objective import Objective
-from .records import Evaluation
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
     from keras_tuner import oracles as their
-    from keras_tuner.src.engine import oracle as their_oracle
 
-__all__ = ["DIVERGED", "EXPLODED", "FATE", "ORACLES", "Progress", "as_metrics", "history_of", "make_oracle"]
+__all__ = ["ORACLES", "make_oracle"]
 
 ORACLES = ("bayesian", "random", "grid", "hyperband")
-# Entries of a report that are no metrics of the model.
-_COUNTS = ("tfmb/updates", "tfmb/examples", "tfmb/seconds")
-# The entry of a report of a trial's end, and its values.
-FATE = "tfmb/fate"
-DIVERGED, EXPLODED = 1.0, 2.0
-_CAUSES = {DIVERGED: "the loss or a gradient became NaN or infinite", EXPLODED: "the loss rose far above its start"}
 
 
-@dataclass(kw_only=True)
-class Progress:
-    """What an oracle knows of a trial besides what Keras Tuner keeps.
-
-    Attributes:
-        history: its evaluations.
-        fate: `running`, `waiting` (on a rung), `completed` or `diverged`.
-        cause: why it diverged, in words.
-        seconds: its time by the clock, over all its turns.
-        worker: which process ran it last.
-    """
-
-    history: list[Evaluation] = field(default_factory=list)
-    fate: str = "running"
-    cause: str | None = None
-    seconds: float = 0.0
-    worker: str = ""
-
-
-class _Journaled(keras_tuner.Oracle):
-    """Adds the journal, reports of every slice, halving and fates to one of Keras Tuner's oracles.
-
-    Attributes:
-        progress: trial id -> `Progress`.
-        told: is called whenever a trial ended.
-    """
-
-    told: Callable[[], None] = staticmethod(lambda: None)
-
-    def begin(
-        self,
-        journal: Journal,
-        objective: Objective,
-        slices: int,
-        most: int,
-        halving: Halving | None,
-        deadline: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """Takes up the search where the journal left it.
-
-        Args:
-            journal: of this search.
-            objective: what trials are compared by.
-            slices: of a whole budget.
-            most: how many trials there may be.
-            halving: who goes on, or None for all.
-            deadline: whether no trial shall begin any more.
-
-        Raises:
-            DataError: the journal makes no sense.
-        """
-        self.verbose = 0
-        self.max_consecutive_failed_trials = 2**31
-        self._compares, self._slices, self._most = objective, slices, most
-        self._halving, self._is_over = halving, deadline
-        self.progress: dict[str, Progress] = {}
-        self.ongoing_trials: dict[str, Any] = {}
-        self._began: dict[str, float] = {}
-        self._lock = threading.RLock()
-        self._journal = journal
-        try:
-            for event in list(journal.events):
-                self._again(event)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DataError(f"{journal.path} makes no sense ({error!r}): give another --run-dir") from error
-        for worker in list(self.ongoing_trials):  # whoever ran them is gone
-            self.give_back(worker)
-
-    def create_trial(self, tuner_id: str) -> Any:
-        """The next trial of a worker: one that goes on, or a new one; `STOPPED` where the search is over."""
-        with self._alone():
-            return self._create(tuner_id)
-
-    def _create(self, tuner_id: str) -> Any:
-        self._rescore()
-        if tuner_id not in self.ongoing_trials:
-            if self._is_over():
-                return self._nothing("STOPPED")
-            if self._halving is not None and not self._retry_queue:
-                # One whose turn is not over yet is still to write what it goes on from.
-                called = self._halving.next_to_call({trial.trial_id for trial in self.ongoing_trials.values()})
-                if called is not None:
-                    self._retry_queue.append(called)
-            if not self._retry_queue and len(self.trials) >= self._most:
-                # One of those that run may call back one that waits.
-                return self._nothing("IDLE" if self._halving is not None and self.ongoing_trials else "STOPPED")
-        known = set(self.trials)
-        trial = super().create_trial(tuner_id)
-        if trial.status == "RUNNING":
-            self._note(
-                "began",
-                trial=trial.trial_id,
-                worker=tuner_id,
-                new=trial.trial_id not in known,
-                values=dict(trial.hyperparameters.values),
-            )
-        return trial
-
-    def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
-        """Notes the evaluation after slice `step`; the trial that is returned is `STOPPED` where it shall wait."""
-        with self._alone():
-            return self._update(trial_id, metrics, step)
-
-    def _update(self, trial_id: str, metrics: dict[str, float], step: int) -> Any:
-        trial, progress = self._running(trial_id)
-        metrics = {str(key): float(value) for key, value in dict(metrics).items()}
-        if FATE in metrics:
-            if metrics[FATE] not in _CAUSES:
-                raise ConfigError(f"trial {trial_id}: {metrics[FATE]!r} is no fate")
-            if not np.isfinite(metrics.get("tfmb/updates", 0)):
-                raise ConfigError(f"trial {trial_id}: the report of its fate names no update")
-            if progress.fate != "diverged":  # it was not told before
-                self._note("fate", trial=trial_id, fate=metrics[FATE], update=int(metrics.get("tfmb/updates", 0)))
-            return trial
-        known = all(np.isfinite(value) for value in metrics.values()) and all(metrics.get(n, -1) >= 0 for n in _COUNTS)
-        if not 1 <= int(step) <= min(self._slices, len(progress.history) + 1) or not known:
-            raise ConfigError(f"trial {trial_id}: the report of slice {step} is no evaluation")
-        self._compares.score([_evaluation(int(step), metrics)], self._slices)  # nothing is noted that has none
-        if int(step) == len(progress.history) + 1:  # an earlier one was told before: the same, to the bit
-            self._note("report", trial=trial_id, slice=int(step), metrics=metrics)
-        goes_on = progress.fate == "running" and int(step) < self._slices
-        trial.status = "RUNNING" if goes_on or int(step) < len(progress.history) else "STOPPED"
-        return trial
-
-    def end_trial(self, trial: Any) -> None:
-        """Ends a worker's turn with a trial, which may go on later."""
-        with self._alone():
-            own, progress = self._running(trial.trial_id)
-            if not progress.history and progress.fate != "diverged":
-                raise ConfigError(f"trial {trial.trial_id} ends without an evaluation")
-            own.status = "COMPLETED"
-            seconds = time.monotonic() - self._began.get(trial.trial_id, time.monotonic())
-            super().end_trial(own)
-            self._note("ended", trial=trial.trial_id, seconds=progress.seconds + seconds, score=_finite(own.score))
-
-    def score_trial(self, trial: Any) -> None:
-        """What a trial is worth; the worst of all where it diverged."""
-        progress = self.progress[trial.trial_id]
-        score = self._compares.score(progress.history, self._slices)
-        trial.best_step = len(progress.history)
-        trial.score = self._worst() if progress.fate == "diverged" or score is None else score
-
-    def give_back(self, tuner_id: str) -> None:
-        """The trial of a worker that is gone goes back to those to be run."""
-        with self._alone():
-            self.tuner_ids.discard(tuner_id)
-            trial = self.ongoing_trials.get(tuner_id)
-            if trial is not None and self.progress[trial.trial_id].fate != "running":
-                self.end_trial(trial)  # its turn was over; only that was not said yet
-            elif trial is not None:
-                self._return(tuner_id)
-
-    def _return(self, worker: str) -> None:
-        trial_id = self.ongoing_trials.pop(worker).trial_id
-        if trial_id not in self._retry_queue:
-            self._retry_queue.append(trial_id)
-
-    def get_best_trials(self, num_trials: int = 1) -> list[Any]:
-        """The best ones. Those that spent their whole budget stand first, as in `SearchRecord.best`."""
-        with self._alone():
-            self._rescore()
-            found = super().get_best_trials(max(len(self.trials), 1))
-            return sorted(found, key=lambda trial: not self._is_whole(trial.trial_id))[:num_trials]
-
-    def _is_whole(self, trial_id: str) -> bool:
-        progress = self.progress[trial_id]
-        spent = len(progress.history) >= self._slices or self._compares.reached(progress.history)
-        return progress.fate == "completed" and spent
-
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One caller at a time. Keras Tuner's own lock stays held where a call in it fails: it is opened again."""
-        with self._lock:
-            try:
-                yield
-            except BaseException:
-                their_oracle.THREADS[self] = None
-                if their_oracle.LOCKS[self].locked():
-                    their_oracle.LOCKS[self].release()
-                raise
-
-    def _note(self, event: str, **entries: Any) -> None:
-        """Writes an event, then does what it says: the same that happens when it is read again."""
-        self._journal.write(event, **entries)
-        if event == "began":
-            self._began[entries["trial"]] = time.monotonic()
-        self._heard(event, entries)
-        if event == "ended":
-            self.told()
-
-    def _again(self, event: dict[str, Any]) -> None:
-        """An event of an earlier session."""
-        kind = event["event"]
-        if kind == "began":
-            trial_id, worker = str(event["trial"]), str(event["worker"])
-            if event["new"]:
-                if trial_id in self.trials:
-                    raise ValueError(f"trial {trial_id} begins twice")
-                self._rescore()
-                self._decide_again(trial_id)
-                hyperparameters = self.hyperparameters.copy()
-                hyperparameters.values = dict(event["values"])
-                trial = keras_tuner.engine.trial.Trial(hyperparameters=hyperparameters, trial_id=trial_id)
-                self._record_values(trial)
-                self.trials[trial_id] = trial
-                self.start_order.append(trial_id)
-            elif self._halving is not None:
-                self._halving.call(trial_id)
-            if trial_id in self._retry_queue:
-                self._retry_queue.remove(trial_id)
-            self.trials[trial_id].status = "RUNNING"
-            # Of a worker that was lost it is only known that another has its trial, or that it has another.
-            self.ongoing_trials = {w: t for w, t in self.ongoing_trials.items() if t.trial_id != trial_id}
-            if worker in self.ongoing_trials:
-                self._return(worker)
-            self.ongoing_trials[worker] = self.trials[trial_id]
-        self._heard(kind, event)
-        if kind == "ended":
-            trial = self.trials[event["trial"]]
-            trial.status = "COMPLETED"
-            self.score_trial(trial)
-            self.end_order.append(trial.trial_id)
-            self.ongoing_trials = {w: t for w, t in self.ongoing_trials.items() if t is not trial}
-            self._ended_again(trial)
-
-    def _heard(self, event: str, entries: dict[str, Any]) -> None:
-        """What an event means, whether it happens now or is read from the journal."""
-        if event not in ("began", "report", "fate", "ended"):
-            return
-        trial_id = str(entries["trial"])
-        progress = self.progress.setdefault(trial_id, Progress())
-        if event == "began":
-            progress.fate, progress.worker = "running", str(entries["worker"])
-            past = entries["values"].get("tuner/trial_id")  # Hyperband goes on with a trial under another name
-            if past and not progress.history:
-                progress.history = list(self.progress[past].history)
-        elif event == "report":
-            metrics, trial = dict(entries["metrics"]), self.trials[trial_id]
-            evaluation = _evaluation(int(entries["slice"]), metrics)
-            progress.history.append(evaluation)
-            for name, value in metrics.items():
-                if not trial.metrics.exists(name):
-                    better = self._compares.better if name == self._compares.metric else "min"
-                    trial.metrics.register(name, direction=better)
-                trial.metrics.update(name, value, step=evaluation.slice)
-            score = self._compares.score(progress.history, self._slices)
-            whole = evaluation.slice >= self._slices or self._compares.reached(progress.history)
-            if self._halving is not None and not self._halving.report(trial_id, evaluation.slice, score) and not whole:
-                progress.fate = "waiting"
-            if whole:
-                progress.fate = "completed"
-        elif event == "fate":
-            progress.fate = "diverged"
-            progress.cause = f"{_CAUSES[entries['fate']]} at update {entries['update']}"
-            if self._halving is not None:
-                for rung in self._halving.rungs:
-                    if rung > len(progress.history):
-                        self._halving.report(trial_id, rung, None)
-        else:
-            progress.seconds = float(entries["seconds"])
-            if progress.fate == "running":  # of a budget that the oracle itself divides
-                progress.fate = "completed"
-
-    def _decide_again(self, trial_id: str) -> None:
-        """Brings the oracle's own state to where it is after it decided on a trial."""
-        self.populate_space(trial_id)
-
-    def _ended_again(self, trial: Any) -> None:
-        """What the oracle does at a trial's end besides."""
-
-    def _running(self, trial_id: str) -> tuple[Any, Progress]:
-        if all(trial.trial_id != trial_id for trial in self.ongoing_trials.values()):
-            raise ConfigError(f"trial {trial_id!r} does not run")
-        return self.trials[trial_id], self.progress[trial_id]
-
-    def _nothing(self, status: str) -> Any:
-        return keras_tuner.engine.trial.Trial(hyperparameters=self.get_space(), trial_id="", status=status)
-
-    def _worst(self) -> float:
-        """A score a little worse than that of any trial that did not diverge."""
-        scores = [
-            trial.score
-            for trial in self.trials.values()
-            if trial.score is not None and self.progress[trial.trial_id].fate != "diverged"
-        ]
-        sign = 1.0 if self._compares.direction == "min" else -1.0
-        if not scores:
-            return 0.0
-        margin = 0.1 * (max(scores) - min(scores)) or 0.1 * abs(scores[0]) or 0.1
-        return float(max(sign * score for score in scores) + margin) * sign
-
-    def _rescore(self) -> None:
-        """A trial that ends now may be worse than those that diverged were said to be."""
-        worst = self._worst()
-        for trial in self.trials.values():
-            if trial.status == "COMPLETED" and self.progress[trial.trial_id].fate == "diverged":
-                trial.score = worst
-
-
-class _Random(_Journaled, their.RandomSearchOracle):
+class _Random(Journaled, their.RandomSearchOracle):
     pass
 
 
-class _Grid(_Journaled, their.GridSearchOracle):
+class _Grid(Journaled, their.GridSearchOracle):
     def _ended_again(self, trial: Any) -> None:
         self._populate_next.append(trial.trial_id)
 
 
-class _Bayesian(_Journaled, their.BayesianOptimizationOracle):
+class _Bayesian(Journaled, their.BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """See Keras Tuner; what it draws is a function of the seed and the trial's number."""
         self._random_state = np.random.RandomState((self.seed + int(trial_id)) % 2**32)
@@ -390,12 +78,12 @@ class _Bayesian(_Journaled, their.BayesianOptimizationOracle):
         return np.array(points + middling), np.concatenate([quantiles, np.zeros(len(middling))])
 
 
-class _Hyperband(_Journaled, their.HyperbandOracle):
+class _Hyperband(Journaled, their.HyperbandOracle):
     pass
 
 
 def make_oracle(kind: str, hp: Any, objective: Objective, most: int, slices: int, seed: int) -> Any:
-    """One of Keras Tuner's oracles, with what `_Journaled` adds.
+    """One of Keras Tuner's oracles, with what `Journaled` adds.
 
     Args:
         kind: one of `ORACLES`.
@@ -428,32 +116,3 @@ def make_oracle(kind: str, hp: Any, objective: Objective, most: int, slices: int
                 raise ConfigError(f"a grid needs steps: give {entry.name} a list of values")
         return _Grid(max_trials=most, **common)
     raise ConfigError(f"unknown oracle {kind!r}: give {', '.join(ORACLES)}")
-
-
-def history_of(trial: Any) -> list[Evaluation]:
-    """The evaluations of a trial, from what Keras Tuner keeps of them."""
-    by_slice: dict[int, dict[str, float]] = {}
-    for name, tracked in trial.metrics.metrics.items():
-        for observation in tracked.get_history():
-            by_slice.setdefault(int(observation.step), {})[name] = float(observation.value[0])
-    return [_evaluation(number, metrics) for number, metrics in sorted(by_slice.items())]
-
-
-def as_metrics(evaluation: Evaluation) -> dict[str, float]:
-    """An evaluation as the metrics of a report."""
-    counts = {f"tfmb/{name}": float(getattr(evaluation, name)) for name in ("updates", "examples", "seconds")}
-    return {**evaluation.metrics, **counts}
-
-
-def _evaluation(number: int, metrics: dict[str, float]) -> Evaluation:
-    return Evaluation(
-        slice=number,
-        updates=int(metrics["tfmb/updates"]),
-        examples=int(metrics["tfmb/examples"]),
-        seconds=float(metrics["tfmb/seconds"]),
-        metrics={name: float(value) for name, value in metrics.items() if name not in _COUNTS},
-    )
-
-
-def _finite(value: Any) -> float | None:
-    return None if value is None or not np.isfinite(value) else float(value)

@@ -13,7 +13,7 @@ from tfmb.errors import ConfigError, DataError
 from .records import SearchRecord, TrialRecord
 from .search import WEIGHTS
 from .space import hyperparameters
-from .trial import load_weights
+from .states import load_weights
 
 __all__ = ["SearchResult", "write_best"]
 

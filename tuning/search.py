@@ -14,11 +14,13 @@ from tfmb.errors import ConfigError, DivergenceError
 
 from .halving import Halving
 from .journal import Journal
+from .messages import DIVERGED, EXPLODED, FATE, as_metrics, history_of
 from .objective import Objective
-from .oracles import DIVERGED, EXPLODED, FATE, as_metrics, history_of, make_oracle
+from .oracles import make_oracle
 from .records import SearchRecord, TrialRecord
+from .slices import Exploded
 from .space import discover
-from .trial import Exploded, Task, Trainer
+from .trial import Task, Trainer
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     from keras_tuner.engine import base_tuner

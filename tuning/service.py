@@ -109,7 +109,7 @@ class Server:
             code, why = refused.code, str(refused)
         except ConfigError as error:
             code, why = Code.INVALID_ARGUMENT, str(error)
-        except Exception as error:
+        except Exception as error:  # the chief ends the search with it: a caller must have an answer all the same
             self.failure = self.failure or error
             why = f"{type(error).__name__}: {error}"
         context.abort(code, why[:_MOST_WORDS])
@@ -121,7 +121,7 @@ class Server:
         request, response = self._methods[method]
         try:
             asked = request.FromString(content)
-        except Exception as error:
+        except Exception as error:  # a foreign message raises whatever its parser does
             raise _Refused(Code.INVALID_ARGUMENT, f"this is no {request.__name__}") from error
         do: Callable[..., Any] = getattr(self, f"_{method}")
         if method in ("GetSpace", "UpdateSpace"):  # never waits for the oracle: by it workers show that they live

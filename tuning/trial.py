@@ -8,7 +8,6 @@ import contextlib
 import json
 import math
 import random
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,48 +17,34 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive
 from tfmb.training import engine, prepared
 from tfmb.training.actions import Meter
-from tfmb.training.commit import commit_folder, remove_temporary, verify_folder
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
-from tfmb.training.loop import Plan, UpdatesReport, Watcher
+from tfmb.training.loop import Plan
 from tfmb.training.parts import Cut
 from tfmb.training.rows import arrays_on_device
 
 from .budget import Budget
 from .records import Evaluation
+from .slices import Exploded, SliceFeed, Watch
 from .space import LOOP_NAMES, Space, hyperparameters
+from .states import load_state, newest_state, save_state, save_weights
 
-__all__ = ["Exploded", "Task", "Trainer", "load_weights"]
+__all__ = ["Task", "Trainer"]
 
 _SCORED_BATCH = 256
-# A loss that is so many times the first update's will not come down in time: the rate is too high.
-_EXPLODED = 100.0
 # Numbers of a rule that a trial may change without tracing again, where the rule has them at all.
 _ADJUSTABLE = ("momentum", "rho", "beta_1", "beta_2")
-_STATE, _WEIGHTS, _SAVE_SECONDS = "state.npz", "weights.npz", 10.0
-
-
-class Exploded(Exception):  # noqa: N818 - it is a trial's fate, and not an error of anybody's
-    """The loss is finite, but far above where it began.
-
-    Attributes:
-        update: after which it was.
-    """
-
-    def __init__(self, message: str, update: int) -> None:
-        super().__init__(message)
-        self.update = update
+_SAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +143,14 @@ class Trainer:
         kept, fresh = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
         first_loss, saved = None, time.monotonic()
         # What was not saved is made again: the same, to the bit.
-        history = history[: _newest(state, len(history))]
+        history = history[: newest_state(state, len(history))]
         if history and state is not None:
-            first_loss = _load(state, kept, len(history))
+            first_loss = load_state(state, kept.variables, len(history))
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
-        feed = _SliceFeed(task.train, order, bounds, len(history), first, task.space.augmentation(values))
+        feed = SliceFeed(task.train, order, bounds, len(history), first, task.space.augmentation(values))
         feed._arrays = self._arrays
-        watch = _Watch(first_loss)
+        watch = Watch(first_loss)
         for slice_number in range(len(history), task.budget.slices):
             meter = Meter()
             before = history[-1] if history else None
@@ -189,7 +174,7 @@ class Trainer:
             stops = not goes_on(history[-1])
             ends = slice_number + 1 == task.budget.slices
             if state is not None and not ends and (stops or time.monotonic() - saved > _SAVE_SECONDS):
-                _save(state, kept, len(history), watch.first)
+                save_state(state, kept.variables, len(history), watch.first)
                 saved = time.monotonic()
             if stops:
                 break
@@ -232,22 +217,7 @@ class Trainer:
     def save_weights(self, folder: Path) -> None:
         """Writes the weights that the last trial ended with into a new folder, whole or not at all."""
         assert self._kept is not None
-        weights = {f"w{number:05d}": weight for number, weight in enumerate(self._kept.model.get_weights())}
-        save: Any = np.savez
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder, ignore_errors=True)
-        commit_folder(folder, lambda into: save(into / _WEIGHTS, **weights), {})
-
-
-def load_weights(folder: Path) -> list[np.ndarray]:
-    """What `save_weights` wrote.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    verify_folder(folder)
-    with np.load(folder / _WEIGHTS, allow_pickle=False) as file:
-        return [file[name] for name in sorted(file.files)]
+        save_weights(folder, self._kept.model.get_weights())
 
 
 class _Kept:
@@ -275,7 +245,7 @@ class _Kept:
             if isinstance(known := getattr(self.optimizer, name, None), Adjustable):
                 known.assign(getattr(optimizer, name))
 
-    def train(self, feed: Any, slice_number: int, seed: int, actions: list[Any], watch: "_Watch") -> dict[str, Any]:
+    def train(self, feed: Any, slice_number: int, seed: int, actions: list[Any], watch: Watch) -> dict[str, Any]:
         """Trains one slice; returns its logs."""
         plan = Plan(epochs=slice_number + 1, initial_epoch=slice_number)
         engine.train(
@@ -302,70 +272,6 @@ class _Kept:
     def variables(self) -> list[Any]:
         """All that the next update depends on."""
         return [*(raw_variable(v) for v in self.model.variables), *self.optimizer.variables]
-
-
-class _SliceFeed(ArrayFeed):
-    """The batches of a trial, whose epochs are its slices: the passes over the data go on where they were."""
-
-    def __init__(
-        self,
-        source: Source,
-        order: Order,
-        bounds: list[int],
-        first_slice: int,
-        first_update: int,
-        augmentation: Augmentation | None,
-    ) -> None:
-        self._bounds, self._slice = bounds, first_slice
-        super().__init__(source, order, augmentation=augmentation)
-        self._update = first_update
-
-    def start_at(self, epoch: int, step: int) -> None:
-        """Nothing: where it begins is what it was made with."""
-
-    def _next_steps(self) -> int:
-        steps = self._bounds[self._slice + 1] - self._bounds[self._slice]
-        self._slice += 1
-        return steps
-
-
-class _Watch(Watcher):
-    """Stops a slice whose time is over, and tells of a loss that explodes.
-
-    Args:
-        first: the loss of the trial's first update, where it was made before.
-
-    Attributes:
-        logs: of the slice.
-        first: the loss of the trial's first update.
-    """
-
-    def __init__(self, first: float | None) -> None:
-        self.logs: dict[str, Any] = {}
-        self.first = first
-        self.stop = False
-        self._limit: float | None = None
-
-    def limit(self, seconds: float | None, spent: float, meter: Meter) -> None:
-        """Before a slice: it may train until the trial has spent so many seconds; None for no limit."""
-        self.stop, self._limit, self._spent, self._meter = False, seconds, spent, meter
-
-    def exploded(self, loss: float) -> bool:
-        """Whether a loss is far above the first one."""
-        return self.first is not None and loss > _EXPLODED * max(abs(self.first), 1e-3)
-
-    def updates_made(self, report: UpdatesReport) -> None:
-        """Looks at the losses, and at the clock."""
-        if self.first is None and report.losses:
-            self.first = report.losses[0]
-        if report.losses and self.exploded(sum(report.losses) / len(report.losses)):
-            raise Exploded(f"the loss rose from {self.first:.4g} to {report.losses[-1]:.4g}", report.update)
-        if self._limit is not None and self._spent + self._meter.seconds >= self._limit:
-            self.stop = True
-
-    def epoch_ended(self, report: Any) -> None:
-        """Keeps the logs."""
-        self.logs = report.logs
 
 
 @contextlib.contextmanager
@@ -402,49 +308,3 @@ def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
         seconds=sum(e.seconds for e in evaluations) / len(evaluations),
         metrics={key: sum(e.metrics[key] for e in evaluations) / len(evaluations) for key in first.metrics},
     )
-
-
-def _save(folder: Path, kept: _Kept, slices: int, first_loss: float | None) -> None:
-    """Writes all that the next update depends on, whole or not at all; what was saved of an earlier slice goes."""
-    arrays: dict[str, Any] = {
-        f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(kept.variables)
-    }
-    arrays["first_loss"] = np.array(math.nan if first_loss is None else first_loss)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporary(folder)
-    place = _place(folder, slices)
-    if not place.exists():  # where another process did the same slice before
-        commit_folder(place, lambda into: np.savez(into / _STATE, **arrays), {"slices": slices})
-    for other in folder.glob("state-*"):
-        if other.name < place.name:  # a later one is of another process, which took the trial over
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def _load(folder: Path, kept: _Kept, slices: int) -> float:
-    """Puts a saved state back; returns the trial's first loss.
-
-    Raises:
-        DataError: it is missing, damaged or of another model.
-    """
-    place = _place(folder, slices)
-    verify_folder(place)
-    with np.load(place / _STATE, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    first_loss = float(arrays.pop("first_loss"))
-    values = [arrays[name] for name in sorted(arrays)]
-    if [value.shape for value in values] != [tuple(v.shape) for v in kept.variables]:
-        raise DataError(f"{place} is of another model: the code changed; begin the search anew")
-    for variable, value in zip(kept.variables, values, strict=True):
-        variable.assign(value)
-    return first_loss
-
-
-def _newest(folder: Path | None, most: int) -> int:
-    """The highest number of slices, up to `most`, whose state is saved; 0 for none."""
-    if folder is None:
-        return 0
-    return next((slices for slices in range(most, 0, -1) if _place(folder, slices).is_dir()), 0)
-
-
-def _place(folder: Path, slices: int) -> Path:
-    return folder / f"state-{slices:04d}"

@@ -16,7 +16,7 @@ from tfmb.training.lock import DirectoryLock
 
 from .budget import Budget
 from .chief import leave_memory
-from .handover import pack_task, reference_to, remove
+from .handover import pack_task, reference_to, refuse_gang, remove
 from .objective import Objective
 from .oracles import ORACLES
 from .records import SearchRecord
@@ -110,6 +110,7 @@ def tune(
     """
     _check(max_trials, executions_per_trial, workers, oracle, validation_split, timeout)
     if workers > 1:
+        refuse_gang(strategy)
         reference_to(build)  # refused before anything is loaded
     source = to_source(x, y)
     if isinstance(source, Records):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from search_processes import is_alive, workers_of
 
 from tfmb.tuning.search import WEIGHTS
 from tfmb.tuning.trial import load_weights
@@ -26,20 +27,6 @@ def command(folder: Path, *options: str) -> list[str]:
 
 def start(folder: Path, *options: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def workers_of(chief: int) -> list[int]:
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(chief)], capture_output=True, text=True, check=False
-    )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "tfmb.tuning.worker" in line]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def events(folder: Path) -> list[dict[str, Any]]:

@@ -77,7 +77,7 @@ class Sessions:
         """Runs to the end; the table of its trials."""
         with Journal(self.folder / "journal.jsonl") as journal:
             oracle = self.oracle(journal)
-            Tuner(oracle, self.trainer, SLICES, self.folder / "trials", "worker-0").search()  # type: ignore[arg-type]
+            Tuner(oracle, self.trainer, SLICES, self.folder / "trials", "worker-0").search()
             return table(oracle)
 
 

@@ -17,7 +17,7 @@ from tfmb.errors import ConfigError, PeerLostError
 from tfmb.tuning import leases, wire
 from tfmb.tuning.client import RemoteOracle
 from tfmb.tuning.journal import Journal
-from tfmb.tuning.oracles import as_metrics, history_of
+from tfmb.tuning.messages import as_metrics, history_of
 from tfmb.tuning.records import Evaluation
 from tfmb.tuning.search import TrialLost, Tuner
 from tfmb.tuning.service import Server
@@ -89,7 +89,7 @@ def test_workers_together_do_each_trial_once(kind: str, pruned: bool, tmp_path: 
     def work(number: int) -> None:
         name = f"worker-{number}"
         try:
-            Tuner(served.client(name), trainers[number], SLICES, tmp_path / "trials", name).search()  # type: ignore[arg-type]
+            Tuner(served.client(name), trainers[number], SLICES, tmp_path / "trials", name).search()
         except BaseException as error:
             errors.append(error)
 
@@ -198,7 +198,7 @@ def test_a_worker_whose_trial_is_anothers_asks_for_the_next(served: Served, tmp_
             return super().run(values, goes_on, state, begun)
 
     trainer = Slow()
-    tuner = Tuner(served.client(), trainer, SLICES, tmp_path / "trials", "worker-0")  # type: ignore[arg-type]
+    tuner = Tuner(served.client(), trainer, SLICES, tmp_path / "trials", "worker-0")
     thread = threading.Thread(target=tuner.search, daemon=True)
     thread.start()
     while len(served.oracle.end_order) < 11:

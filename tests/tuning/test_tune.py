@@ -10,32 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import worker_trials
+from worker_trials import X, Y, build
 
 import tfmb
-from tfmb.backend import keras
 from tfmb.cli import main
 from tfmb.errors import ConfigError, DataError, DirectoryError
 from tfmb.tuning.result import SearchResult
 
-layers = keras.layers
-_random = np.random.default_rng(0)
-X = _random.normal(size=(80, 5)).astype("float32")
-Y = (X.sum(1) > 0).astype("int64")
-TUNE: dict[str, Any] = {
-    "max_trials": 4,
-    "oracle": "random",
-    "batch_size": [8, 16],
-    "learning_rate": (1e-3, 1.0),
-    "seed": 1,
-}
-
-
-def build(hp: Any) -> Any:
-    model = keras.Sequential([keras.Input((5,)), layers.Dense(hp.Choice("units", [4, 8]), "relu"), layers.Dense(2)])
-    model.compile(None, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
-    return model
+TUNE: dict[str, Any] = {**worker_trials.TUNE, "max_trials": 4}
 
 
 def tune(**given: Any) -> SearchResult:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import worker_trials
+from search_processes import is_alive, workers_of
 from worker_trials import MARK, TUNE, X, Y
 
 import tfmb
@@ -84,21 +85,6 @@ def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path: Path) -> N
         tune(worker_trials.build_dies, run_dir=tmp_path / "s")
     assert workers_of(os.getpid()) == []
     assert len(tune(run_dir=tmp_path / "s").trials) == 6
-
-
-def workers_of(chief: int) -> list[int]:
-    """The process ids of a chief's workers."""
-    found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(chief)], capture_output=True, text=True, check=False
-    )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "tfmb.tuning.worker" in line]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def command(folder: Path, *options: str) -> list[str]:
@@ -187,3 +173,10 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
         handover.unpack_task(told, tmp_path)
     handover.remove(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("options", [{"strategy": "multi-worker"}])
+def test_two_kinds_of_workers_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="strategy 'multi-worker' shares a training out"):
+        tune(run_dir=tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()

@@ -160,7 +160,7 @@ def _tfds_read(source: Any) -> Callable[[Any], Any] | None:
     def serialized(numbers: np.ndarray) -> Any:
         try:
             return np.array(records.__getitems__([int(number) for number in numbers]), object)
-        except Exception as error:
+        except Exception as error:  # a damaged file raises whatever its reader does
             what = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             text = f"example {int(numbers[0])} of {info.full_name} cannot be read ({what}): mend the source"
             raise DataError(text) from error
