@@ -14,7 +14,7 @@ import pytest
 from search_processes import is_alive, workers_of
 
 from tfmb.tuning.search import WEIGHTS
-from tfmb.tuning.trial import load_weights
+from tfmb.tuning.states import load_weights
 
 TRIALS = 8
 KILLS = 20
