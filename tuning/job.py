@@ -24,7 +24,7 @@ from .space import LOOP_NAMES, Space
 from .trial import Task
 from .tune import PRUNING_SLICES, search_in
 
-__all__ = ["TuneConfig", "retrain", "task_of", "tune_job"]
+__all__ = ["TuneConfig", "check_address", "retrain", "task_of", "tune_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class TuneConfig:
         strategy: as in `TrainConfig`.
         replicas: as in `TrainConfig`.
         workers: how many processes run trials at once.
+        listen: `HOST:PORT` for workers of other hosts; None lets none in.
     """
 
     dataset: str = "auto"
@@ -70,6 +71,23 @@ class TuneConfig:
     strategy: str = "auto"
     replicas: int | None = None
     workers: int = 1
+    listen: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.listen is not None:
+            check_address("--listen", self.listen)
+
+    @property
+    def trains_here(self) -> bool:
+        """Whether trials are run by this very process."""
+        return self.workers == 1 and self.listen is None
+
+
+def check_address(option: str, address: str) -> None:
+    """Raises a `ConfigError` for what is no `HOST:PORT`."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"{option} {address!r} is not of the form HOST:PORT")
 
 
 def task_of(config: TuneConfig, trains: bool = True) -> tuple[Task, Splits]:
@@ -124,9 +142,9 @@ def tune_job(
         DataError: the data or the journal make no sense.
         DirectoryError: the directory is in use.
     """
-    if config.workers > 1:
+    if not config.trains_here:
         refuse_gang(config.strategy)
-    task, splits = task_of(config, trains=config.workers == 1)
+    task, splits = task_of(config, trains=config.trains_here)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
     return search_in(
@@ -142,6 +160,7 @@ def tune_job(
         say=say,
         workers=config.workers,
         hand_over=lambda _: {"config": to_json(config), "fingerprint": train.fingerprint},
+        listen=config.listen,
     )
 
 

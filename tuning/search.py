@@ -186,6 +186,8 @@ class Search:
         watch: Callable[[SearchRecord], None] = lambda record: None,
         workers: int = 1,
         hand_over: Callable[[Task], dict[str, Any]] | None = None,
+        listen: str | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> SearchRecord:
         """Runs the trials that are left.
 
@@ -193,6 +195,8 @@ class Search:
             watch: gets the record after each trial.
             workers: how many processes run them; 1 is this one.
             hand_over: for several workers, gives what they make the task of: see `worker`.
+            listen: see `chief.run_workers`; all trials are then run by processes of their own.
+            say: the same.
 
         Returns:
             What the search came to.
@@ -202,11 +206,13 @@ class Search:
             StorageError: the journal cannot be written; the search can go on later.
             TfmbError: see `chief.run_workers`.
         """
-        if workers > 1 and hand_over is not None:
+        if (workers > 1 or listen is not None) and hand_over is not None:
             from .chief import run_workers  # which imports this module
 
             told = hand_over(self._task)
-            run_workers(self._oracle, workers, told, self._slices, self._folder, lambda: watch(self.record()))
+            run_workers(
+                self._oracle, workers, told, self._slices, self._folder, lambda: watch(self.record()), listen, say
+            )
             return self.record()
         self._oracle.told = lambda: watch(self.record())
         worker = Tuner(self._oracle, Trainer(self._task), self._slices, self._folder / "trials", "worker-0")

@@ -6,6 +6,7 @@ without any credentials. Here what makes no sense is answered with a status, and
 
 import functools
 import hmac
+import json
 import os
 import secrets
 import shutil
@@ -20,6 +21,7 @@ import grpc
 from tfmb.errors import ConfigError
 
 from . import leases, wire
+from .door import JOIN, LEAVE, Door
 
 __all__ = ["Server"]
 
@@ -41,18 +43,23 @@ class Server:
     Args:
         oracle: from `oracles.make_oracle`, begun.
         threads: how many calls may wait at once.
+        door: for workers of other hosts; None lets nobody in.
 
     Attributes:
         leases: when each worker was heard of.
         ended: worker -> how many trials it ended.
         failure: why we could not answer a call that made sense, such as a full disk; None where we always could.
+        port: of the door.
+
+    Raises:
+        ConfigError: the door's address cannot be listened on.
     """
 
-    def __init__(self, oracle: Any, threads: int = 10) -> None:
+    def __init__(self, oracle: Any, threads: int = 10, door: Door | None = None) -> None:
         self.leases = leases.Leases()
         self.ended: Counter[str] = Counter()
         self.failure: Exception | None = None
-        self._oracle = oracle
+        self._oracle, self._door = oracle, door
         self._tokens: dict[str, str] = {}
         self._methods = wire.requests()
         self._space = wire.requests()["GetSpace"][1](hyperparameters=oracle.get_space().to_proto())
@@ -62,11 +69,11 @@ class Server:
             self._folder = tempfile.mkdtemp(prefix="tfmb-", dir="/tmp")
         self._socket = os.path.join(self._folder, "chief")
         self._server = grpc.server(futures.ThreadPoolExecutor(threads), options=wire.OPTIONS)
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, name)) for name in self._methods
-        }
+        names = [*self._methods, *(() if door is None else (JOIN, LEAVE))]
+        handlers = {name: grpc.unary_unary_rpc_method_handler(functools.partial(self._answer, name)) for name in names}
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(wire.SERVICE, handlers),))
         self._server.add_insecure_port(f"unix:{self._socket}")
+        self.port = 0 if door is None else self._listen(door.address)
         self._server.start()
 
     def __enter__(self) -> "Server":
@@ -84,7 +91,7 @@ class Server:
         """The address for a new process of a worker; calls of an earlier one of that name are refused from now on."""
         self._tokens[worker] = secrets.token_hex(32)
         self.leases.expect(worker)
-        return wire.Address(socket=self._socket, worker=worker, token=self._tokens[worker])
+        return wire.Address(target=f"unix:{self._socket}", worker=worker, token=self._tokens[worker])
 
     def dismiss(self, worker: str) -> None:
         """A worker's process ended: its calls are refused, and its trial goes back."""
@@ -115,8 +122,21 @@ class Server:
         context.abort(code, why[:_MOST_WORDS])
         raise AssertionError("abort raises")
 
+    def _listen(self, address: str) -> int:
+        try:
+            return int(self._server.add_insecure_port(address))
+        except RuntimeError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise ConfigError(f"--listen {address} cannot be listened on: is it in use, or not this host's?") from error
+
     def _answered(self, method: str, content: bytes, metadata: Any) -> bytes:
+        if method == JOIN:
+            return self._let_in(content, metadata)
         worker = self._admitted(metadata)
+        if method == LEAVE:
+            assert self._door is not None
+            self._door.go(worker, content)
+            return b"{}"
         self.leases.heard(worker)
         request, response = self._methods[method]
         try:
@@ -129,6 +149,14 @@ class Server:
         with self._oracle._alone():
             self._admitted(metadata)  # its process may have ended while we waited
             return _content(do(response, asked, worker, metadata))
+
+    def _let_in(self, content: bytes, metadata: Any) -> bytes:
+        assert self._door is not None
+        if not self._door.knows(wire.sender(metadata)[1]):
+            raise _Refused(Code.UNAUTHENTICATED, "this is no token of the search")
+        worker = self._door.come(content)
+        address = self.admit(worker)
+        return json.dumps({"worker": worker, "token": address.token, "told": self._door.told}).encode()
 
     def _admitted(self, metadata: Any) -> str:
         """The worker that calls."""

@@ -173,17 +173,19 @@ def search_in(
     any_seed: bool = False,
     workers: int = 1,
     hand_over: Callable[[Task], dict[str, Any]] | None = None,
+    listen: str | None = None,
 ) -> SearchRecord:
     """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
 
     `hand_over` gives what workers make the task of, see `worker`; it may write into the directory's `handover`.
+    `listen` is the `HOST:PORT` for workers of other hosts.
     """
     compares = Objective.parse(objective)
     lock = DirectoryLock(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock.acquire()
     try:
-        if workers > 1:
+        if workers > 1 or listen is not None:
             leave_memory()
         search = Search(
             task,
@@ -207,7 +209,7 @@ def search_in(
             watch(record)
 
         try:
-            record = search.run(watch_all, workers, hand_over)
+            record = search.run(watch_all, workers, hand_over, listen, say)
         finally:
             search.close()
             remove(folder)

@@ -47,6 +47,7 @@ OPTIONS = [
     ("grpc.max_metadata_size", _MOST_METADATA),
     ("grpc.absolute_max_metadata_size", _MOST_METADATA),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.so_reuseport", 0),  # or two searches would share a port, and each get half of the calls
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
@@ -58,18 +59,18 @@ class Address:
     """Where a worker finds its chief, and by what the chief knows it.
 
     Attributes:
-        socket: the path of the chief's socket.
+        target: the chief's socket (`unix:PATH`) or `HOST:PORT`.
         worker: the worker's name.
         token: known to this one process and the chief.
     """
 
-    socket: str
+    target: str
     worker: str
     token: str
 
     def channel(self) -> grpc.Channel:
         """A connection, made when it is first used."""
-        return grpc.insecure_channel(f"unix:{self.socket}", options=OPTIONS)
+        return grpc.insecure_channel(self.target, options=OPTIONS)
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -30,7 +30,7 @@ def main() -> int:
     if not line.endswith(b"\n"):
         return _LOST
     told = json.loads(line)
-    threading.Thread(target=_end_with_chief, args=(channel,), daemon=True).start()
+    threading.Thread(target=_end_with_chief, args=(channel, told["chief"]), daemon=True).start()
     sys.path[:] = told["path"]
     if told["cores"] and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may forbid it
@@ -60,8 +60,8 @@ def _work(told: dict[str, Any]) -> None:
     from .search import Tuner
     from .trial import Trainer
 
-    address = wire.Address(socket=told["socket"], worker=told["worker"], token=told["token"])
-    oracle = RemoteOracle(address, _chief_is_gone)
+    address = wire.Address(target=told["chief"], worker=told["worker"], token=told["token"])
+    oracle = RemoteOracle(address, lambda: _chief_is_gone(told["chief"]))
     trainer = Trainer(_task(told["task"], Path(told["folder"])))
     Tuner(oracle, trainer, told["slices"], Path(told["folder"]) / "trials", told["worker"]).search()
     oracle.close()
@@ -81,16 +81,21 @@ def _task(told: dict[str, Any], folder: Path) -> Any:
     return task
 
 
-def _end_with_chief(channel: Any) -> None:
-    """Waits for the chief's end of our standard input to close."""
+def _end_with_chief(channel: Any, target: str) -> None:
+    """Waits for the end of our standard input, which whoever started us holds open."""
     while os.read(channel.fileno(), 1):
         pass
-    _chief_is_gone()
+    _chief_is_gone(target)
 
 
-def _chief_is_gone() -> NoReturn:
+def _chief_is_gone(target: str) -> NoReturn:
     with contextlib.suppress(OSError):  # whoever read it is gone too
         os.write(2, b"the search's chief is gone\n")
+    kind, _, path = target.partition(":")
+    if kind == "unix":  # one that was killed left its socket behind
+        with contextlib.suppress(OSError):  # another worker was faster
+            os.unlink(path)
+            os.rmdir(os.path.dirname(path))
     os._exit(_LOST)
 
 

@@ -87,6 +87,17 @@ def tune(
     workers: Annotated[
         int, typer.Option(help="Processes that run trials at once, on this machine.", rich_help_panel=_SEARCH)
     ] = 1,
+    listen: Annotated[
+        str | None,
+        typer.Option(help="HOST:PORT for workers of other hosts, which share --run-dir.", rich_help_panel=_SEARCH),
+    ] = None,
+    join: Annotated[
+        str | None,
+        typer.Option(
+            help="HOST:PORT of a search with --listen: run trials for it, with the same arguments and --run-dir.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     run_dir: Annotated[
         Path | None,
         typer.Option(help="The search's directory; one that was stopped goes on. Default: a new one in runs.",
@@ -115,6 +126,10 @@ def tune(
         raise ConfigError(f"--retrain-seeds {retrain_seeds} must be at least 1")
     if workers < 1:
         raise ConfigError(f"--workers {workers} must be at least 1")
+    if join is not None and (listen is not None or retrain or run_dir is None):
+        raise ConfigError(
+            "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
+        )
     given: dict[str, Any] = {
         "batch_size": _values("--batch-size", batch_size),
         "learning_rate": _values("--learning-rate", learning_rate),
@@ -129,7 +144,7 @@ def tune(
     if executions_per_trial > 1:
         prune = False
     start_tensorflow()
-    from tfmb.tuning.job import TuneConfig, tune_job
+    from tfmb.tuning.job import TuneConfig, check_address, tune_job
     from tfmb.tuning.job import retrain as train_winner
     from tfmb.tuning.space import Space
 
@@ -152,7 +167,17 @@ def tune(
         strategy=strategy,
         replicas=replicas,
         workers=workers,
+        listen=listen,
     )
+    if join is not None:
+        assert run_dir is not None
+        check_address("--join", join)
+        from tfmb.tuning.guest import join_search
+
+        done = join_search(join, config, run_dir, say)
+        if json:
+            emit_json({"joined": join, "workers": done})
+        return
     folder = _new_folder() if run_dir is None else run_dir
     say(f"search: {folder}")
     record = tune_job(config, folder, say, _Table(max_trials).show)
