@@ -91,6 +91,7 @@ class TrainConfig:
         precision: one of `PRECISION_NAMES`.
         virtual_replicas: parts that every batch is cut into, a power of two; None for one a device.
         micro_batch_size: the most examples a part may have; it chooses `virtual_replicas`.
+        noise_scale: whether to measure the gradients' noise scale, from the parts of batches.
         jit_compile: what XLA compiles, one of `COMPILE_NAMES`; `"auto"` is what a short trial before a long training
             finds fastest.
         static_shapes: whether every part has one shape, a smaller one filled up, so that XLA compiles once; a TPU
@@ -142,6 +143,7 @@ class TrainConfig:
     precision: str = "float32"
     virtual_replicas: int | None = None
     micro_batch_size: int | None = None
+    noise_scale: bool = False
     jit_compile: str = "auto"
     static_shapes: bool = False
     dropout: float | None = None
@@ -233,7 +235,7 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, str) and not (value is None and name in optional):
                 raise ConfigError(f"{_option(name)} {value!r} must be text")
-        for name in ("nesterov", "centered", "amsgrad", "shuffle", "static_shapes", "deterministic"):
+        for name in ("nesterov", "centered", "amsgrad", "shuffle", "static_shapes", "deterministic", "noise_scale"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{_option(name)} {getattr(self, name)!r} must be true or false")
 

@@ -115,6 +115,10 @@ def train(
     micro_batch_size: Annotated[
         int | None, typer.Option(help="Most examples in memory at once: gradient accumulation.", rich_help_panel=_RUN)
     ] = None,
+    noise_scale: Annotated[
+        bool,
+        typer.Option("--noise-scale", help="Measure the gradients' noise scale. Needs parts.", rich_help_panel=_RUN),
+    ] = False,
     jit_compile: Annotated[
         str,
         typer.Option(

@@ -13,6 +13,7 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.errors import DataError
 from tfmb.training.loop import EpochReport, UpdatesReport
+from tfmb.training.noise_scale import NoiseScale
 
 __all__ = ["Meter", "MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
 
@@ -33,8 +34,8 @@ class MetricsLog:
     Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`.
     """
 
-    def __init__(self, run_dir: Path, log_every: int, clips: bool = False) -> None:
-        self._clips = clips
+    def __init__(self, run_dir: Path, log_every: int, clips: bool = False, noise: NoiseScale | None = None) -> None:
+        self._clips, self._noise = clips, noise
         self._clipped = self._skipped = 0
         self._metrics = run_dir / "metrics.jsonl"
         self._timings = run_dir / "timings.jsonl"
@@ -45,7 +46,8 @@ class MetricsLog:
     def state(self) -> dict[str, Any]:
         """The length of the file and what waits for its next line."""
         size = self._metrics.stat().st_size if self._metrics.exists() else 0
-        return {"size": size, "losses": self._losses, "clipped": self._clipped, "skipped": self._skipped}
+        noise = {} if self._noise is None else {"noise": self._noise.state()}
+        return {"size": size, "losses": self._losses, "clipped": self._clipped, "skipped": self._skipped, **noise}
 
     def restore(self, state: Any) -> None:
         """Cuts the file to what was in it at a checkpoint, so that each line is in it once; None empties it.
@@ -62,9 +64,13 @@ class MetricsLog:
                 file.truncate(state["size"])
         self._losses = [float(loss) for loss in state["losses"]]
         self._clipped, self._skipped = int(state["clipped"]), int(state["skipped"])
+        if self._noise is not None:
+            self._noise.restore(state.get("noise", ()))
 
     def updates_made(self, report: UpdatesReport) -> None:
         """Keeps the losses, and writes their mean at each `log_every`th update of the epoch."""
+        if self._noise is not None:
+            self._noise.updates_made(report)
         self._losses += report.losses
         self._examples += report.examples
         self._seconds += report.seconds
@@ -74,16 +80,22 @@ class MetricsLog:
             made = max(len(self._losses), 1)
             mean = sum(self._losses) / made if self._losses else None
             line = {"update": report.update, "epoch": report.epoch + 1, "running_loss": mean}
-            counts = {"clipped_share": self._clipped / made} if self._clips else {}
+            counts: dict[str, Any] = {"clipped_share": self._clipped / made} if self._clips else {}
             if self._skipped:
                 counts["skipped_updates"] = self._skipped
+            if self._noise is not None:
+                found = self._noise.estimate()
+                counts["noise_scale"] = found.value
+                counts["noise_scale_interval"] = [_or_none(found.low), _or_none(found.high)]
             _append(self._metrics, {**line, **counts, "learning_rate": report.learning_rate})
             self._write_timing({"update": report.update})
             self._losses, self._clipped, self._skipped = [], 0, 0
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Writes the epoch's logs."""
-        logs = {key: value if np.ndim(value) == 0 else np.asarray(value).tolist() for key, value in report.logs.items()}
+        logs = {key: np.asarray(value).tolist() for key, value in report.logs.items() if key != "noise_scale"}
+        if "noise_scale" in report.logs:
+            logs["noise_scale"] = _or_none(report.logs["noise_scale"])
         _append(self._metrics, {"update": report.update, "epoch": report.epoch + 1, **logs})
         self._write_timing({"update": report.update, "epoch": report.epoch + 1, "epoch_seconds": report.seconds})
         self._losses, self._clipped, self._skipped = [], 0, 0
@@ -119,9 +131,16 @@ class Meter:
 
 
 class TensorBoardLog:
-    """TensorBoard events: the running loss by update, the logs by epoch, in `train` and `validation`."""
+    """TensorBoard events: the running loss by update, the logs by epoch, in `train` and `validation`.
 
-    def __init__(self, folder: Path, log_every: int) -> None:
+    Args:
+        folder: for the events.
+        log_every: updates between two values.
+        noise: shown too, where it is measured; another action tells it of the updates.
+    """
+
+    def __init__(self, folder: Path, log_every: int, noise: NoiseScale | None = None) -> None:
+        self._noise = noise
         self._train = tf.summary.create_file_writer(str(folder / "train"))
         self._validation: Any = None
         self._folder = folder
@@ -133,6 +152,8 @@ class TensorBoardLog:
             with self._train.as_default():
                 tf.summary.scalar("batch_loss", report.losses[-1], step=report.update)
                 tf.summary.scalar("learning_rate", report.learning_rate, step=report.update)
+                if self._noise is not None and (found := self._noise.estimate()).value is not None:
+                    tf.summary.scalar("noise_scale", found.value, step=report.update)
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Writes the epoch's logs and flushes."""
@@ -242,6 +263,11 @@ class Progress:
             print(text, file=self._stream, flush=True)
         else:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _or_none(value: Any) -> Any:
+    """A number as JSON knows it."""
+    return value if value is not None and np.isfinite(value) else None
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Puts the pieces of one training run together: model, strategy, steps, feeds, actions."""
 
 import contextlib
+import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -164,6 +165,11 @@ def train(
     if not model.trainable_variables:
         raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
+    if recipe.noise_scale and cut.all_parts == 1:
+        raise ConfigError(
+            "noise_scale compares the gradients of the parts of a batch, and this one is whole: give "
+            "virtual_replicas=2, a micro_batch_size, or several devices"
+        )
     feed.static = cut.static
     feed.on_device = is_on_cpu(strategy)
     check_compiled(compiled, cut, strategy, optimizer, feed)
@@ -198,13 +204,14 @@ def train(
             feed.epoch,
             train,
             optimizer,
-            lambda sums: _logs(steps.objective, steps.metrics, sums),
+            lambda sums: {**_logs(steps.objective, steps.metrics, sums), **_noise(recipe, sums)},
             validate,
             actions,
             watcher=watcher,
             finish=optimizer.overwrite_with_averages,
             keeper=checkpointer,
             start=start,
+            noise=recipe.noise_scale,
         )
 
     if checkpointer is None:
@@ -309,6 +316,14 @@ def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
     if watcher is not None:
         watcher.test_end(logs)
     return logs
+
+
+def _noise(recipe: Recipe, sums: np.ndarray) -> dict[str, Any]:
+    """The noise scale over an epoch; NaN where it is undetermined."""
+    if not recipe.noise_scale:
+        return {}
+    noise, signal = float(sums[-4]), float(sums[-3])
+    return {"noise_scale": noise / signal if noise > 0 and signal > 0 else math.nan}
 
 
 def _logs(objective: Objective, metrics: Metrics, sums: np.ndarray) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +57,7 @@ def fit(
     virtual_replicas: int | Literal["auto"] = "auto",
     micro_batch_size: int | None = None,
     augment: Augmentation | None = None,
+    noise_scale: bool = False,
     jit_compile: bool | str = "auto",
     static_shapes: bool | None = None,
     resume: bool = False,
@@ -106,6 +108,8 @@ def fit(
             device: the same answer, not to the bit.
         micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
+        noise_scale: whether to measure the noise scale of the gradients, in examples, from those of the parts that
+            batches are cut into: in the logs (NaN where it is undetermined), and in `run_dir` with its interval.
         jit_compile: what XLA compiles: nothing (False), the gradient of each part (True), the optimizer's `"update"`,
             each `"step"`, or each `"call"` of many steps (arrays on one CPU). `"auto"` tries these out before a long
             training of whole batches on one CPU, and keeps the answer in the cache and in `run_dir`; elsewhere it is
@@ -145,6 +149,7 @@ def fit(
     with naming_lost_peers(where):
         model = _built_model(model, where)
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
+    recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
     before = None
@@ -226,6 +231,7 @@ def fit(
                     "static_shapes": cut.static,
                     "jit_compile": jit_compile,
                     "augment": None if augment is None else repr(augment),
+                    **({"noise_scale": True} if noise_scale else {}),
                     "on_divergence": on_divergence,
                 },
                 "data": {"fingerprint": None if source is None else source.fingerprint},

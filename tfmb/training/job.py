@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def train_job(
         say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
         run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}") if resume is None else resume
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed, shuffle=config.shuffle)
-    recipe = recipe_of(parts.model, config)
+    recipe = replace(recipe_of(parts.model, config), noise_scale=config.noise_scale)
     session = Session(
         model=parts.model,
         optimizer=parts.optimizer,

@@ -62,6 +62,7 @@ class UpdatesReport:
         seconds: how long they took.
         clipped: how many of them had gradients clipped.
         skipped: how many were not made, because float16 overflowed at the loss scale of the time.
+        noise: each update's estimates of (tr(Sigma), |G|^2), where they are measured: see `noise_scale`.
     """
 
     epoch: int
@@ -73,6 +74,7 @@ class UpdatesReport:
     seconds: float
     clipped: int = 0
     skipped: int = 0
+    noise: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +199,7 @@ def run(
     finish: Callable[[], None] = lambda: None,
     keeper: Keeper | None = None,
     start: Position | None = None,
+    noise: bool = False,
 ) -> Position:
     """Trains for the epochs of a plan.
 
@@ -213,6 +216,7 @@ def run(
         finish: called after the last epoch, before the watcher's `train_end`.
         keeper: a `Keeper`, or what is used like one.
         start: where to go on; None for the beginning. `batches` must yield what comes next there.
+        noise: whether the reports tell of the noise in gradients.
 
     Returns:
         Where it ended.
@@ -281,6 +285,7 @@ def run(
                 seconds=seconds,
                 clipped=round(float(rows[:, -2].sum())),
                 skipped=drawn - round(float(rows[:, -1].sum())),
+                noise=tuple((float(row[-4]), float(row[-3])) for row in rows if row[-1]) if noise else (),
             )
             for action in actions:
                 action.updates_made(report)

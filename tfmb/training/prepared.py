@@ -22,12 +22,13 @@ __all__ = ["Recipe", "build", "check_compiled", "execution_of", "is_on_cpu", "st
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What to minimise and what to measure, as a user of Keras writes it."""
+    """What to minimise and what to measure, as a user of Keras writes it, and whether to measure gradients' noise."""
 
     loss: Any
     loss_weights: Any = None
     metrics: Any = None
     weighted_metrics: Any = None
+    noise_scale: bool = False
 
     def names(self) -> list[str]:
         """The names of all of them, in order."""
@@ -129,7 +130,16 @@ def steps_for(
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             scale.build()
     steps = Steps(
-        model, optimizer, objective, metrics, strategy, cut=cut, seed=seed, loss_scale=scale, compiled=compiled
+        model,
+        optimizer,
+        objective,
+        metrics,
+        strategy,
+        cut=cut,
+        seed=seed,
+        loss_scale=scale,
+        compiled=compiled,
+        noise=recipe.noise_scale,
     )
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
     object.__setattr__(model, "_tfmb_steps", ((recipe, cut, compiled), _moved_by(model, optimizer), steps))

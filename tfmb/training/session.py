@@ -24,6 +24,7 @@ from tfmb.training.feeds import Feed
 from tfmb.training.identity import check_identity
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
+from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.preemption import StopSignals
@@ -261,9 +262,10 @@ class Session:
         if self.run_dir is None:
             return []
         every = self.plan.log_every
+        noise = NoiseScale() if self.recipe.noise_scale else None
         return [
-            MetricsLog(self.run_dir, every, clips=self.optimizer.clips),
-            TensorBoardLog(self.run_dir / "tensorboard", every),
+            MetricsLog(self.run_dir, every, clips=self.optimizer.clips, noise=noise),
+            TensorBoardLog(self.run_dir / "tensorboard", every, noise=noise),
         ]
 
     def _write_record(self, more: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
 from tfmb.training.rows import Arrays, gather
-from tfmb.training.sums import BatchSums, Scores, dropouts
+from tfmb.training.sums import BatchSums, Scores, dropouts, squares_of
 
 __all__ = ["Steps"]
 
@@ -32,17 +32,19 @@ class Steps:
         seed: decides the masks of `tfmb.layers.Dropout`.
         loss_scale: built; None where no gradient is in float16.
         compiled: what XLA compiles: see `Compiled`.
+        noise: whether reports tell of the noise in gradients: see `noise_scale`.
 
     Attributes:
         train: `(iterator, num_steps) -> (reports, finite)`: takes `num_steps` (an int32 scalar tensor) batches
             `(x, y, sample_weight)` from the iterator and updates the weights after each. `reports` is
             `[steps done, 3 + losses + metric sums + 2]`, a row for each step: the batch's loss, its number of
-            examples, then the loss and each output's loss times that number, what the metrics add up, whether
-            gradients were clipped, and whether the update was made (0 or 1: a loss scale skips one that overflowed).
+            examples, then the loss and each output's loss times that number, what the metrics add up, with `noise` the
+            estimates of tr(Sigma) and |G|^2, whether gradients were clipped, and whether the update was made (0 or 1: a
+            loss scale skips one that overflowed).
             `finite` is False where the last row's loss or gradients were not: that update was not made, no further
             batch drawn.
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
-        evaluate: `(iterator, num_steps) -> reports`, with the weights as they are, without the last two columns.
+        evaluate: `(iterator, num_steps) -> reports`, with the weights as they are, without what only training gives.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Steps:
         seed: int = 0,
         loss_scale: LossScale | None = None,
         compiled: Compiled = Compiled.NOTHING,
+        noise: bool = False,
     ) -> None:
         cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
         self.model = model
@@ -66,7 +69,9 @@ class Steps:
         self.strategy = strategy
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             self._mask_keys = tf.Variable(mask_keys(seed, len(dropouts(model))), trainable=False, name="mask_keys")
-        self._sums = BatchSums(model, objective, metrics, cut, self._mask_keys, compiled is Compiled.GRADIENTS)
+        by_part = compiled is Compiled.GRADIENTS
+        self._sums = BatchSums(model, objective, metrics, cut, self._mask_keys, by_part, noise)
+        self._noise = noise
         self._cut = cut
         self.loss_scale = loss_scale
         self._prepared = False
@@ -259,6 +264,8 @@ class Steps:
         penalty, penalty_gradients = sums.penalty()
         report, loss = self._report(scores, penalty)
         means = self._means(gradients, scores.counts, penalty_gradients, scale)
+        if self._noise:
+            report = tf.concat([report, self._noise_of(gradients, scores, scale)], 0)
         loss_finite = tf.math.is_finite(loss)
         finite = tf.logical_and(loss_finite, self._all_finite([g for g in means if g is not None]))
         if self.loss_scale is not None:
@@ -268,6 +275,15 @@ class Steps:
             left = variable if self._cut.all_parts == 1 else value + tf.cast(total / scores.rows, variable.dtype)
             variable.assign(tf.where(finite, left, value))
         return report, loss_finite, finite, means
+
+    def _noise_of(self, gradients: list[list[Any]], scores: Scores, scale: Any) -> Any:
+        """`[tr(Sigma), |G|^2]` as this batch estimates them, both 0 where it has but one part: see `noise_scale`."""
+        bare = self._means(gradients, scores.counts, [None] * len(self._sums.trainable), scale)
+        square = squares_of([mean for mean in bare if mean is not None], self._sums.dtype)
+        parts = tf.minimum(tf.cast(self._cut.all_parts, scores.rows.dtype), scores.rows)
+        noise = (scores.squares[0] - scores.rows * square) / tf.maximum(parts - 1.0, 1.0)
+        both = tf.stack([noise, square - noise / scores.rows])
+        return tf.where(parts > 1.0, both, tf.zeros_like(both))
 
     def _means(self, gradients: list[list[Any]], counts: Any, extra: list[Any], scale: Any) -> list[Any]:
         """The mean gradient of each trainable variable, None where it has none."""

@@ -1,7 +1,7 @@
 """What a batch adds up to: gradients, loss, metrics and state, as sums over its parts and one collective."""
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from tfmb.backend import keras, tf
@@ -24,7 +24,7 @@ from tfmb.training.parts import (
 )
 from tfmb.training.state import merged_state, refuse_padding
 
-__all__ = ["BatchSums", "Scores", "dropouts"]
+__all__ = ["BatchSums", "Scores", "dropouts", "squares_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class Scores:
         numerators: `[losses]`, each output's loss sum.
         denominators: `[losses]`, what those are divided by.
         metrics: `[state size of all metrics]`.
+        squares: `[1]`, the parts' rows times the square of their mean gradient, where noise is measured; else `[0]`.
     """
 
     counts: Any
@@ -46,18 +47,16 @@ class Scores:
     numerators: Any
     denominators: Any
     metrics: Any
+    squares: Any
 
     def to_list(self) -> list[Any]:
         """The fields in order."""
-        return [self.counts, self.rows, self.added, self.numerators, self.denominators, self.metrics]
+        return [getattr(self, field.name) for field in fields(self)]
 
     @classmethod
     def from_list(cls, values: list[Any]) -> "Scores":
         """The inverse of `to_list`."""
-        counts, rows, added, numerators, denominators, metrics = values
-        return cls(
-            counts=counts, rows=rows, added=added, numerators=numerators, denominators=denominators, metrics=metrics
-        )
+        return cls(**{field.name: value for field, value in zip(fields(cls), values, strict=True)})
 
 
 class BatchSums:
@@ -70,6 +69,7 @@ class BatchSums:
         cut: how a batch is cut.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         jit_compile: whether XLA compiles the work on each part.
+        noise: whether the squares of the parts' gradients are added up too.
 
     Attributes:
         trainable: the raw trainable variables.
@@ -80,7 +80,14 @@ class BatchSums:
     """
 
     def __init__(
-        self, model: Any, objective: Objective, metrics: Metrics, cut: Cut, mask_keys: Any, jit_compile: bool = False
+        self,
+        model: Any,
+        objective: Objective,
+        metrics: Metrics,
+        cut: Cut,
+        mask_keys: Any,
+        jit_compile: bool = False,
+        noise: bool = False,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -90,7 +97,7 @@ class BatchSums:
         self.merged = [raw_variable(v) for v in merged_state(model)]
         self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
         self.present: list[list[int]] = []
-        self._mask_keys = mask_keys
+        self._mask_keys, self._noise = mask_keys, noise
         self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
@@ -199,6 +206,8 @@ class BatchSums:
         ]
         # What it moved the state by, and not the state: what no part moved keeps its bits.
         weight = tf.cast(rows, self.dtype)
+        if self._noise:
+            scores[-1] = (weight * self._square_of_mean(flat, scores[0], scale))[tf.newaxis]
         state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
         sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state))
         if self.cut.all_parts == 1:
@@ -206,6 +215,16 @@ class BatchSums:
         # A part without rows counts nothing, whatever a layer made of no rows. Such parts are rare: others are not
         # to pay for them with a pass over all gradients.
         return tf.cond(weight > 0, lambda: sums, lambda: keras.tree.map_structure(tf.zeros_like, sums))
+
+    def _square_of_mean(self, sums: list[list[Any]], counts: Any, scale: Any) -> Any:
+        """The square of the mean gradient of a part, over all objectives and weights."""
+        means: dict[int, Any] = {}
+        for number, (present, gradients) in enumerate(zip(self.present, sums, strict=True)):
+            for i, gradient in zip(present, gradients, strict=True):
+                mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), tf.cast(counts[number], self.dtype))
+                means[i] = means[i] + mean if i in means else mean
+        total = squares_of(list(means.values()), self.dtype)
+        return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
@@ -244,6 +263,7 @@ class BatchSums:
             numerators=sums.numerators,
             denominators=sums.denominators,
             metrics=self.metrics.sums(names, targets, y_pred, weight, self.dtype, rows / size, present),
+            squares=tf.zeros([0], self.dtype),
         )
         return sums.objectives, scores.to_list()
 
@@ -261,6 +281,11 @@ class BatchSums:
 def dropouts(model: Any) -> list[Any]:
     """The model's layers of our `Dropout`, in order."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
+
+
+def squares_of(tensors: list[Any], dtype: Any) -> Any:
+    """The sum of the squares of all entries, a scalar."""
+    return 2.0 * tf.add_n([tf.cast(tf.nn.l2_loss(tensor), dtype) for tensor in tensors])
 
 
 def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
