@@ -3,22 +3,9 @@
 from typing import Any
 
 from tfmb.errors import ConfigError
+from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, title_value_axis
 
-from .appearance import (
-    FATE_COLOURS,
-    FATE_SYMBOLS,
-    GREY,
-    INK,
-    Chart,
-    cut,
-    escaped,
-    framed,
-    number,
-    place_of_best,
-    score_of,
-    title_value_axis,
-    trial_in_words,
-)
+from .appearance import FATE_COLOURS, FATE_SYMBOLS, place_of_best, score_of, trial_in_words
 from .landscape import map_chart, parallel_chart
 from .records import SearchRecord, TrialRecord
 

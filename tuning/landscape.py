@@ -6,23 +6,16 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, ticks, title_value_axis
+
 from .appearance import (
     FATE_COLOURS,
     FATE_SYMBOLS,
-    GREY,
-    INK,
     SCORE_COLOURS,
-    Chart,
     colour_range,
-    cut,
-    escaped,
-    framed,
     names_of_values,
-    number,
     place_of_best,
     score_of,
-    ticks,
-    title_value_axis,
     trial_in_words,
 )
 from .records import SearchRecord, TrialRecord

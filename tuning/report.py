@@ -1,59 +1,25 @@
 """A search as one HTML page that opens anywhere: charts that can be hovered and zoomed, and a table of every trial."""
 
 import html
-import os
-import uuid
 from pathlib import Path
 from string import Template
 from typing import Any
 
-from .appearance import Chart, duration, escaped, fates_in_words, names_of_values, number
+from tfmb.report.appearance import duration, escaped, number
+from tfmb.report.page import write_page
+
+from .appearance import fates_in_words, names_of_values
 from .figures import charts
 from .records import SearchRecord, TrialRecord
 
 __all__ = ["write_report"]
 
 _MOST_CELL, _MOST_LISTED = 200, 20
-# The browser is told to fetch nothing at all. Plotly compiles parallel coordinates, hence `unsafe-eval`.
-_PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval';
- style-src 'unsafe-inline'; img-src data: blob:">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-:root { color-scheme: light; }
-body { background: #ffffff; color: #222222; font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px;
-  padding: 16px 24px 48px; overflow-wrap: anywhere; }
-h1 { font-size: 26px; margin: 8px 0; }
-h2 { font-size: 19px; margin: 36px 0 4px; }
-p { margin: 4px 0; }
-.note { color: #555555; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
-th, td { border-bottom: 1px solid #dddddd; max-width: 320px; overflow-wrap: break-word; padding: 4px 7px;
-  text-align: left; vertical-align: top; }
-th { background: #f2f2f2; }
-td.number, th.number { text-align: right; }
-td:first-child, td:nth-last-child(2) { min-width: 10ch; }
-tr.best td { background: #fff6cc; }
-tr.best td:first-child::after { content: " ★"; }
-</style>
-</head>
-<body>
-<h1>$heading</h1>
-$summary
-$charts
-<h2>All trials</h2>
+_TABLE = Template("""<h2>All trials</h2>
 <p class="note">The best score first, then those without one, in the order they began.</p>
 <div class="wide">
 $table
-</div>
-</body>
-</html>
-""")
+</div>""")
 
 
 def write_report(record: SearchRecord, path: Path) -> None:
@@ -67,27 +33,13 @@ def write_report(record: SearchRecord, path: Path) -> None:
         ConfigError: Plotly is not installed.
         OSError: the page cannot be written; the old one stays.
     """
-    page = _page(record).encode("utf-8", "backslashreplace")
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        temporary.write_bytes(page)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _page(record: SearchRecord) -> str:
-    sections, drawn = [], False
-    for chart in charts(record):
-        sections.append(_section(chart, include_library=not drawn))
-        drawn = drawn or chart.figure is not None
-    return _PAGE.substitute(
-        title=escaped(f"Search of {record.name}: {record.objective}", 120),
-        heading=escaped(f"Search of {record.name}", 120),
-        summary="\n".join(f"<p>{sentence}</p>" for sentence in _summary(record)),
-        charts="\n".join(sections),
-        table=_table(record),
+    write_page(
+        path,
+        title=f"Search of {record.name}: {record.objective}",
+        heading=f"Search of {record.name}",
+        sections=[f"<p>{sentence}</p>" for sentence in _summary(record)],
+        charts=charts(record),
+        end=_TABLE.substitute(table=_table(record)),
     )
 
 
@@ -116,20 +68,6 @@ def _summary(record: SearchRecord) -> list[str]:
 def _listed(words: list[str]) -> str:
     more = [f"and {len(words) - _MOST_LISTED} more"] if len(words) > _MOST_LISTED else []
     return ", ".join(words[:_MOST_LISTED] + more)
-
-
-def _section(chart: Chart, include_library: bool) -> str:
-    """A chart under its heading; the first that is drawn brings Plotly's library along."""
-    heading = f'<h2>{escaped(chart.title)}</h2>\n<p class="note">{escaped(chart.note, 1000)}</p>'
-    if chart.figure is None:
-        return heading
-    import plotly.io  # there is a figure, so it is installed
-
-    config = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["select2d", "lasso2d"]}
-    drawing = plotly.io.to_html(
-        chart.figure, config=config, include_plotlyjs=include_library, full_html=False, div_id=chart.name
-    )
-    return f'{heading}\n<div class="wide">{drawing}</div>'
 
 
 def _table(record: SearchRecord) -> str:

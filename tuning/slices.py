@@ -1,15 +1,11 @@
-"""One slice of a trial: its batches, and who watches it."""
+"""Who watches a slice of a trial."""
 
 from typing import Any
 
-from tfmb.data.augment import Augmentation
-from tfmb.data.batches import Order
-from tfmb.data.source import Source
 from tfmb.training.actions import Meter
-from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import UpdatesReport, Watcher
 
-__all__ = ["Exploded", "SliceFeed", "Watch"]
+__all__ = ["Exploded", "Watch"]
 
 # A loss that is so many times the first update's will not come down in time: the rate is too high.
 _EXPLODED = 100.0
@@ -25,31 +21,6 @@ class Exploded(Exception):  # noqa: N818 - it is a trial's fate, and not an erro
     def __init__(self, message: str, update: int) -> None:
         super().__init__(message)
         self.update = update
-
-
-class SliceFeed(ArrayFeed):
-    """The batches of a trial, whose epochs are its slices: the passes over the data go on where they were."""
-
-    def __init__(
-        self,
-        source: Source,
-        order: Order,
-        bounds: list[int],
-        first_slice: int,
-        first_update: int,
-        augmentation: Augmentation | None,
-    ) -> None:
-        self._bounds, self._slice = bounds, first_slice
-        super().__init__(source, order, augmentation=augmentation)
-        self._update = first_update
-
-    def start_at(self, epoch: int, step: int) -> None:
-        """Nothing: where it begins is what it was made with."""
-
-    def _next_steps(self) -> int:
-        steps = self._bounds[self._slice + 1] - self._bounds[self._slice]
-        self._slice += 1
-        return steps
 
 
 class Watch(Watcher):

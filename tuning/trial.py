@@ -32,10 +32,11 @@ from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import Plan
 from tfmb.training.parts import Cut
 from tfmb.training.rows import arrays_on_device
+from tfmb.training.slice_feed import SliceFeed
 
 from .budget import Budget
 from .records import Evaluation
-from .slices import Exploded, SliceFeed, Watch
+from .slices import Exploded, Watch
 from .space import LOOP_NAMES, Space, hyperparameters
 from .states import load_state, newest_state, save_state, save_weights
 
@@ -148,8 +149,8 @@ class Trainer:
             first_loss = load_state(state, kept.variables, len(history))
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
-        feed = SliceFeed(task.train, order, bounds, len(history), first, task.space.augmentation(values))
-        feed._arrays = self._arrays
+        augmentation = task.space.augmentation(values)
+        feed = SliceFeed(task.train, order, bounds, len(history), first, augmentation, self._arrays)
         watch = Watch(first_loss)
         for slice_number in range(len(history), task.budget.slices):
             meter = Meter()

@@ -1,0 +1,1 @@
+"""Pages of HTML that need nothing else: charts and tables of what was measured."""
