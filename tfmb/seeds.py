@@ -1,8 +1,13 @@
-"""Randomness as a pure function of (seed, purpose): no global generator is ever read or moved."""
+"""Randomness as a pure function of (seed, purpose): no global generator of ours, and Keras's own put back."""
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 
-__all__ = ["derive"]
+import numpy as np
+
+__all__ = ["derive", "seeded"]
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -17,3 +22,19 @@ def derive(seed: int, *purpose: str | int) -> int:
     """
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators that Keras draws initial weights' seeds from, and puts them back.
+
+    Not TensorFlow's global one, as `keras.utils.set_random_seed` does: that throws away all that was compiled.
+    """
+    before, arrays = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(before)
+        np.random.set_state(arrays)

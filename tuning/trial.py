@@ -4,12 +4,10 @@ A process runs its trials one after the other. The data stays on the device, and
 before only in its seed, batch size, rate or momentum uses what that one traced and compiled.
 """
 
-import contextlib
 import json
 import math
-import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
-from tfmb.seeds import derive
+from tfmb.seeds import derive, seeded
 from tfmb.training import engine, prepared
 from tfmb.training.actions import Meter
 from tfmb.training.compilation import Compiled
@@ -186,7 +184,7 @@ class Trainer:
         task = self.task
         hp = hyperparameters()
         hp.values = dict(values)
-        with _seeded(seed), task.strategy.scope():
+        with seeded(seed), task.strategy.scope():
             model = task.build(hp)
         check_model(model)
         compiled = read_compiled(model)
@@ -273,22 +271,6 @@ class _Kept:
     def variables(self) -> list[Any]:
         """All that the next update depends on."""
         return [*(raw_variable(v) for v in self.model.variables), *self.optimizer.variables]
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators that Keras draws initial weights' seeds from, and puts them back.
-
-    Not TensorFlow's global one, as `keras.utils.set_random_seed` does: that throws away all that was compiled.
-    """
-    before, arrays = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(arrays)
 
 
 def _fixed(optimizer: Optimizer) -> Any:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb import __version__
+from tfmb.cli.advise import advise, lr_range
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.models import evaluate, export, predict
@@ -25,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, tune, evaluate, export, predict, runs, launch, doctor):
+for command in (train, lr_range, advise, tune, evaluate, export, predict, runs, launch, doctor):
     app.command()(command)
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfmb.cli.durations import seconds_of
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.cli.train import RUNS
 from tfmb.errors import ConfigError
@@ -14,7 +15,6 @@ from tfmb.errors import ConfigError
 __all__ = ["tune"]
 
 _DATA, _MODEL, _SPACE, _SEARCH, _WINNER = "Data", "Model", "Space", "Search", "Winner"
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def tune(
@@ -140,7 +140,7 @@ def tune(
     }
     several = {"momentum": momentum, "beta_1": beta_1, "beta_2": beta_2, "weight_decay": weight_decay}
     given |= {name: _values(f"--{name.replace('_', '-')}", text) for name, text in several.items() if text is not None}
-    seconds = None if timeout is None else _seconds(timeout)
+    seconds = None if timeout is None else seconds_of("--timeout", timeout)
     if executions_per_trial > 1:
         prune = False
     start_tensorflow()
@@ -267,16 +267,6 @@ def _number(text: str) -> int | float:
         return int(text)
     except ValueError:
         return float(text)
-
-
-def _seconds(text: str) -> float:
-    try:
-        found = float(text[:-1]) * _UNITS[text[-1]] if text[-1:] in _UNITS else float(text)
-    except ValueError as error:
-        raise ConfigError(f"--timeout {text!r}: give seconds, or 90s, 10m, 2h") from error
-    if not found > 0:
-        raise ConfigError(f"--timeout {text!r} must be more than 0")
-    return found
 
 
 def _short(value: Any) -> str:

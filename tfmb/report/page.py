@@ -47,7 +47,7 @@ $body
 
 
 def write_page(
-    path: Path, title: str, heading: str, sections: Sequence[str], charts: Sequence[Chart], end: str
+    path: Path, title: str, heading: str, sections: Sequence[str], charts: Sequence[Chart], end: str = ""
 ) -> None:
     """Writes a page that needs no network; one that is there already is replaced when the new one is whole.
 

@@ -1,0 +1,132 @@
+"""`tfmb.advise`: which batch size and which learning rate reach a target soonest, from a few short trainings."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfmb.advice.inquiry import Inquiry
+from tfmb.advice.records import Advice
+from tfmb.advice.short_runs import Problem
+from tfmb.advice.target import Target
+from tfmb.data.records import Records
+from tfmb.data.source import Source
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.training.fit_data import to_source
+
+__all__ = ["advise", "advise_on", "default_batch_sizes"]
+
+_LARGEST = 2048
+_POWERS = [2**power for power in range(3, 12)]
+
+
+def advise(
+    build: Callable[[], Any],
+    x: Any,
+    y: Any = None,
+    *,
+    target: str | None = None,
+    budget: float | None = None,
+    batch_sizes: Sequence[int] | None = None,
+    validation_data: Any = None,
+    validation_split: float = 0.1,
+    optimizer: Any = None,
+    loss: Any = None,
+    metrics: Any = None,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = lambda line: None,
+) -> Advice:
+    """Measures which batch size and learning rate to use for a model and data.
+
+    Short trainings at three batch sizes, each with the rate tuned for it, give the updates to a target over the batch
+    size; with the measured time of an update they give the batch size for the least time. That one is tried in the end.
+
+    Args:
+        build: a function without arguments that gives a Keras model, compiled or not.
+        x: examples, as in `tfmb.fit`.
+        y: targets.
+        target: `METRIC>=VALUE` or `METRIC<=VALUE`, of `loss` or a validation metric such as `val_accuracy`. None
+            chooses a validation loss that a training reaches within one pass over the data.
+        budget: seconds that it may take, about; None for no limit.
+        batch_sizes: those to choose among; None for the powers of two from 8 to 2048, or to half of the data.
+        validation_data: `(x, y)`; None holds out `validation_split` of the examples.
+        validation_split: the share that is held out.
+        optimizer: as in `tfmb.fit`; None for the compiled one's kind, else Adam.
+        loss: as in `compile`; None for the compiled one.
+        metrics: as in `compile`, for a model that is not compiled.
+        strategy: as in `tfmb.fit`.
+        replicas: as in `tfmb.fit`.
+        seed: decides initial weights and orders.
+        say: gets a line for the user now and then.
+
+    Returns:
+        The advice; its `batch_size` is None, with the `reason`, where it is undetermined.
+
+    Raises:
+        ConfigError: arguments that make no sense, or a model that cannot be trained.
+
+    Example:
+        >>> advice = tfmb.advise(build, x, y, target="val_accuracy>=0.97", budget=600)
+        >>> advice.batch_size, advice.learning_rate
+    """
+    source = to_source(x, y)
+    if isinstance(source, Records):
+        raise ConfigError("advice keeps its data in memory: give arrays, such as the first 100,000 examples")
+    if validation_data is None:
+        if not 0 < validation_split < 1:
+            raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
+        source, held_out = source.hold_out(max(1, round(validation_split * source.size)))
+    else:
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+            raise ConfigError("validation_data must be (x, y)")
+        found = to_source(validation_data[0], validation_data[1], name="validation_data")
+        assert isinstance(found, Source)
+        held_out = found
+    problem = Problem(
+        build=build,
+        train=source,
+        validation=held_out,
+        strategy=make_strategy(strategy, replicas),
+        optimizer=optimizer,
+        loss=loss,
+        metrics=metrics,
+        seed=seed,
+    )
+    return advise_on(problem, target, budget, batch_sizes, name=getattr(build, "__name__", "a model"), say=say)
+
+
+def default_batch_sizes(examples: int) -> list[int]:
+    """Powers of two from 8 to 2048, or to half of the data."""
+    return [size for size in (2**power for power in range(3, 12)) if size <= max(min(_LARGEST, examples // 2), 1)] or [
+        1
+    ]
+
+
+def advise_on(
+    problem: Problem,
+    target: str | None,
+    budget: float | None,
+    batch_sizes: Sequence[int] | None,
+    *,
+    name: str,
+    say: Callable[[str], None],
+) -> Advice:
+    """The same for a problem: see `advise`."""
+    goal = None if target is None else Target.parse(target)
+    sizes = _checked(batch_sizes, problem.train.size)
+    if budget is not None and not 0 < budget < math.inf:
+        raise ConfigError(f"budget={budget!r} must be seconds, more than 0")
+    return Inquiry(problem, goal, budget, sizes, name, say).answer()
+
+
+def _checked(batch_sizes: Sequence[int] | None, examples: int) -> list[int]:
+    if batch_sizes is None:
+        return default_batch_sizes(examples)
+    sizes = sorted(set(batch_sizes))
+    if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+        raise ConfigError(f"batch_sizes={batch_sizes!r} must be integers of at least 1")
+    if sizes[-1] > examples:
+        raise ConfigError(f"batch_sizes={batch_sizes!r}: there are but {examples:,} examples to train on")
+    return sizes

@@ -1,0 +1,95 @@
+"""Advice as the command line asks for it: one of our models or the user's, on data by name."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tfmb.advice.memory import LargestBatch, largest_batch
+from tfmb.advice.short_runs import Problem
+from tfmb.backend import keras
+from tfmb.config import MODEL_NAMES, TrainConfig
+from tfmb.data import Splits
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.imports import load_function
+from tfmb.training.job import build_model, load_splits, recipe_of
+
+__all__ = ["ProblemConfig", "largest_batch_of", "problem_of"]
+
+# Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
+_TOLERANCE = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemConfig:
+    """What the command line asks about; the fields are those of `TrainConfig`."""
+
+    dataset: str = "auto"
+    data: str | None = None
+    mirror: str | None = None
+    model: str = "cnn"
+    optimizer: str | None = None
+    strategy: str = "auto"
+    replicas: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        # Refuses what it does not know, with the option's name.
+        given = {} if self.optimizer is None else {"optimizer": self.optimizer}
+        TrainConfig(model=self.model, strategy=self.strategy, replicas=self.replicas, seed=self.seed, **given)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.model} on {self.dataset if self.data is None else self.data}"
+
+
+def problem_of(config: ProblemConfig) -> tuple[Problem, str]:
+    """Loads the data; returns the problem, and a line on it.
+
+    Raises:
+        ConfigError: options that cannot be honoured with this data or model.
+        DataError: the data make no sense.
+    """
+    splits = load_splits(config.dataset, config.data, config.mirror)
+    train, validation = splits.train.hold_out(max(1, splits.train.size // 10))
+    recipe = recipe_of(None, TrainConfig(model=config.model)) if config.model in MODEL_NAMES else None
+    problem = Problem(
+        build=_build(config.model, splits),
+        train=train,
+        validation=validation,
+        strategy=make_strategy(config.strategy, config.replicas),
+        optimizer=config.optimizer,
+        loss=None if recipe is None else recipe.loss,
+        metrics=None if recipe is None else recipe.metrics,
+        seed=config.seed,
+    )
+    about = f"data: {splits.origin}: {train.size:,} train, {validation.size:,} for validation; the test split is unseen"
+    return problem, about
+
+
+def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], None]) -> int:
+    """The largest batch size, up to all examples, whose updates and evaluation run in a process of their own.
+
+    Raises:
+        ConfigError: not even one example fits.
+    """
+    found: LargestBatch = largest_batch(asdict(config), examples, tolerance=_TOLERANCE, say=say)
+    if found.batch_size is None:
+        raise ConfigError(f"not even a batch of one example runs: {found.reason}")
+    say(f"largest batch that fits: {found.batch_size} ({found.reason})")
+    return found.batch_size
+
+
+def _build(model: str, splits: Splits) -> Callable[[], Any]:
+    if model not in MODEL_NAMES:
+        return load_function(model, "--model")
+    shape = getattr(splits.train.examples, "shape", None)
+
+    def build() -> Any:
+        # The seed is the caller's: Keras's own generator was set to it.
+        seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
+        shown = None if shape is None else tuple(shape[1:])
+        return build_model(model, shown, splits.train.num_classes, splits.normalization, seed=seed)
+
+    return build

@@ -1,0 +1,106 @@
+"""`tfmb.lr_range`: Smith's learning-rate range test of a model, which it leaves as it was, to the bit."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tfmb.advice.rate_curve import RateCurve, read_curve
+from tfmb.advice.short_runs import Problem, ShortRuns
+from tfmb.backend import keras
+from tfmb.data.records import Records
+from tfmb.distribution import make_strategy
+from tfmb.errors import ConfigError
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.fit_data import to_source
+
+__all__ = ["lr_range", "sweep"]
+
+
+def lr_range(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    batch_size: int = 32,
+    *,
+    low: float = 1e-6,
+    high: float = 10.0,
+    updates: int = 150,
+    optimizer: Any = None,
+    loss: Any = None,
+    strategy: Any = "auto",
+    replicas: int | None = None,
+    seed: int = 0,
+) -> RateCurve:
+    """Trains for some updates while the learning rate grows exponentially, and says which rates are of use.
+
+    The model's weights, its other state and its optimizer are afterwards what they were, to the bit.
+
+    Args:
+        model: a `keras.Model`, compiled or not.
+        x: examples, as in `tfmb.fit`.
+        y: targets.
+        batch_size: examples an update.
+        low: the first learning rate.
+        high: the last one; the test ends before it where the loss is not finite, or has risen far.
+        updates: from the first to the last.
+        optimizer: as in `tfmb.fit`; None for the compiled one's kind, else Adam.
+        loss: as in `compile`; None for the compiled one.
+        strategy: as in `tfmb.fit`.
+        replicas: as in `tfmb.fit`.
+        seed: decides the order of examples.
+
+    Returns:
+        The curve, with `learning_rate` and the `reason` for it.
+
+    Raises:
+        ConfigError: arguments that make no sense, or a model that cannot be trained.
+
+    Example:
+        >>> tfmb.lr_range(model, x, y, batch_size=64).learning_rate
+    """
+    if not isinstance(model, keras.Model):
+        raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model")
+    check_model(model)
+    if not 0 < low < high < float("inf"):
+        raise ConfigError(f"low={low!r} and high={high!r} must be rates with 0 < low < high")
+    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 10:
+        raise ConfigError(f"updates={updates!r} must be an integer of at least 10")
+    source = to_source(x, y)
+    if isinstance(source, Records):
+        raise ConfigError("a range test keeps its data in memory: give arrays")
+    compiled = read_compiled(model)
+    chosen = optimizer if optimizer is not None else compiled.optimizer if compiled.optimizer is not None else "adam"
+    with _left_alone(model):
+        runs = ShortRuns(
+            Problem(
+                build=lambda: model,
+                train=source,
+                validation=source.rows(slice(0, 1)),
+                strategy=make_strategy(strategy, replicas),
+                optimizer=chosen,
+                loss=loss,
+                seed=seed,
+            )
+        )
+        return sweep(runs, batch_size, low, high, updates)
+
+
+def sweep(runs: ShortRuns, batch_size: int, low: float, high: float, updates: int) -> RateCurve:
+    """The range test of a problem whose short runs there are."""
+    rates = np.geomspace(low, high, updates).tolist()
+    losses = runs.sweep(batch_size, rates)
+    return read_curve(rates[: len(losses)], losses)
+
+
+@contextlib.contextmanager
+def _left_alone(model: Any) -> Iterator[None]:
+    """Puts the model's variables back at the end of the `with` block."""
+    kept = [variable.numpy() for variable in model.variables]
+    try:
+        yield
+    finally:
+        if kept:
+            for variable, value in zip(model.variables, kept, strict=True):
+                variable.assign(value)

@@ -1,0 +1,204 @@
+"""The largest batch that fits: each candidate trains and evaluates in a process of its own, which may die of it."""
+
+import contextlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+__all__ = ["LargestBatch", "Trial", "largest_batch", "largest_that_fits"]
+
+_LOOK_SECONDS = 0.05
+# What a process of its own must take to start and train a few updates, before it counts as one that hangs.
+_SECONDS = 300.0
+# What is left to everybody else while a batch is tried.
+_SPARED = 0.05
+_MOST_WORDS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A batch size that was tried.
+
+    Attributes:
+        batch_size: examples.
+        fits: whether it trained and evaluated.
+        why: it did not.
+        peak_bytes: of the process's memory; None where it did not end by itself.
+    """
+
+    batch_size: int
+    fits: bool
+    why: str = ""
+    peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestBatch:
+    """The largest batch size that ran.
+
+    Attributes:
+        batch_size: it did run; None where not even one example did.
+        reason: why no larger one was chosen.
+        trials: all that were tried, in order.
+    """
+
+    batch_size: int | None
+    reason: str
+    trials: tuple[Trial, ...]
+
+
+def largest_that_fits(fits: Callable[[int], Trial], most: int, tolerance: float = 0.0) -> LargestBatch:
+    """Finds the largest batch size: doubling until one does not fit, then halving the gap.
+
+    It takes at most 2 log2(limit) + 4 trials.
+
+    Args:
+        fits: tries a batch size.
+        most: no larger one is tried.
+        tolerance: the gap, as a share of the answer, that may be left between what ran and what did not.
+    """
+    trials: list[Trial] = []
+
+    def try_size(size: int) -> bool:
+        trials.append(fits(size))
+        return trials[-1].fits
+
+    good, bad = 0, most + 1
+    size = 1
+    while size < bad:
+        if not try_size(size):
+            bad = size
+            break
+        good = size
+        if size == most:
+            break
+        size = min(2 * size, most)
+    while bad - good > 1 and good and bad - good > tolerance * good:
+        middle = (good + bad) // 2
+        if try_size(middle):
+            good = middle
+        else:
+            bad = middle
+    if good == most:
+        reason = f"all {most:,} examples fit in one batch"
+    else:
+        failed = next(trial for trial in reversed(trials) if trial.batch_size == bad)
+        reason = f"{bad:,} did not: {failed.why}"
+    return LargestBatch(batch_size=good or None, reason=reason, trials=tuple(trials))
+
+
+def largest_batch(
+    config: dict[str, Any],
+    most: int,
+    *,
+    tolerance: float = 0.0,
+    say: Callable[[str], None] = lambda line: None,
+    seconds: float = _SECONDS,
+) -> LargestBatch:
+    """The largest batch of a problem: real updates and an evaluation, each candidate in a process of its own.
+
+    Args:
+        config: the fields of a `ProblemConfig`.
+        most: no larger batch is tried.
+        tolerance: see `largest_that_fits`.
+        say: gets a line for each that was tried.
+        seconds: after which a process counts as one that hangs.
+    """
+
+    def fits(size: int) -> Trial:
+        command = [sys.executable, "-m", "tfmb.advice.one_batch"]
+        found = try_in_process(command, json.dumps({**config, "batch_size": size}), size, seconds)
+        peak = "" if found.peak_bytes is None else f", {found.peak_bytes / 2**20:,.0f} MiB at most"
+        say(f"batch size {size:,}: {'fits' if found.fits else found.why}{peak}")
+        return found
+
+    return largest_that_fits(fits, most, tolerance)
+
+
+def try_in_process(command: list[str], told: str, size: int, seconds: float) -> Trial:
+    """Runs a command that reads `told` and prints a line of JSON with its `peak_bytes` when all went well.
+
+    The process is ended when it takes too long, or nearly all memory that is left: so nobody else is harmed by it.
+    """
+    available = _available_bytes()
+    limit = math.inf if available is None else available * (1 - _SPARED)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    ended = ""
+    try:
+        _offer_to_be_killed(process.pid)
+        assert process.stdin is not None
+        try:
+            process.stdin.write(told)
+            process.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended already, which is looked at below
+        process.stdin = None
+        deadline = time.monotonic() + seconds
+        while process.poll() is None and not ended:
+            if time.monotonic() > deadline:
+                ended = f"it took more than {seconds:.0f} s"
+            elif (_resident_bytes(process.pid) or 0) > limit:
+                ended = "it takes nearly all memory that is left"
+            else:
+                time.sleep(_LOOK_SECONDS)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        stdout, stderr = process.communicate()
+    if ended:
+        return Trial(batch_size=size, fits=False, why=ended)
+    if process.returncode == 0:
+        try:
+            return Trial(batch_size=size, fits=True, peak_bytes=int(json.loads(stdout)["peak_bytes"]))
+        except (ValueError, KeyError, TypeError):
+            return Trial(batch_size=size, fits=False, why="its process said nothing that makes sense")
+    if process.returncode < 0:
+        name = signal.Signals(-process.returncode).name
+        return Trial(batch_size=size, fits=False, why=f"its process ended by {name}, as out of memory does")
+    words = (stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
+    return Trial(batch_size=size, fits=False, why=words[:_MOST_WORDS])
+
+
+def _available_bytes() -> int | None:
+    """What this process may still use: of the machine, and of its control group; None where nobody tells."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError):
+        return None
+    try:
+        most = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        if most != "max":
+            found.append(int(most) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass  # no control group of the second kind
+    return min(found) if found else None
+
+
+def _resident_bytes(process: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _offer_to_be_killed(process: int) -> None:
+    """Where memory runs out all the same, the kernel ends the trial and not its parent."""
+    with contextlib.suppress(OSError):  # not on Linux, or it is gone already
+        Path(f"/proc/{process}/oom_score_adj").write_text("1000")

@@ -1,0 +1,111 @@
+"""The learning rate with which one batch size reaches a target soonest, and how it goes over to other batch sizes."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tfmb.advice.short_runs import ShortRun
+from tfmb.advice.target import Target
+
+__all__ = ["RateTransfer", "Tuned", "tune_rate"]
+
+_FACTOR = 2.0
+# Away from rates that reach nothing, in larger steps.
+_FAR = 4.0
+_MOST_RUNS = 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """A batch size with the best rate that was found for it.
+
+    Attributes:
+        best: the training that reached the target soonest; None where none did.
+        runs: all of them.
+    """
+
+    best: ShortRun | None
+    runs: tuple[ShortRun, ...]
+
+
+def tune_rate(
+    train: Callable[[float, int], ShortRun],
+    start: float,
+    most_updates: int,
+    target: Target,
+    is_over: Callable[[], bool],
+) -> Tuned:
+    """Climbs from a rate to the best one, in steps of two. A training ends when it cannot become the best any more.
+
+    Args:
+        train: (rate, most updates) -> a training.
+        start: the first rate.
+        most_updates: of a training, before one has reached the target.
+        target: to reach.
+        is_over: whether the time is over, before each training.
+    """
+    runs: dict[float, ShortRun] = {}
+
+    def badness(rate: float) -> tuple[float, float]:
+        """Lower is better: updates to the target, then how far off it ended."""
+        run = runs[rate]
+        if run.updates is not None:
+            return run.updates, 0.0
+        return math.inf, math.inf if run.diverged else target.short_of(run.looks[-1].value if run.looks else math.nan)
+
+    def try_rate(rate: float) -> bool:
+        """Trains once more; whether it is the best now."""
+        reached = [run.updates for run in runs.values() if run.updates is not None]
+        before = min(map(badness, runs), default=(math.inf, math.inf))
+        runs[rate] = train(rate, max(1, math.ceil(min(reached, default=float(most_updates)))))
+        return badness(rate) < before
+
+    def done() -> bool:
+        return len(runs) >= _MOST_RUNS or is_over()
+
+    rate = start
+    try_rate(rate)
+    while runs[rate].diverged and not done():
+        rate /= _FAR
+        try_rate(rate)
+    if not done():
+        rises = try_rate(rate * _FACTOR)
+        factor = _FACTOR if rises else 1 / _FACTOR
+        rate = rate * _FACTOR if rises else rate
+        while not done():
+            following = rate * factor
+            if following in runs or not try_rate(following):
+                break
+            rate = following
+    best = min(runs, key=badness)
+    return Tuned(best=runs[best] if runs[best].updates is not None else None, runs=tuple(runs.values()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateTransfer:
+    """The best rate over the batch size: a broken line through what was measured, on logarithmic scales.
+
+    Beyond the measured batch sizes it goes on with the slope of the nearest two, between 0 and 1: no rule lets the rate
+    fall with the batch, or grow faster than it (1 for SGD in Goyal et al. 2017, arXiv:1706.02677; Adam is nearer 1/2).
+
+    Attributes:
+        batch_sizes: measured, rising.
+        learning_rates: the best of each.
+    """
+
+    batch_sizes: Sequence[int]
+    learning_rates: Sequence[float]
+
+    def rate(self, batch_size: float) -> float:
+        """The rate for a batch size."""
+        sizes, rates = [math.log(b) for b in self.batch_sizes], [math.log(r) for r in self.learning_rates]
+        at = math.log(batch_size)
+        if len(sizes) == 1:
+            return self.learning_rates[0]
+        place = min(max(sum(size <= at for size in sizes) - 1, 0), len(sizes) - 2)
+        slope = (rates[place + 1] - rates[place]) / (sizes[place + 1] - sizes[place])
+        if at < sizes[0] or at > sizes[-1]:
+            slope = min(max(slope, 0.0), 1.0)
+            end = 0 if at < sizes[0] else -1
+            return math.exp(rates[end] + slope * (at - sizes[end]))
+        return math.exp(rates[place] + slope * (at - sizes[place]))

@@ -1,0 +1,137 @@
+"""What advice consists of, as plain values: what was measured, what follows, and what it cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.advice.batch_curve import BatchCurve, Interval
+from tfmb.advice.rate_curve import RateCurve
+from tfmb.advice.rate_search import RateTransfer
+from tfmb.advice.short_runs import ShortRun
+from tfmb.advice.target import Target
+from tfmb.advice.throughput import Throughput
+
+__all__ = ["Advice", "Prediction"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a batch size takes to the target.
+
+    Attributes:
+        batch_size: examples an update.
+        learning_rate: the rate for it.
+        updates: to the target.
+        step_seconds: of an update, measured.
+        seconds: of training to the target.
+        examples: trained on until then.
+    """
+
+    batch_size: int
+    learning_rate: float
+    updates: Interval
+    step_seconds: float
+    seconds: Interval
+    examples: Interval
+
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "updates": self.updates.value,
+            "updates_interval": self.updates.to_list(),
+            "seconds": self.seconds.value,
+            "seconds_interval": self.seconds.to_list(),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Advice:
+    """Which batch size and rate to use, or why that is undetermined.
+
+    Attributes:
+        name: of the model and data, for people.
+        optimizer: its name.
+        target: what is to be reached; None where none was found.
+        target_is_ours: whether it was chosen here.
+        batch_size: for the least time; None where it is undetermined.
+        learning_rate: for it.
+        least_compute: the batch size that takes the fewest examples, and its rate; None where it is undetermined.
+        reason: for the answer, or why there is none.
+        curve: updates to the target over the batch size.
+        transfer: the rate over the batch size.
+        predictions: for all batch sizes that were asked about.
+        throughput: seconds of an update over the batch size.
+        sweep: the range test that it began with.
+        runs: all short trainings.
+        confirmed: the training of the answer.
+        extras: sentences on accumulation and a second device.
+        cost_seconds: what it took to find out.
+        cost_examples: trained on for that.
+    """
+
+    name: str
+    optimizer: str
+    target: Target | None
+    target_is_ours: bool
+    batch_size: int | None
+    learning_rate: float | None
+    least_compute: tuple[int, float] | None
+    reason: str
+    curve: BatchCurve | None
+    transfer: RateTransfer | None
+    predictions: tuple[Prediction, ...]
+    throughput: Throughput | None
+    sweep: RateCurve | None
+    runs: tuple[ShortRun, ...]
+    confirmed: ShortRun | None
+    extras: tuple[str, ...]
+    cost_seconds: float
+    cost_examples: int
+
+    def rate_for(self, batch_size: int) -> float | None:
+        """The learning rate for any batch size; None where it is undetermined."""
+        return None if self.transfer is None else self.transfer.rate(batch_size)
+
+    @property
+    def chosen(self) -> Prediction | None:
+        """The prediction for the answer."""
+        return next((p for p in self.predictions if p.batch_size == self.batch_size), None)
+
+    def record(self) -> dict[str, Any]:
+        """For JSON: one flat answer, with None for what is undetermined."""
+        chosen, curve = self.chosen, self.curve
+        return {
+            "target": None if self.target is None else str(self.target),
+            "target_chosen": self.target_is_ours,
+            "batch_size": self.batch_size,
+            "batch_size_interval": self._plausible(),
+            "learning_rate": self.learning_rate,
+            "learning_rate_interval": self._rates(),
+            "critical_batch_size": None if curve is None else curve.critical_batch_size.value,
+            "critical_batch_size_interval": None if curve is None else curve.critical_batch_size.to_list(),
+            "updates": None if chosen is None else chosen.updates.value,
+            "updates_interval": None if chosen is None else chosen.updates.to_list(),
+            "seconds": None if chosen is None else chosen.seconds.value,
+            "seconds_interval": None if chosen is None else chosen.seconds.to_list(),
+            "measured_seconds": None if self.confirmed is None else self.confirmed.seconds,
+            "least_compute_batch_size": None if self.least_compute is None else self.least_compute[0],
+            "least_compute_learning_rate": None if self.least_compute is None else self.least_compute[1],
+            "predictions": [prediction.record() for prediction in self.predictions],
+            "reason": self.reason,
+            "optimizer": self.optimizer,
+            "cost_seconds": round(self.cost_seconds, 2),
+            "cost_examples": self.cost_examples,
+        }
+
+    def _plausible(self) -> list[int] | None:
+        """The smallest and largest batch size whose time may well be the least, all things measured."""
+        chosen = self.chosen
+        if chosen is None:
+            return None
+        near = [p.batch_size for p in self.predictions if p.seconds.low <= chosen.seconds.high]
+        return [min(near), max(near)]
+
+    def _rates(self) -> list[float] | None:
+        """Rates were tried in steps of two: the best one is not a step away from that which was best."""
+        return None if self.learning_rate is None else [self.learning_rate / 2, self.learning_rate * 2]

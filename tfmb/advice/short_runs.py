@@ -1,0 +1,300 @@
+"""Short trainings of one model, each from the same start: to a target, or until they have had enough examples.
+
+The data stays on the device, and a training of another batch size or rate uses what the first one traced.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.advice.target import Look, Target, crossing
+from tfmb.advice.watchers import Exploded, Ramp, Watch
+from tfmb.backend import keras, tf
+from tfmb.data.batches import Order
+from tfmb.data.source import Source
+from tfmb.errors import ConfigError, DivergenceError
+from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.seeds import derive, seeded
+from tfmb.training import engine, prepared
+from tfmb.training.actions import Meter
+from tfmb.training.compilation import Compiled
+from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.feeds import ArrayFeed
+from tfmb.training.loop import Plan
+from tfmb.training.parts import Cut
+from tfmb.training.rows import arrays_on_device
+from tfmb.training.slice_feed import SliceFeed
+
+__all__ = ["Problem", "ShortRun", "ShortRuns"]
+
+_SCORED_BATCH = 256
+# Validation examples of a look: the same for all, so that what they leave out is the same for all.
+_LOOKED_AT = 1000
+# Each look comes after so many more examples than the one before, so that all targets are found as exactly.
+_LOOK_RATIO = 1.12
+_FIRST_LOOKS = 200
+# A rate at which nothing diverges while updates are timed.
+_TIMED_RATE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What is to be trained.
+
+    Attributes:
+        build: a function without arguments that gives a Keras model, compiled or not.
+        train: what is learned from.
+        validation: what is looked at.
+        optimizer: as in `tfmb.fit`; None for what the model was compiled with, else Adam.
+        loss: None for what the model was compiled with.
+        metrics: for a model that is compiled without a loss.
+        strategy: where to train.
+        seed: decides initial weights and orders.
+    """
+
+    build: Callable[[], Any]
+    train: Source
+    validation: Source
+    strategy: Any
+    optimizer: Any = None
+    loss: Any = None
+    metrics: Any = None
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShortRun:
+    """A short training.
+
+    Attributes:
+        batch_size: examples an update.
+        learning_rate: constant.
+        updates: to the target, between two looks; None where it was not reached.
+        diverged: whether it ended with a loss that was not finite, or exploded.
+        looks: at it, in order.
+        step_seconds: of an update; None where it was too short to tell.
+        spent_seconds: in all, looks included.
+    """
+
+    batch_size: int
+    learning_rate: float
+    updates: float | None
+    diverged: bool
+    looks: tuple[Look, ...]
+    step_seconds: float | None
+    spent_seconds: float
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training to the target; None where it was not reached."""
+        return None if self.updates is None or self.step_seconds is None else self.updates * self.step_seconds
+
+    @property
+    def examples(self) -> int:
+        """Trained on in all."""
+        return self.looks[-1].examples if self.looks else 0
+
+
+class ShortRuns:
+    """Trains a problem's model again and again.
+
+    Args:
+        problem: what to train.
+
+    Attributes:
+        spent_seconds: by all runs so far.
+        spent_examples: trained on by all runs so far.
+
+    Raises:
+        ConfigError: the model cannot be trained.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.spent_seconds, self.spent_examples = 0.0, 0
+        self._starts: dict[int, list[Any]] = {}
+        self._arrays = arrays_on_device(problem.train)
+        looked_at = min(_LOOKED_AT, problem.validation.size)
+        validation = problem.validation.rows(slice(0, looked_at))
+        order = Order(num_examples=looked_at, batch_size=min(_SCORED_BATCH, looked_at), seed=0, shuffle=False)
+        self._validation = ArrayFeed(validation, order)
+        model = self._built(problem.seed)
+        compiled = read_compiled(model)
+        if compiled.loss is None and problem.loss is None:
+            raise ConfigError(f"the model {model.name!r} has no loss: compile it, or give loss=...")
+        self.recipe = engine.Recipe(
+            loss=compiled.loss if problem.loss is None else problem.loss,
+            loss_weights=compiled.loss_weights if problem.loss is None else None,
+            metrics=problem.metrics if compiled.loss is None else compiled.metrics,
+            weighted_metrics=compiled.weighted_metrics,
+        )
+        known = compiled.optimizer if problem.optimizer is None else problem.optimizer
+        self.optimizer: Optimizer = interop.get(_fresh("adam" if known is None else known))
+        if self.optimizer.use_ema:
+            raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
+        feed = ArrayFeed(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
+        self.model = engine.place(model, problem.strategy, feed.example)
+        prepared.build(self.model, self.optimizer, problem.strategy, model)
+        self._starts[problem.seed] = [v.numpy() for v in self._variables()]
+        on_cpu = prepared.is_on_cpu(problem.strategy)
+        single = problem.strategy.num_replicas_in_sync == 1
+        self._compiled = Compiled.NOTHING
+        if on_cpu and single and not self.optimizer.across_replicas:
+            self._compiled = Compiled.UPDATE
+
+    def run(
+        self,
+        batch_size: int,
+        learning_rate: float,
+        target: Target | None = None,
+        *,
+        most_updates: int,
+        seed: int | None = None,
+    ) -> ShortRun:
+        """Trains from the start until the target is reached, or for so many updates.
+
+        Raises:
+            ConfigError: the target's metric is not measured.
+        """
+        began = time.perf_counter()
+        problem = self.problem
+        seed = problem.seed if seed is None else seed
+        size = min(batch_size, problem.train.size)
+        self._start_anew(learning_rate, seed)
+        bounds = _bounds(size, most_updates)
+        order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(seed, "advice"))
+        feed = SliceFeed(problem.train, order, bounds, arrays=self._arrays)
+        meter, looks = Meter(), list[Look]()
+        watch = Watch()
+        diverged = False
+        try:
+            for number in range(len(bounds) - 1):
+                plan = Plan(epochs=number + 1, initial_epoch=number, steps_a_call=watch.steps_a_call)
+                self._train(feed, plan, [meter, watch], watch, seed)
+                value = self._look(target, watch)
+                looks.append(
+                    Look(updates=bounds[number + 1], examples=meter.examples, seconds=meter.seconds, value=value)
+                )
+                if target is not None and target.reached(value):
+                    break
+        except (DivergenceError, Exploded) as error:
+            diverged = True
+            at = int(getattr(error, "update", 0))
+            looks.append(Look(updates=at, examples=meter.examples, seconds=meter.seconds, value=math.nan))
+        spent = time.perf_counter() - began
+        self.spent_seconds += spent
+        self.spent_examples += meter.examples
+        return ShortRun(
+            batch_size=size,
+            learning_rate=learning_rate,
+            updates=None if target is None or diverged else crossing(looks, target),
+            diverged=diverged,
+            looks=tuple(looks),
+            step_seconds=watch.step_seconds,
+            spent_seconds=spent,
+        )
+
+    def sweep(self, batch_size: int, learning_rates: Sequence[float]) -> list[float]:
+        """Trains from the start, each update at its own rate; the losses, up to one that is not finite or exploded."""
+        began = time.perf_counter()
+        problem = self.problem
+        size = min(batch_size, problem.train.size)
+        self._start_anew(learning_rates[0], problem.seed)
+        order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(problem.seed, "sweep"))
+        feed = SliceFeed(problem.train, order, [0, len(learning_rates)], arrays=self._arrays)
+        meter, ramp = Meter(), Ramp(self.optimizer, learning_rates)
+        try:
+            self._train(feed, Plan(epochs=1, steps_a_call=1), [meter, ramp], ramp, problem.seed)
+        except DivergenceError:
+            ramp.losses.append(math.nan)
+        except Exploded:
+            pass  # its loss is the last one
+        self.spent_seconds += time.perf_counter() - began
+        self.spent_examples += meter.examples
+        return ramp.losses
+
+    def time_updates(self, batch_size: int, count: int) -> float:
+        """Seconds of an update, the median of some in one call, after a call that traces."""
+        began = time.perf_counter()
+        size = min(batch_size, self.problem.train.size)
+        self._start_anew(_TIMED_RATE, self.problem.seed)
+        order = Order(num_examples=self.problem.train.size, batch_size=size, seed=0)
+        a_call = min(count, order.num_examples // size)
+        feed = SliceFeed(self.problem.train, order, [0, a_call, a_call + count], arrays=self._arrays)
+        meter, watch = Meter(), Watch()
+        self._train(feed, Plan(epochs=1, steps_a_call=a_call), [meter], watch, 0)
+        self._train(feed, Plan(epochs=2, initial_epoch=1, steps_a_call=a_call), [meter, watch], watch, 0)
+        self.spent_seconds += time.perf_counter() - began
+        self.spent_examples += meter.examples
+        return watch.seconds_an_update
+
+    def _train(self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int) -> None:
+        engine.train(
+            self.model,
+            self.optimizer,
+            self.recipe,
+            self.problem.strategy,
+            feed,
+            plan,
+            actions=actions,
+            watcher=watcher,
+            seed=seed,
+            compiled=self._compiled,
+        )
+
+    def _look(self, target: Target | None, watch: Watch) -> float:
+        """The value of the target's metric; of the training loss where there is no target."""
+        if target is None:
+            return watch.mean_loss()
+        if not target.metric.startswith("val_"):
+            logs = watch.logs if target.metric != "loss" else {"loss": watch.mean_loss()}
+        else:
+            cut = Cut(replicas=self.problem.strategy.num_replicas_in_sync)
+            steps = prepared.steps_for(
+                self.model, self.optimizer, self.recipe, self.problem.strategy, (cut, 0, self._compiled)
+            )
+            logs = {f"val_{key}": value for key, value in engine.score_feed(steps, self._validation).items()}
+        if target.metric not in logs:
+            known = ", ".join(sorted({*logs, "loss"}))
+            raise ConfigError(f"the target watches {target.metric!r}, which is not measured: there is {known}")
+        return float(logs[target.metric])
+
+    def _start_anew(self, learning_rate: float, seed: int) -> None:
+        if seed not in self._starts:
+            model = self._built(seed)
+            self._starts[seed] = [raw_variable(v).numpy() for v in model.variables]
+        for variable, value in zip(self._variables(), self._starts[seed], strict=True):
+            variable.assign(value)
+        for variable in self.optimizer.variables:
+            variable.assign(tf.zeros_like(value_of(variable)))
+        self.optimizer.learning_rate = learning_rate
+
+    def _variables(self) -> list[Any]:
+        return list(self.model.variables)
+
+    def _built(self, seed: int) -> Any:
+        with seeded(derive(seed, "weights")), self.problem.strategy.scope():
+            model = self.problem.build()
+        check_model(model)
+        return model
+
+
+def _fresh(identifier: Any) -> Any:
+    """An optimizer of the same kind and settings that has seen nothing; a name is one already."""
+    if isinstance(identifier, (Optimizer, keras.optimizers.Optimizer)):
+        kind: Any = type(identifier)
+        return kind.from_config(identifier.get_config())
+    return identifier
+
+
+def _bounds(batch_size: int, most_updates: int) -> list[int]:
+    """Updates before each slice: a look every so many examples more, each a share of all before."""
+    bounds, examples = [0], float(max(_FIRST_LOOKS, batch_size))
+    while bounds[-1] < most_updates:
+        at = min(max(round(examples / batch_size), bounds[-1] + 1), most_updates)
+        bounds.append(at)
+        examples = max(examples * _LOOK_RATIO, at * batch_size)
+    return bounds

@@ -1,0 +1,99 @@
+"""Who watches a short training: its losses, the time of its updates, and whether it explodes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tfmb.optimizers import Optimizer
+from tfmb.training.loop import UpdatesReport, Watcher
+
+__all__ = ["Exploded", "Ramp", "Watch"]
+
+# A loss that is so many times the first one will not come down in time.
+_EXPLODED = 100.0
+_CALL_SECONDS, _MOST_STEPS = 0.5, 100
+
+
+class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error of anybody's
+    """The loss is finite, but far above where it began."""
+
+    def __init__(self, update: int) -> None:
+        super().__init__()
+        self.update = update
+
+
+class Watch(Watcher):
+    """Keeps the losses since the last look, the logs, and how long an update takes."""
+
+    def __init__(self) -> None:
+        self.logs: dict[str, Any] = {}
+        self._losses: list[float] = []
+        self._first: float | None = None
+        self._times: list[tuple[float, int]] = []
+
+    @property
+    def step_seconds(self) -> float | None:
+        """The median over the calls, but for the first one, which traces; weighed by their updates."""
+        return _median(self._times[1:])
+
+    @property
+    def seconds_an_update(self) -> float:
+        """The same over all calls."""
+        found = _median(self._times)
+        assert found is not None
+        return found
+
+    @property
+    def steps_a_call(self) -> int | None:
+        """As many as take a while, where it is known how long one takes."""
+        seconds = self.step_seconds
+        return None if seconds is None else max(1, min(_MOST_STEPS, int(_CALL_SECONDS / max(seconds, 1e-6))))
+
+    def mean_loss(self) -> float:
+        """Of the updates since it was asked for last; NaN for none."""
+        losses, self._losses = self._losses, []
+        return float(np.mean(losses)) if losses else math.nan
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Keeps losses and times."""
+        self._losses += report.losses
+        if report.losses:
+            self._times.append((report.seconds, len(report.losses)))
+        if self._first is None and report.losses:
+            self._first = report.losses[0]
+        if report.losses and self._first is not None:
+            recent = sum(report.losses) / len(report.losses)
+            if recent > _EXPLODED * max(abs(self._first), 1e-3):
+                raise Exploded(report.update)
+
+    def epoch_ended(self, report: Any) -> None:
+        """Keeps the logs."""
+        self.logs = report.logs
+
+
+class Ramp(Watcher):
+    """Sets the next update's rate, and keeps the losses."""
+
+    def __init__(self, optimizer: Optimizer, learning_rates: Sequence[float]) -> None:
+        self._optimizer, self._rates = optimizer, learning_rates
+        self.losses: list[float] = []
+
+    def updates_made(self, report: UpdatesReport) -> None:
+        """Sets the next rate."""
+        self.losses += report.losses
+        if len(self.losses) < len(self._rates):
+            self._optimizer.learning_rate = self._rates[len(self.losses)]
+        if self.losses[-1] > _EXPLODED * max(abs(self.losses[0]), 1e-3):
+            raise Exploded(report.update)
+
+    def epoch_ended(self, report: Any) -> None:
+        """Nothing."""
+
+
+def _median(calls: Sequence[tuple[float, int]]) -> float | None:
+    """Of the seconds of an update, from those of calls of so many."""
+    if not calls:
+        return None
+    return float(np.median(np.repeat([seconds / count for seconds, count in calls], [count for _, count in calls])))

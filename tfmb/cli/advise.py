@@ -1,0 +1,167 @@
+"""`tfmb advise` and `tfmb lr-range`: which batch size and which learning rate."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmb.cli.durations import seconds_of
+from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.errors import ConfigError
+
+__all__ = ["advise", "lr_range"]
+
+_Dataset = Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")]
+_Data = Annotated[str | None, typer.Option(help="Your own data: package.module:load.")]
+_Mirror = Annotated[str | None, typer.Option(help="A folder with the files TFDS would download.")]
+_Model = Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.")]
+_Optimizer = Annotated[
+    str | None, typer.Option(help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or your own.")
+]
+_Html = Annotated[Path | None, typer.Option(help="Write a page with the curves there.")]
+_Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+_Seed = Annotated[int, typer.Option(help="Decides initial weights and orders.")]
+_Strategy = Annotated[str, typer.Option(help="As in tfmb train.")]
+_Replicas = Annotated[int | None, typer.Option(help="As in tfmb train.")]
+
+
+def advise(
+    target: Annotated[
+        str | None, typer.Option(help="METRIC>=VALUE or METRIC<=VALUE, such as val_accuracy>=0.97. Default: chosen.")
+    ] = None,
+    budget: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 2h.")] = None,
+    batch_sizes: Annotated[
+        str | None, typer.Option(help="To choose among: A,B,C. Default: powers of two from 8 to 2048.")
+    ] = None,
+    dataset: _Dataset = "auto",
+    data: _Data = None,
+    mirror: _Mirror = None,
+    model: _Model = "cnn",
+    optimizer: _Optimizer = None,
+    strategy: _Strategy = "auto",
+    replicas: _Replicas = None,
+    seed: _Seed = 0,
+    fits: Annotated[bool, typer.Option("--fits", help="Also find the largest batch that fits in memory.")] = False,
+    html: _Html = None,
+    json: _Json = False,
+) -> None:
+    """Measure which batch size and learning rate reach a target soonest on this machine.
+
+    Short trainings at three batch sizes, each with its rate tuned, on a validation split; the test split is unseen.
+    """
+    limit = None if budget is None else seconds_of("--budget", budget)
+    sizes = None if batch_sizes is None else _sizes(batch_sizes)
+    start_tensorflow()
+    from tfmb.advice.advise import advise_on
+    from tfmb.advice.jobs import ProblemConfig, problem_of
+
+    config = ProblemConfig(
+        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
+        replicas=replicas, seed=seed,
+    )  # fmt: skip
+    problem, about = problem_of(config)
+    say(about)
+    found = advise_on(problem, target, limit, sizes, name=config.name, say=say)
+    record: dict[str, Any] = found.record()
+    if fits:
+        from tfmb.advice.jobs import largest_batch_of
+
+        record["largest_batch_size"] = largest_batch_of(config, problem.train.size, say)
+    if html is not None:
+        from tfmb.advice.pages import write_advice
+
+        write_advice(found, html)
+        say(f"page: {html}")
+    if json:
+        emit_json(record)
+        return
+    if found.batch_size is None:
+        print(found.reason)
+        return
+    _show(found)
+    if fits:
+        print(f"largest batch that fits: {record['largest_batch_size']}")
+
+
+def lr_range(
+    batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 64,
+    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="The last one.")] = 10.0,
+    updates: Annotated[int, typer.Option(help="From the first to the last.")] = 150,
+    dataset: _Dataset = "auto",
+    data: _Data = None,
+    mirror: _Mirror = None,
+    model: _Model = "cnn",
+    optimizer: _Optimizer = None,
+    strategy: _Strategy = "auto",
+    replicas: _Replicas = None,
+    seed: _Seed = 0,
+    html: _Html = None,
+    json: _Json = False,
+) -> None:
+    """Train for some updates while the learning rate grows, and say which rates are of use (Smith's range test)."""
+    if batch_size < 1:
+        raise ConfigError(f"--batch-size {batch_size} must be at least 1")
+    if not 0 < low < high < float("inf"):
+        raise ConfigError(f"--low {low} and --high {high} must be rates with 0 < low < high")
+    if updates < 10:
+        raise ConfigError(f"--updates {updates} must be at least 10")
+    start_tensorflow()
+    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.lr_range import sweep
+    from tfmb.advice.short_runs import ShortRuns
+
+    config = ProblemConfig(
+        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
+        replicas=replicas, seed=seed,
+    )  # fmt: skip
+    problem, about = problem_of(config)
+    say(about)
+    curve = sweep(ShortRuns(problem), batch_size, low, high, updates)
+    if html is not None:
+        from tfmb.advice.pages import write_rate_curve
+
+        write_rate_curve(curve, html, config.name)
+        say(f"page: {html}")
+    if json:
+        emit_json(
+            {
+                "learning_rate": curve.learning_rate,
+                "reason": curve.reason,
+                "steepest": curve.steepest,
+                "valley": curve.valley,
+                "edge": curve.edge,
+                "batch_size": batch_size,
+                "updates": len(curve.losses),
+            }
+        )
+        return
+    shown = "undetermined" if curve.learning_rate is None else f"learning rate {curve.learning_rate:.3g}"
+    print(f"{shown}: {curve.reason.removeprefix('undetermined: ')}")
+    marks = {"steepest": curve.steepest, "valley": curve.valley, "edge of divergence": curve.edge}
+    print("  ".join(f"{name} {'none' if rate is None else format(rate, '.3g')}" for name, rate in marks.items()))
+
+
+def _show(found: Any) -> None:
+    """The answer, and the table it comes from."""
+    record = found.record()
+    low, high = record["batch_size_interval"]
+    print(f"batch size {found.batch_size} (it may as well be {low} to {high}), learning rate {found.learning_rate:.3g}")
+    print(f"  {found.reason}")
+    size, rate = found.least_compute
+    print(f"  for the least compute: batch size {size}, learning rate {rate:.3g}")
+    print(f"  critical batch size {found.curve.critical_batch_size}")
+    for extra in found.extras:
+        print(f"  {extra}")
+    print("batch size  learning rate  updates to target        seconds")
+    for p in found.predictions:
+        mark = " <-" if p.batch_size == found.batch_size else ""
+        print(f"{p.batch_size:10}  {p.learning_rate:13.3g}  {p.updates!s:23}  {p.seconds}{mark}")
+    print(f"it took {found.cost_seconds:.0f} s and {found.cost_examples:,} examples to find out")
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--batch-sizes {text!r}: give integers, A,B,C") from error
