@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tfmb.advice.memory import LargestBatch, largest_batch
+from tfmb.advice.memory import LargestBatch, largest_batch, try_batch
 from tfmb.advice.short_runs import Problem
 from tfmb.backend import keras
 from tfmb.config import MODEL_NAMES, TrainConfig
@@ -14,7 +14,7 @@ from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.training.job import build_model, load_splits, recipe_of
 
-__all__ = ["ProblemConfig", "largest_batch_of", "problem_of"]
+__all__ = ["ProblemConfig", "largest_batch_of", "peak_of", "problem_of"]
 
 # Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
 _TOLERANCE = 0.05
@@ -79,6 +79,12 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
         raise ConfigError(f"not even a batch of one example runs: {found.reason}")
     say(f"largest batch that fits: {found.batch_size} ({found.reason})")
     return found.batch_size
+
+
+def peak_of(config: ProblemConfig, batch_size: int) -> tuple[int | None, str]:
+    """(the most memory, in bytes, of a process that trains with whole batches of a size, why it is not known)."""
+    found = try_batch(asdict(config), batch_size)
+    return found.peak_bytes, "" if found.fits else "does not fit"
 
 
 def _build(model: str, splits: Splits) -> Callable[[], Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LargestBatch", "Trial", "largest_batch", "largest_that_fits"]
+__all__ = ["LargestBatch", "Trial", "largest_batch", "largest_that_fits", "try_batch", "try_in_process"]
 
 _LOOK_SECONDS = 0.05
 # What a process of its own must take to start and train a few updates, before it counts as one that hangs.
@@ -114,13 +114,18 @@ def largest_batch(
     """
 
     def fits(size: int) -> Trial:
-        command = [sys.executable, "-m", "tfmb.advice.one_batch"]
-        found = try_in_process(command, json.dumps({**config, "batch_size": size}), size, seconds)
+        found = try_batch(config, size, seconds)
         peak = "" if found.peak_bytes is None else f", {found.peak_bytes / 2**20:,.0f} MiB at most"
         say(f"batch size {size:,}: {'fits' if found.fits else found.why}{peak}")
         return found
 
     return largest_that_fits(fits, most, tolerance)
+
+
+def try_batch(config: dict[str, Any], batch_size: int, seconds: float = _SECONDS) -> Trial:
+    """Trains and evaluates a problem with one batch size, in a process of its own: see `largest_batch`."""
+    command = [sys.executable, "-m", "tfmb.advice.one_batch"]
+    return try_in_process(command, json.dumps({**config, "batch_size": batch_size}), batch_size, seconds)
 
 
 def try_in_process(command: list[str], told: str, size: int, seconds: float) -> Trial:

@@ -12,12 +12,13 @@ import numpy as np
 
 __all__ = ["RateCurve", "read_curve"]
 
-_SMOOTHING = 0.9
+# The smoothing's window, and the stretch that a slope is taken over, as shares of all updates and at least so long.
+_WINDOW, _SPAN, _SHORTEST = 1 / 12, 1 / 15, 8
 # A smoothed loss that is above its lowest by so much of what it had fallen is on its way up for good.
 _UNDONE, _LEAST = 0.5, 0.2
 # How far below the edge of divergence a rate must stay.
 _MARGIN = 4.0
-_FEWEST, _SPAN = 10, 8
+_FEWEST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +56,9 @@ def read_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> Rate
     finite = [math.isfinite(loss) for loss in losses]
     count = finite.index(False) if False in finite else len(losses)
     rates, kept = list(map(float, learning_rates)), list(map(float, losses[:count]))
-    smoothed = _smooth(kept)
+    smoothed = _smooth(kept, max(_WINDOW * len(rates), _SHORTEST))
     edge = _edge(rates, smoothed, count < len(losses))
-    steepest, valley = _falls(rates, smoothed)
+    steepest, valley = _falls(rates, smoothed, max(round(_SPAN * len(rates)), _SHORTEST))
     chosen, reason = _choose(steepest, valley, edge, len(kept))
     return RateCurve(
         learning_rates=tuple(rates[: len(losses)]),
@@ -71,12 +72,12 @@ def read_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> Rate
     )
 
 
-def _smooth(losses: Sequence[float]) -> list[float]:
+def _smooth(losses: Sequence[float], window: float) -> list[float]:
     """The running mean, without the lag of its start: Adam's bias correction."""
-    mean, found = 0.0, []
+    mean, found, kept = 0.0, [], 1 - 1 / window
     for number, loss in enumerate(losses, 1):
-        mean = _SMOOTHING * mean + (1 - _SMOOTHING) * loss
-        found.append(mean / (1 - _SMOOTHING**number))
+        mean = kept * mean + (1 - kept) * loss
+        found.append(mean / (1 - kept**number))
     return found
 
 
@@ -91,7 +92,7 @@ def _edge(rates: Sequence[float], smoothed: Sequence[float], ended: bool) -> flo
     return rates[len(smoothed)] if ended else None
 
 
-def _falls(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | None, float | None]:
+def _falls(rates: Sequence[float], smoothed: Sequence[float], span: int) -> tuple[float | None, float | None]:
     """(rate of the steepest fall, rate two thirds along the longest one)."""
     if len(smoothed) < _FEWEST:
         return None, None
@@ -99,9 +100,9 @@ def _falls(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | N
     if end < _FEWEST:
         return None, None
     # Over some updates each: the slope from one to the next is noise.
-    places = np.arange(_SPAN, end + 1)
+    places = np.arange(min(span, end), end + 1)
     heights, logs = np.array(smoothed), np.log(rates[: len(smoothed)])
-    slopes = (heights[places] - heights[places - _SPAN]) / (logs[places] - logs[places - _SPAN])
+    slopes = (heights[places] - heights[places - places[0]]) / (logs[places] - logs[places - places[0]])
     if min(slopes) >= 0:
         return None, None
     # The longest stretch that falls, by its logarithm: a chain of ever lower values, others between them left out.
@@ -115,7 +116,7 @@ def _falls(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float | N
     while before[first] >= 0:
         first = before[first]
     two_thirds = first + round((last - first) * 2 / 3)
-    middle = int(places[np.argmin(slopes)]) - _SPAN // 2
+    middle = int(places[np.argmin(slopes)]) - int(places[0]) // 2
     return float(rates[middle]), float(rates[two_thirds])
 
 

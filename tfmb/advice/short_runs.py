@@ -6,8 +6,10 @@ The data stays on the device, and a training of another batch size or rate uses 
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from tfmb.advice.target import Look, Target, crossing
 from tfmb.advice.watchers import Exploded, Ramp, Watch
@@ -24,7 +26,8 @@ from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import Plan
-from tfmb.training.parts import Cut
+from tfmb.training.noise_scale import NoiseScale
+from tfmb.training.parts import Cut, make_cut
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
@@ -36,8 +39,9 @@ _LOOKED_AT = 1000
 # Each look comes after so many more examples than the one before, so that all targets are found as exactly.
 _LOOK_RATIO = 1.12
 _FIRST_LOOKS = 200
-# A rate at which nothing diverges while updates are timed.
-_TIMED_RATE = 1e-6
+# Rates at which nothing diverges while updates are timed, and at which nothing moves while noise is measured.
+_TIMED_RATE, _STILL = 1e-6, 1e-12
+_NOISE_BATCH, _NOISE_UPDATES = 128, 40
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +145,7 @@ class ShortRuns:
         self._starts[problem.seed] = [v.numpy() for v in self._variables()]
         on_cpu = prepared.is_on_cpu(problem.strategy)
         single = problem.strategy.num_replicas_in_sync == 1
-        self._compiled = Compiled.NOTHING
+        self._compiled, self._cut = Compiled.NOTHING, Cut(replicas=problem.strategy.num_replicas_in_sync)
         if on_cpu and single and not self.optimizer.across_replicas:
             self._compiled = Compiled.UPDATE
 
@@ -152,9 +156,22 @@ class ShortRuns:
         target: Target | None = None,
         *,
         most_updates: int,
+        most_seconds: float = math.inf,
         seed: int | None = None,
+        micro_batch_size: int | None = None,
+        stops: bool = True,
     ) -> ShortRun:
-        """Trains from the start until the target is reached, or for so many updates.
+        """Trains from the start until the target is reached, or for so many updates or seconds of training.
+
+        Args:
+            batch_size: examples an update; no more than there are.
+            learning_rate: constant.
+            target: to reach; None watches the training loss.
+            most_updates: after so many it ends.
+            most_seconds: after so many, without looks, it ends.
+            seed: decides initial weights and the order; None for the problem's.
+            micro_batch_size: the most examples in memory at a time; None for no limit.
+            stops: whether it ends at the target.
 
         Raises:
             ConfigError: the target's metric is not measured.
@@ -168,22 +185,21 @@ class ShortRuns:
         order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(seed, "advice"))
         feed = SliceFeed(problem.train, order, bounds, arrays=self._arrays)
         meter, looks = Meter(), list[Look]()
-        watch = Watch()
+        watch = Watch(most_seconds)
+        self._cut = make_cut(self._cut.replicas, "auto", micro_batch_size, size)
         diverged = False
         try:
             for number in range(len(bounds) - 1):
                 plan = Plan(epochs=number + 1, initial_epoch=number, steps_a_call=watch.steps_a_call)
                 self._train(feed, plan, [meter, watch], watch, seed)
                 value = self._look(target, watch)
-                looks.append(
-                    Look(updates=bounds[number + 1], examples=meter.examples, seconds=meter.seconds, value=value)
-                )
-                if target is not None and target.reached(value):
+                looks.append(Look(updates=watch.updates, examples=meter.examples, seconds=watch.seconds, value=value))
+                if watch.stop or (stops and target is not None and target.reached(value)):
                     break
         except (DivergenceError, Exploded) as error:
             diverged = True
             at = int(getattr(error, "update", 0))
-            looks.append(Look(updates=at, examples=meter.examples, seconds=meter.seconds, value=math.nan))
+            looks.append(Look(updates=at, examples=meter.examples, seconds=watch.seconds, value=math.nan))
         spent = time.perf_counter() - began
         self.spent_seconds += spent
         self.spent_examples += meter.examples
@@ -231,16 +247,39 @@ class ShortRuns:
         self.spent_examples += meter.examples
         return watch.seconds_an_update
 
-    def _train(self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int) -> None:
+    def noise_at_start(self) -> NoiseScale:
+        """The gradients' noise at the start: two parts of a batch against the whole, of some batches."""
+        began = time.perf_counter()
+        size = min(_NOISE_BATCH, self.problem.train.size)
+        self._start_anew(_STILL, self.problem.seed)
+        self._cut = make_cut(self._cut.replicas, max(2, self._cut.replicas), None, size)
+        order = Order(num_examples=self.problem.train.size, batch_size=size, seed=derive(self.problem.seed, "noise"))
+        feed = SliceFeed(self.problem.train, order, [0, _NOISE_UPDATES], arrays=self._arrays)
+        meter, found = Meter(), NoiseScale(window=None)
+        recipe = replace(self.recipe, noise_scale=True)
+        self._train(feed, Plan(epochs=1), [meter, found], Watch(), self.problem.seed, recipe)
+        self.spent_seconds += time.perf_counter() - began
+        self.spent_examples += meter.examples
+        return found
+
+    def values(self) -> dict[str, float]:
+        """All metrics of the validation split, with the weights as the last training left them."""
+        logs = self._score()
+        return {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
+
+    def _train(
+        self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int, recipe: engine.Recipe | None = None
+    ) -> None:
         engine.train(
             self.model,
             self.optimizer,
-            self.recipe,
+            recipe or self.recipe,
             self.problem.strategy,
             feed,
             plan,
             actions=actions,
             watcher=watcher,
+            cut=self._cut,
             seed=seed,
             compiled=self._compiled,
         )
@@ -252,15 +291,17 @@ class ShortRuns:
         if not target.metric.startswith("val_"):
             logs = watch.logs if target.metric != "loss" else {"loss": watch.mean_loss()}
         else:
-            cut = Cut(replicas=self.problem.strategy.num_replicas_in_sync)
-            steps = prepared.steps_for(
-                self.model, self.optimizer, self.recipe, self.problem.strategy, (cut, 0, self._compiled)
-            )
-            logs = {f"val_{key}": value for key, value in engine.score_feed(steps, self._validation).items()}
+            logs = self._score()
         if target.metric not in logs:
             known = ", ".join(sorted({*logs, "loss"}))
             raise ConfigError(f"the target watches {target.metric!r}, which is not measured: there is {known}")
         return float(logs[target.metric])
+
+    def _score(self) -> dict[str, Any]:
+        steps = prepared.steps_for(
+            self.model, self.optimizer, self.recipe, self.problem.strategy, (self._cut, 0, self._compiled)
+        )
+        return {f"val_{key}": value for key, value in engine.score_feed(steps, self._validation).items()}
 
     def _start_anew(self, learning_rate: float, seed: int) -> None:
         if seed not in self._starts:
@@ -271,6 +312,7 @@ class ShortRuns:
         for variable in self.optimizer.variables:
             variable.assign(tf.zeros_like(value_of(variable)))
         self.optimizer.learning_rate = learning_rate
+        self._cut = Cut(replicas=self.problem.strategy.num_replicas_in_sync)
 
     def _variables(self) -> list[Any]:
         return list(self.model.variables)

@@ -25,10 +25,22 @@ class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error 
 
 
 class Watch(Watcher):
-    """Keeps the losses since the last look, the logs, and how long an update takes."""
+    """Keeps the losses since the last look, the logs, and how long an update takes.
 
-    def __init__(self) -> None:
+    Args:
+        most_seconds: after so many it stops the training.
+
+    Attributes:
+        logs: of the last slice.
+        updates: made so far.
+        seconds: of training so far, but for the first call, which traces.
+    """
+
+    def __init__(self, most_seconds: float = math.inf) -> None:
         self.logs: dict[str, Any] = {}
+        self.updates, self.seconds = 0, 0.0
+        self.stop = False
+        self._most_seconds = most_seconds
         self._losses: list[float] = []
         self._first: float | None = None
         self._times: list[tuple[float, int]] = []
@@ -59,6 +71,9 @@ class Watch(Watcher):
     def updates_made(self, report: UpdatesReport) -> None:
         """Keeps losses and times."""
         self._losses += report.losses
+        self.updates = report.update
+        self.seconds += report.seconds if self._times else 0.0
+        self.stop = self.seconds >= self._most_seconds
         if report.losses:
             self._times.append((report.seconds, len(report.losses)))
         if self._first is None and report.losses:

@@ -8,6 +8,7 @@ import typer
 
 from tfmb import __version__
 from tfmb.cli.advise import advise, lr_range
+from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.models import evaluate, export, predict
@@ -26,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, lr_range, advise, tune, evaluate, export, predict, runs, launch, doctor):
+for command in (train, lr_range, advise, compare, tune, evaluate, export, predict, runs, launch, doctor):
     app.command()(command)
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.

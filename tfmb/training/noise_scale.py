@@ -102,6 +102,12 @@ class NoiseScale:
         root = math.sqrt(inside)
         return NoiseEstimate(value=value, low=max((b - root) / a, 0.0), high=(b + root) / a, updates=count)
 
+    @property
+    def means(self) -> tuple[float, float]:
+        """(tr(Sigma), |G|^2): the running means; NaN before the first update."""
+        weight, _, noise, signal, *_ = self._sums
+        return (noise / weight, signal / weight) if weight else (math.nan, math.nan)
+
     def state(self) -> list[float]:
         """What it knows, as numbers."""
         return list(self._sums)

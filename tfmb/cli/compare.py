@@ -1,0 +1,73 @@
+"""`tfmb compare`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmb.cli.durations import seconds_of
+from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.errors import ConfigError
+
+__all__ = ["compare"]
+
+
+def compare(
+    batch_size: Annotated[int, typer.Option(help="Of the mini-batch.")] = 64,
+    seconds: Annotated[str, typer.Option(help="Of training for each: 30s, 5m.")] = "30s",
+    target: Annotated[str, typer.Option(help="METRIC>=VALUE or METRIC<=VALUE, whose time is told.")] = (
+        "val_accuracy>=0.95"
+    ),
+    dataset: Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")] = "auto",
+    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="A folder with the files TFDS would download.")] = None,
+    model: Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.")] = "mlp",
+    optimizer: Annotated[str | None, typer.Option(help="Default: your own, or sgd.")] = None,
+    strategy: Annotated[str, typer.Option(help="As in tfmb train.")] = "auto",
+    replicas: Annotated[int | None, typer.Option(help="As in tfmb train.")] = None,
+    seed: Annotated[int, typer.Option(help="Decides initial weights and orders.")] = 0,
+    memory: Annotated[
+        bool, typer.Option(help="Measure memory too, in a process for each batch size, which may die of it.")
+    ] = True,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the curves there.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+) -> None:
+    """Batch, mini-batch and stochastic gradient descent side by side: the textbook's table with measured numbers."""
+    limit = seconds_of("--seconds", seconds)
+    if batch_size < 2:
+        raise ConfigError(f"--batch-size {batch_size} must be at least 2: stochastic gradient descent is 1")
+    start_tensorflow()
+    from tfmb.advice.compare import compare as compare_methods
+    from tfmb.advice.compare_page import HEAD, rows_of, write_comparison
+    from tfmb.advice.jobs import ProblemConfig, peak_of, problem_of
+    from tfmb.advice.target import Target
+    from tfmb.config import MODEL_NAMES
+
+    if optimizer is None and model in MODEL_NAMES:
+        optimizer = "sgd"
+    config = ProblemConfig(
+        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
+        replicas=replicas, seed=seed,
+    )  # fmt: skip
+    goal = Target.parse(target)
+    problem, about = problem_of(config)
+    say(about)
+    found = compare_methods(
+        problem,
+        goal,
+        batch_size=batch_size,
+        seconds=limit,
+        name=config.name,
+        peak_of=(lambda size: peak_of(config, size)) if memory else None,
+        say=say,
+    )
+    if html is not None:
+        write_comparison(found, html)
+        say(f"page: {html}")
+    if json:
+        emit_json(found.record())
+        return
+    table = [list(HEAD), *rows_of(found)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
