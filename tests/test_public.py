@@ -13,6 +13,8 @@ import pytest
 import tfmb
 
 PUBLIC = [
+    "advise",
+    "callbacks",
     "configure_replicas",
     "data",
     "errors",
@@ -20,6 +22,7 @@ PUBLIC = [
     "export",
     "fit",
     "layers",
+    "lr_range",
     "models",
     "optimizers",
     "predict",

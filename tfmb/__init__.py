@@ -7,7 +7,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfmb import data, errors, layers, models, optimizers
+    from tfmb import callbacks, data, errors, layers, models, optimizers
+    from tfmb.advice.advise import advise
+    from tfmb.advice.lr_range import lr_range
     from tfmb.distribution import configure_replicas
     from tfmb.saved_model import export
     from tfmb.training.fit import fit
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "advise",
+    "callbacks",
     "configure_replicas",
     "data",
     "errors",
@@ -24,6 +28,7 @@ __all__ = [
     "export",
     "fit",
     "layers",
+    "lr_range",
     "models",
     "optimizers",
     "predict",
@@ -31,6 +36,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "advise": "tfmb.advice.advise",
+    "lr_range": "tfmb.advice.lr_range",
     "configure_replicas": "tfmb.distribution",
     "export": "tfmb.saved_model",
     "evaluate": "tfmb.training.inference",

@@ -18,8 +18,8 @@ __all__ = ["Inquiry"]
 
 # The range test before all: from rates that do nothing to rates that no model bears.
 _LOWEST_RATE, _HIGHEST_RATE, _SWEEP_UPDATES = 1e-5, 30.0, 120
-# Where no target is given: what a training has reached after this share of its examples.
-_SHARE, _PASSES = 0.5, 1.0
+# Where no target is given: a training of so many passes, and how much of what it gained the target lets go.
+_PASSES, _SHARE = 1.0, 0.05
 # A training may take so many passes over the data before its target counts as out of reach.
 _MOST_PASSES = 20.0
 _LEAST_UPDATES = 400
@@ -114,10 +114,11 @@ class Inquiry:
         while run.diverged and not self._is_over():
             start /= 4
             run = self._train(middle, watched, start, updates)
-        values = [look.value for look in run.looks if look.examples >= _SHARE * run.examples]
-        if run.diverged or not values or not values[0] < run.looks[0].value:
+        values = [look.value for look in run.looks]
+        if run.diverged or not values or not min(values) < (1 - _SHARE) * values[0]:
             return None
-        target = Target(metric="val_loss", value=float(f"{values[0]:.3g}"), rises=False)
+        value = min(values) + _SHARE * (values[0] - min(values))
+        target = Target(metric="val_loss", value=float(f"{value:.3g}"), rises=False)
         self._say(f"target: {target}, which batch size {middle} reaches in {crossing(run.looks, target):,.0f} updates")
         return target
 

@@ -16,6 +16,8 @@ __all__ = ["RateCurve", "read_curve"]
 _WINDOW, _SPAN, _SHORTEST = 1 / 12, 1 / 15, 8
 # A smoothed loss that is above its lowest by so much of what it had fallen is on its way up for good.
 _UNDONE, _LEAST = 0.5, 0.2
+# A loss that falls by less of itself does not fall.
+_LEAST_FALL = 0.01
 # How far below the edge of divergence a rate must stay.
 _MARGIN = 4.0
 _FEWEST = 10
@@ -97,7 +99,7 @@ def _falls(rates: Sequence[float], smoothed: Sequence[float], span: int) -> tupl
     if len(smoothed) < _FEWEST:
         return None, None
     end = int(np.argmin(smoothed))
-    if end < _FEWEST:
+    if end < _FEWEST or smoothed[0] - smoothed[end] < _LEAST_FALL * abs(smoothed[0]):
         return None, None
     # Over some updates each: the slope from one to the next is noise.
     places = np.arange(min(span, end), end + 1)
