@@ -77,12 +77,11 @@ class Inquiry:
             return self._undetermined("the validation loss did not fall: give a target")
         tuned = self._tune(start, self._target)
         reached = {size: one.best for size, one in tuned.items() if one.best is not None and one.best.updates}
+        rates = {size: one.learning_rate for size, one in tuned.items() if one.learning_rate is not None}
         if not reached:
             why = "the time was over" if self._is_over() else f"no training reached {self._target} within its limit"
             return self._undetermined(f"{why}: give a longer budget, or a target nearer by")
-        self._transfer = RateTransfer(
-            batch_sizes=sorted(reached), learning_rates=[reached[size].learning_rate for size in sorted(reached)]
-        )
+        self._transfer = RateTransfer(batch_sizes=sorted(rates), learning_rates=[rates[size] for size in sorted(rates)])
         if len(reached) < 2:
             only = f"only batch size {next(iter(reached))} reached {self._target}"
             return self._undetermined(f"{only}: give a longer budget, or a target nearer by")
@@ -135,14 +134,12 @@ class Inquiry:
             rate = start
             if known:
                 nearest = min(known, key=lambda b: abs(math.log(b / size)))
-                best = known[nearest]
-                assert best is not None
-                rate = best.learning_rate * math.sqrt(size / nearest)
+                rate = (found[nearest].learning_rate or start) * math.sqrt(size / nearest)
             train = functools.partial(self._train, size, target)
             found[size] = tune_rate(train, rate, self._most_updates(size, known), target, self._is_over)
             tuned, outcome = found[size].best, f"{target} not reached"
             if tuned is not None and tuned.updates is not None:
-                outcome = f"rate {tuned.learning_rate:.3g} reaches {target} in {tuned.updates:,.0f} updates"
+                outcome = f"rate {found[size].learning_rate:.3g} reaches {target} in {tuned.updates:,.0f} updates"
             self._say(f"batch size {size}: {outcome} ({len(found[size].runs)} trainings)")
         return found
 

@@ -1,6 +1,7 @@
 """The learning rate with which one batch size reaches a target soonest, and how it goes over to other batch sizes."""
 
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,18 +14,22 @@ _FACTOR = 2.0
 # Away from rates that reach nothing, in larger steps.
 _FAR = 4.0
 _MOST_RUNS = 9
+# One training differs from another of the same rate by so much: the first is no better than the second.
+_AS_GOOD = 1.15
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """A batch size with the best rate that was found for it.
+    """A batch size with the rates that were tried for it.
 
     Attributes:
         best: the training that reached the target soonest; None where none did.
-        runs: all of them.
+        learning_rate: the middle of the rates that are as good as the best, given one seed's noise.
+        runs: all trainings.
     """
 
     best: ShortRun | None
+    learning_rate: float | None
     runs: tuple[ShortRun, ...]
 
 
@@ -35,7 +40,7 @@ def tune_rate(
     target: Target,
     is_over: Callable[[], bool],
 ) -> Tuned:
-    """Climbs from a rate to the best one, in steps of two. A training ends when it cannot become the best any more.
+    """Looks for the best rate, in steps of two to both sides. A training ends when it can no more be as good.
 
     Args:
         train: (rate, most updates) -> a training.
@@ -53,12 +58,14 @@ def tune_rate(
             return run.updates, 0.0
         return math.inf, math.inf if run.diverged else target.short_of(run.looks[-1].value if run.looks else math.nan)
 
+    def least() -> float:
+        return min((run.updates for run in runs.values() if run.updates is not None), default=math.inf)
+
     def try_rate(rate: float) -> bool:
-        """Trains once more; whether it is the best now."""
-        reached = [run.updates for run in runs.values() if run.updates is not None]
+        """Trains once more; whether it is as good as the best, or, before any reached the target, came nearer."""
         before = min(map(badness, runs), default=(math.inf, math.inf))
-        runs[rate] = train(rate, max(1, math.ceil(min(reached, default=float(most_updates)))))
-        return badness(rate) < before
+        runs[rate] = train(rate, max(1, math.ceil(min(_AS_GOOD * least(), most_updates))))
+        return badness(rate) < before or runs[rate].updates is not None
 
     def done() -> bool:
         return len(runs) >= _MOST_RUNS or is_over()
@@ -68,17 +75,16 @@ def tune_rate(
     while runs[rate].diverged and not done():
         rate /= _FAR
         try_rate(rate)
-    if not done():
-        rises = try_rate(rate * _FACTOR)
-        factor = _FACTOR if rises else 1 / _FACTOR
-        rate = rate * _FACTOR if rises else rate
-        while not done():
-            following = rate * factor
-            if following in runs or not try_rate(following):
-                break
-            rate = following
+    middle = rate
+    for factor in (_FACTOR, 1 / _FACTOR):
+        rate = middle * factor
+        while not done() and rate not in runs and try_rate(rate):
+            rate *= factor
     best = min(runs, key=badness)
-    return Tuned(best=runs[best] if runs[best].updates is not None else None, runs=tuple(runs.values()))
+    if runs[best].updates is None:
+        return Tuned(best=None, learning_rate=None, runs=tuple(runs.values()))
+    good = [r for r, run in runs.items() if run.updates is not None and run.updates <= _AS_GOOD * least()]
+    return Tuned(best=runs[best], learning_rate=statistics.geometric_mean(good), runs=tuple(runs.values()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import numpy as np
 from tfmb.advice.target import Look, Target, crossing
 from tfmb.advice.watchers import Exploded, Ramp, Watch
 from tfmb.backend import keras, tf
-from tfmb.data.batches import Order
+from tfmb.data.batches import Order, batched
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
@@ -24,7 +24,7 @@ from tfmb.training import engine, prepared
 from tfmb.training.actions import Meter
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.feeds import ArrayFeed
+from tfmb.training.feeds import ArrayFeed, EpochBatches
 from tfmb.training.loop import Plan
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.parts import Cut, make_cut
@@ -124,7 +124,7 @@ class ShortRuns:
         looked_at = min(_LOOKED_AT, problem.validation.size)
         validation = problem.validation.rows(slice(0, looked_at))
         order = Order(num_examples=looked_at, batch_size=min(_SCORED_BATCH, looked_at), seed=0, shuffle=False)
-        self._validation = ArrayFeed(validation, order)
+        self._validation = _Looks(validation, order)
         model = self._built(problem.seed)
         compiled = read_compiled(model)
         if compiled.loss is None and problem.loss is None:
@@ -322,6 +322,16 @@ class ShortRuns:
             model = self.problem.build()
         check_model(model)
         return model
+
+
+class _Looks(ArrayFeed):
+    """The same examples for every look, from one endless iterator: making one takes longer than a look."""
+
+    def once(self) -> EpochBatches:
+        """All examples once more."""
+        if self._unshuffled is None:
+            self._unshuffled = iter(batched(self._source, self._order, static=self.static))
+        return EpochBatches(self._unshuffled, self._order.steps_per_epoch)
 
 
 def _fresh(identifier: Any) -> Any:
