@@ -1,14 +1,17 @@
 """Every test process has four logical CPU devices, and a cache of its own."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
 
+from tfmb import _load_saved_model, comparison
 from tfmb.backend import keras, tf
 from tfmb.data import Splits, load
 from tfmb.distribution import configure_replicas, make_strategy
@@ -62,6 +65,17 @@ def strategy(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def two_replicas() -> Any:
     return make_strategy("mirrored", 2)
+
+
+@pytest.fixture
+def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export is checked in this process, not in a fresh one: for tests of something else."""
+
+    def run_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        _load_saved_model.main(*command[2:])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(comparison, "subprocess", SimpleNamespace(run=run_here))
 
 
 @pytest.fixture

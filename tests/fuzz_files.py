@@ -18,6 +18,7 @@ import numpy as np
 import tiny_run
 from damaged import damage
 
+from tfmb import checksums, provenance
 from tfmb.cli.resume import resumed
 from tfmb.config import TrainConfig
 from tfmb.data import cache
@@ -245,10 +246,59 @@ def _look_at_record(folder: Path, draw: random.Random) -> str:
     return "equal"
 
 
+# Exports
+
+
+def _make_export(folder: Path) -> None:
+    version = folder / "1"
+    (version / "variables").mkdir(parents=True)
+    (version / "saved_model.pb").write_bytes(random.Random(0).randbytes(500))
+    (version / "variables" / "variables.index").write_bytes(random.Random(1).randbytes(300))
+    told = {"batch_size": 64, "optimizer": {"class": "Adam", "rate": 0.1}, "metrics": {"loss": 0.5}, "seed": 1}
+    tensors = [{"name": "images", "dtype": "uint8", "shape": [None, 28, 28, 1]}]
+    facts = {
+        "versions": dict.fromkeys(["tfmb", "tensorflow", "keras", "numpy", "python"], "1.0"),
+        "model": {"name": "mlp", "parameters": 3},
+        "weights": {"kind": "ema", "sha256": "0" * 64},
+        "signatures": {"serving_default": {"inputs": tensors, "outputs": tensors}},
+        "verification": {"rows": 4, "max_difference": 0.0},
+        "comparison": None,
+    }
+    provenance.write(version, provenance.make(told, facts))
+    checksums.write_sums(version)
+
+
+def _look_at_export(folder: Path, draw: random.Random) -> str:
+    version, before = folder / "1", provenance.check_export(folder / "1")
+    record = version / provenance.PROVENANCE_FILE
+    match draw.randrange(4):
+        case 0:  # forged, with checksums that are right
+            about = json.loads(record.read_text())
+            forged.change(about, draw)
+            record.write_text(forged.dumps(about))
+            checksums.write_sums(version)
+            found = provenance.check_export(version)
+            assert json.dumps(found) == json.dumps(json.loads(record.read_text())), "it is not what the file says"
+            return "equal"
+        case 1:  # a list that names something else
+            name = draw.choice(
+                ["../x", "/etc/passwd", "..", ".", "\x1b[2J", "x" * 300, "variables", "./saved_model.pb"]
+            )
+            with (version / "SHA256SUMS").open("a") as file:
+                file.write(f"{'0' * 64}  {name}\n")
+        case 2 if draw.random() < 0.3:
+            (version / draw.choice(["more", ".hidden", "variables/x", "a\nb", "saved_model.pbtxt"])).write_bytes(b"x")
+        case _:
+            damage(draw.choice(_files(version)), draw, draw.choice(_files(version)))
+    assert provenance.check_export(version) == before
+    return "equal"
+
+
 KINDS: dict[str, tuple[Callable[[Path], None], Callable[[Path, random.Random], str]]] = {
     "checkpoint": (_make_checkpoints, _look_at_checkpoints),
     "idx": (_make_idx, _look_at_idx),
     "weights": (_make_weights, _look_at_weights),
     "cache": (_make_cache, _look_at_cache),
     "record": (_make_record, _look_at_record),
+    "export": (_make_export, _look_at_export),
 }

@@ -8,12 +8,16 @@ import pytest
 
 import tfmb
 from tfmb.backend import tf
+from tfmb.checksums import write_sums
 from tfmb.classify import ExportedClassifier, RunClassifier, read_image
+from tfmb.cli import main
 from tfmb.config import TrainConfig
 from tfmb.data import Splits
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.job import train_job
 from tfmb.training.restore import RestoredRun, restore_run
+
+pytestmark = pytest.mark.usefixtures("same_process")
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +81,59 @@ def test_what_cannot_be_read_gets_one_line(run: RestoredRun, tmp_path: Path) -> 
 
 def test_a_damaged_export_is_refused(run: RestoredRun, tmp_path: Path) -> None:
     version = tfmb.export(run.model, tmp_path / "m", logits=True)
-    (version / "saved_model.pb").write_bytes(b"damaged")
+    assert version is not None
+    assert ExportedClassifier(version).provenance is not None
+    for path, words in (
+        ("extra", "extra is not listed"),
+        ("saved_model.pb", "saved_model.pb does not match SHA256SUMS"),
+    ):
+        (version / path).write_bytes(b"damaged")
+        with pytest.raises(DataError, match=words):
+            ExportedClassifier(version)
+        (version / "extra").unlink(missing_ok=True)
+    write_sums(version)  # a forger can do that
     with pytest.raises(DataError, match="cannot be loaded"):
         ExportedClassifier(version)
+
+
+def test_an_export_of_a_fixed_batch_takes_any_number_of_files(run: RestoredRun, digits: Splits, tmp_path: Path) -> None:
+    assert digits.test is not None
+    paths = [write_png(tmp_path / f"{row}.png", digits.test.examples[row]) for row in range(5)]
+    tfmb.export(run.model, tmp_path / "m", logits=True, batch_size=2)
+    found = ExportedClassifier(tmp_path / "m").predict(paths)
+    expected = RunClassifier(run).predict(paths)
+    assert [(p.image, p.class_id) for p in found] == [(p.image, p.class_id) for p in expected]
+    assert [p.probability for p in found] == pytest.approx([p.probability for p in expected], abs=1e-6)
+
+
+def test_what_others_exported_is_served_but_not_a_program_that_writes(
+    run: RestoredRun, digits: Splits, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert digits.test is not None
+    path = write_png(tmp_path / "a.png", digits.test.examples[3])
+    for name in ("fair", "hostile"):
+
+        @tf.function(input_signature=[tf.TensorSpec([None, 28, 28, 1], tf.uint8, name="images")])
+        def serve(images: Any, hostile: bool = name == "hostile") -> Any:
+            if hostile:
+                tf.io.write_file(str(tmp_path / "written"), "x")
+            return {"probabilities": tf.nn.softmax(run.model(images, training=False))}
+
+        module = tf.Module()
+        module.weights = [v.value for v in run.model.variables]
+        tf.saved_model.save(module, str(tmp_path / name / "1"), signatures=serve)
+    assert main(["predict", path, "--export", str(tmp_path / "fair")]) == 0
+    out, err = capsys.readouterr()
+    assert f"class {RunClassifier(run).predict([path])[0].class_id} " in out
+    assert err.count("fair/1 has no SHA256SUMS: it is unverified") == 1
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", path, "--export", str(tmp_path / "hostile")])
+    assert ended.value.code == 65
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert "its operation 'WriteFile' may do more than compute" in err
+    assert not (tmp_path / "written").exists()
 
 
 def test_a_model_that_is_no_image_classifier_is_refused(tmp_path: Path) -> None:

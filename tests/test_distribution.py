@@ -10,8 +10,9 @@ import pytest
 import tfmb
 from tfmb.backend import tf
 from tfmb.config import STRATEGY_NAMES
-from tfmb.distribution import configure_replicas, describe, make_strategy
+from tfmb.distribution import configure_replicas, describe, is_chief, make_strategy
 from tfmb.errors import ConfigError
+from tfmb.workers import is_first_worker
 
 OneDevice, Mirrored = tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy
 
@@ -83,6 +84,43 @@ def test_two_numbers_of_replicas_work_in_one_process() -> None:
 
         for found in strategy.experimental_local_results(total(strategy)):
             assert found.numpy().tolist() == [replicas, 2 * replicas]
+
+
+class OfCluster(tf.distribute.MultiWorkerMirroredStrategy):
+    """A strategy as far as it is asked here: a real one would wait for the others."""
+
+    def __init__(self, jobs: dict[str, int], task: tuple[str, int]) -> None:
+        spec = tf.train.ClusterSpec({job: [f"127.0.0.1:{n + 1}" for n in range(count)] for job, count in jobs.items()})
+        self._resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(spec, task_type=task[0], task_id=task[1])
+
+    @property
+    def cluster_resolver(self) -> Any:
+        return self._resolver
+
+
+@pytest.mark.parametrize(
+    ("jobs", "first"),
+    [({"worker": 2}, ("worker", 0)), ({"chief": 1, "worker": 2}, ("chief", 0))],
+    ids=["workers", "chief"],
+)
+def test_one_process_of_a_cluster_is_the_chief(
+    jobs: dict[str, int], first: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert is_first_worker()
+    cluster = {job: [f"127.0.0.1:{n + 1}" for n in range(count)] for job, count in jobs.items()}
+    for task in [(job, index) for job, count in jobs.items() for index in range(count)]:
+        assert is_chief(OfCluster(jobs, task)) == (task == first)
+        config = {"cluster": cluster, "task": {"type": task[0], "index": task[1]}}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+        assert is_first_worker() == (task == first)
+
+
+@pytest.mark.parametrize(
+    "garbage", ["{", "[]", '{"cluster": 1}', '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {}}']
+)
+def test_an_environment_that_no_worker_has_is_no_other_workers(garbage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", garbage)
+    assert is_first_worker()
 
 
 def test_describe() -> None:

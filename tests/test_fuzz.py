@@ -14,7 +14,8 @@ def _fresh_keras() -> None:
 
 def test_damaged_files(tmp_path: Path) -> None:
     with ForkServer(tmp_path) as server:
-        for kind, count in {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100}.items():
+        counts = {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100, "export": 100}
+        for kind, count in counts.items():
             outcomes = fuzzing.files(server, tmp_path, kind, range(count))
             assert outcomes["refused"] >= count / 5
             assert outcomes["equal"] >= 1

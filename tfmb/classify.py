@@ -10,8 +10,11 @@ import numpy as np
 
 from tfmb.backend import tf
 from tfmb.errors import ConfigError, DataError
-from tfmb.saved_model import decode_image
+from tfmb.operations import check_operations
+from tfmb.provenance import check_export, is_signed
+from tfmb.signatures import decode_image
 from tfmb.training.restore import RestoredRun
+from tfmb.versions import newest_version
 
 __all__ = ["ExportedClassifier", "Prediction", "RunClassifier"]
 
@@ -94,32 +97,38 @@ class RunClassifier:
 
 
 class ExportedClassifier:
-    """An exported SavedModel.
+    """An exported SavedModel. It is checked before it is loaded, and what may do more than compute is not loaded.
 
     Args:
         folder: one version, or a model's folder, whose highest version is taken.
 
+    Attributes:
+        folder: that version.
+        provenance: what its record says; None for one that is unverified, as it has no checksums.
+
     Raises:
-        DataError: there is no SavedModel there.
+        DataError: there is no SavedModel there, or a file of it is damaged, missing or more.
         ConfigError: it does not take one image.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = _newest_version(folder)
+        self.folder = newest_version(folder)
+        self.provenance = check_export(self.folder) if is_signed(self.folder) else None
+        check_operations(self.folder)
         try:
-            self._model = tf.saved_model.load(str(self._folder))
+            self._model = tf.saved_model.load(str(self.folder))
         except Exception as error:  # a damaged SavedModel raises many kinds
-            raise DataError(f"{self._folder} cannot be loaded ({str(error).splitlines()[0][:150]})") from error
+            raise DataError(f"{self.folder} cannot be loaded ({str(error).splitlines()[0][:150]})") from error
         served = self._model.signatures.get("serving_default")
         if served is None:
-            raise DataError(f"{self._folder} has no signature serving_default: export it with `tfmb export`")
+            raise DataError(f"{self.folder} has no signature serving_default: export it with `tfmb export`")
         self._served = served
         _, inputs = served.structured_input_signature
         spec = next(iter(inputs.values())) if len(inputs) == 1 else None
         if spec is None or "probabilities" not in served.structured_outputs:
-            raise ConfigError(f"{self._folder} is no image classifier with probabilities")
-        self._name, self._dtype = next(iter(inputs)), spec.dtype
-        self._shape = _checked_shape(tuple(spec.shape[1:]), str(self._folder))
+            raise ConfigError(f"{self.folder} is no image classifier with probabilities")
+        self._name, self._dtype, self._batch_size = next(iter(inputs)), spec.dtype, spec.shape[0]
+        self._shape = _checked_shape(tuple(spec.shape[1:]), str(self.folder))
 
     def predict(self, images: Sequence[str], *, invert: bool = False) -> list[Prediction]:
         """As `RunClassifier.predict`, of files only."""
@@ -127,8 +136,17 @@ class ExportedClassifier:
             if _ROW.fullmatch(image) and not Path(image).exists():
                 raise ConfigError(f"{image}: an export has no data: give --run, or a file")
         pixels = np.stack([read_image(image, self._shape, invert) for image in images])
-        scores = self._served(**{self._name: tf.cast(pixels, self._dtype)})["probabilities"].numpy()
-        return _predictions(images, scores, [None] * len(images))
+        size = self._batch_size or len(pixels)
+        parts = [self._scores(pixels[start : start + size]) for start in range(0, len(pixels), size)]
+        return _predictions(images, np.concatenate(parts), [None] * len(images))
+
+    def _scores(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities of at most a batch, which is filled up where it must have a size."""
+        more = (self._batch_size or len(pixels)) - len(pixels)
+        filled = np.concatenate([pixels, np.zeros((more, *pixels.shape[1:]), pixels.dtype)])
+        answer = self._served(**{self._name: tf.cast(filled, self._dtype)})["probabilities"]
+        scores: np.ndarray = answer.numpy()[: len(pixels)]
+        return scores
 
 
 def read_image(path: str, shape: tuple[int, int, int], invert: bool = False) -> np.ndarray:
@@ -164,12 +182,3 @@ def _checked_shape(shape: tuple[Any, ...], name: str) -> tuple[int, int, int]:
     if len(shape) != 3 or None in shape or shape[2] not in (1, 3):
         raise ConfigError(f"{name} does not take one image: predict needs a model of [batch, height, width, 1 or 3]")
     return shape
-
-
-def _newest_version(folder: Path) -> Path:
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    versions = [p for p in folder.glob("[0-9]*") if p.name.isdecimal() and (p / "saved_model.pb").is_file()]
-    if not versions:
-        raise DataError(f"{folder} holds no SavedModel: give a folder that `tfmb export` made")
-    return max(versions, key=lambda path: int(path.name))

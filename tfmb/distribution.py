@@ -96,7 +96,9 @@ def is_chief(strategy: Any) -> bool:
         return True
     if not resolver.task_type:
         return True
-    return resolver.task_type == "chief" or (resolver.task_type == "worker" and resolver.task_id == 0)
+    if resolver.task_type == "chief" or "chief" in resolver.cluster_spec().jobs:
+        return resolver.task_type == "chief"  # beside a chief the first worker is not it
+    return resolver.task_type == "worker" and resolver.task_id == 0
 
 
 def is_multi_worker(strategy: Any) -> bool:

@@ -14,7 +14,7 @@ from tfmb.backend import tf
 from tfmb.errors import ConfigError, PeerLostError
 from tfmb.rendezvous import Cluster, join_seconds, meet
 
-__all__ = ["multi_worker_strategy", "naming_lost_peers"]
+__all__ = ["is_first_worker", "multi_worker_strategy", "naming_lost_peers"]
 
 
 def multi_worker_strategy() -> Any:
@@ -47,6 +47,9 @@ def multi_worker_strategy() -> Any:
     )
 
 
+_met: list[Any] = []  # the resolver of the cluster that this process is part of, once it met the others
+
+
 @functools.cache
 def _strategy_of_cluster(tf_config: str | None) -> Any:
     """The one strategy of this process: its server stays, so that it cannot meet the others a second time."""
@@ -55,6 +58,7 @@ def _strategy_of_cluster(tf_config: str | None) -> Any:
     cluster = _cluster_of(resolver)
     if cluster is not None:
         meet(cluster, join_seconds())
+    _met.append(resolver)
     options = tf.distribute.experimental.CommunicationOptions(
         implementation=tf.distribute.experimental.CommunicationImplementation.AUTO
     )
@@ -65,6 +69,19 @@ def _strategy_of_cluster(tf_config: str | None) -> Any:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, on_sigterm or signal.SIG_DFL)
     return strategy
+
+
+def is_first_worker() -> bool:
+    """Whether this process may write what all workers have: it is the first of them, or there are no others.
+
+    They are those that it met to train, else those of `TF_CONFIG`.
+    """
+    try:
+        resolver = _met[-1] if _met else tf.distribute.cluster_resolver.TFConfigClusterResolver()
+        cluster = _cluster_of(resolver)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return True  # no worker could be started with such a TF_CONFIG
+    return cluster is None or cluster.rank == 0
 
 
 def _cluster_of(resolver: Any) -> Cluster | None:

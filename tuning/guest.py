@@ -97,7 +97,7 @@ class _Chief:
         self._channel = wire.Address(target=address, worker="", token="").channel()
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Hangs up."""
         self._channel.close()
 
     def join(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class _Chief:
         return found
 
     def address(self, came: dict[str, Any]) -> wire.Address:
-        """That of a worker that came."""
+        """Where a worker that joined calls the chief, and as whom."""
         return wire.Address(target=self._address, worker=came["worker"], token=came["token"])
 
     def leave(self, guest: wire.Address, ended: Ended) -> None:

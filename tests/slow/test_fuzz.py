@@ -6,7 +6,7 @@ import fuzzing
 import pytest
 from fork_server import ForkServer
 
-FILES = {"checkpoint": 2000, "idx": 3000, "weights": 1000, "cache": 1000, "record": 2000}
+FILES = {"checkpoint": 2000, "idx": 3000, "weights": 1000, "cache": 1000, "record": 2000, "export": 2000}
 WORDS = {"config": 5000, "command": 3000}
 FIRST = 10_000  # other seeds than the sample's
 

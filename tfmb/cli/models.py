@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,21 +59,65 @@ def export(
         Path | None, typer.Option(help="The model's folder. Default: saved_models/NAME of the run.")
     ] = None,
     model: _Model = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of every request. Default: any number.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="ema or raw, of a run with averaged weights. Default: those it ended with.")
+    ] = None,
+    keras: Annotated[bool, typer.Option("--keras", help="Write model.keras beside the SavedModel.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="A version's folder, or latest: say how far the outputs differ, on the run's test split."),
+    ] = None,
+    made_up: Annotated[
+        bool, typer.Option("--made-up-samples", help="Compare on random rows in place of the test split.")
+    ] = False,
+    data: _Data = None,
+    mirror: _Mirror = None,
     json: _Json = False,
 ) -> None:
     """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and compare it in a fresh process."""
+    if against is None and (made_up or data is not None or mirror is not None):
+        raise ConfigError("--made-up-samples, --data and --mirror are for a comparison: give --against")
+    if weights not in (None, "ema", "raw"):
+        raise ConfigError(f"unknown --weights {weights!r}: give ema or raw")
     start_tensorflow()
-    from tfmb.saved_model import export as write
+    from tfmb.exported_run import export_run, rows_to_compare
+    from tfmb.saved_model import Options
     from tfmb.training.restore import restore_run
 
     restored = restore_run(run, model)
     folder = Path("saved_models") / restored.name if output is None else output
-    version = write(restored.model, folder, logits=restored.logits)
+    samples = None if against is None or made_up else rows_to_compare(restored, data, mirror)
+    options = Options(batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples)
+    made = export_run(restored, folder, options)
+    told = made.record
     if json:
-        emit_json({"export": str(version), "run_dir": str(run), "weights_sha256": restored.record["weights_sha256"]})
+        facts = {key: told[key] for key in ("verification", "comparison")}
+        emit_json(
+            {"export": str(made.folder), "run_dir": str(run), "weights_sha256": told["weights"]["sha256"], **facts}
+        )
     else:
-        print(version)
-    say(f"exported to {version}; a fresh process gave the same outputs")
+        print(made.folder)
+    difference = told["verification"]["max_difference"]
+    say(f"exported to {made.folder}; the outputs in a fresh process differ by at most {difference:.3g}")
+    if told["comparison"]:
+        say(_compared(told["comparison"]))
+
+
+def _compared(comparison: dict[str, Any]) -> str:
+    """One line of an export's difference from a version before."""
+    outputs = [
+        f"{name} max {_difference(about['max_difference'])}, mean {_difference(about['mean_difference'])}"
+        for name, about in comparison["outputs"].items()
+    ]
+    same = comparison["same_class_ids"]
+    classes = [] if same is None else [f"{same:.2%} of the classes are the same"]
+    rows = f"{comparison['rows']:,} {comparison['samples']} rows"
+    return f"against version {comparison['against']}, on {rows}: {'; '.join([*outputs, *classes])}"
+
+
+def _difference(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
 
 
 def predict(
@@ -102,7 +146,10 @@ def predict(
     from tfmb.training.restore import restore_run
 
     if export is not None:
-        classifier: ExportedClassifier | RunClassifier = ExportedClassifier(export)
+        exported = ExportedClassifier(export)
+        if exported.provenance is None:
+            say(f"{exported.folder} has no SHA256SUMS: it is unverified")
+        classifier: ExportedClassifier | RunClassifier = exported
     else:
         assert run is not None
         classifier = RunClassifier(restore_run(run, model), data, mirror)

@@ -242,13 +242,13 @@ def _searched(record: Any, trial: Any) -> list[tuple[str, Any]]:
 
 
 def _export(run: Path, output: Path) -> Path:
-    from tfmb.saved_model import export
+    from tfmb.exported_run import export_run
     from tfmb.training.restore import restore_run
 
-    restored = restore_run(run, None)
-    version: Path = export(restored.model, output, logits=restored.logits)
-    say(f"exported to {version}; a fresh process gave the same outputs")
-    return version
+    made = export_run(restore_run(run, None), output)
+    difference = made.record["verification"]["max_difference"]
+    say(f"exported to {made.folder}; the outputs in a fresh process differ by at most {difference:.3g}")
+    return made.folder
 
 
 def _values(option: str, text: str) -> Any:

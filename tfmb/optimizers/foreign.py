@@ -116,5 +116,8 @@ class ForeignOptimizer(Optimizer):
 
     def overwrite_with_averages(self) -> None:
         """What Keras does when `fit` ends."""
+        self.replaced = []
         if self._variables and int(self.keras_optimizer.iterations.numpy()):
+            if self.keras_optimizer.use_ema:
+                self.replaced = [value_of(variable) for variable in self._variables]
             self.keras_optimizer.finalize_variable_values(self._given)

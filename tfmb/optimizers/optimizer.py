@@ -46,6 +46,7 @@ class Optimizer:
         iterations: int64 variable, the number of updates made; made by `build`.
         slots: one tuple of variables for each trainable variable; made by `build`.
         averages: one variable for each trainable variable with `use_ema`, else none; made by `build`.
+        replaced: the weights' values that the averages took the place of in the end, in the variables' order.
         not_decayed: the variables, and the patterns of names, that `exclude_from_weight_decay` was told.
 
     Raises:
@@ -97,6 +98,7 @@ class Optimizer:
         self.iterations: Any = None
         self.slots: list[tuple[Any, ...]] = []
         self.averages: list[Any] = []
+        self.replaced: list[Any] = []
         self._variables: list[Any] = []
         self._decays: list[bool] = []
         self.not_decayed: tuple[list[Any], list[str]] = ([], [])
@@ -259,8 +261,10 @@ class Optimizer:
 
     def overwrite_with_averages(self) -> None:
         """Puts the averages in the weights' place, as Keras does when `fit` ends; without `use_ema` nothing."""
-        if self.iterations is not None and int(value_of(self.iterations)):
-            for variable, average in zip(self._variables, self.averages, strict=False):
+        self.replaced = []
+        if self.averages and int(value_of(self.iterations)):
+            self.replaced = [value_of(variable) for variable in self._variables]
+            for variable, average in zip(self._variables, self.averages, strict=True):
                 variable.assign(value_of(average))
 
     def _clip(self, gradients: list[Any]) -> tuple[list[Any], Any]:

@@ -27,6 +27,7 @@ from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
 from tfmb.training.prepared import Recipe, build, check_compiled, is_on_cpu, steps_for
 from tfmb.training.rows import RowsOfBatches
+from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
@@ -196,6 +197,12 @@ def train(
             return {}
         return {f"val_{key}": value for key, value in score_feed(steps, validation, watcher).items()}
 
+    def finish() -> None:
+        optimizer.overwrite_with_averages()
+        if optimizer.replaced and checkpointer is not None and checkpointer.writes:
+            # Before the last checkpoint, which no longer has them.
+            save_weights(checkpointer.run_dir, optimizer.replaced, RAW_WEIGHTS_FILE)
+
     def run_from(start: Position | None) -> Position:
         if start is not None:
             feed.start_at(start.epoch, start.step)
@@ -208,7 +215,7 @@ def train(
             validate,
             actions,
             watcher=watcher,
-            finish=optimizer.overwrite_with_averages,
+            finish=finish,
             keeper=checkpointer,
             start=start,
             noise=recipe.noise_scale,

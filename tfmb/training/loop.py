@@ -213,7 +213,7 @@ def run(
         actions: get every report, in order.
         clock: seconds; an argument so that tests need not wait.
         watcher: a `Watcher`, or what is used like one.
-        finish: called after the last epoch, before the watcher's `train_end`.
+        finish: called after the last epoch, before the watcher's `train_end`; not for a run that had ended.
         keeper: a `Keeper`, or what is used like one.
         start: where to go on; None for the beginning. `batches` must yield what comes next there.
         noise: whether the reports tell of the noise in gradients.
@@ -317,7 +317,8 @@ def run(
         at = replace(at, epoch=epoch + 1, step=0, sums=None, waiting=waiting)
         if watcher.stop:
             break
-    finish()
+    if not at.ended:
+        finish()
     watcher.train_end(logs)
     return replace(at, ended=True)
 

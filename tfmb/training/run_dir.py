@@ -20,8 +20,10 @@ from tfmb.training.commit import sync
 from tfmb.training.lock import LOCK_FILE, DirectoryLock
 
 __all__ = [
+    "RAW_WEIGHTS_FILE",
     "RUN_FILE",
     "create_run_dir",
+    "hash_of_raw_weights",
     "hash_weights",
     "load_weights",
     "open_run_dir",
@@ -33,7 +35,7 @@ __all__ = [
 
 RUN_FILE = "run.json"
 WEIGHTS_FILE = "weights.npz"
-_TEMPORARY_WEIGHTS_FILE = f".tmp-{WEIGHTS_FILE}"
+RAW_WEIGHTS_FILE = "raw_weights.npz"  # what the averages took the place of: the trainable ones only
 _TEMPORARY_RUN_FILE = f".{RUN_FILE}.tmp"
 _MOST_RUN_BYTES = 64 * 2**20
 _PACKAGES = ("tfmb", "tensorflow", "keras", "numpy", "tensorflow-datasets")
@@ -80,8 +82,8 @@ def open_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
         lock.acquire()
     except OSError as error:
         raise DirectoryError(f"{path} cannot be written ({error.strerror}): give another directory") from error
-    for leftover in (path / _TEMPORARY_RUN_FILE, path / _TEMPORARY_WEIGHTS_FILE):
-        leftover.unlink(missing_ok=True)
+    for name in (_TEMPORARY_RUN_FILE, _temporary(WEIGHTS_FILE), _temporary(RAW_WEIGHTS_FILE)):
+        (path / name).unlink(missing_ok=True)
     return path, lock
 
 
@@ -118,38 +120,52 @@ def read_run(run_dir: str | Path) -> dict[str, Any]:
     return record
 
 
-def save_weights(run_dir: Path, weights: Sequence[np.ndarray]) -> str:
-    """Writes `weights.npz` whole or not at all; returns `hash_weights` of them."""
-    temporary = run_dir / _TEMPORARY_WEIGHTS_FILE
+def save_weights(run_dir: Path, weights: Sequence[np.ndarray], name: str = WEIGHTS_FILE) -> str:
+    """Writes `weights.npz`, or a file of another name, whole or not at all; returns `hash_weights` of them."""
+    temporary = run_dir / _temporary(name)
     arrays: dict[str, Any] = {f"{index:08d}": weight for index, weight in enumerate(weights)}
     with temporary.open("wb") as file:
         np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(run_dir / WEIGHTS_FILE)
+    temporary.replace(run_dir / name)
     sync(run_dir)
     return hash_weights(weights)
 
 
-def load_weights(run_dir: str | Path, checksum: str) -> list[np.ndarray]:
+def load_weights(run_dir: str | Path, checksum: str, name: str = WEIGHTS_FILE) -> list[np.ndarray]:
     """Reads a run's weights and compares them with the checksum in its record.
 
     Raises:
         DataError: they are missing, damaged or not those.
     """
-    path = Path(run_dir) / WEIGHTS_FILE
+    path = Path(run_dir) / name
+    weights = _read_weights(path)
+    if hash_weights(weights) != checksum:
+        raise DataError(f"{path} does not match the checksum in {RUN_FILE}: train again")
+    return weights
+
+
+def hash_of_raw_weights(run_dir: Path) -> str | None:
+    """`hash_weights` of the weights that the averages took the place of; None where a run has none.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    path = run_dir / RAW_WEIGHTS_FILE
+    return hash_weights(_read_weights(path)) if path.exists() else None
+
+
+def _read_weights(path: Path) -> list[np.ndarray]:
     try:
         _check_plain(path)
         _check_stored(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            weights = [arrays[key] for key in sorted(arrays.files)]
+            return [arrays[key] for key in sorted(arrays.files)]
     except FileNotFoundError as error:
         raise DataError(f"{path} is missing: the run did not end, or lost its weights: train again") from error
     except Exception as error:  # a damaged zip raises many kinds
         raise DataError(f"{path} cannot be read ({error}): train again") from error
-    if hash_weights(weights) != checksum:
-        raise DataError(f"{path} does not match the checksum in {RUN_FILE}: train again")
-    return weights
 
 
 def hash_weights(weights: Sequence[np.ndarray]) -> str:
@@ -160,6 +176,10 @@ def hash_weights(weights: Sequence[np.ndarray]) -> str:
         digest.update(f"{array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def _temporary(name: str) -> str:
+    return f".tmp-{name}"
 
 
 def _check_plain(path: Path, most: int = 2**63) -> None:

@@ -18,6 +18,7 @@ from tfmb.optimizers import Optimizer
 from tfmb.training import engine, prepared
 from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
 from tfmb.training.agreement import reason_of_any
+from tfmb.training.averages import remember
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled, Execution, asked_for, compiled_before
 from tfmb.training.feeds import Feed
@@ -28,7 +29,16 @@ from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.preemption import StopSignals
-from tfmb.training.run_dir import hash_weights, load_weights, read_run, save_weights, versions, write_run
+from tfmb.training.run_dir import (
+    RAW_WEIGHTS_FILE,
+    hash_of_raw_weights,
+    hash_weights,
+    load_weights,
+    read_run,
+    save_weights,
+    versions,
+    write_run,
+)
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["Session"]
@@ -163,6 +173,7 @@ class Session:
         finally:
             watcher.close()
             engine.take_back(placed, self.model)
+        remember(self.model, self.optimizer.replaced)
         return watcher.history
 
     def _execution(self, placed: Any, before: Any, each_batch: bool) -> Execution:
@@ -240,6 +251,8 @@ class Session:
             engine.take_back(placed, self.model)
         if found is None or not found.ended:
             self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
+        if raw := record.get("raw_weights_sha256"):
+            remember(self.model, load_weights(self.checkpoints, str(raw), RAW_WEIGHTS_FILE))
         history = keras.callbacks.History()
         history.set_model(self.model)
         logs = record.get("history") or {}
@@ -254,7 +267,9 @@ class Session:
         if self.run_dir is not None:
             save_weights(self.run_dir, weights)
             logs = {key: [np.asarray(v).tolist() for v in values] for key, values in history.history.items()}
-            ended = {"history": {"history": logs, "epochs": list(history.epoch)}, "result": result}
+            ended: dict[str, Any] = {"history": {"history": logs, "epochs": list(history.epoch)}, "result": result}
+            if raw := hash_of_raw_weights(self.run_dir):
+                ended["raw_weights_sha256"] = raw
             self._write_record({"status": "finished", "weights_sha256": checksum, **ended})
         return checksum
 
