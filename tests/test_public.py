@@ -24,6 +24,7 @@ PUBLIC = [
     "optimizers",
     "predict",
     "tune",
+    "verify",
 ]
 
 
