@@ -1,9 +1,6 @@
 """Runs of all kinds of models: parity with Keras's own loop, replica invariance, resume; and that each can fail."""
 
 import json
-import os
-import subprocess
-import sys
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import subjects
+from verify_command import tfmb_command
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -161,12 +159,6 @@ def test_keras_takes_repeated_rows_of_sparse_gradients_apart() -> None:
         moved.append(float(variable.numpy()[0, 0]))
     assert moved[1] == pytest.approx(-0.1, rel=1e-4)  # the first update of Adam: the rate, whatever the gradient
     assert moved[0] == pytest.approx(-0.1 * 0.5 / np.sqrt(1 + 4 + 6.25), rel=1e-4)
-
-
-def tfmb_command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    command = [sys.executable, "-m", "tfmb", *arguments]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=400)
 
 
 def test_the_command_in_processes_of_their_own(tmp_path: Path) -> None:
