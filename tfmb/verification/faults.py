@@ -80,18 +80,17 @@ def explain(
             leave: then it must be much nearer than the right answer.
     """
     enough, most = tolerances
+    found_so_far: list[Explanation] = []
     for candidates in (_single(problem, task), _pairs(problem, task)):
-        best: Explanation | None = None
         for names, deviation in candidates:
             for form in task.forms():
                 rest = largest_difference(found, follow(problem, task, form, deviation))
-                if best is None or rest < best.error:
-                    best = Explanation(faults=names, error=rest)
                 if rest <= enough:
-                    return best
-        if best is not None and best.error <= min(most, error / _MANY):
-            return best
-    return None
+                    return Explanation(faults=names, error=rest)
+                found_so_far.append(Explanation(faults=names, error=rest))
+    # The first of equals is a single fault.
+    best = min(found_so_far, key=lambda explanation: explanation.error, default=None)
+    return best if best is not None and best.error <= min(most, error / _MANY) else None
 
 
 def _single(problem: Problem, task: Task) -> Iterator[tuple[tuple[str, ...], Deviation]]:
