@@ -131,6 +131,36 @@ def test_a_run_of_fit_goes_by_its_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        {"data": ["x"]},
+        {"identity": "nothing"},
+        {"identity": {"optimizer": 3}},
+        {"identity": {"optimizer": {"class": "Adam", "learning_rate": -1.0}}},
+        {"identity": {"optimizer": {"class": "SGD", "learning_rate": 0.1, "unknown": 1}}},
+        {"identity": {"optimizer": {"class": "SGD", "learning_rate": {"class": ["x"]}}}},
+        {"config": {"seed": "three", "batch_size": 16}},
+        {"config": {"seed": 3, "batch_size": -16}},
+        {"made_by": "someone"},
+    ],
+)
+def test_a_damaged_record_is_refused(damage: dict[str, Any], tmp_path: Path) -> None:
+    x, y = subjects.two_inputs_data()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tfmb.fit(subjects.two_inputs(), x, y, batch_size=16, seed=5, run_dir=tmp_path / "run", verbose=0)
+    path = tmp_path / "run" / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+
+    def read() -> None:
+        subject = read_subject(tmp_path / "run", "subjects:two_inputs", "subjects:two_inputs_data", None, STEPS)
+        subject.make_optimizer(subject.make_model(None))
+
+    with pytest.raises(DataError, match=r"makes? no sense|damaged"):
+        read()
+
+
+@pytest.mark.parametrize(
     ("optimizer", "what"),
     [
         (Adam(0.01, use_ema=True), "Keras's own Adam"),

@@ -26,7 +26,7 @@ def verify_run(
         model: `module:build` where the model is the user's own: no code is loaded from a run.
         data: `module:load` where the data is the user's own.
         mirror: a folder with the files that TFDS would download.
-        steps: about how many updates, at least 2.
+        steps: about how many updates, from 2 to 1000.
 
     Returns:
         The report: weights on disk, parity with `model.fit`, replica invariance (two contracts), resume exactness.

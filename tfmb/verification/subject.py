@@ -19,6 +19,7 @@ from tfmb.training.run_dir import read_run
 __all__ = ["Subject", "read_subject"]
 
 _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (SGD, RMSprop, Adam, AdamW)}
+_MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,14 +64,14 @@ def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirro
         model: `module:build` where the model is the user's own.
         data: `module:load` where the data is the user's own.
         mirror: a folder with the files that TFDS would download.
-        steps: about how many updates to make, at least 2.
+        steps: about how many updates to make, from 2 to 1000.
 
     Raises:
         ConfigError: the user's own model or data was not named, or has no loss.
         DataError: no run, a damaged record, or other data.
     """
-    if steps < 2:
-        raise ConfigError(f"--steps {steps} must be at least 2")
+    if not 2 <= steps <= _MOST_STEPS:
+        raise ConfigError(f"--steps {steps} must be from 2 to {_MOST_STEPS}")
     run_dir = Path(run_dir)
     record = read_run(run_dir)
     if record.get("made_by") == "tfmb train":
@@ -88,7 +89,7 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
         raise ConfigError(f"--model {model}, but {run_dir} holds {config.model}: leave --model out")
     if config.data and data is None:
         raise ConfigError(f"{run_dir} was trained on data of your own (it was {config.data}): give --data")
-    about = record.get("data") or {}
+    about = _table(record, "data", run_dir)
     dataset = str(about.get("name")) if config.dataset == "auto" and not config.data else config.dataset
     found = dataclasses.replace(
         config, model=model or config.model, data=data or config.data, dataset=dataset, mirror=mirror or config.mirror
@@ -133,9 +134,10 @@ def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, steps: int) -> Su
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (seed, size)) or size < 1:
         raise DataError(f"{run_dir}: the record's options make no sense: the run is damaged")
     train = job.load_splits("auto", data, None).train
-    _check_data(run_dir, record.get("data") or {}, train)
-    began_as = (record.get("identity") or {}).get("optimizer") or {}
-    if augment := ((record.get("identity") or {}).get("config") or {}).get("augment"):
+    _check_data(run_dir, _table(record, "data", run_dir), train)
+    identity = _table(record, "identity", run_dir)
+    began_as = _table(identity, "optimizer", run_dir)
+    if augment := _table(identity, "config", run_dir).get("augment"):
         warnings.warn(
             f"the run's augmentation ({augment}) cannot be read from its record: it is left out", stacklevel=2
         )
@@ -182,6 +184,18 @@ def _optimizer_of(record: dict[str, Any], model: Any, run_dir: Path) -> Optimize
     except (TypeError, ConfigError) as error:
         raise DataError(f"{run_dir}: the record's optimizer makes no sense ({error}): the run is damaged") from error
     return optimizer
+
+
+def _table(record: dict[str, Any], key: str, run_dir: Path) -> dict[str, Any]:
+    """An entry of a record that holds entries itself; none where it is left out.
+
+    Raises:
+        DataError: it holds something else.
+    """
+    found = record.get(key)
+    if found is not None and not isinstance(found, dict):
+        raise DataError(f"{run_dir}: the record's {key!r} makes no sense: the run is damaged")
+    return found or {}
 
 
 def _parts_of(value: Any) -> int | None:
