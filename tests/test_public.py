@@ -27,6 +27,7 @@ PUBLIC = [
     "optimizers",
     "predict",
     "tune",
+    "verify",
 ]
 
 

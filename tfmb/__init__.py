@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tfmb.training.fit import fit
     from tfmb.training.inference import evaluate, predict
     from tfmb.tuning.tune import tune
+    from tfmb.verification.verify import verify
 
 __version__ = "0.1.0"
 
@@ -33,6 +34,7 @@ __all__ = [
     "optimizers",
     "predict",
     "tune",
+    "verify",
 ]
 
 _MODULES = {
@@ -44,6 +46,7 @@ _MODULES = {
     "fit": "tfmb.training.fit",
     "predict": "tfmb.training.inference",
     "tune": "tfmb.tuning.tune",
+    "verify": "tfmb.verification.verify",
 }
 
 

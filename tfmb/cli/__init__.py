@@ -16,6 +16,7 @@ from tfmb.cli.runs import runs
 from tfmb.cli.screen import fail, say, show_warnings
 from tfmb.cli.train import train
 from tfmb.cli.tune import tune
+from tfmb.cli.verify import verify
 from tfmb.errors import TfmbError
 
 __all__ = ["app", "main"]
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, lr_range, advise, compare, tune, evaluate, export, predict, runs, launch, doctor):
+for command in (train, lr_range, advise, compare, tune, evaluate, export, predict, verify, runs, launch, doctor):
     app.command()(command)
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0 done, 2 bad option, 3 diverged, 4 out of memory, 65 bad data, 69 another worker was lost,
-        73 directory in use, 74 input or output failed, 130 interrupted.
+        70 a check of `tfmb verify` failed, 73 directory in use, 74 input or output failed, 130 interrupted.
     """
     show_warnings()
     try:

@@ -29,14 +29,24 @@ from tfmb.training.profiling import Profile, profile
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 from tfmb.training.session import Session
 
-__all__ = ["accuracy_of", "build_model", "load_splits", "recipe_of", "score", "train_job"]
+__all__ = [
+    "accuracy_of",
+    "build_model",
+    "load_splits",
+    "make_optimizer",
+    "prepare",
+    "profile_job",
+    "recipe_of",
+    "score",
+    "train_job",
+]
 
 _SCORING_BATCH = 256
 _DETERMINISTIC_STEPS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Parts:
+class Parts:
     """What a run is made of, once its data and model are there."""
 
     splits: Splits
@@ -80,7 +90,7 @@ def train_job(
     """
     started = time.perf_counter()
     strategy = make_strategy(config.strategy, config.replicas)
-    parts = _prepare(config)
+    parts = prepare(config)
     virtual = "auto" if config.virtual_replicas is None else config.virtual_replicas
     static = config.static_shapes or needs_static_shapes(strategy)
     cut = make_cut(strategy.num_replicas_in_sync, virtual, config.micro_batch_size, parts.batch_size, static)
@@ -152,7 +162,7 @@ def profile_job(config: TrainConfig) -> Profile:
         DataError: the data is missing or damaged.
     """
     strategy = make_strategy(config.strategy, config.replicas)
-    parts = _prepare(config)
+    parts = prepare(config)
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed)
     feed = ArrayFeed(parts.train, order)
     batches = RowsOfBatches(arrays_on_device(parts.train), order)
@@ -234,7 +244,13 @@ def score(model: Any, recipe: engine.Recipe, source: Source) -> dict[str, Any]:
     return engine.evaluate(model, recipe, strategy, validation_feed(source, _SCORING_BATCH, None))
 
 
-def _prepare(config: TrainConfig) -> _Parts:
+def prepare(config: TrainConfig) -> Parts:
+    """Loads a configuration's data and builds its model and optimizer.
+
+    Raises:
+        ConfigError: an option that cannot be honoured with this data or model.
+        DataError: the data is missing or damaged.
+    """
     splits = load_splits(config.dataset, config.data, config.mirror)
     train, validation = splits.train, None
     if config.validation_size:
@@ -257,18 +273,23 @@ def _prepare(config: TrainConfig) -> _Parts:
         dropout=config.dropout,
         precision=config.precision,
     )
-    return _Parts(
+    return Parts(
         splits=splits,
         train=train,
         validation=validation,
         model=model,
-        optimizer=_optimizer(config, model, train.size, config.epochs or splits.epochs, batch_size),
+        optimizer=make_optimizer(config, model, train.size, config.epochs or splits.epochs, batch_size),
         epochs=config.epochs or splits.epochs,
         batch_size=batch_size,
     )
 
 
-def _optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, batch_size: int) -> Optimizer:
+def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, batch_size: int) -> Optimizer:
+    """A configuration's optimizer, new, with its schedule over the whole run.
+
+    Raises:
+        ConfigError: options that contradict what the model was compiled with, or a warm-up as long as the run.
+    """
     arguments = config.optimizer_arguments()
     compiled = read_compiled(model).optimizer if config.own_model else None
     if config.optimizer is None and compiled is not None:
@@ -294,7 +315,7 @@ def _optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, batc
     return make(**{**arguments, "learning_rate": schedule})
 
 
-def _record(config: TrainConfig, parts: _Parts) -> dict[str, Any]:
+def _record(config: TrainConfig, parts: Parts) -> dict[str, Any]:
     splits, train = parts.splits, parts.train
     normalization = None if config.own_model else splits.normalization
     shape = getattr(train.examples, "shape", None)
@@ -320,13 +341,13 @@ def _record(config: TrainConfig, parts: _Parts) -> dict[str, Any]:
     }
 
 
-def _describe_data(parts: _Parts) -> str:
+def _describe_data(parts: Parts) -> str:
     held = "" if parts.validation is None else f", {parts.validation.size:,} for validation"
     test = "no test split" if parts.splits.test is None else f"{parts.splits.test.size:,} test examples"
     return f"{parts.splits.origin}: {parts.train.size:,} train{held}, {test}"
 
 
-def _describe_model(config: TrainConfig, parts: _Parts) -> str:
+def _describe_model(config: TrainConfig, parts: Parts) -> str:
     rate = parts.optimizer.learning_rate
     shown = f"{rate:g}" if isinstance(rate, float) else "by schedule"
     return (

@@ -1,0 +1,86 @@
+"""`tfmb verify`: a run, an export or a training function beside what it must agree with."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tfmb.cli.screen import emit_json, start_tensorflow
+from tfmb.errors import ConfigError, DataError
+from tfmb.imports import check_reference
+
+if TYPE_CHECKING:
+    from tfmb.verification.checks import Report
+
+__all__ = ["CHECK_FAILED", "verify"]
+
+CHECK_FAILED = 70
+
+
+def verify(
+    target: Annotated[
+        str,
+        typer.Argument(help="A run, an export (with or without its version), or module:train.", metavar="TARGET"),
+    ],
+    run: Annotated[Path | None, typer.Option(help="Of an export: the run it was made of.")] = None,
+    model: Annotated[str | None, typer.Option(help="module:build, where the model is your own.")] = None,
+    data: Annotated[str | None, typer.Option(help="module:load, where the data is your own.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="A folder with the files TFDS would download.")] = None,
+    steps: Annotated[int, typer.Option(help="Of a run: about how many updates to make.")] = 8,
+    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+) -> None:
+    """Check a run, an export or your own training loop against what they promise; 70 where a check fails.
+
+    A run: parity with model.fit, replica invariance, exact resume. An export: provenance, fresh processes, parity with
+    --run. A function train(model, x, y, ...): the equations, and the name of what it does wrong.
+    """
+    report = _report(target, run, model, data, mirror, steps)
+    if json:
+        emit_json(report.to_dict())
+    else:
+        print(report)
+    if not report.passed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def _report(
+    target: str, run: Path | None, model: str | None, data: str | None, mirror: Path | None, steps: int
+) -> "Report":
+    folder = Path(target)
+    if ":" in target and not folder.exists():
+        _refuse("a training function", run=run, mirror=mirror)
+        return _loop(target, model, data)
+    if (folder / "run.json").is_file():
+        _refuse("a run", run=run)
+        start_tensorflow()
+        from tfmb.verification.runs import verify_run
+
+        return verify_run(folder, model, data, None if mirror is None else str(mirror), steps)
+    if not folder.is_dir():
+        raise DataError(f"{target}: no such run or export: give a directory, or module:function of a training function")
+    _refuse("an export", data=data, mirror=mirror)
+    from tfmb.verification.exports import newest_version, verify_export
+
+    newest_version(folder)
+    start_tensorflow()
+    return verify_export(folder, run, model)
+
+
+def _loop(reference: str, model: str | None, data: str | None) -> "Report":
+    check_reference(reference, "TARGET")
+    if model is None or data is None:
+        raise ConfigError(f"{reference}: give --model module:build and --data module:load, to try it on")
+    start_tensorflow()
+    from tfmb.data import load_user_data
+    from tfmb.imports import load_function
+    from tfmb.verification.verify import verify as verify_loop
+
+    train, build = load_function(reference, "TARGET"), load_function(model, "--model")
+    source = load_user_data(data).train
+    return verify_loop(train, build, (source.examples, source.labels))
+
+
+def _refuse(what: str, **options: object) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name} does not belong to {what}: leave it out")

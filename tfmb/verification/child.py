@@ -1,0 +1,89 @@
+"""The part of a verification that needs a process of its own: `python -m tfmb.verification.child`, told on its input.
+
+Two replicas must be made before TensorFlow starts, and a run that goes on must do so where nothing is left of it.
+"""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tfmb.errors import TfmbError
+
+__all__ = ["Told", "ask", "main"]
+
+_ANSWER = "answer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """What a child must know.
+
+    Attributes:
+        run_dir: the run.
+        model: the user's `module:build`, or None.
+        data: the user's `module:load`, or None.
+        mirror: a folder with the files that TFDS would download, or None.
+        steps: about how many updates.
+        folder: where it writes.
+        part: `"first"` for the replicas, and a run that is stopped; `"second"` to go on with that.
+    """
+
+    run_dir: str
+    model: str | None
+    data: str | None
+    mirror: str | None
+    steps: int
+    folder: str
+    part: str
+
+
+def ask(told: Told) -> list[dict[str, Any]]:
+    """Has a child do its part; its checks, as dicts.
+
+    Raises:
+        RuntimeError: it ended otherwise; its last words, in one line.
+    """
+    message = json.dumps({**asdict(told), "path": sys.path})
+    command = [sys.executable, "-m", "tfmb.verification.child"]
+    done = subprocess.run(command, input=message, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"a process of its own ended with {done.returncode} ({last[:300]})")
+    answer: list[dict[str, Any]] = json.loads((Path(told.folder) / _ANSWER).read_text())
+    return answer
+
+
+def main() -> int:
+    """Reads what it is told, does it, writes its checks; 0, or an error's own exit code."""
+    message = json.load(sys.stdin)
+    sys.path[:] = message.pop("path")  # where the caller found the user's modules
+    told = Told(**message)
+    try:
+        checks = _do(told)
+    except TfmbError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+    (Path(told.folder) / _ANSWER).write_text(json.dumps(checks))
+    return 0
+
+
+def _do(told: Told) -> list[dict[str, Any]]:
+    from tfmb.distribution import configure_replicas
+    from tfmb.verification import invariance, resume
+    from tfmb.verification.subject import read_subject
+
+    configure_replicas(invariance.REPLICAS)
+    subject = read_subject(told.run_dir, told.model, told.data, told.mirror, told.steps)
+    if told.part == "second":
+        resume.train_on(subject, Path(told.folder))
+        return []
+    # First: cutting batches into virtual replicas turns TensorFloat-32 off for a process, which a run's record keeps.
+    resume.train_and_stop(subject, Path(told.folder))
+    return [asdict(check(subject)) for check in (invariance.check_bits, invariance.check_tolerance)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""`tfmb verify EXPORT`: a SavedModel in fresh processes, beside the run it was made of, and where it came from."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.checksums import SUMS_FILE
+from tfmb.errors import DataError
+from tfmb.provenance import check_export, is_signed
+from tfmb.verification.checks import FAILED, Check, Report, failed, not_applicable, passed
+
+__all__ = ["check_provenance", "newest_version", "verify_export"]
+
+PROVENANCE, REPRODUCIBLE, PARITY, BYTES = "provenance", "fresh processes", "parity with the run", "serve_bytes"
+_TOLERANCE = 1e-6
+Arrays = dict[str, np.ndarray]
+
+
+def verify_export(folder: str | Path, run: str | Path | None = None, model: str | None = None) -> Report:
+    """Compares an export with itself in two fresh processes, and with a run's model.
+
+    A SavedModel is a program: it is loaded only where its files are those that were written, or others made it, which
+    the report says; and never where its operations touch files or run Python.
+
+    Args:
+        folder: a version's folder, or the model's, whose newest version is taken.
+        run: the run it was made of; None compares with none.
+        model: `module:build` where the run's model is the user's own.
+
+    Returns:
+        The report: provenance, fresh processes, parity with the run, serve_bytes.
+
+    Raises:
+        ConfigError: the run's model is the user's own and was not named.
+        DataError: no export, or no run.
+    """
+    version = newest_version(Path(folder))
+    provenance = check_provenance(version)
+    if provenance.status == FAILED:
+        reason = "it was not loaded: its provenance is wrong"
+        rest = [not_applicable(name, reason) for name in (REPRODUCIBLE, PARITY, BYTES)]
+        return Report(target=str(version), checks=(provenance, *rest))
+    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as scratch:
+        try:
+            first, second = (_answers(version, Path(scratch)) for _ in range(2))
+        except DataError as error:
+            rest = [not_applicable(name, "it cannot be used") for name in (PARITY, BYTES)]
+            return Report(target=str(version), checks=(provenance, failed(REPRODUCIBLE, str(error)), *rest))
+    checks = [provenance, _check_reproducible(first, second), _check_parity(first, run, model), _check_bytes(first)]
+    return Report(target=str(version), checks=tuple(checks))
+
+
+def newest_version(folder: Path) -> Path:
+    """The folder itself where it holds a SavedModel, else its subfolder of the highest number that does.
+
+    Raises:
+        DataError: there is none.
+    """
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    numbered = [path for path in folder.glob("[0-9]*") if path.name.isdecimal() and (path / "saved_model.pb").is_file()]
+    if not numbered:
+        raise DataError(f"{folder} holds no SavedModel: give a folder made by `tfmb export`")
+    return max(numbered, key=lambda path: int(path.name))
+
+
+def check_provenance(version: Path) -> Check:
+    """Whether the files are those that were written, and tell where they come from."""
+    if not is_signed(version):
+        return not_applicable(PROVENANCE, f"others made it: no {SUMS_FILE} tells whether it is whole")
+    try:
+        told = check_export(version)
+    except DataError as error:
+        return failed(PROVENANCE, str(error))
+    return passed(PROVENANCE, f"its files are those of its {SUMS_FILE}; tfmb {told['versions']['tfmb']} made it")
+
+
+def _answers(version: Path, scratch: Path) -> dict[str, Arrays]:
+    """Inputs and outputs by the name of their file, from a fresh process.
+
+    Raises:
+        DataError: the SavedModel cannot be used.
+    """
+    from tfmb.operations import check_operations  # TensorFlow starts here
+
+    check_operations(version)
+    command = [sys.executable, "-m", "tfmb.verification.served", str(version), str(scratch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise DataError(f"{version}: it cannot be used in a fresh process ({last[:200]})")
+    found: dict[str, Arrays] = {}
+    for path in sorted(scratch.glob("*.npz")):
+        with np.load(path, allow_pickle=False) as arrays:
+            found[path.stem] = {name: arrays[name] for name in arrays.files}
+    return found
+
+
+def _check_reproducible(first: dict[str, Arrays], second: dict[str, Arrays]) -> Check:
+    outputs = first["outputs"]
+    about = f"{', '.join(outputs)} of {len(next(iter(first['inputs'].values())))} rows in two processes"
+    wild = [name for name, value in outputs.items() if value.dtype.kind == "f" and not np.isfinite(value).all()]
+    if wild:
+        return failed(REPRODUCIBLE, f"{about}: {wild[0]} is not finite")
+    differing = [name for name, value in outputs.items() if value.tobytes() != second["outputs"][name].tobytes()]
+    if differing:
+        return failed(REPRODUCIBLE, f"{about}: {', '.join(differing)} differ")
+    return passed(REPRODUCIBLE, f"{about}: finite, and all bits are equal")
+
+
+def _check_parity(answers: dict[str, Arrays], run: str | Path | None, model: str | None) -> Check:
+    if run is None:
+        return not_applicable(PARITY, "no run was named: give --run")
+    from tfmb.training.restore import restore_run
+
+    restored = restore_run(run, model).model
+    try:
+        expected = _outputs_of(restored, answers["inputs"], "logits" in answers["outputs"])
+    except (KeyError, ValueError) as error:
+        return failed(PARITY, f"the model of {run} does not take what the signature takes ({error})")
+    if set(expected) != set(answers["outputs"]):
+        names = f"the signature answers {', '.join(answers['outputs'])}, the model of {run} {', '.join(expected)}"
+        return failed(PARITY, names)
+    largest, name = max((_error(answers["outputs"][name], value), name) for name, value in expected.items())
+    about = f"serving_default and the model of {run}: largest difference {largest:.1e}, in {name}"
+    if largest <= _TOLERANCE:
+        return passed(PARITY, f"{about}, within {_TOLERANCE:g}")
+    return failed(PARITY, f"{about}, over {_TOLERANCE:g}")
+
+
+def _outputs_of(model: Any, inputs: Arrays, logits: bool) -> Arrays:
+    """What a model answers, by the names that its signature has."""
+    from tfmb.signatures import ServedModel
+
+    answers = ServedModel(model, logits).signatures["serving_default"](**inputs)
+    return {name: np.asarray(tensor) for name, tensor in answers.items()}
+
+
+def _check_bytes(answers: dict[str, Arrays]) -> Check:
+    if "bytes" not in answers:
+        return not_applicable(BYTES, "the export has no such signature")
+    error = max(_error(answers["bytes"][name], value) for name, value in answers["whole"].items())
+    about = f"PNG files and their pixels: largest difference {error:.1e}"
+    return passed(BYTES, about) if error <= _TOLERANCE else failed(BYTES, f"{about}, over {_TOLERANCE:g}")
+
+
+def _error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference, relative to the largest entry where that is beyond 1; infinite for other shapes."""
+    if found.shape != expected.shape:
+        return float("inf")
+    if found.dtype.kind not in "fiub":
+        return 0.0 if np.array_equal(found, expected) else float("inf")
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    error = float(np.max(np.abs(a - b), initial=0.0)) / max(1.0, float(np.max(np.abs(b), initial=0.0)))
+    return error if np.isfinite(error) else float("inf")

@@ -1,0 +1,69 @@
+"""`tfmb verify RUN`: a run's own model, data, optimizer and seed, over a few updates, against what is promised."""
+
+import tempfile
+from pathlib import Path
+
+from tfmb.errors import DataError
+from tfmb.training.run_dir import load_weights, read_run
+from tfmb.verification import child, resume
+from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
+from tfmb.verification.invariance import BITS, TOLERANCE
+from tfmb.verification.parity import check_parity
+from tfmb.verification.subject import Subject, read_subject
+
+__all__ = ["verify_run"]
+
+_WEIGHTS = "weights on disk"
+
+
+def verify_run(
+    run_dir: str | Path, model: str | None = None, data: str | None = None, mirror: str | None = None, steps: int = 8
+) -> Report:
+    """Trains a few updates of a run again, in several ways that must agree.
+
+    Args:
+        run_dir: made by `tfmb train` or `tfmb.fit`; nothing in it is written.
+        model: `module:build` where the model is the user's own: no code is loaded from a run.
+        data: `module:load` where the data is the user's own.
+        mirror: a folder with the files that TFDS would download.
+        steps: about how many updates, from 2 to 1000.
+
+    Returns:
+        The report: weights on disk, parity with `model.fit`, replica invariance (two contracts), resume exactness.
+
+    Raises:
+        ConfigError: the user's own model or data was not named.
+        DataError: no run, a damaged record, or other data.
+    """
+    subject = read_subject(run_dir, model, data, mirror, steps)
+    checks = [_check_weights(Path(run_dir)), check_parity(subject)]
+    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as folder:
+        told = child.Told(
+            run_dir=str(Path(run_dir)), model=model, data=data, mirror=mirror, steps=steps, folder=folder, part="first"
+        )
+        checks += _in_processes(told, subject)
+    return Report(target=str(run_dir), checks=tuple(checks))
+
+
+def _check_weights(run_dir: Path) -> Check:
+    record = read_run(run_dir)
+    if record.get("status") != "finished":
+        return not_applicable(_WEIGHTS, f"the run is {record.get('status')}, not finished")
+    try:
+        weights = load_weights(run_dir, str(record.get("weights_sha256")))
+    except DataError as error:
+        return failed(_WEIGHTS, str(error))
+    return passed(_WEIGHTS, f"{len(weights)} arrays have the SHA-256 in the record")
+
+
+def _in_processes(told: child.Told, subject: Subject) -> list[Check]:
+    """What needs processes of its own; where one ends otherwise, what it should have found is failed."""
+    try:
+        checks = [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
+    except RuntimeError as error:
+        return [failed(name, str(error)) for name in (BITS, TOLERANCE, resume.NAME)]
+    try:
+        child.ask(child.Told(**{**vars(told), "part": "second"}))
+    except RuntimeError as error:
+        return [*checks, failed(resume.NAME, str(error))]
+    return [*checks, resume.check_resume(subject, Path(told.folder))]
