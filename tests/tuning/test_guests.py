@@ -1,13 +1,8 @@
 """Workers of other hosts: how they come to a search, who is turned away, and a search that is shared with one."""
 
 import json
-import os
-import signal
 import stat
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from fake_trials import Sessions
-from search_processes import workers_of
+from search_processes import two_hosts
 
 from tfmb.errors import ConfigError, PeerLostError
 from tfmb.launch import free_ports
@@ -29,7 +24,6 @@ from tfmb.tuning.service import Server
 from tfmb.tuning.space import Space
 
 CONFIG = TuneConfig(dataset="digits", model="mlp", space=Space(), listen="127.0.0.1:0")
-TRIALS = 12
 TOLD = {"config": to_json(CONFIG), "fingerprint": "f", "slices": 9}
 
 
@@ -144,68 +138,8 @@ def test_a_chief_that_does_not_answer_is_said(tmp_path: Path, monkeypatch: pytes
         guest.join_search(f"127.0.0.1:{free_ports(1)[0]}", CONFIG, tmp_path, print)
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    fixed = [
-        "--dataset",
-        "digits",
-        "--model",
-        "mlp",
-        "--oracle",
-        "random",
-        "--max-trials",
-        str(TRIALS),
-        "--epochs",
-        "20",
-    ]
-    return [sys.executable, "-m", "tfmb", "tune", *fixed, "--json", "--run-dir", str(folder), *options]
-
-
-def begin(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize("dies", [False, True])
-def test_two_hosts_share_a_search(dies: bool, tmp_path: Path) -> None:
-    folder, address = tmp_path / "s", f"127.0.0.1:{free_ports(1)[0]}"
-    with begin(folder, "--listen", address) as chief:
-        wait_for(lambda: workers_of(chief.pid))
-        os.kill(workers_of(chief.pid)[0], signal.SIGSTOP)  # or it may have done all before the guest has started
-        with begin(folder, "--join", address) as other:
-            wait_for(lambda: any(by_guest(event) for event in read(folder)))
-            os.kill(workers_of(chief.pid)[0], signal.SIGCONT)
-            if dies:  # both its process and the worker below it: nobody says that they are gone
-                os.killpg(workers_of(other.pid)[0], signal.SIGKILL)
-                other.kill()
-            found, words = chief.communicate(timeout=200)
-            joined, said = other.communicate(timeout=60)
-    assert chief.returncode == 0, words
-    assert dies or (other.returncode, json.loads(joined)["workers"]) == (0, 1), said
-    assert json.loads(found)["trials"] == TRIALS
-    assert "only in a network you trust" in words
-    happened = read(folder)
-    new = [event["trial"] for event in happened if event["event"] == "began" and event["new"]]
-    assert sorted(new) == [f"{trial:02}" for trial in range(TRIALS)]
-    reports = [(event["trial"], event["slice"]) for event in happened if event["event"] == "report"]
-    assert len(set(reports)) == len(reports)
-    assert {by_guest(event) for event in happened if event["event"] == "began"} == {True, False}
-    assert not (folder / "token").exists()
-
-
-def read(folder: Path) -> list[dict[str, Any]]:
-    journal = folder / "journal.jsonl"
-    lines = journal.read_text().splitlines() if journal.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def by_guest(event: dict[str, Any]) -> bool:
-    return event["event"] == "began" and not event["worker"].startswith("worker-")
-
-
-def wait_for(holds: Callable[[], Any]) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.05)
+def test_two_hosts_share_a_search(tmp_path: Path) -> None:
+    two_hosts(tmp_path, dies=False)
 
 
 @pytest.mark.parametrize(
