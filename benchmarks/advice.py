@@ -164,7 +164,7 @@ def rate_errors(advice: Any, best_of: dict[int, Any]) -> dict[int, float]:
     if advice.transfer is None:
         return {}
     known = {size: key[1] for size, key in best_of.items() if key is not None}
-    return {size: math.exp(abs(math.log(advice.transfer.rate(size) / rate))) for size, rate in known.items()}
+    return {size: math.exp(abs(math.log(advice.rate_for(size) / rate))) for size, rate in known.items()}
 
 
 def ratio(a: float | None, b: float | None) -> float | None:

@@ -1,7 +1,6 @@
 """Advice, the range test and the comparison on a small problem, as a user calls them."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +38,9 @@ def test_advice_answers_with_everything_it_rests_on(tmp_path: Path) -> None:
     assert [p.batch_size for p in found.predictions] == [8, 32, 128]
     assert found.confirmed is not None
     assert found.confirmed.batch_size == found.batch_size
-    assert found.rate_for(64) == pytest.approx(
-        math.sqrt(found.predictions[1].learning_rate * found.predictions[2].learning_rate), rel=1e-6
-    )
+    assert found.rate_for(32) == found.predictions[1].learning_rate
+    assert found.transfer is not None
+    assert found.rate_for(64) == found.transfer.rate(64)
     assert said[0].startswith("about ")
     record = json.loads(json.dumps(found.record()))
     for name in ("batch_size", "learning_rate", "critical_batch_size"):

@@ -108,9 +108,10 @@ def test_rates_go_over_to_other_batch_sizes() -> None:
     assert transfer.rate(8) == pytest.approx(0.05)
     assert transfer.rate(4096) == pytest.approx(0.4)
     falling = RateTransfer(batch_sizes=(16, 64), learning_rates=(0.4, 0.1))
-    assert falling.rate(256) == pytest.approx(0.1)  # no rule lets it fall on
+    assert (falling.rate(16), falling.rate(256)) == pytest.approx((0.2, 0.2))  # no rule lets it fall
     steep = RateTransfer(batch_sizes=(16, 32), learning_rates=(0.1, 0.8))
-    assert steep.rate(64) == pytest.approx(1.6)
+    assert steep.rate(64) == pytest.approx(2 * steep.rate(32)) == pytest.approx(4 * steep.rate(16))
+    assert steep.rate(16) * steep.rate(32) == pytest.approx(0.08)
     assert RateTransfer(batch_sizes=(16,), learning_rates=(0.3,)).rate(1000) == 0.3
 
 

@@ -86,7 +86,7 @@ class Inquiry:
             only = f"only batch size {next(iter(reached))} reached {self._target}"
             return self._undetermined(f"{only}: give a longer budget, or a target nearer by")
         self._curve = fit_curve(list(reached), [float(run.updates or 1.0) for run in reached.values()])
-        predictions = self._predict()
+        predictions = self._predict(rates)
         best = self._confirm(predictions, reached)
         return self._advice(best, predictions)
 
@@ -156,7 +156,7 @@ class Inquiry:
         self._made.append(run)
         return run
 
-    def _predict(self) -> tuple[Prediction, ...]:
+    def _predict(self, rates: dict[int, float]) -> tuple[Prediction, ...]:
         assert self._throughput is not None
         assert self._curve is not None
         assert self._transfer is not None
@@ -166,7 +166,7 @@ class Inquiry:
             found.append(
                 Prediction(
                     batch_size=size,
-                    learning_rate=self._transfer.rate(size),
+                    learning_rate=rates.get(size) or self._transfer.rate(size),
                     updates=updates,
                     step_seconds=seconds,
                     seconds=_times(updates, seconds),

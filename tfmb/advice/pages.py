@@ -199,10 +199,9 @@ _COLUMNS = ("batch size", "learning rate", "updates", "seconds", "examples")
 def _band(figure: Any, sizes: Sequence[int], intervals: Sequence[Any], name: str, objects: Any) -> None:
     """A line with its interval."""
     low, high = [i.low for i in intervals], [i.high for i in intervals]
-    around = {"x": [*sizes, *reversed(sizes)], "y": [*low, *reversed(high)]}
-    figure.add_trace(
-        objects.Scatter(**around, fill="toself", fillcolor=_BAND, line={"width": 0}, name="90 %", hoverinfo="skip")
-    )
+    around = {"x": [*sizes, *reversed(sizes)], "y": [*low, *reversed(high)], "mode": "lines", "fill": "toself"}
+    look = {"fillcolor": _BAND, "line": {"width": 0}, "hoverinfo": "skip"}
+    figure.add_trace(objects.Scatter(**around, **look, name="90 %"))
     line = {"color": BLUE, "width": 2.5}
     figure.add_trace(objects.Scatter(x=list(sizes), y=[i.value for i in intervals], mode="lines", line=line, name=name))
 

@@ -16,6 +16,7 @@ _FAR = 4.0
 _MOST_RUNS = 9
 # One training differs from another of the same rate by so much: the first is no better than the second.
 _AS_GOOD = 1.15
+_TURNS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,10 +90,11 @@ def tune_rate(
 
 @dataclass(frozen=True, kw_only=True)
 class RateTransfer:
-    """The best rate over the batch size: a broken line through what was measured, on logarithmic scales.
+    """The best rate over the batch size, on logarithmic scales: a broken line through what was measured, smoothed.
 
-    Beyond the measured batch sizes it goes on with the slope of the nearest two, between 0 and 1: no rule lets the rate
-    fall with the batch, or grow faster than it (1 for SGD in Goyal et al. 2017, arXiv:1706.02677; Adam is nearer 1/2).
+    The rate never falls with the batch, nor grows faster than it: no rule lets it (slope 1 for SGD in Goyal et al. 2017,
+    arXiv:1706.02677, up to the critical batch size; Adam is nearer 1/2), and what one seed measured is noisy.
+    Beyond the measured batch sizes it goes on with the slope of the nearest two.
 
     Attributes:
         batch_sizes: measured, rising.
@@ -104,14 +106,32 @@ class RateTransfer:
 
     def rate(self, batch_size: float) -> float:
         """The rate for a batch size."""
-        sizes, rates = [math.log(b) for b in self.batch_sizes], [math.log(r) for r in self.learning_rates]
-        at = math.log(batch_size)
+        sizes, at = [math.log(b) for b in self.batch_sizes], math.log(batch_size)
+        rates = _between(sizes, [math.log(r) for r in self.learning_rates])
         if len(sizes) == 1:
-            return self.learning_rates[0]
+            return math.exp(rates[0])
         place = min(max(sum(size <= at for size in sizes) - 1, 0), len(sizes) - 2)
         slope = (rates[place + 1] - rates[place]) / (sizes[place + 1] - sizes[place])
-        if at < sizes[0] or at > sizes[-1]:
-            slope = min(max(slope, 0.0), 1.0)
-            end = 0 if at < sizes[0] else -1
-            return math.exp(rates[end] + slope * (at - sizes[end]))
         return math.exp(rates[place] + slope * (at - sizes[place]))
+
+
+def _between(sizes: Sequence[float], rates: Sequence[float]) -> list[float]:
+    """The nearest logarithms of rates whose slopes lie between 0 and 1, by least squares in turns."""
+    found = list(rates)
+    for _ in range(_TURNS):
+        found = _rising(found)
+        # Not faster than the batch: what the batch is ahead of the rate never falls.
+        ahead = _rising([size - rate for size, rate in zip(sizes, found, strict=True)])
+        found = [size - value for size, value in zip(sizes, ahead, strict=True)]
+    return found
+
+
+def _rising(values: Sequence[float]) -> list[float]:
+    """The nearest values that never fall: those that do are replaced by their mean (pool adjacent violators)."""
+    blocks: list[list[float]] = []
+    for value in values:
+        blocks.append([value])
+        while len(blocks) > 1 and statistics.fmean(blocks[-2]) > statistics.fmean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    return [statistics.fmean(block) for block in blocks for _ in block]

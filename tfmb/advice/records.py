@@ -91,6 +91,9 @@ class Advice:
 
     def rate_for(self, batch_size: int) -> float | None:
         """The learning rate for any batch size; None where it is undetermined."""
+        known = next((p.learning_rate for p in self.predictions if p.batch_size == batch_size), None)
+        if known is not None:
+            return known
         return None if self.transfer is None else self.transfer.rate(batch_size)
 
     @property
