@@ -112,7 +112,7 @@ def test_rates_go_over_to_other_batch_sizes() -> None:
     steep = RateTransfer(batch_sizes=(16, 32), learning_rates=(0.1, 0.8))
     assert steep.rate(64) == pytest.approx(2 * steep.rate(32)) == pytest.approx(4 * steep.rate(16))
     assert steep.rate(16) * steep.rate(32) == pytest.approx(0.08)
-    assert RateTransfer(batch_sizes=(16,), learning_rates=(0.3,)).rate(1000) == 0.3
+    assert RateTransfer(batch_sizes=(16,), learning_rates=(0.3,)).rate(1000) == pytest.approx(0.3)
 
 
 def test_targets() -> None:

@@ -92,8 +92,8 @@ def tune_rate(
 class RateTransfer:
     """The best rate over the batch size, on logarithmic scales: a broken line through what was measured, smoothed.
 
-    The rate never falls with the batch, nor grows faster than it: no rule lets it (slope 1 for SGD in Goyal et al. 2017,
-    arXiv:1706.02677, up to the critical batch size; Adam is nearer 1/2), and what one seed measured is noisy.
+    The rate never falls with the batch, nor grows faster than it: no rule lets it (slope 1 for SGD in Goyal et al.,
+    2017, arXiv:1706.02677, up to the critical batch size; Adam is nearer 1/2), and what one seed measured is noisy.
     Beyond the measured batch sizes it goes on with the slope of the nearest two.
 
     Attributes:
