@@ -198,3 +198,32 @@ def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:
 def test_a_whole_batch_tells_nothing() -> None:
     with pytest.raises(ConfigError, match="this one is whole: give virtual_replicas=2"):
         tfmb.fit(build(), X, Y, noise_scale=True, verbose=0)
+
+
+def test_two_outputs_make_one_gradient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def two() -> Any:
+        keras.utils.set_random_seed(4)
+        inputs = keras.Input((5,))
+        hidden = layers.Dense(6, "tanh")(inputs)
+        model = keras.Model(inputs, [layers.Dense(1, name="a")(hidden), layers.Dense(2, name="b")(hidden)])
+        model.compile("sgd", {"a": "mse", "b": "mae"}, loss_weights={"a": 1.0, "b": 3.0})
+        return model
+
+    targets = [X[:, :1], X[:, 1:3]]
+    found: list[tuple[float, float]] = []
+    monkeypatch.setattr(NoiseScale, "updates_made", lambda self, report: found.extend(report.noise))
+    tfmb.fit(two(), X, targets, BATCH, shuffle=False, seed=1, verbose=0, noise_scale=True, virtual_replicas=2,
+             run_dir=tmp_path / "r")  # fmt: skip
+    model = two()
+
+    def gradient(first: int, last: int) -> np.ndarray:
+        with tf.GradientTape() as tape:
+            a, b = model(X[first:last])
+            first_loss = tf.reduce_mean((a - targets[0][first:last]) ** 2)
+            value = first_loss + 3.0 * tf.reduce_mean(tf.abs(b - targets[1][first:last]))
+        taken = tape.gradient(value, [v.value for v in model.trainable_variables])
+        return np.concatenate([g.numpy().ravel() for g in taken]).astype("float64")
+
+    whole, halves = gradient(0, BATCH), [gradient(0, 8), gradient(8, BATCH)]
+    noise = 8 * sum(g @ g for g in halves) - BATCH * (whole @ whole)
+    np.testing.assert_allclose(found[0], (noise, whole @ whole - noise / BATCH), rtol=2e-4)

@@ -14,7 +14,7 @@ from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
 from tfmb.training.rows import Arrays, gather
-from tfmb.training.sums import BatchSums, Scores, dropouts, squares_of
+from tfmb.training.sums import BatchSums, Scores, dropouts
 
 __all__ = ["Steps"]
 
@@ -278,8 +278,7 @@ class Steps:
 
     def _noise_of(self, gradients: list[list[Any]], scores: Scores, scale: Any) -> Any:
         """`[tr(Sigma), |G|^2]` as this batch estimates them, both 0 where it has but one part: see `noise_scale`."""
-        bare = self._means(gradients, scores.counts, [None] * len(self._sums.trainable), scale)
-        square = squares_of([mean for mean in bare if mean is not None], self._sums.dtype)
+        square = self._sums.square_of_mean(gradients, scores.counts, scale)
         parts = tf.minimum(tf.cast(self._cut.all_parts, scores.rows.dtype), scores.rows)
         noise = (scores.squares[0] - scores.rows * square) / tf.maximum(parts - 1.0, 1.0)
         both = tf.stack([noise, square - noise / scores.rows])

@@ -24,7 +24,7 @@ from tfmb.training.parts import (
 )
 from tfmb.training.state import merged_state, refuse_padding
 
-__all__ = ["BatchSums", "Scores", "dropouts", "squares_of"]
+__all__ = ["BatchSums", "Scores", "dropouts"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +207,7 @@ class BatchSums:
         # What it moved the state by, and not the state: what no part moved keeps its bits.
         weight = tf.cast(rows, self.dtype)
         if self._noise:
-            scores[-1] = (weight * self._square_of_mean(flat, scores[0], scale))[tf.newaxis]
+            scores[-1] = (weight * self.square_of_mean(flat, scores[0], scale))[tf.newaxis]
         state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
         sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state))
         if self.cut.all_parts == 1:
@@ -216,14 +216,18 @@ class BatchSums:
         # to pay for them with a pass over all gradients.
         return tf.cond(weight > 0, lambda: sums, lambda: keras.tree.map_structure(tf.zeros_like, sums))
 
-    def _square_of_mean(self, sums: list[list[Any]], counts: Any, scale: Any) -> Any:
-        """The square of the mean gradient of a part, over all objectives and weights."""
-        means: dict[int, Any] = {}
-        for number, (present, gradients) in enumerate(zip(self.present, sums, strict=True)):
-            for i, gradient in zip(present, gradients, strict=True):
-                mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), tf.cast(counts[number], self.dtype))
-                means[i] = means[i] + mean if i in means else mean
-        total = squares_of(list(means.values()), self.dtype)
+    def square_of_mean(self, sums: list[list[Any]], counts: Any, scale: Any) -> Any:
+        """The square of the mean gradient that gradient sums by objective and their counts give, over all weights."""
+        counts = tf.cast(counts, self.dtype)
+        if len(sums) == 1:  # without a pass of its own over all gradients for the mean
+            total = tf.math.divide_no_nan(_squares_of(sums[0], self.dtype), counts[0] ** 2)
+        else:
+            means: dict[int, Any] = {}
+            for number, (present, gradients) in enumerate(zip(self.present, sums, strict=True)):
+                for i, gradient in zip(present, gradients, strict=True):
+                    mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), counts[number])
+                    means[i] = means[i] + mean if i in means else mean
+            total = _squares_of(list(means.values()), self.dtype)
         return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
@@ -283,7 +287,7 @@ def dropouts(model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
 
 
-def squares_of(tensors: list[Any], dtype: Any) -> Any:
+def _squares_of(tensors: list[Any], dtype: Any) -> Any:
     """The sum of the squares of all entries, a scalar."""
     return 2.0 * tf.add_n([tf.cast(tf.nn.l2_loss(tensor), dtype) for tensor in tensors])
 
