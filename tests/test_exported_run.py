@@ -105,6 +105,7 @@ def test_against_the_version_before(run: Path, raw_run: Path, tmp_path: Path) ->
     assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["1", "2"]
 
 
+@pytest.mark.slow
 def test_another_kind_of_model_cannot_be_compared(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = tf.Module()
     module.function = tf.function(lambda age: {"price": age}, input_signature=[tf.TensorSpec([None, 3], name="age")])

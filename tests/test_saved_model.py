@@ -279,6 +279,7 @@ def test_a_worker_that_is_not_the_first_writes_nothing(tmp_path: Path, monkeypat
         assert (tmp_path / "m").exists() != bool(index)
 
 
+@pytest.mark.slow
 def test_killed_while_it_exports_it_leaves_no_version(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, tfmb\n"

@@ -34,6 +34,7 @@ def test_an_export_and_its_run_agree(made: tuple[Path, Path]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_another_runs_export_is_failed(made: tuple[Path, Path], tmp_path: Path) -> None:
     run, _ = made
     shape, classes = (28, 28, 1), 10
@@ -44,6 +45,7 @@ def test_another_runs_export_is_failed(made: tuple[Path, Path], tmp_path: Path) 
     assert parity.status == "failed", parity
 
 
+@pytest.mark.slow
 def test_outputs_that_are_not_finite_or_not_reproducible_are_failed(tmp_path: Path) -> None:
     inputs = keras.Input((3,), name="x")
     wild = keras.Model(inputs, keras.layers.Lambda(lambda x: x / 0.0, name="wild")(inputs))

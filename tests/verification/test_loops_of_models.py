@@ -42,7 +42,9 @@ def problem(name: str, digits: Splits) -> tuple[Callable[[], Any], Any]:
     return getattr(subjects, name), getattr(subjects, f"{name}_data")()
 
 
-@pytest.mark.parametrize("name", subjects.NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet" else n for n in subjects.NAMES]
+)
 def test_a_right_loop_passes_on_each_model(name: str, digits: Splits) -> None:
     report = tfmb.verify(our_loop(drops_tail=False), *problem(name, digits), epochs=1)
     assert report.passed, report
@@ -51,6 +53,7 @@ def test_a_right_loop_passes_on_each_model(name: str, digits: Splits) -> None:
     assert parts.status == ("not applicable" if name == "resnet" else "passed"), parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mlp", "two_inputs", "two_outputs"])
 def test_a_loop_without_the_tail_fails_by_name(name: str, digits: Splits) -> None:
     report = tfmb.verify(our_loop(drops_tail=True), *problem(name, digits), epochs=1)
@@ -58,6 +61,7 @@ def test_a_loop_without_the_tail_fails_by_name(name: str, digits: Splits) -> Non
     assert report.check("mean gradient").status == "passed"
 
 
+@pytest.mark.slow
 def test_keras_on_an_embedding_is_failed() -> None:
     # Its Adam counts repeated rows of a sparse gradient apart; plain gradient descent does not square them.
     def train(model: Any, x: Any, y: Any, optimizer: Any, batch_size: int, epochs: int) -> None:

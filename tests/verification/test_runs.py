@@ -22,7 +22,10 @@ from tfmb.verification.subject import Subject, read_subject
 STEPS = 4
 
 
-@pytest.fixture(scope="module", params=subjects.NAMES)
+_NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in ("cnn", "resnet") else n for n in subjects.NAMES]
+
+
+@pytest.fixture(scope="module", params=_NAMES)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return made(request.param, tmp_path_factory.mktemp("runs"))
 
@@ -55,6 +58,7 @@ def small(name: str, folder: Path, *options: str) -> Subject:
     return replace(made(name, folder, *options), epochs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tabular", "two_inputs", "two_outputs"])
 def test_replica_invariance(name: str, tmp_path: Path) -> None:
     subject = small(name, tmp_path, "--virtual-replicas", "4")
@@ -71,6 +75,7 @@ def test_what_does_not_apply_to_batch_normalization(tmp_path: Path) -> None:
     assert "normalises by each part's own statistics" in tolerance.detail
 
 
+@pytest.mark.slow
 def test_each_check_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = small("two_inputs", tmp_path)
     with monkeypatch.context() as patch:
@@ -92,6 +97,7 @@ def test_each_check_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert found.status == "failed", found
 
 
+@pytest.mark.slow
 def test_resume_is_compared_to_the_bit(tmp_path: Path) -> None:
     # In one process here; the command has one for each part.
     subject = small("tabular", tmp_path)
@@ -191,6 +197,7 @@ def test_keras_takes_repeated_rows_of_sparse_gradients_apart() -> None:
     assert moved[0] == pytest.approx(-0.1 * 0.5 / np.sqrt(1 + 4 + 6.25), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_command_in_processes_of_their_own(tmp_path: Path) -> None:
     done = tfmb_command(*subjects.train_options("tabular"), "--run-dir", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
