@@ -1,8 +1,8 @@
 """Documentation as programs: the names that it may use, and how its examples are run.
 
 Python in a page of `docs/`, in the README or in a docstring's `Example:` is run with `names()` at hand, in a folder
-that has `mine.py` (`load` and `build`). All blocks of a page share one namespace, in their order. What takes long is
-run smaller (`SMALLER`); `tests/slow` runs it as it stands.
+that has `mine.py` (`load`, `build` and `train`). All blocks of a page share one namespace, in their order. What takes
+long is run smaller (`SMALLER`); `tests/slow` runs it as it stands.
 """
 
 import contextlib
@@ -40,6 +40,11 @@ def build(hp=None):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam" if hp is None else None, loss, metrics=["accuracy"])
     return model
+
+
+def train(model, x, y, optimizer, batch_size, epochs):
+    model.compile(keras.optimizers.get(optimizer), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
 """
 
 
@@ -49,7 +54,7 @@ def names() -> dict[str, Any]:
     - `x` float32 `[240, 20]`, `y` float32 `[240, 1]` of 0 and 1, good as classes and as numbers;
     - `x_train`, `y_train`, `x_test`, `y_test`: the first 200 of them and the rest;
     - `images`: uint8 `[32, 28, 28, 1]`;
-    - `build(hp=None)`: a compiled classifier of `x`; `build_model()`: a regression of `y`, not compiled;
+    - `build(hp=None)`: a compiled classifier of `x`; `build_model()`: a compiled regression of `y`;
     - `model`: `build()`; `gradients`: one for each of its trainable variables;
     - `np`, `tf`, `keras`, `tfmb`.
     """
@@ -60,7 +65,9 @@ def names() -> dict[str, Any]:
     y = (x[:, :3].sum(axis=1, keepdims=True) > 0).astype("float32")
 
     def build_model() -> Any:
-        return keras.Sequential([keras.Input((20,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+        model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(4, "tanh"), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        return model
 
     model = here["build"]()
     return {

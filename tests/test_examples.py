@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from example_runs import EXAMPLES, number_after, printed
 
-ELSEWHERE = {"search.py", "workers.py"}  # tests/slow/test_examples_slow.py
+ELSEWHERE = {"same_bits.py", "search.py", "workers.py"}  # tests/slow/test_examples_slow.py
 LEARNS = {  # arguments, and what must be printed, at least
     "own_model.py": ([], "test accuracy", 0.8),
     "tabular.py": ([], "val_accuracy", 0.9),

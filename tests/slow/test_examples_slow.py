@@ -29,6 +29,13 @@ def test_two_workers_end_with_the_bits_of_one_process() -> None:
     assert weights("-m", "tfmb", "launch", "--workers", "2", "--", sys.executable, script) == alone
 
 
+def test_any_number_of_devices_ends_with_the_same_bits() -> None:
+    script = str(EXAMPLES / "same_bits.py")
+    one, two, four = (weights(script, devices) for devices in ("1", "2", "4"))
+    assert len(one) == 1
+    assert one == two == four
+
+
 def test_the_search_finds_a_model_that_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     out = printed("search.py")
