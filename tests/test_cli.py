@@ -129,6 +129,17 @@ def test_runs_lists_and_compares(
     assert json.loads(capsys.readouterr().out)["dataset"] == "digits"
 
 
+def test_runs_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1", "--schedule", "cosine", "--warmup", "5"]
+    assert main(["train", *small, "--learning-rate", "0.003", "--run-dir", str(tmp_path / "run")]) == 0
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path / "run")]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert "  Warmup Cosine 0.003  " in row
+    assert main(["runs", str(tmp_path / "run"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["learning_rate"]["schedule"]["over"] > 0
+
+
 def test_a_directory_with_a_run_is_refused(run: tuple[Path, dict[str, Any], str]) -> None:
     folder, result, _ = run
     before = {path: path.stat().st_mtime_ns for path in (folder / result["run_dir"]).rglob("*")}

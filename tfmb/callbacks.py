@@ -1,4 +1,11 @@
-"""Keras callbacks of ours, for `keras.Model.fit` and for `tfmb.fit`."""
+"""Keras callbacks of ours, for `keras.Model.fit` and for `tfmb.fit`.
+
+Example:
+    >>> watcher = tfmb.callbacks.NoiseScale(x, y, every=1)
+    >>> history = model.fit(x, y, epochs=1, callbacks=[watcher], verbose=0)
+    >>> history.history["noise_scale"]
+    [...]
+"""
 
 import math
 from typing import Any

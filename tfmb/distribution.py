@@ -33,6 +33,10 @@ def configure_replicas(replicas: int) -> None:
 
     Raises:
         ConfigError: TensorFlow has started with another number of devices.
+
+    Example:
+        >>> tfmb.configure_replicas(4)  # first of all
+        >>> history = tfmb.fit(model, x, y, replicas=4, verbose=0)
     """
     if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
         raise ConfigError(f"replicas={replicas!r} must be an integer of at least 1")

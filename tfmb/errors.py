@@ -1,6 +1,13 @@
 """The exceptions a user of tfmb can meet, each with the exit code the command line ends with.
 
 Every message is one line that names the input and the mend. All are `ValueError`s.
+
+Example:
+    >>> try:
+    ...     tfmb.fit(model, x, y, batch_size=0)
+    ... except tfmb.errors.ConfigError as error:
+    ...     print(error.exit_code, error)
+    2 batch_size=0 ...
 """
 
 __all__ = [

@@ -1,4 +1,8 @@
-"""`Dropout` whose masks do not depend on the number of replicas or on how a batch is cut into parts."""
+"""`Dropout` whose masks do not depend on the number of replicas or on how a batch is cut into parts.
+
+Example:
+    >>> model = keras.Sequential([keras.Input((20,)), tfmb.layers.Dropout(0.25), keras.layers.Dense(2)])
+"""
 
 import contextlib
 import math
@@ -28,6 +32,12 @@ class PartOfBatch:
         update: int64 scalar tensor, the number of updates made so far.
         start: int64 scalar tensor, the number of the part's first row in the batch.
         order: layer's id -> its number among the model's layers of this kind, the same in every process.
+
+    Example:
+        >>> layer = tfmb.layers.Dropout(0.5)
+        >>> keys = tf.constant(tfmb.layers.mask_keys(seed=0, layers=1))
+        >>> zero = tf.constant(0, tf.int64)
+        >>> part = tfmb.layers.PartOfBatch(keys=keys, update=zero, start=zero, order={id(layer): 0})
     """
 
     keys: Any
@@ -47,7 +57,19 @@ class PartOfBatch:
 
 
 def mask_keys(seed: int, layers: int) -> np.ndarray:
-    """What a run's seed gives each layer and call, int64 `[at least 1, _CALLS]`: data of a traced function."""
+    """What a run's seed gives each layer and call: data of a traced function.
+
+    Args:
+        seed: the run's.
+        layers: how many layers of this kind the model has.
+
+    Returns:
+        int64 `[at least 1, 8]`: a layer may be called eight times for a batch before keys are derived from these.
+
+    Example:
+        >>> tfmb.layers.mask_keys(seed=0, layers=3).shape
+        (3, 8)
+    """
     keys = [[derive(seed, "mask", layer, call) for call in range(_CALLS)] for layer in range(max(layers, 1))]
     return np.asarray(keys, np.int64)
 
@@ -57,7 +79,23 @@ _here = threading.local()  # replicas are traced in threads of their own
 
 @contextlib.contextmanager
 def part_of_batch(part: PartOfBatch) -> Iterator[None]:
-    """Inside the `with` block, `Dropout` draws the masks of that part."""
+    """Inside the `with` block, `Dropout` draws the masks of that part.
+
+    Args:
+        part: which rows of the batch, and the keys of its masks.
+
+    Example:
+        >>> layer, rows = tfmb.layers.Dropout(0.5), np.ones((4, 8), "float32")
+        >>> keys = tf.constant(tfmb.layers.mask_keys(seed=0, layers=1))
+        >>> def masked(start, rows):
+        ...     start, zero = tf.constant(start, tf.int64), tf.constant(0, tf.int64)
+        ...     part = tfmb.layers.PartOfBatch(keys=keys, update=zero, start=start, order={id(layer): 0})
+        ...     with tfmb.layers.part_of_batch(part):
+        ...         return layer(rows, training=True).numpy()
+        >>> whole, second_half = masked(0, rows), masked(2, rows[2:])
+        >>> bool((whole[2:] == second_half).all())
+        True
+    """
     before = getattr(_here, "part", None)
     _here.part = part
     try:
@@ -78,6 +116,13 @@ class Dropout(keras.layers.Dropout):
         noise_shape: the shape of the mask, to share it along some axes; the first entry, the batch's, must be None.
         seed: None for the run's own.
         **kwargs: as every Keras layer's (`name`, `dtype`).
+
+    Example:
+        >>> ones = np.ones((2, 4), "float32")
+        >>> bool((tfmb.layers.Dropout(0.5)(ones, training=False) == ones).numpy().all())
+        True
+        >>> sorted(set(tfmb.layers.Dropout(0.5, seed=1)(np.ones(1000), training=True).numpy().tolist()))
+        [0.0, 2.0]
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:

@@ -1,6 +1,10 @@
 """The reference models: a small convolutional net, a multi-layer perceptron, and the first layer of both.
 
 Initial weights and dropout masks are functions of the seed alone: no global generator is used.
+
+Example:
+    >>> tfmb.models.cnn((28, 28, 1), 10).count_params()
+    421642
 """
 
 import itertools
@@ -34,6 +38,10 @@ def cnn(input_shape: tuple[int, int, int], num_classes: int, *, seed: int = 0, d
 
     Raises:
         ConfigError: the input is no image of at least 4x4.
+
+    Example:
+        >>> tfmb.models.cnn((28, 28, 1), num_classes=10, seed=0).output_shape
+        (None, 10)
     """
     _check_image("cnn", input_shape)
     layers, init = keras.layers, _initializers(seed)
@@ -64,6 +72,10 @@ def mlp(input_shape: tuple[int, ...], num_classes: int, *, seed: int = 0, dropou
 
     Returns:
         A `keras.Sequential` from floats `[batch, *input_shape]` to logits `[batch, num_classes]`.
+
+    Example:
+        >>> tfmb.models.mlp((20,), num_classes=2).count_params()  # 20 x 128 + 128 + 128 x 2 + 2
+        2946
     """
     layers, init = keras.layers, _initializers(seed)
     return keras.Sequential(
@@ -96,6 +108,10 @@ def resnet(
 
     Raises:
         ConfigError: the input is no image of at least 4x4.
+
+    Example:
+        >>> tfmb.models.resnet((32, 32, 3), num_classes=10).output_shape
+        (None, 10)
     """
     _check_image("resnet", input_shape)
     layers, init = keras.layers, _initializers(seed)
@@ -137,6 +153,12 @@ def with_preprocessing(
 
     Returns:
         A model from raw pixels to what `model` returns, sharing its variables.
+
+    Example:
+        >>> inner = tfmb.models.mlp((28, 28, 1), 10)
+        >>> normalization = tfmb.data.Normalization(mean=0.1307, std=0.3081)
+        >>> tfmb.models.with_preprocessing(inner, (28, 28, 1), normalization)(images).shape  # uint8 [32, 28, 28, 1]
+        TensorShape([32, 10])
     """
     if normalization is None:
         return model

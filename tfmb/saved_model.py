@@ -111,6 +111,12 @@ def export(
         DirectoryError: the folder cannot be made or written.
         DataError: the SavedModel does not give what the model gives, or the version before is damaged.
         StorageError: the disk is full or fails; nothing is left of it.
+
+    Example:
+        >>> folder = tfmb.export(model, "saved_models/mine")  # saved_models/mine/1, then 2, ...
+        >>> served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        >>> sorted(served(tf.constant(x[:5])))
+        ['class_id', 'logits', 'probabilities']
     """
     if not isinstance(model, keras_module.Model) or not model.built:
         raise ConfigError("export needs a built keras.Model: call it on data, or give it an Input, first")

@@ -108,6 +108,10 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 def _text(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):  # a schedule, which --json gives in full
+        inner = value.get("schedule")
+        name = value.get("class") or value.get("keras_class") or "schedule"
+        return f"{name} {_text(inner if isinstance(inner, dict) else value.get('learning_rate'))}"
     return (
         f"{value:.4g}"
         if isinstance(value, float) and abs(value) < 1000

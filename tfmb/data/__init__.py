@@ -1,4 +1,10 @@
-"""Data: from a name or from arrays to `Source`s, and from (seed, epoch, step) to batches."""
+"""Data: from a name or from arrays to `Source`s, and from (seed, epoch, step) to batches.
+
+Example:
+    >>> splits = tfmb.data.load("digits")
+    >>> splits.train.examples.shape, splits.test.size
+    ((1437, 28, 28, 1), 360)
+"""
 
 from tfmb.data.augment import Augmentation
 from tfmb.data.load import load, load_user_data

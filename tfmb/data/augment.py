@@ -29,6 +29,10 @@ class Augmentation:
 
     Raises:
         ConfigError: a value out of its range.
+
+    Example:
+        >>> tfmb.data.Augmentation(shift=2, rotate=10) == tfmb.data.Augmentation.parse("shift=2,rotate=10")
+        True
     """
 
     shift: float = 0.0

@@ -31,6 +31,10 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
     Raises:
         ConfigError: the name is unknown, or the data can be neither found nor fetched.
         DataError: the data is damaged.
+
+    Example:
+        >>> tfmb.data.load("digits").train.num_classes
+        10
     """
     # TFDS takes seconds to import: only its own datasets pay for it.
     from tfmb.data import tfds_images
@@ -65,6 +69,10 @@ def load_user_data(reference: str) -> Splits:
     Raises:
         ConfigError: the function cannot be imported, or returns something else.
         DataError: the arrays make no sense.
+
+    Example:
+        >>> tfmb.data.load_user_data("mine:load").train.size  # the function `load` of mine.py
+        200
     """
     data = load_function(reference, "--data")()
     if isinstance(data, Splits):

@@ -13,7 +13,12 @@ __all__ = ["Normalization", "Source", "Splits"]
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """What the model subtracts and divides by, on pixels scaled to [0, 1]: (pixel / 255 - mean) / std."""
+    """What the model subtracts and divides by, on pixels scaled to [0, 1]: (pixel / 255 - mean) / std.
+
+    Example:
+        >>> tfmb.data.Normalization.measure(np.array([[0, 255]], "uint8"))
+        Normalization(mean=0.5, std=0.5)
+    """
 
     mean: float
     std: float
@@ -39,6 +44,11 @@ class Source:
         name: what the run's record calls it.
         fingerprint: SHA-256 over the structure, dtypes, shapes and bytes of all arrays.
         sample_weight: None, an array `[n]`, or one such array an output.
+
+    Example:
+        >>> source = tfmb.data.Source.from_arrays({"age": np.array([30, 40]), "city": np.array([1, 0])}, [0, 1])
+        >>> source.size
+        2
     """
 
     examples: Any = field(repr=False)
@@ -160,6 +170,10 @@ class Splits:
         normalization: what the model does to pixels first; None for anything but uint8 images.
         epochs: how many epochs the reference recipe trains on this dataset.
         origin: one line that says where the data came from.
+
+    Example:
+        >>> train = tfmb.data.Source.from_arrays(x_train, y_train)
+        >>> splits = tfmb.data.Splits(train=train, test=None, normalization=None, epochs=5, origin="measured on Monday")
     """
 
     train: Source

@@ -1,4 +1,10 @@
-"""Hand-written update rules, `SGD` (also `Momentum`), `RMSprop`, `Adam`, `AdamW`, and their schedules."""
+"""Hand-written update rules, `SGD` (also `Momentum`), `RMSprop`, `Adam`, `AdamW`, and their schedules.
+
+Example:
+    >>> schedule = tfmb.optimizers.schedules.Cosine(0.05, over=1000)
+    >>> optimizer = tfmb.optimizers.SGD(schedule, momentum=0.9)
+    >>> history = tfmb.fit(model, x, y, optimizer=optimizer, verbose=0)
+"""
 
 from tfmb.optimizers import schedules
 from tfmb.optimizers.adam import Adam, AdamW

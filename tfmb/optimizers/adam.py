@@ -30,6 +30,10 @@ class Adam(Optimizer):
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
+
+    Example:
+        >>> optimizer = tfmb.optimizers.Adam(learning_rate=0.001, global_clipnorm=1.0)
+        >>> history = tfmb.fit(model, x, y, optimizer=optimizer, verbose=0)
     """
 
     def __init__(
@@ -82,7 +86,16 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): `Adam` with `weight_decay=0.004`.
 
-    As in Keras, all weights decay, biases too. The arguments stand in Keras's order.
+    As in Keras, all weights decay, biases too: see `exclude_from_weight_decay`. The arguments are those of `Adam`, in
+    Keras's order; None for `weight_decay` leaves the decay out.
+
+    Raises:
+        ConfigError: a hyper-parameter out of its range.
+
+    Example:
+        >>> optimizer = tfmb.optimizers.AdamW(weight_decay=0.01)
+        >>> optimizer.exclude_from_weight_decay(var_names=["bias"])
+        >>> history = tfmb.fit(model, x, y, optimizer=optimizer, verbose=0)
     """
 
     def __init__(

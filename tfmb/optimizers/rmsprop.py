@@ -28,6 +28,13 @@ class RMSprop(Optimizer):
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> optimizer = tfmb.optimizers.RMSprop(learning_rate=0.1)
+        >>> optimizer.apply([tf.constant([0.5])], [weight])
+        >>> weight.numpy()
+        array([0.683...], dtype=float32)
     """
 
     def __init__(

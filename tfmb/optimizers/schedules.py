@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the number of updates made so far. Plateau: of the scores so far.
+"""Learning-rate schedules: pure functions of the number of updates made so far.
 
 Each is a frozen value; called with an int64 scalar (a tensor or an int) it returns the rate of the next update as a
 float64 scalar tensor. Keras's schedule objects can stand in any place of theirs.
@@ -11,6 +11,7 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
+from tfmb.optimizers.plateau import Plateau
 
 __all__ = [
     "Constant",
@@ -31,7 +32,18 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base: a subclass is a frozen dataclass whose `rate(count)` is its equation (`count` a float64 scalar)."""
+    """The base: a subclass is a frozen dataclass whose `rate(count)` is its equation (`count` a float64 scalar).
+
+    In the equations t is the number of updates made so far and alpha the first rate. `over`, `every` and `milestones`
+    count updates, not epochs.
+
+    Raises:
+        ConfigError: a rate below 0 or not finite, or a number of updates below 1.
+
+    Example:
+        >>> float(tfmb.optimizers.schedules.Step(0.1, every=100)(100))  # the rate after 100 updates
+        0.01...
+    """
 
     def rate(self, count: Any) -> Any:
         """The rate after `count` updates."""
@@ -49,7 +61,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """Always the same rate."""
+    """Always the same rate.
+
+    Example:
+        >>> float(tfmb.optimizers.schedules.Constant(0.1)(1000))
+        0.1
+    """
 
     learning_rate: float
 
@@ -63,7 +80,12 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """alpha gamma^floor(t / every): StepLR."""
+    """alpha gamma^floor(t / every): StepLR.
+
+    Example:
+        >>> [round(float(tfmb.optimizers.schedules.Step(0.1, every=100)(t)), 6) for t in (0, 99, 100, 250)]
+        [0.1, 0.1, 0.01, 0.001]
+    """
 
     learning_rate: float
     every: int
@@ -80,7 +102,13 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class MultiStep(Schedule):
-    """alpha gamma^(number of milestones reached)."""
+    """alpha gamma^(number of milestones reached).
+
+    Example:
+        >>> schedule = tfmb.optimizers.schedules.MultiStep(0.1, milestones=(100, 150))
+        >>> [round(float(schedule(t)), 6) for t in (99, 100, 150)]
+        [0.1, 0.01, 0.001]
+    """
 
     learning_rate: float
     milestones: tuple[int, ...]
@@ -100,7 +128,12 @@ class MultiStep(Schedule):
 
 @dataclass(frozen=True)
 class Exponential(Schedule):
-    """alpha gamma^(t / over): the rate falls by gamma each `over` updates, smoothly."""
+    """alpha gamma^(t / over): the rate falls by gamma each `over` updates, smoothly.
+
+    Example:
+        >>> round(float(tfmb.optimizers.schedules.Exponential(0.1, over=100, gamma=0.5)(200)), 6)
+        0.025
+    """
 
     learning_rate: float
     over: int
@@ -117,7 +150,12 @@ class Exponential(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(Schedule):
-    """end + (alpha - end) (1 - t / over)^power, then `end_learning_rate`."""
+    """end + (alpha - end) (1 - t / over)^power, then `end_learning_rate`.
+
+    Example:
+        >>> round(float(tfmb.optimizers.schedules.Polynomial(0.1, over=100)(25)), 6)
+        0.075
+    """
 
     learning_rate: float
     over: int
@@ -136,7 +174,12 @@ class Polynomial(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """end + (alpha - end) (1 + cos(pi t / over)) / 2, then `end_learning_rate` (Loshchilov and Hutter 2017)."""
+    """end + (alpha - end) (1 + cos(pi t / over)) / 2, then `end_learning_rate` (Loshchilov and Hutter 2017).
+
+    Example:
+        >>> [round(float(tfmb.optimizers.schedules.Cosine(0.1, over=100)(t)), 6) for t in (0, 50, 100)]
+        [0.1, 0.05, 0.0]
+    """
 
     learning_rate: float
     over: int
@@ -162,6 +205,11 @@ class OneCycle(Schedule):
         rise: the share of them that goes up, in (0, 1).
         start_factor: the peak over the first rate.
         end_factor: the peak over the last rate.
+
+    Example:
+        >>> schedule = tfmb.optimizers.schedules.OneCycle(0.1, over=100)
+        >>> [round(float(schedule(t)), 6) for t in (0, 30, 100)]
+        [0.004, 0.1, 1e-05]
     """
 
     learning_rate: float
@@ -195,6 +243,11 @@ class Warmup(Schedule):
         schedule: one of these, or a Keras schedule.
         updates: how long; update number `updates` (from 0) has the schedule's first rate.
         start_factor: in [0, 1].
+
+    Example:
+        >>> schedule = tfmb.optimizers.schedules.Warmup(tfmb.optimizers.schedules.Cosine(0.1, over=100), updates=10)
+        >>> [round(float(schedule(t)), 6) for t in (0, 5, 10)]
+        [0.0, 0.05, 0.1]
     """
 
     schedule: Any
@@ -215,69 +268,6 @@ class Warmup(Schedule):
         return later * (self.start_factor + (1.0 - self.start_factor) * share)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plateau:
-    """Multiplies the rate by `factor` when a score has not improved for `patience` evaluations: ReduceLROnPlateau.
-
-    It holds no state: `step` takes the state and returns the next one.
-
-    Attributes:
-        monitor: the score's name among an epoch's logs.
-        mode: `"min"` or `"max"`.
-        factor: in (0, 1).
-        patience: evaluations without improvement that are borne.
-        min_delta: an improvement is more than this.
-        cooldown: evaluations after a reduction that do not count.
-        min_learning_rate: never below.
-    """
-
-    monitor: str = "val_loss"
-    mode: str = "min"
-    factor: float = 0.1
-    patience: int = 10
-    min_delta: float = 1e-4
-    cooldown: int = 0
-    min_learning_rate: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.mode not in ("min", "max"):
-            raise ConfigError(f"mode={self.mode!r} must be 'min' or 'max'")
-        if not 0 < self.factor < 1:
-            raise ConfigError(f"factor={self.factor!r} must be in (0, 1)")
-        if self.patience < 0 or self.cooldown < 0 or self.min_delta < 0 or self.min_learning_rate < 0:
-            raise ConfigError("patience, cooldown, min_delta and min_learning_rate must be at least 0")
-
-    def start(self) -> tuple[float, int, int]:
-        """The state before the first evaluation: the best score, evaluations without improvement, cooldown left."""
-        return (math.inf if self.mode == "min" else -math.inf), 0, 0
-
-    def step(
-        self, state: tuple[float, int, int], score: float, learning_rate: float
-    ) -> tuple[tuple[float, int, int], float]:
-        """One evaluation.
-
-        Args:
-            state: from `start` or the last `step`.
-            score: the monitored value.
-            learning_rate: the rate so far.
-
-        Returns:
-            The next state and the rate from now on.
-        """
-        best, waited, cooling = state
-        if cooling:
-            cooling, waited = cooling - 1, 0
-        better = score < best - self.min_delta if self.mode == "min" else score > best + self.min_delta
-        if better:
-            return (score, 0, cooling), learning_rate
-        if cooling:
-            return (best, waited, cooling), learning_rate
-        waited += 1
-        if waited < self.patience or learning_rate <= self.min_learning_rate:
-            return (best, waited, 0), learning_rate
-        return (best, 0, self.cooldown), max(learning_rate * self.factor, self.min_learning_rate)
-
-
 def scale_rate(learning_rate: float, batch_size: int, base_batch_size: int, rule: str = "linear") -> float:
     """The rate for another batch size.
 
@@ -290,6 +280,10 @@ def scale_rate(learning_rate: float, batch_size: int, base_batch_size: int, rule
 
     Raises:
         ConfigError: another rule, or a size below 1.
+
+    Example:
+        >>> tfmb.optimizers.schedules.scale_rate(0.1, batch_size=256, base_batch_size=64)
+        0.4
     """
     if batch_size < 1 or base_batch_size < 1:
         raise ConfigError(f"batch sizes {batch_size!r} and {base_batch_size!r} must be at least 1")
@@ -312,6 +306,13 @@ def over_run(name: str, learning_rate: float, updates: int, updates_an_epoch: in
 
     Returns:
         A float or a `Schedule`.
+
+    Raises:
+        ConfigError: no such schedule.
+
+    Example:
+        >>> tfmb.optimizers.schedules.over_run("step", 0.1, updates=300, updates_an_epoch=30)
+        Step(learning_rate=0.1, every=100, gamma=0.1)
     """
     if name in ("constant", "plateau"):
         return learning_rate
@@ -334,8 +335,16 @@ _CLASSES = {cls.__name__: cls for cls in (Constant, Step, MultiStep, Exponential
 def from_config(config: dict[str, Any]) -> Schedule:
     """The schedule that `get_config` described.
 
+    Args:
+        config: `class` and the arguments by name.
+
     Raises:
         ConfigError: no schedule of ours.
+
+    Example:
+        >>> schedule = tfmb.optimizers.schedules.Step(0.1, every=100)
+        >>> tfmb.optimizers.schedules.from_config(schedule.get_config()) == schedule
+        True
     """
     arguments = dict(config)
     name = arguments.pop("class", None)

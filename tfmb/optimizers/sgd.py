@@ -29,6 +29,14 @@ class SGD(Optimizer):
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
+
+    Example:
+        >>> weight = tf.Variable([1.0])
+        >>> optimizer = tfmb.optimizers.SGD(learning_rate=0.1, momentum=0.9)
+        >>> for gradient in (0.5, -0.3):
+        ...     optimizer.apply([tf.constant([gradient])], [weight])
+        >>> weight.numpy()
+        array([0.935], dtype=float32)
     """
 
     def __init__(

@@ -137,6 +137,12 @@ def fit(
         PreemptedError: SIGTERM or SIGINT ended a run with a `run_dir`; it is saved.
         StorageError: a checkpoint could not be written.
         PeerLostError: another worker died or hangs.
+
+    Example:
+        >>> model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+        >>> history = tfmb.fit(model, x, y, batch_size=64, epochs=2, validation_split=0.1)
+        >>> sorted(history.history)
+        ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)

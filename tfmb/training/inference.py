@@ -61,6 +61,10 @@ def evaluate(
         ConfigError: an argument that cannot be honoured.
         DataError: data that makes no sense.
         PeerLostError: another worker died or hangs.
+
+    Example:
+        >>> sorted(tfmb.evaluate(model, x, y, return_dict=True))
+        ['accuracy', 'loss']
     """
     check_model(model)
     compiled = read_compiled(model)
@@ -121,6 +125,10 @@ def predict(
         ConfigError: an argument that cannot be honoured.
         DataError: data that makes no sense.
         PeerLostError: another worker died or hangs.
+
+    Example:
+        >>> tfmb.predict(model, x[:5]).shape
+        (5, 2)
     """
     check_model(model)
     where = make_strategy(strategy, replicas)
