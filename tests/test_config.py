@@ -63,6 +63,7 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "precision": "float32",
         "virtual_replicas": None,
         "micro_batch_size": None,
+        "noise_scale": False,
         "jit_compile": "auto",
         "static_shapes": False,
         "checkpoint_every": 100,
