@@ -1,6 +1,7 @@
 """What advice reads from curves: updates over the batch size, the loss over the rate, where a target was crossed."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,9 +128,10 @@ def test_targets() -> None:
     assert not falling.reached(0.16)
     assert falling.short_of(0.4) == pytest.approx(0.25)
     assert falling.short_of(math.nan) == math.inf
+    wrong: Any
     for wrong in ("", "loss", "loss<0.1", "loss<=x", "loss<=nan", "<=0.1", None):
         with pytest.raises(ConfigError, match="give METRIC>=VALUE"):
-            Target.parse(wrong)  # type: ignore[arg-type]
+            Target.parse(wrong)
 
 
 def test_the_crossing_lies_between_two_looks() -> None:

@@ -35,8 +35,8 @@ class ProblemConfig:
 
     def __post_init__(self) -> None:
         # Refuses what it does not know, with the option's name.
-        given = {} if self.optimizer is None else {"optimizer": self.optimizer}
-        TrainConfig(model=self.model, strategy=self.strategy, replicas=self.replicas, seed=self.seed, **given)  # type: ignore[arg-type]
+        given: dict[str, Any] = {} if self.optimizer is None else {"optimizer": self.optimizer}
+        TrainConfig(model=self.model, strategy=self.strategy, replicas=self.replicas, seed=self.seed, **given)
 
     @property
     def name(self) -> str:

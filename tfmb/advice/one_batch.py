@@ -27,7 +27,7 @@ def main() -> int:
     except TfmbError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except Exception as error:
+    except Exception as error:  # TensorFlow has its own error for a full memory; all others come through
         if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
             raise
         print("out of memory", file=sys.stderr)

@@ -82,7 +82,7 @@ def measure_throughput(
             count = min(max(math.ceil(_SECONDS / max(first, 1e-6)), _FEWEST), _MOST)
             times.append(min(first, runs.time_updates(size, count)) if count > _FEWEST else first)
             sizes.append(size)
-        except Exception as error:
+        except Exception as error:  # TensorFlow has its own error for a full memory; all others come through
             if type(error).__name__ not in _MEMORY:
                 raise
             too_large = size
