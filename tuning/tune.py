@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.data.records import Records
-from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
-from tfmb.training.fit_data import to_source
+from tfmb.training.fit_data import to_source, train_and_validation
 from tfmb.training.lock import DirectoryLock
 
 from .budget import Budget
@@ -115,14 +114,7 @@ def tune(
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
-    if validation_data is None:
-        source, held_out = source.hold_out(max(1, round(validation_split * source.size)))
-    else:
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise ConfigError("validation_data must be (x, y)")
-        found = to_source(validation_data[0], validation_data[1], name="validation_data")
-        assert isinstance(found, Source)
-        held_out = found
+    source, held_out = train_and_validation(source, validation_data, validation_split)
     task = Task(
         build=build,
         train=source,

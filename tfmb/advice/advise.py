@@ -9,10 +9,9 @@ from tfmb.advice.records import Advice
 from tfmb.advice.short_runs import Problem
 from tfmb.advice.target import Target
 from tfmb.data.records import Records
-from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
-from tfmb.training.fit_data import to_source
+from tfmb.training.fit_data import to_source, train_and_validation
 
 __all__ = ["advise", "advise_on", "default_batch_sizes"]
 
@@ -74,16 +73,7 @@ def advise(
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("advice keeps its data in memory: give arrays, such as the first 100,000 examples")
-    if validation_data is None:
-        if not 0 < validation_split < 1:
-            raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
-        source, held_out = source.hold_out(max(1, round(validation_split * source.size)))
-    else:
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-            raise ConfigError("validation_data must be (x, y)")
-        found = to_source(validation_data[0], validation_data[1], name="validation_data")
-        assert isinstance(found, Source)
-        held_out = found
+    source, held_out = train_and_validation(source, validation_data, validation_split)
     problem = Problem(
         build=build,
         train=source,

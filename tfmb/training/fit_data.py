@@ -14,7 +14,15 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
 
-__all__ = ["DEFAULT_BATCH_SIZE", "make_feed", "split_validation", "to_source", "validation_feed", "verbose_level"]
+__all__ = [
+    "DEFAULT_BATCH_SIZE",
+    "make_feed",
+    "split_validation",
+    "to_source",
+    "train_and_validation",
+    "validation_feed",
+    "verbose_level",
+]
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -60,6 +68,24 @@ def split_validation(source: Source, validation_split: float) -> tuple[Source, S
             "examples: give a share between 0 and 1"
         )
     return source.rows(slice(0, at)), source.rows(slice(at, None), name=f"{source.name} (validation)")
+
+
+def train_and_validation(source: Source, validation_data: Any, validation_split: float) -> tuple[Source, Source]:
+    """(what is learned, what is looked at): `validation_data` as `(x, y)`, or a share that is held out, drawn once.
+
+    Raises:
+        ConfigError: it is no pair, or the share is not between 0 and 1.
+    """
+    if validation_data is None:
+        if not 0 < validation_split < 1:
+            raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
+        return source.hold_out(max(1, round(validation_split * source.size)))
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        raise ConfigError("validation_data must be (x, y)")
+    found = to_source(validation_data[0], validation_data[1], name="validation_data")
+    if not isinstance(found, Source):
+        raise ConfigError("validation_data must be arrays")
+    return source, found
 
 
 def make_feed(
