@@ -57,7 +57,8 @@ def run_workers(
     names = [f"worker-{number}" for number in range(workers)]
     with contextlib.ExitStack() as stack:
         check = stack.enter_context(stopping())
-        door = None if listen is None else Door(listen, folder, {**task, "slices": slices})
+        about = {"slices": slices, "objective": oracle.compares.name}
+        door = None if listen is None else Door(listen, folder, {**task, **about})
         if door is not None:
             stack.callback(door.close)
         server = stack.enter_context(Server(oracle, 2 * workers + (2 if door is None else 50), door))
@@ -70,7 +71,7 @@ def run_workers(
         def start(worker: str) -> None:
             address = server.admit(worker)
             told = {"chief": address.target, "token": address.token, "worker": worker, "task": task}
-            crew.start(worker, {**told, "slices": slices, "folder": str(folder)})
+            crew.start(worker, {**told, **about, "folder": str(folder)})
 
         for worker in names:
             start(worker)

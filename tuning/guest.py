@@ -59,7 +59,8 @@ def join_search(address: str, config: Any, folder: Path, say: Callable[[str], No
                 guests[name] = chief.address(came)
                 task = {"config": to_json(config), "fingerprint": came["told"]["fingerprint"]}
                 told = {"chief": address, "worker": came["worker"], "token": came["token"], "task": task}
-                crew.start(name, {**told, "slices": came["told"]["slices"], "folder": str(folder)})
+                about = {key: came["told"][key] for key in ("slices", "objective")}
+                crew.start(name, {**told, **about, "folder": str(folder)})
 
             for name in names:
                 start(name)

@@ -49,6 +49,7 @@ class Journaled(keras_tuner.Oracle):
 
     Attributes:
         progress: trial id -> `Progress`.
+        compares: what trials are compared by.
         told: is called whenever a trial ended.
     """
 
@@ -78,7 +79,7 @@ class Journaled(keras_tuner.Oracle):
         """
         self.verbose = 0
         self.max_consecutive_failed_trials = 2**31
-        self._compares, self._slices, self._most = objective, slices, most
+        self.compares, self._slices, self._most = objective, slices, most
         self._halving, self._is_over = halving, deadline
         self.progress: dict[str, Progress] = {}
         self.ongoing_trials: dict[str, Any] = {}
@@ -142,7 +143,7 @@ class Journaled(keras_tuner.Oracle):
         known = all(np.isfinite(value) for value in metrics.values()) and all(metrics.get(n, -1) >= 0 for n in COUNTS)
         if not 1 <= int(step) <= min(self._slices, len(progress.history) + 1) or not known:
             raise ConfigError(f"trial {trial_id}: the report of slice {step} is no evaluation")
-        self._compares.score([evaluation_of(int(step), metrics)], self._slices)  # nothing is noted that has none
+        self.compares.score([evaluation_of(int(step), metrics)], self._slices)  # nothing is noted that has none
         if int(step) == len(progress.history) + 1:  # an earlier one was told before: the same, to the bit
             self._note("report", trial=trial_id, slice=int(step), metrics=metrics)
         goes_on = progress.fate == "running" and int(step) < self._slices
@@ -163,7 +164,7 @@ class Journaled(keras_tuner.Oracle):
     def score_trial(self, trial: Any) -> None:
         """What a trial is worth; the worst of all where it diverged."""
         progress = self.progress[trial.trial_id]
-        score = self._compares.score(progress.history, self._slices)
+        score = self.compares.score(progress.history, self._slices)
         trial.best_step = len(progress.history)
         trial.score = self._worst() if progress.fate == "diverged" or score is None else score
 
@@ -191,7 +192,7 @@ class Journaled(keras_tuner.Oracle):
 
     def _is_whole(self, trial_id: str) -> bool:
         progress = self.progress[trial_id]
-        spent = len(progress.history) >= self._slices or self._compares.reached(progress.history)
+        spent = len(progress.history) >= self._slices or self.compares.reached(progress.history)
         return progress.fate == "completed" and spent
 
     @contextlib.contextmanager
@@ -267,11 +268,11 @@ class Journaled(keras_tuner.Oracle):
             progress.history.append(evaluation)
             for name, value in metrics.items():
                 if not trial.metrics.exists(name):
-                    better = self._compares.better if name == self._compares.metric else "min"
+                    better = self.compares.better if name == self.compares.metric else "min"
                     trial.metrics.register(name, direction=better)
                 trial.metrics.update(name, value, step=evaluation.slice)
-            score = self._compares.score(progress.history, self._slices)
-            whole = evaluation.slice >= self._slices or self._compares.reached(progress.history)
+            score = self.compares.score(progress.history, self._slices)
+            whole = evaluation.slice >= self._slices or self.compares.reached(progress.history)
             if self._halving is not None and not self._halving.report(trial_id, evaluation.slice, score) and not whole:
                 progress.fate = "waiting"
             if whole:
@@ -310,7 +311,7 @@ class Journaled(keras_tuner.Oracle):
             for trial in self.trials.values()
             if trial.score is not None and self.progress[trial.trial_id].fate != "diverged"
         ]
-        sign = 1.0 if self._compares.direction == "min" else -1.0
+        sign = 1.0 if self.compares.direction == "min" else -1.0
         if not scores:
             return 0.0
         margin = 0.1 * (max(scores) - min(scores)) or 0.1 * abs(scores[0]) or 0.1

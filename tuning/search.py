@@ -42,14 +42,17 @@ class Tuner(base_tuner.BaseTuner):
         oracle: from `oracles.make_oracle`, or a client of one in another process.
         trainer: runs trials in this process.
         slices: of a whole budget.
+        objective: what trials are compared by.
         folder: for Keras Tuner's files and the trials' states.
         tuner_id: the worker's name.
     """
 
-    def __init__(self, oracle: Any, trainer: Trainer, slices: int, folder: Path, tuner_id: str) -> None:
+    def __init__(
+        self, oracle: Any, trainer: Trainer, slices: int, objective: Objective, folder: Path, tuner_id: str
+    ) -> None:
         super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
         self.tuner_id = tuner_id
-        self._trainer, self._slices, self._folder = trainer, slices, folder
+        self._trainer, self._slices, self._objective, self._folder = trainer, slices, objective, folder
 
     def reload(self) -> None:
         """Nothing: what was is in the journal."""
@@ -89,7 +92,8 @@ class Tuner(base_tuner.BaseTuner):
         own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
         def goes_on(evaluation: Any) -> bool:
-            if evaluation.slice >= slices:
+            # Whoever is lost after this report is not asked to train it again.
+            if evaluation.slice >= slices or self._objective.reached([evaluation]):
                 self._trainer.save_weights(self._folder / f"trial_{trial.trial_id}" / WEIGHTS)
             found = self.oracle.update_trial(trial.trial_id, as_metrics(evaluation), step=evaluation.slice)
             return found.status == "RUNNING" and evaluation.slice < slices
@@ -102,7 +106,7 @@ class Tuner(base_tuner.BaseTuner):
             fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
             self.oracle.update_trial(trial.trial_id, {FATE: fate, "tfmb/updates": float(error.update)})
             return False
-        return bool(found) and found[-1].slice < slices
+        return bool(found) and found[-1].slice < slices and not self._objective.reached(found)
 
 
 class Search:
@@ -215,8 +219,8 @@ class Search:
             )
             return self.record()
         self._oracle.told = lambda: watch(self.record())
-        worker = Tuner(self._oracle, Trainer(self._task), self._slices, self._folder / "trials", "worker-0")
-        worker.search()
+        trainer, folder = Trainer(self._task), self._folder / "trials"
+        Tuner(self._oracle, trainer, self._slices, self._objective, folder, "worker-0").search()
         return self.record()
 
     def record(self) -> SearchRecord:

@@ -57,13 +57,15 @@ def _work(told: dict[str, Any]) -> None:
     start_tensorflow(told["threads"])
     from . import wire
     from .client import RemoteOracle
+    from .objective import Objective
     from .search import Tuner
     from .trial import Trainer
 
     address = wire.Address(target=told["chief"], worker=told["worker"], token=told["token"])
     oracle = RemoteOracle(address, lambda: _chief_is_gone(told["chief"]))
     trainer = Trainer(_task(told["task"], Path(told["folder"])))
-    Tuner(oracle, trainer, told["slices"], Path(told["folder"]) / "trials", told["worker"]).search()
+    objective, folder = Objective.parse(told["objective"]), Path(told["folder"]) / "trials"
+    Tuner(oracle, trainer, told["slices"], objective, folder, told["worker"]).search()
     oracle.close()
 
 

@@ -77,7 +77,7 @@ class Sessions:
         """Runs to the end; the table of its trials."""
         with Journal(self.folder / "journal.jsonl") as journal:
             oracle = self.oracle(journal)
-            Tuner(oracle, self.trainer, SLICES, self.folder / "trials", "worker-0").search()
+            Tuner(oracle, self.trainer, SLICES, self.objective, self.folder / "trials", "worker-0").search()
             return table(oracle)
 
 

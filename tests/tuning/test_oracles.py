@@ -52,7 +52,7 @@ def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, o
     sessions = Sessions(kind, tmp_path, most=14, objective=objective)
     with Journal(tmp_path / "journal.jsonl") as journal:
         oracle = sessions.oracle(journal)
-        Tuner(oracle, sessions.trainer, SLICES, tmp_path / "trials", "worker-0").search()
+        Tuner(oracle, sessions.trainer, SLICES, sessions.objective, tmp_path / "trials", "worker-0").search()
         fates = {trial: progress.fate for trial, progress in oracle.progress.items()}
         assert "diverged" in fates.values()
         ranked = [trial.trial_id for trial in oracle.get_best_trials(100)]

@@ -89,7 +89,9 @@ def test_workers_together_do_each_trial_once(kind: str, pruned: bool, tmp_path: 
     def work(number: int) -> None:
         name = f"worker-{number}"
         try:
-            Tuner(served.client(name), trainers[number], SLICES, tmp_path / "trials", name).search()
+            Tuner(
+                served.client(name), trainers[number], SLICES, served.sessions.objective, tmp_path / "trials", name
+            ).search()
         except BaseException as error:
             errors.append(error)
 
@@ -198,7 +200,7 @@ def test_a_worker_whose_trial_is_anothers_asks_for_the_next(served: Served, tmp_
             return super().run(values, goes_on, state, begun)
 
     trainer = Slow()
-    tuner = Tuner(served.client(), trainer, SLICES, tmp_path / "trials", "worker-0")
+    tuner = Tuner(served.client(), trainer, SLICES, served.sessions.objective, tmp_path / "trials", "worker-0")
     thread = threading.Thread(target=tuner.search, daemon=True)
     thread.start()
     while len(served.oracle.end_order) < 11:
@@ -209,6 +211,29 @@ def test_a_worker_whose_trial_is_anothers_asks_for_the_next(served: Served, tmp_
     thread.join(20)
     assert not thread.is_alive()
     assert len(set(served.oracle.end_order)) == len(served.oracle.end_order) == 12
+
+
+def test_weights_are_there_before_the_report_that_ends_a_trial(tmp_path: Path) -> None:
+    """A worker that is lost after that report is not asked to train again, so no one else could write them."""
+    sessions = Sessions("random", tmp_path, most=1, objective="updates:val_loss<=1e9")
+    written: list[Path] = []
+
+    class Lost(FakeTrainer):
+        def run(self, values: Any, goes_on: Any, state: Path, begun: Any) -> None:
+            super().run(values, goes_on, state, begun)
+            raise KeyboardInterrupt
+
+        def save_weights(self, folder: Path) -> None:
+            written.append(folder)
+
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        oracle = sessions.oracle(journal)
+        with pytest.raises(KeyboardInterrupt):
+            Tuner(oracle, Lost(most=math.inf), SLICES, sessions.objective, tmp_path / "trials", "worker-0").search()
+        oracle.give_back("worker-0")
+        assert oracle.end_order == ["0"]
+        assert len(oracle.progress["0"].history) == 1
+    assert written == [tmp_path / "trials" / "trial_0" / "weights"]
 
 
 def test_a_process_that_was_replaced_is_not_heard(served: Served) -> None:
