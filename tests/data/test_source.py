@@ -56,6 +56,15 @@ def test_lists_of_numbers_and_tensors_are_arrays() -> None:
     np.testing.assert_array_equal(source.sample_weight, [1.0, 2.0, 3.0, 4.0, 5.0])
 
 
+def test_lists_of_numbers_in_structures_are_arrays_too() -> None:
+    source = Source.from_arrays({"a": [1, 2, 3], "b": [X[:3], (4.0, 5.0, 6.0)]}, {"c": [0, 1, 0]}, [None, [1, 2, 3]])
+    np.testing.assert_array_equal(source.examples["a"], np.array([1, 2, 3]), strict=True)
+    np.testing.assert_array_equal(source.examples["b"][1], np.array([4.0, 5.0, 6.0]), strict=True)
+    np.testing.assert_array_equal(source.labels["c"], np.array([0, 1, 0]), strict=True)
+    assert source.sample_weight[0] is None
+    np.testing.assert_array_equal(source.sample_weight[1], np.array([1, 2, 3]), strict=True)
+
+
 def test_numpy_arrays_are_not_copied() -> None:
     assert Source.from_arrays(X, Y).examples is X
 

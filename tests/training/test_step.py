@@ -56,6 +56,14 @@ def test_one_update_by_hand(strategy: Any) -> None:
     assert copies(optimizer.iterations)[0] == 1
 
 
+def test_one_trace_a_model_is_no_retracing(strategy: Any, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(9):
+        steps = steps_of(line(strategy), SGD(0.125), strategy)
+        steps.train(batches([[1, 2], [3, 4]], [[1], [0]], 2), tf.constant(1))
+        steps.evaluate(batches([[1, 2], [3, 4]], [[1], [0]], 2), tf.constant(1))
+    assert "retracing" not in caplog.text
+
+
 def test_regularizer_by_hand(strategy: Any) -> None:
     # The same batch with 0.5 * |w|^2: the loss grows by 0.15625, the gradient of w by w.
     model = line(strategy, kernel_regularizer=keras.regularizers.L2(0.5))

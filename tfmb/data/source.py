@@ -85,7 +85,7 @@ class Source:
                 or labels out of range.
         """
         try:
-            x, y, sample_weight = (_to_numpy(part) for part in (x, y, sample_weight))
+            x, y, sample_weight = (_map(np.asarray, part) for part in (x, y, sample_weight))
         except ValueError as error:
             raise DataError(f"{name}: rows of unequal length make no array: {error}") from error
         leaves = {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
@@ -197,16 +197,15 @@ def _map(function: Any, tree: Any) -> Any:
         return None
     if isinstance(tree, dict):
         return {key: _map(function, value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
+    if isinstance(tree, (list, tuple)) and not _is_plain(tree):
         mapped = [_map(function, value) for value in tree]
         return mapped if isinstance(tree, list) else tuple(mapped)  # named tuples too
     return function(tree)
 
 
-def _to_numpy(tree: Any) -> Any:
-    if isinstance(tree, (list, tuple)) and tree and not hasattr(tree[0], "__len__"):
-        return np.asarray(tree)  # a plain list of numbers is one array, as a user would expect
-    return _map(np.asarray, tree)
+def _is_plain(tree: Any) -> bool:
+    """Whether this list holds numbers: it is one array then, as a user would expect."""
+    return bool(tree) and tree[0] is not None and not hasattr(tree[0], "__len__")
 
 
 def _leaves(tree: Any, key: str) -> dict[str, np.ndarray]:

@@ -1,6 +1,8 @@
 """The compiled functions of the loop: draw a batch, add it up, divide once, update; many batches a call."""
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import keras, tf
@@ -83,11 +85,13 @@ class Steps:
             self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
         self._selects = compiled in (Compiled.STEP, Compiled.CALL)
         # A function of its own: how long a report is must be known before the loop over batches.
-        self._work = tf.function(self._train_batch, jit_compile=compiled is Compiled.STEP or None, autograph=False)
-        self.train = tf.function(self._train, autograph=False)
-        self._rows = tf.function(self._train_rows, jit_compile=compiled is Compiled.CALL or None, autograph=False)
+        self._work = tf.function(
+            _own(self._train_batch), jit_compile=compiled is Compiled.STEP or None, autograph=False
+        )
+        self.train = tf.function(_own(self._train), autograph=False)
+        self._rows = tf.function(_own(self._train_rows), jit_compile=compiled is Compiled.CALL or None, autograph=False)
         self._concrete_rows: dict[str, Any] = {}
-        self.evaluate = tf.function(self._evaluate, autograph=False)
+        self.evaluate = tf.function(_own(self._evaluate), autograph=False)
 
     def prepare(self, iterator: Any) -> None:
         """Makes the loss and metric objects for the batches of an iterator, once.
@@ -320,3 +324,12 @@ def _row_sums(tensor: Any) -> Any:
     """Sums that are finite where all entries are: scaled, so that none overflows. One fast pass in XLA."""
     columns = tensor.shape[-1] if tensor.shape.rank else 1
     return tf.linalg.matvec(tf.reshape(tensor, [-1, columns]), tf.fill([columns], tf.cast(2.0**-30, tensor.dtype)))
+
+
+def _own(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method as a function that TensorFlow counts the traces of by itself.
+
+    It counts methods by their code, over all objects: a search of many models would be warned of retracing that there
+    is none of.
+    """
+    return functools.partial(method)
