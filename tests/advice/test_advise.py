@@ -42,6 +42,10 @@ def test_advice_answers_with_everything_it_rests_on(tmp_path: Path) -> None:
     assert found.transfer is not None
     assert found.rate_for(64) == found.transfer.rate(64)
     assert said[0].startswith("about ")
+    for prediction in found.predictions:  # what each rests on: the rate it gives, with two more seeds at least
+        same = [run for run in found.runs if run.batch_size == prediction.batch_size]
+        again = [run for run in same if run.learning_rate == prediction.learning_rate]
+        assert len({run.looks for run in again}) >= 2
     record = json.loads(json.dumps(found.record()))
     for name in ("batch_size", "learning_rate", "critical_batch_size"):
         low, high = record[f"{name}_interval"]

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,9 @@ _MOST_PASSES = 20.0
 _LEAST_UPDATES = 400
 # And so many times the updates that are to be expected of its batch size at most.
 _PATIENCE = 1.5
+# Updates to the target differ by a third from seed to seed, at all batch sizes alike: so many more seeds are trained,
+# each for so many times the updates of the first at most.
+_MORE_SEEDS, _SLOWEST = 2, 2.0
 # Beside the batch size that is predicted to be the best, those that may as well be, are tried: so many.
 _CONFIRMED = 2
 
@@ -85,7 +89,7 @@ class Inquiry:
         if len(reached) < 2:
             only = f"only batch size {next(iter(reached))} reached {self._target}"
             return self._undetermined(f"{only}: give a longer budget, or a target nearer by")
-        self._curve = fit_curve(list(reached), [float(run.updates or 1.0) for run in reached.values()])
+        self._curve = fit_curve(list(reached), [self._over_seeds(run, rates[size]) for size, run in reached.items()])
         predictions = self._predict(rates)
         best = self._confirm(predictions, reached)
         return self._advice(best, predictions)
@@ -151,8 +155,21 @@ class Inquiry:
         updates = known[nearest].updates
         return max(math.ceil(_PATIENCE * updates * max(nearest / size, 1.0)), 20)
 
-    def _train(self, size: int, target: Target | None, rate: float, most_updates: int) -> ShortRun:
-        run = self._runs.run(size, rate, target, most_updates=most_updates)
+    def _over_seeds(self, run: ShortRun, rate: float) -> float:
+        """The mean updates to the target of some seeds, of which one is known."""
+        assert run.updates is not None
+        most = math.ceil(_SLOWEST * run.updates)
+        found = [max(run.updates, 1.0)]
+        for more in range(1, _MORE_SEEDS + 1):
+            if not self._is_over():
+                again = self._train(run.batch_size, self._target, rate, most, self._problem.seed + more)
+                found.append(float(most if again.updates is None else max(again.updates, 1.0)))
+        return statistics.geometric_mean(found)
+
+    def _train(
+        self, size: int, target: Target | None, rate: float, most_updates: int, seed: int | None = None
+    ) -> ShortRun:
+        run = self._runs.run(size, rate, target, most_updates=most_updates, seed=seed)
         self._made.append(run)
         return run
 
