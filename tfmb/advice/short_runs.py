@@ -248,13 +248,17 @@ class ShortRuns:
         return watch.seconds_an_update
 
     def noise_at_start(self) -> NoiseScale:
-        """The gradients' noise at the start: two parts of a batch against the whole, of some batches."""
+        """The gradients' noise at the initial weights."""
+        return self.noise_scale(_NOISE_UPDATES, _STILL)
+
+    def noise_scale(self, updates: int, learning_rate: float) -> NoiseScale:
+        """The gradients' noise over the first updates of a training: two parts of a batch against the whole."""
         began = time.perf_counter()
         size = min(_NOISE_BATCH, self.problem.train.size)
-        self._start_anew(_STILL, self.problem.seed)
+        self._start_anew(learning_rate, self.problem.seed)
         self._cut = make_cut(self._cut.replicas, max(2, self._cut.replicas), None, size)
         order = Order(num_examples=self.problem.train.size, batch_size=size, seed=derive(self.problem.seed, "noise"))
-        feed = SliceFeed(self.problem.train, order, [0, _NOISE_UPDATES], arrays=self._arrays)
+        feed = SliceFeed(self.problem.train, order, [0, updates], arrays=self._arrays)
         meter, found = Meter(), NoiseScale(window=None)
         recipe = replace(self.recipe, noise_scale=True)
         self._train(feed, Plan(epochs=1), [meter, found], Watch(), self.problem.seed, recipe)
