@@ -1,8 +1,6 @@
-"""`tfmb tune` without the command line: a search of one of our models or the user's, and the winner trained in full."""
+"""`tfmb tune` without the command line: a search of one of our models or the user's."""
 
 import inspect
-import math
-import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +12,16 @@ from tfmb.data import Splits
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
-from tfmb.training.job import build_model, load_splits, recipe_of, train_job
-from tfmb.training.run_dir import create_run_dir
+from tfmb.training.job import build_model, load_splits, recipe_of
 
 from .budget import Budget
 from .handover import refuse_gang, to_json
-from .records import SearchRecord, TrialRecord
-from .space import LOOP_NAMES, Space
+from .records import SearchRecord
+from .space import Space
 from .trial import Task
 from .tune import PRUNING_SLICES, search_in
 
-__all__ = ["TuneConfig", "check_address", "retrain", "task_of", "tune_job"]
+__all__ = ["TuneConfig", "check_address", "task_of", "tune_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,73 +159,6 @@ def tune_job(
         hand_over=lambda _: {"config": to_json(config), "fingerprint": train.fingerprint},
         listen=config.listen,
     )
-
-
-def retrain(
-    config: TuneConfig, best: TrialRecord, seeds: int, epochs: int | None, folder: Path, say: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], int]:
-    """Trains the winner in full, over several seeds, each a run of its own.
-
-    Args:
-        config: of the search; the validation split is the same, and decides which of them is the best.
-        best: the winner.
-        seeds: how many.
-        epochs: of each; None for the dataset's own.
-        folder: for the runs `seed-0`, `seed-1`, ...
-        say: gets a line for the user now and then.
-
-    Returns:
-        `(results, number)`: what `train_job` returned for each, and the number of the best by validation loss.
-
-    Raises:
-        ConfigError: the model is the user's function: retrain it from Python.
-    """
-    if config.model not in MODEL_NAMES:
-        raise ConfigError(f"--retrain trains our models: call {config.model} with the values in best.json and tfmb.fit")
-    values = best.values
-    rule = {name: values[name] for name in LOOP_NAMES if name in values and name not in ("augment", "learning_rate")}
-    given = {**rule, "augment": values.get("augment") or None, "learning_rate": config.space.rate(values)}
-    results = []
-    for seed in range(seeds):
-        place = folder / f"seed-{seed}"
-        size = config.validation_size
-        full = TrainConfig(
-            dataset=config.dataset,
-            data=config.data,
-            mirror=config.mirror,
-            model=config.model,
-            epochs=epochs,
-            dropout=values.get("dropout"),
-            validation_size=size or _tenth(config),
-            seed=seed,
-            strategy=config.strategy,
-            replicas=config.replicas,
-            **given,
-        )
-
-        def make_run_dir(name: str, place: Path = place) -> Path:
-            made, lock = create_run_dir(place)
-            lock.release()
-            return made
-
-        results.append(train_job(full, make_run_dir, lambda line: None, verbose=0))
-        accuracy = results[-1]["test_accuracy"]
-        shown = "" if accuracy is None else f", test accuracy {accuracy:.4f}"
-        say(f"retrained with seed {seed}: validation loss {results[-1]['val_loss']:.4f}{shown}; {place}")
-    chosen = min(range(seeds), key=lambda number: _or_inf(results[number]["val_loss"]))
-    accuracies = [result["test_accuracy"] for result in results if result["test_accuracy"] is not None]
-    if len(accuracies) > 1:
-        spread = statistics.stdev(accuracies)
-        say(f"test accuracy over {len(accuracies)} seeds: {statistics.mean(accuracies):.4f}, deviation {spread:.4f}")
-    return results, chosen
-
-
-def _tenth(config: TuneConfig) -> int:
-    return max(1, load_splits(config.dataset, config.data, config.mirror).train.size // 10)
-
-
-def _or_inf(value: Any) -> float:
-    return float(value) if value is not None and math.isfinite(value) else math.inf
 
 
 def _build(config: TuneConfig, splits: Splits) -> Callable[[Any], Any]:

@@ -190,6 +190,21 @@ def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path
     assert_same(fit(tmp_path / "gone", RULES["adam"], resume=True), whole, (tmp_path / "gone", tmp_path / "whole"))
 
 
+def test_run_killed_before_its_record_was_written_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tfmb.training.session.write_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(tmp_path / "run", RULES["adam"], resume=True)
+    assert_same(
+        fit(tmp_path / "run", RULES["adam"], resume=True),
+        fit(tmp_path / "whole", RULES["adam"]),
+        (tmp_path / "run", tmp_path / "whole"),
+    )
+
+
 def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: StopAfter) -> None:
     def callbacks() -> list[Any]:
         return [

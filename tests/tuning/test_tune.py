@@ -172,6 +172,29 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
     assert len(found["test_accuracy"]) == 1
 
 
+def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
+    retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "40"]
+    with subprocess.Popen(
+        command(tmp_path / "s", *retrain), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and not list(tmp_path.glob("s/retrained/trial-*/seed-0/checkpoints/step-*")):
+            time.sleep(0.002)
+        os.kill(process.pid, signal.SIGKILL)
+    runs = sorted(tmp_path.glob("s/retrained/trial-*/seed-*"))
+    assert [json.loads((run / "run.json").read_text())["status"] for run in runs] == ["running"]
+    found = finished(tmp_path / "s", *retrain)
+    again = finished(tmp_path / "s", *retrain)
+    assert again["test_accuracy"] == found["test_accuracy"]
+    runs = sorted(tmp_path.glob("s/retrained/trial-*/seed-*"))
+    assert [run.name for run in runs] == ["seed-0", "seed-1"]
+    for run in runs:  # each epoch once
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines if "val_loss" in line] == list(range(1, 41))
+    other = subprocess.run(command(tmp_path / "s", *retrain[:-1], "3"), capture_output=True, text=True, check=False)
+    assert other.returncode == 2
+    assert "seed-0 holds a run with another epochs" in other.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -145,7 +145,7 @@ def tune(
         prune = False
     start_tensorflow()
     from tfmb.tuning.job import TuneConfig, check_address, tune_job
-    from tfmb.tuning.job import retrain as train_winner
+    from tfmb.tuning.retrain import retrain as train_winner
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -198,7 +198,7 @@ def tune(
         results, chosen = train_winner(config, best, retrain_seeds, retrain_epochs, folder / "retrained", say)
         result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
         if export is not None:
-            result["export"] = str(_export(folder / "retrained" / f"seed-{chosen}", export))
+            result["export"] = str(_export(Path(results[chosen]["run_dir"]), export))
     if json:
         emit_json(result)
         return

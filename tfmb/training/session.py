@@ -132,9 +132,9 @@ class Session:
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
+        self._write_record({"status": "running"})  # before any other file: without it the directory is no run's
         logs = self._logs()
         advice = "" if self.run_dir is None else f", with --resume {self.run_dir}"
-        self._write_record({"status": "running"})
         try:
             with progress.shown(), naming_lost_peers(self.strategy, advice), contextlib.ExitStack() as stack:
                 checkpointer = None
