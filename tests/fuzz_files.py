@@ -19,12 +19,12 @@ import tiny_run
 from damaged import damage
 
 from tfmb import checksums, provenance
-from tfmb.cli.resume import resumed
 from tfmb.config import TrainConfig
 from tfmb.data import cache
 from tfmb.data.idx import load_idx_folder, read_idx
 from tfmb.errors import ConfigError, DataError
 from tfmb.training import run_dir as runs
+from tfmb.training.resume import resumed
 
 __all__ = ["KINDS", "batch"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.cli.resume import resumed
 from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.errors import ConfigError
 from tfmb.training.job import load_splits, train_job
+from tfmb.training.resume import resumed
 from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir
 
 from .job import TuneConfig

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.determinism import start_pinned
-from tfmb.cli.resume import resumed
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.config import COMPILE_NAMES, TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
 from tfmb.launch import RESTARTS
 from tfmb.recipes import RECIPE_NAMES, options_of
+from tfmb.training.resume import resumed
 
 __all__ = ["train"]
 
