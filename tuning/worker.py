@@ -62,7 +62,7 @@ def _work(told: dict[str, Any]) -> None:
     from .trial import Trainer
 
     address = wire.Address(target=told["chief"], worker=told["worker"], token=told["token"])
-    oracle = RemoteOracle(address, lambda: _chief_is_gone(told["chief"]))
+    oracle = RemoteOracle(address, _chief_is_gone)
     trainer = Trainer(_task(told["task"], Path(told["folder"])))
     objective, folder = Objective.parse(told["objective"]), Path(told["folder"]) / "trials"
     Tuner(oracle, trainer, told["slices"], objective, folder, told["worker"]).search()
@@ -87,17 +87,17 @@ def _end_with_chief(channel: Any, target: str) -> None:
     """Waits for the end of our standard input, which whoever started us holds open."""
     while os.read(channel.fileno(), 1):
         pass
-    _chief_is_gone(target)
-
-
-def _chief_is_gone(target: str) -> NoReturn:
-    with contextlib.suppress(OSError):  # whoever read it is gone too
-        os.write(2, b"the search's chief is gone\n")
     kind, _, path = target.partition(":")
-    if kind == "unix":  # one that was killed left its socket behind
+    if kind == "unix":  # a chief that was killed left its socket behind; one that is merely silent still needs it
         with contextlib.suppress(OSError):  # another worker was faster
             os.unlink(path)
             os.rmdir(os.path.dirname(path))
+    _chief_is_gone()
+
+
+def _chief_is_gone() -> NoReturn:
+    with contextlib.suppress(OSError):  # whoever read it is gone too
+        os.write(2, b"the search's chief is gone\n")
     os._exit(_LOST)
 
 

@@ -180,3 +180,20 @@ def test_two_kinds_of_workers_are_refused(options: dict[str, Any], tmp_path: Pat
     with pytest.raises(ConfigError, match="strategy 'multi-worker' shares a training out"):
         tune(run_dir=tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
+
+
+def test_a_worker_removes_the_socket_of_a_chief_that_died(tmp_path: Path) -> None:
+    """It ends as soon as its standard input does; of a chief that is only silent the socket must stay (slow tests)."""
+    socket = tmp_path / "door" / "socket"
+    socket.parent.mkdir()
+    socket.touch()
+    told = {"chief": f"unix:{socket}", "path": sys.path, "cores": [], "threads": 1}
+    command = [sys.executable, "-m", "tfmb.tuning.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as worker:
+        assert worker.stdin is not None
+        assert worker.stderr is not None
+        worker.stdin.write(json.dumps(told) + "\n")
+        worker.stdin.close()
+        assert worker.wait(timeout=60) == PeerLostError.exit_code
+        assert worker.stderr.read() == "the search's chief is gone\n"
+    assert not socket.parent.exists()
