@@ -1,6 +1,6 @@
 """What a second worker saves: the same search by one worker on one core, and by two on a core each.
 
-    python -m benchmarks.search_workers --mirror FOLDER [--model mlp] [--trials 20] [--epochs 2] [--rounds 3]
+    python -m benchmarks.search_workers --mirror FOLDER [--model mlp] [--trials 20] [--epochs 8] [--rounds 2]
 
 Each search is a `tfmb tune` of its own, and they take turns. Seconds are those of the whole command, its start
 included.
@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--mirror", type=Path, required=True)
     parser.add_argument("--model", choices=("mlp", "cnn"), default="mlp")
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     first, second, *_ = sorted(os.sched_getaffinity(0))
     peers = {"one worker, one core": (1, {first}), "two workers, two cores": (2, {first, second})}
