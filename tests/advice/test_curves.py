@@ -21,7 +21,7 @@ UPDATES = [3200, 1800, 900, 600, 400, 300, 240, 200, 210]
 
 
 def test_the_measured_curve_of_mnist() -> None:
-    curve = fit_curve(SIZES, UPDATES)
+    curve = fit_curve(SIZES, [[updates] for updates in UPDATES])
     assert curve.least_updates.value == pytest.approx(191, rel=0.01)
     assert curve.critical_batch_size.value == pytest.approx(129, rel=0.01)
     assert curve.critical_batch_size.low < 129 < curve.critical_batch_size.high
@@ -30,7 +30,7 @@ def test_the_measured_curve_of_mnist() -> None:
 
 
 def test_three_batch_sizes_predict_the_others() -> None:
-    curve = fit_curve([16, 128, 1024], [1800, 400, 200])
+    curve = fit_curve([16, 128, 1024], [[1800], [400], [200]])
     for size, updates in zip(SIZES, UPDATES, strict=True):
         assert curve.updates(size).value == pytest.approx(updates, rel=0.13)
 
@@ -39,15 +39,17 @@ def test_three_batch_sizes_predict_the_others() -> None:
 @given(st.floats(2, 1e5), st.floats(1, 1e4))
 def test_a_true_curve_is_found(least: float, critical: float) -> None:
     sizes = [8, 128, 1024]
-    curve = fit_curve(sizes, [least * (1 + critical / size) for size in sizes])
+    curve = fit_curve(sizes, [[least * (1 + critical / size)] for size in sizes])
     assert curve.least_updates.value == pytest.approx(least, rel=0.02)
     assert curve.critical_batch_size.value == pytest.approx(critical, rel=0.02)
 
 
-def test_intervals_cover_the_truth_where_updates_are_noisy() -> None:
+@pytest.mark.parametrize(("seeds", "deviation"), [(1, 0.08), (3, 0.15), (3, 0.4)])
+def test_intervals_cover_the_truth_where_updates_are_noisy(seeds: int, deviation: float) -> None:
     random, covered = np.random.default_rng(0), 0
     for _ in range(60):
-        noisy = [200 * (1 + 130 / size) * math.exp(random.normal() * 0.08) for size in (16, 128, 1024)]
+        noise = np.exp(random.normal(size=(3, seeds)) * deviation)
+        noisy = [200 * (1 + 130 / size) * one for size, one in zip((16, 128, 1024), noise, strict=True)]
         found = fit_curve([16, 128, 1024], noisy).critical_batch_size
         covered += found.low <= 130 <= found.high
     assert covered >= 50
@@ -55,7 +57,7 @@ def test_intervals_cover_the_truth_where_updates_are_noisy() -> None:
 
 def test_one_batch_size_is_no_curve() -> None:
     with pytest.raises(ConfigError, match="a curve needs two"):
-        fit_curve([64, 64], [100.0, 110.0])
+        fit_curve([64, 64], [[100.0], [110.0]])
 
 
 def losses_of(best: float, edge: float, noise: float, rates: np.ndarray, seed: int = 0) -> list[float]:

@@ -15,7 +15,7 @@ from tfmb.errors import ConfigError
 
 __all__ = ["BatchCurve", "Interval", "fit_curve"]
 
-# What the number of updates to a target varies by from seed to seed, at least: of S(B) on MNIST, one training each.
+# How uncertain a measured number of updates is at least: of S(B) on MNIST.
 _NOISE = 0.1
 _DRAWS, _SEED = 2000, 0
 _LOW, _HIGH = 5.0, 95.0
@@ -62,17 +62,17 @@ class BatchCurve:
         return Interval(value=value, low=float(low), high=float(high))
 
 
-def fit_curve(batch_sizes: Sequence[int], updates: Sequence[float]) -> BatchCurve:
-    """Fits the curve to the logarithms of measured updates, by least squares.
+def fit_curve(batch_sizes: Sequence[int], updates: Sequence[Sequence[float]]) -> BatchCurve:
+    """Fits the curve to the mean logarithms of measured updates, by least squares.
 
     Args:
         batch_sizes: at least two different ones.
-        updates: to the target, each more than 0.
+        updates: to the target, each more than 0; for each batch size those of some seeds.
 
     Raises:
         ConfigError: too few.
     """
-    sizes, logs = np.array(batch_sizes, float), np.log(np.array(updates, float))
+    sizes, logs = np.array(batch_sizes, float), np.array([np.mean(np.log(one)) for one in updates])
     if len(set(batch_sizes)) < 2:
         raise ConfigError(f"updates were measured at {len(set(batch_sizes))} batch size(s): a curve needs two")
     least, critical = _fit(sizes, logs)
@@ -80,7 +80,7 @@ def fit_curve(batch_sizes: Sequence[int], updates: Sequence[float]) -> BatchCurv
     freedom = max(len(sizes) - 2, 1)
     residual = math.sqrt(float(off @ off) / freedom)
     random = np.random.default_rng(_SEED)
-    noise = random.normal(size=(_DRAWS, len(sizes))) * max(residual, _NOISE)
+    noise = random.normal(size=(_DRAWS, len(sizes))) * max(residual, _of_means(updates), _NOISE)
     fitted = logs - off
     draws = np.array([_fit(sizes, fitted + one) for one in noise])
     lows, highs = np.percentile(draws, _LOW, axis=0), np.percentile(draws, _HIGH, axis=0)
@@ -90,6 +90,13 @@ def fit_curve(batch_sizes: Sequence[int], updates: Sequence[float]) -> BatchCurv
         residual=residual,
         draws=draws,
     )
+
+
+def _of_means(updates: Sequence[Sequence[float]]) -> float:
+    """The deviation of a mean logarithm, as far as seeds tell: pooled over all batch sizes."""
+    squares = sum(len(one) * float(np.var(np.log(one))) for one in updates)
+    freedom = sum(len(one) - 1 for one in updates)
+    return math.sqrt(squares / freedom / (1 + freedom / len(updates))) if freedom else 0.0
 
 
 def _fit(sizes: np.ndarray, logs: np.ndarray) -> tuple[float, float]:

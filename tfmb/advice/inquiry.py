@@ -2,7 +2,6 @@
 
 import functools
 import math
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -155,8 +154,8 @@ class Inquiry:
         updates = known[nearest].updates
         return max(math.ceil(_PATIENCE * updates * max(nearest / size, 1.0)), 20)
 
-    def _over_seeds(self, run: ShortRun, rate: float) -> float:
-        """The mean updates to the target of some seeds, of which one is known."""
+    def _over_seeds(self, run: ShortRun, rate: float) -> list[float]:
+        """The updates to the target of some seeds, of which one is known."""
         assert run.updates is not None
         most = math.ceil(_SLOWEST * run.updates)
         found = [max(run.updates, 1.0)]
@@ -164,7 +163,7 @@ class Inquiry:
             if not self._is_over():
                 again = self._train(run.batch_size, self._target, rate, most, self._problem.seed + more)
                 found.append(float(most if again.updates is None else max(again.updates, 1.0)))
-        return statistics.geometric_mean(found)
+        return found
 
     def _train(
         self, size: int, target: Target | None, rate: float, most_updates: int, seed: int | None = None
