@@ -109,7 +109,8 @@ def make_oracle(kind: str, hp: Any, objective: Objective, most: int, slices: int
     if kind == "bayesian":
         return _Bayesian(max_trials=most, num_initial_points=max(3 * len(searched), 3), **common)
     if kind == "hyperband":
-        return _Hyperband(max_epochs=max(slices, 2), factor=3, **common)
+        # As many rounds of its brackets as the trials allow.
+        return _Hyperband(max_epochs=max(slices, 2), factor=3, hyperband_iterations=most, **common)
     if kind == "grid":
         for entry in searched:
             if type(entry).__name__ == "Float" and entry.step is None:

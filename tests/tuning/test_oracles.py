@@ -62,6 +62,10 @@ def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, o
         assert oracle.progress[ranked[-1]].cause == "the loss or a gradient became NaN or infinite at update 7"
 
 
+def test_hyperband_goes_on_for_as_many_trials_as_were_asked_for(tmp_path: Path) -> None:
+    assert len(Sessions("hyperband", tmp_path, most=40).run()) == 40
+
+
 def test_bayesian_search_learns_where_trials_diverge(tmp_path: Path) -> None:
     found = Sessions("bayesian", tmp_path, most=24).run()
     fates = [fate for _, _, fate, _, _ in found]
