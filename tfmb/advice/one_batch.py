@@ -19,6 +19,7 @@ def main() -> int:
     from tfmb.advice.jobs import ProblemConfig, problem_of
     from tfmb.advice.short_runs import ShortRuns
     from tfmb.advice.target import Target
+    from tfmb.backend import tf
 
     try:
         problem, _ = problem_of(ProblemConfig(**told))
@@ -27,9 +28,7 @@ def main() -> int:
     except TfmbError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    except Exception as error:  # TensorFlow has its own error for a full memory; all others come through
-        if type(error).__name__ not in ("MemoryError", "ResourceExhaustedError"):
-            raise
+    except (MemoryError, tf.errors.ResourceExhaustedError):
         print("out of memory", file=sys.stderr)
         return 4
     unit = 1 if sys.platform == "darwin" else 1024

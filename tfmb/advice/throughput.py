@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tfmb.advice.short_runs import ShortRuns
+from tfmb.backend import tf
 from tfmb.errors import ConfigError
 
 __all__ = ["Throughput", "measure_throughput"]
@@ -12,7 +13,6 @@ __all__ = ["Throughput", "measure_throughput"]
 # Larger batches bring less than this share of the highest throughput more.
 _KNEE = 0.8
 _SECONDS, _FEWEST, _MOST = 0.4, 4, 200
-_MEMORY = ("MemoryError", "ResourceExhaustedError")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,7 @@ def measure_throughput(
             count = min(max(math.ceil(_SECONDS / max(first, 1e-6)), _FEWEST), _MOST)
             times.append(min(first, runs.time_updates(size, count)) if count > _FEWEST else first)
             sizes.append(size)
-        except Exception as error:  # TensorFlow has its own error for a full memory; all others come through
-            if type(error).__name__ not in _MEMORY:
-                raise
+        except (MemoryError, tf.errors.ResourceExhaustedError):
             too_large = size
             break
     if not sizes:
