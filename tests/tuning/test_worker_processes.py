@@ -97,13 +97,14 @@ def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: in
     def heed() -> None:  # whoever runs the tests in the background may have it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    whole = command(tmp_path / "s", "--workers", "2")
+    # trials of seconds each: most of the search is still to come when the first of them has ended
+    whole = command(tmp_path / "s", "--workers", "2", "--no-prune", "--epochs", "40")
     with subprocess.Popen(whole, stderr=subprocess.PIPE, text=True, preexec_fn=heed) as process:
         journal = tmp_path / "s" / "journal.jsonl"
         while process.poll() is None and not (journal.exists() and b'"ended"' in journal.read_bytes()):
             time.sleep(0.02)
         workers = workers_of(process.pid)
-        assert len(workers) == 2
+        assert len(workers) == 2, f"{process.poll()}: {journal.read_text()[-2000:]}"
         os.kill(process.pid, number)
         assert process.wait(20) == code
         end = time.monotonic() + 30
@@ -114,7 +115,7 @@ def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: in
         assert "Traceback" not in process.stderr.read()
     if number != signal.SIGKILL:
         return  # the journal is the same whatever ended it
-    done = subprocess.run(command(tmp_path / "s", "--workers", "2"), capture_output=True, text=True, check=False)
+    done = subprocess.run(whole, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"] == 6
     events = [json.loads(line) for line in journal.read_text().splitlines()]
