@@ -31,13 +31,6 @@ def measure() -> dict[str, float]:
     return found
 
 
-def share_of_limit(model: str, examples_per_second: float, limit: dict[str, float], dtype: str) -> float | None:
-    """How much of the matrix-product rate a loop's useful operations come to; None for a model not counted."""
-    if model not in FLOPS_AN_EXAMPLE:
-        return None
-    return examples_per_second * FLOPS_AN_EXAMPLE[model] / (limit[f"{dtype}_gflops"] * 1e9)
-
-
 def _median_seconds(work: Any) -> float:
     work()
     seconds = []

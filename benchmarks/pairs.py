@@ -16,6 +16,10 @@ class Ratio:
     low: float
     high: float
 
+    def times(self, factor: float) -> "Ratio":
+        """The ratio and its interval, multiplied."""
+        return Ratio(median=factor * self.median, low=factor * self.low, high=factor * self.high)
+
     def __str__(self) -> str:
         return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
 

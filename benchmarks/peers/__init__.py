@@ -25,6 +25,10 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tfmb, step": ("tfmb_loop", {"jit_compile": "step"}),
     "tfmb, call": ("tfmb_loop", {"jit_compile": "call"}),
     "tfmb, deterministic": ("tfmb_loop", {"jit_compile": False, "deterministic": True}),
+    "tfmb, bfloat16": ("tfmb_loop", {"precision": "bfloat16"}),
+    "tfmb, 1 part": ("tfmb_loop", {"virtual_replicas": 1}),
+    "tfmb, 4 parts": ("tfmb_loop", {"virtual_replicas": 4}),
+    "tfmb, 2 replicas": ("tfmb_loop", {"replicas": 2, "jit_compile": False}),
     "keras fit": ("keras_loop", {}),
     "keras fit, 50 steps": ("keras_loop", {"steps_per_execution": 50}),
     "keras fit, XLA": ("keras_loop", {"jit_compile": True}),
@@ -33,6 +37,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "torch compile": ("torch_loop", {"compiled": True}),
     "jax": ("jax_loop", {}),
     "jax, scan of 50 steps": ("jax_loop", {"steps_a_call": 50}),
+    "products": ("product", {}),
 }
 
 

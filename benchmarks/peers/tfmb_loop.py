@@ -12,12 +12,16 @@ from tfmb.training import compilation
 from tfmb.training.numerics import pin_threads_and_ops
 
 
-def make(work: Work, deterministic: bool = False, **execution: Any) -> Callable[[], None]:
-    """See `benchmarks.peers`; `deterministic` is what `tfmb train --deterministic` pins."""
+def make(
+    work: Work, deterministic: bool = False, precision: str | None = None, replicas: int | None = None, **execution: Any
+) -> Callable[[], None]:
+    """See `benchmarks.peers`; `deterministic` is what `tfmb train --deterministic` pins, `precision` another's."""
+    if replicas is not None:
+        tfmb.configure_replicas(replicas)
     if deterministic:
         pin_threads_and_ops(len(os.sched_getaffinity(0)))
-    if work.precision != "float32":
-        keras.config.set_dtype_policy(f"mixed_{work.precision}")
+    if (precision := precision or work.precision) != "float32":
+        keras.config.set_dtype_policy(f"mixed_{precision}")
     x, y = images(work)
     bare = tfmb.models.MODELS[work.model]((28, 28, 1), 10, seed=0)
     model = tfmb.models.with_preprocessing(bare, (28, 28, 1), Normalization(mean=MEAN, std=STD))
@@ -29,7 +33,16 @@ def make(work: Work, deterministic: bool = False, **execution: Any) -> Callable[
 
     def epoch() -> None:
         tfmb.fit(
-            model, x, y, batch_size=work.batch_size, optimizer=optimizer, loss=loss, seed=0, verbose=0, **execution
+            model,
+            x,
+            y,
+            batch_size=work.batch_size,
+            optimizer=optimizer,
+            loss=loss,
+            replicas=replicas,
+            seed=0,
+            verbose=0,
+            **execution,
         )
 
     return epoch
