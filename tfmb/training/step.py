@@ -16,7 +16,7 @@ from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
 from tfmb.training.rows import Arrays, gather
-from tfmb.training.sums import BatchSums, Scores, dropouts
+from tfmb.training.sums import BatchSums, Scores, dropouts, square_of
 
 __all__ = ["Steps"]
 
@@ -238,8 +238,8 @@ class Steps:
             variable.assign(tf.where(finite, tf.convert_to_tensor(variable), value))
         return clipped
 
-    def _all_finite(self, gradients: list[Any]) -> Any:
-        """Whether every entry is finite: one pass where the sum of squares is, and a second look where it is not."""
+    def _all_finite(self, gradients: list[Any], square: Any) -> Any:
+        """Whether every entry is finite: it is where the sum of squares is; a second look where that is not."""
 
         def look() -> Any:
             return tf.reduce_all([tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients])
@@ -248,8 +248,7 @@ class Steps:
             return tf.constant(True)
         if self._selects:
             return tf.reduce_all([tf.reduce_all(tf.math.is_finite(_row_sums(gradient))) for gradient in gradients])
-        squares = tf.add_n([tf.nn.l2_loss(gradient) for gradient in gradients])
-        return tf.cond(tf.math.is_finite(squares), lambda: tf.constant(True), look)
+        return tf.cond(tf.math.is_finite(square), lambda: tf.constant(True), look)
 
     def _goes_on(self, loss_finite: Any, finite: Any) -> Any:
         """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
@@ -268,10 +267,16 @@ class Steps:
         penalty, penalty_gradients = sums.penalty()
         report, loss = self._report(scores, penalty)
         means = self._means(gradients, scores.counts, penalty_gradients, scale)
+        whole = [mean for mean in means if mean is not None]
+        square = square_of(whole, sums.dtype) if whole and not self._selects else None
         if self._noise:
-            report = tf.concat([report, self._noise_of(gradients, scores, scale)], 0)
+            if square is None or any(gradient is not None for gradient in penalty_gradients):
+                without_penalty = sums.square_of_mean(gradients, scores.counts, scale)
+            else:
+                without_penalty = square
+            report = tf.concat([report, self._noise_of(without_penalty, scores)], 0)
         loss_finite = tf.math.is_finite(loss)
-        finite = tf.logical_and(loss_finite, self._all_finite([g for g in means if g is not None]))
+        finite = tf.logical_and(loss_finite, self._all_finite(whole, square))
         if self.loss_scale is not None:
             self.loss_scale.update(finite)
         for variable, value, total in zip(sums.merged, before, state, strict=True):
@@ -280,9 +285,8 @@ class Steps:
             variable.assign(tf.where(finite, left, value))
         return report, loss_finite, finite, means
 
-    def _noise_of(self, gradients: list[list[Any]], scores: Scores, scale: Any) -> Any:
-        """`[tr(Sigma), |G|^2]` as this batch estimates them, both 0 where it has but one part: see `noise_scale`."""
-        square = self._sums.square_of_mean(gradients, scores.counts, scale)
+    def _noise_of(self, square: Any, scores: Scores) -> Any:
+        """`[tr(Sigma), |G|^2]` from that of the batch's mean gradient, both 0 for one part alone: see `noise_scale`."""
         parts = tf.minimum(tf.cast(self._cut.all_parts, scores.rows.dtype), scores.rows)
         noise = (scores.squares[0] - scores.rows * square) / tf.maximum(parts - 1.0, 1.0)
         both = tf.stack([noise, square - noise / scores.rows])

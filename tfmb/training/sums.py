@@ -24,7 +24,10 @@ from tfmb.training.parts import (
 )
 from tfmb.training.state import merged_state, refuse_padding
 
-__all__ = ["BatchSums", "Scores", "dropouts"]
+__all__ = ["BatchSums", "Scores", "dropouts", "square_of"]
+
+# Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
+_SMALL = 2**18
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,14 +223,14 @@ class BatchSums:
         """The square of the mean gradient that gradient sums by objective and their counts give, over all weights."""
         counts = tf.cast(counts, self.dtype)
         if len(sums) == 1:  # without a pass of its own over all gradients for the mean
-            total = tf.math.divide_no_nan(_squares_of(sums[0], self.dtype), counts[0] ** 2)
+            total = tf.math.divide_no_nan(square_of(sums[0], self.dtype), counts[0] ** 2)
         else:
             means: dict[int, Any] = {}
             for number, (present, gradients) in enumerate(zip(self.present, sums, strict=True)):
                 for i, gradient in zip(present, gradients, strict=True):
                     mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), counts[number])
                     means[i] = means[i] + mean if i in means else mean
-            total = _squares_of(list(means.values()), self.dtype)
+            total = square_of(list(means.values()), self.dtype)
         return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
@@ -282,14 +285,21 @@ class BatchSums:
         return _unpack(replica.all_reduce("sum", _pack(parts)), parts)
 
 
+def square_of(tensors: list[Any], dtype: Any) -> Any:
+    """The sum of the squares of all entries, a scalar."""
+    return tf.add_n([tf.cast(_square_of(tensor), dtype) for tensor in tensors])
+
+
 def dropouts(model: Any) -> list[Any]:
     """The model's layers of our `Dropout`, in order."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
 
 
-def _squares_of(tensors: list[Any], dtype: Any) -> Any:
-    """The sum of the squares of all entries, a scalar."""
-    return 2.0 * tf.add_n([tf.cast(tf.nn.l2_loss(tensor), dtype) for tensor in tensors])
+def _square_of(tensor: Any) -> Any:
+    size = tensor.shape.num_elements()
+    if size is not None and size <= _SMALL:
+        return tf.reduce_sum(tf.square(tensor))
+    return 2.0 * tf.nn.l2_loss(tensor)  # makes no second tensor
 
 
 def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
