@@ -1,6 +1,7 @@
 """A `tf.distribute` strategy from a name, and logical CPU devices to try replicas on any machine."""
 
 import contextlib
+import functools
 import os
 from typing import Any
 
@@ -161,9 +162,15 @@ def _mirrored(kind: str, replicas: int | None) -> Any:
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if replicas is not None and replicas > len(devices):
         raise ConfigError(f"replicas={replicas}, but there are {len(devices)} {kind} device(s): ask for fewer")
+    return _mirrored_on(tuple(devices[:replicas]), kind)
+
+
+@functools.cache
+def _mirrored_on(devices: tuple[str, ...], kind: str) -> Any:
+    """The one strategy of these devices: what was traced under it serves the next call that asks for them."""
     # Collectives between logical CPU devices abort when a process uses two group sizes; this way they do not.
     cross_device_ops = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
-    return tf.distribute.MirroredStrategy(devices[:replicas], cross_device_ops=cross_device_ops)
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=cross_device_ops)
 
 
 def _tpu() -> Any:  # pragma: no cover - needs a TPU

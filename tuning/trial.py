@@ -29,6 +29,7 @@ from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import Plan
 from tfmb.training.parts import Cut
+from tfmb.training.placement import place
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
@@ -208,7 +209,7 @@ class Trainer:
             weighted_metrics=compiled.weighted_metrics,
         )
         feed = ArrayFeed(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
-        placed = engine.place(model, task.strategy, feed.example)
+        placed = place(model, task.strategy, feed.example)
         prepared.build(placed, optimizer, task.strategy, model)
         self._kept = _Kept(key, placed, optimizer, recipe, task.strategy)
         return self._kept, True

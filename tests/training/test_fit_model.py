@@ -108,6 +108,32 @@ def test_own_model_built_outside_the_scope_holds_the_weights_of_two_replicas() -
     np.testing.assert_allclose(two.predict(X, verbose=0), one(X), atol=1e-5)
 
 
+def test_second_training_on_two_replicas_traces_nothing() -> None:
+    one, two = build(), build()
+    kept = []
+    for epochs in (2, 1, 1):
+        tfmb.fit(one, X, Y, epochs=epochs, **FIT)
+        tfmb.fit(two, X, Y, epochs=epochs, replicas=2, **FIT)
+        kept.append((two._tfmb_copy[-1], two._tfmb_copy[-1]._tfmb_steps[-1]))
+        two.set_weights([0.5 * weights for weights in two.get_weights()])  # what the user does meanwhile counts
+        one.set_weights([0.5 * weights for weights in one.get_weights()])
+    assert kept[0] == kept[1] == kept[2]
+    assert kept[0][1]._rows.experimental_get_tracing_count() == 1
+    for a, b in zip(two.get_weights(), one.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
+def test_changed_model_is_copied_anew_for_its_replicas() -> None:
+    one, two = build(), build()
+    for model, given in ((one, {}), (two, {"replicas": 2})):
+        tfmb.fit(model, X, Y, **FIT, **given)
+        model.layers[0].activation = keras.activations.relu
+        model.layers[-1].trainable = False
+        tfmb.fit(model, X, Y, **{**FIT, "optimizer": "sgd"}, **given)
+    for a, b in zip(two.get_weights(), one.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+
+
 def test_function_in_the_models_place_is_called_in_the_scope() -> None:
     expected = build()
     tfmb.fit(expected, X, Y, **FIT)

@@ -28,6 +28,7 @@ from tfmb.training.feeds import ArrayFeed, EpochBatches
 from tfmb.training.loop import Plan
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.parts import Cut, make_cut
+from tfmb.training.placement import place
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
@@ -140,7 +141,7 @@ class ShortRuns:
         if self.optimizer.use_ema:
             raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
         feed = ArrayFeed(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
-        self.model = engine.place(model, problem.strategy, feed.example)
+        self.model = place(model, problem.strategy, feed.example)
         prepared.build(self.model, self.optimizer, problem.strategy, model)
         self._starts[problem.seed] = [v.numpy() for v in self._variables()]
         on_cpu = prepared.is_on_cpu(problem.strategy)

@@ -16,7 +16,6 @@ from tfmb.distribution import makes_copies, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
-from tfmb.optimizers.optimizer import raw_variable
 from tfmb.training.agreement import check_same
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
@@ -31,67 +30,10 @@ from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "evaluate", "optimizer_for", "place", "recall", "score_feed", "take_back", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "recall", "score_feed", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
-
-
-def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
-    """The model itself where the strategy can train it, else a copy of it made in the strategy's scope.
-
-    Args:
-        model: the user's.
-        strategy: where it shall be trained.
-        example: gives a batch of inputs, to build a model that is not built yet. Called only for one: reading the
-            user's dataset once more would change what a shuffling one yields next.
-
-    Raises:
-        ConfigError: the model must be copied and cannot be.
-    """
-    if not model.built:
-        with strategy.scope():
-            model(example())
-    raw = [raw_variable(v) for v in model.variables]
-    elsewhere = [v for v in raw if getattr(v, "distribute_strategy", strategy) is not strategy]
-    if elsewhere and not makes_copies(strategy):
-        raise ConfigError(
-            f"the model {model.name!r} was built in the scope of a {type(elsewhere[0].distribute_strategy).__name__}: "
-            "give that strategy"
-        )
-    if not makes_copies(strategy) or all(strategy.extended.variable_created_in_scope(v) for v in raw):
-        return model
-    compiled = model.compiled
-    try:
-        model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
-        with strategy.scope():
-            placed = keras.models.clone_model(model)
-            if not placed.built:
-                placed(example())
-    except tf.errors.OpError:
-        raise  # of a device or another worker, not of the model
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ConfigError(
-            f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned ({first[:150]}): "
-            "give a function build_model in the model's place"
-        ) from error
-    finally:
-        model.compiled = compiled
-    for layer, original in zip(placed.layers, model.layers, strict=True):
-        layer.trainable = original.trainable
-    if [v.shape for v in placed.variables] != [v.shape for v in model.variables]:
-        raise ConfigError(f"a clone of {model.name!r} has other weights: give a function build_model in its place")
-    for ours, theirs in zip(placed.variables, model.variables, strict=True):
-        ours.assign(theirs)
-    return placed
-
-
-def take_back(placed: Any, model: Any) -> None:
-    """Copies the variables of the placed copy into the user's model."""
-    if placed is not model:
-        for ours, theirs in zip(placed.variables, model.variables, strict=True):
-            theirs.assign(ours.numpy())
 
 
 # model -> (what the user named, our optimizer): a second call goes on with the first one's state.

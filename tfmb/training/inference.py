@@ -16,6 +16,7 @@ from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.parts import rows_of_part, static_rows
+from tfmb.training.placement import place
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["evaluate", "predict"]
@@ -80,7 +81,7 @@ def evaluate(
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
     with naming_lost_peers(where):
-        placed = engine.place(model, where, feed.example)
+        placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
         logs = engine.evaluate(placed, recipe, where, feed, watcher)
     if verbose_level(verbose):
@@ -136,7 +137,7 @@ def predict(
     if steps is not None:
         batches, number = batches.take(steps), steps if number is None else min(steps, number)
     with naming_lost_peers(where):
-        placed = engine.place(model, where, lambda: next(iter(batches)))
+        placed = place(model, where, lambda: next(iter(batches)))
     # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
     count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
     static = needs_static_shapes(where)

@@ -25,6 +25,7 @@ from tfmb.training.feeds import ArrayFeed
 from tfmb.training.fit_data import validation_feed
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
+from tfmb.training.placement import place
 from tfmb.training.profiling import Profile, profile
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 from tfmb.training.session import Session
@@ -166,7 +167,7 @@ def profile_job(config: TrainConfig) -> Profile:
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed)
     feed = ArrayFeed(parts.train, order)
     batches = RowsOfBatches(arrays_on_device(parts.train), order)
-    placed = engine.place(parts.model, strategy, feed.example)
+    placed = place(parts.model, strategy, feed.example)
     return profile(prepared.steps_of(placed, parts.optimizer, recipe_of(parts.model, config), strategy), batches)
 
 

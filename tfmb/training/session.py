@@ -28,6 +28,7 @@ from tfmb.training.loop import Plan
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
+from tfmb.training.placement import place, take_back
 from tfmb.training.preemption import StopSignals
 from tfmb.training.run_dir import (
     RAW_WEIGHTS_FILE,
@@ -114,7 +115,7 @@ class Session:
         if self.cut is not None and self.cut.parts is not None:
             ask_for_exact_numerics(asked_for(self.jit_compile) not in (None, Compiled.NOTHING))
         with naming_lost_peers(self.strategy):
-            placed = engine.place(self.model, self.strategy, self.feed.example)
+            placed = place(self.model, self.strategy, self.feed.example)
         before = {}
         if self.resume and self.run_dir is not None:
             before = read_run(self.run_dir)
@@ -172,7 +173,7 @@ class Session:
             raise
         finally:
             watcher.close()
-            engine.take_back(placed, self.model)
+            take_back(placed, self.model)
         remember(self.model, self.optimizer.replaced)
         return watcher.history
 
@@ -241,14 +242,14 @@ class Session:
             DataError: its files are damaged.
         """
         assert self.checkpoints is not None
-        placed = engine.place(self.model, self.strategy, self.feed.example)
+        placed = place(self.model, self.strategy, self.feed.example)
         check_identity(record.get("identity"), self._began_as, self.checkpoints, self.allow_drift)
         checkpointer = self._checkpointer(self.checkpoints, {}, StopSignals())
         found = None
         checkpointer.exact = True  # nothing is computed on these devices
         if checkpointer.folder.is_dir():  # which a user may delete to save room
             found = engine.recall(placed, self.optimizer, self.strategy, checkpointer, self.model)
-            engine.take_back(placed, self.model)
+            take_back(placed, self.model)
         if found is None or not found.ended:
             self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
         if raw := record.get("raw_weights_sha256"):

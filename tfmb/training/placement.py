@@ -1,0 +1,94 @@
+"""Where a model's variables are: on a strategy's devices, in a copy of it where it was built elsewhere."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.distribution import makes_copies
+from tfmb.errors import ConfigError
+from tfmb.optimizers.optimizer import raw_variable
+
+__all__ = ["place", "take_back"]
+
+
+def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
+    """The model itself where the strategy can train it, else a copy of it made in the strategy's scope.
+
+    The copy is kept with the model: what was traced for it serves the next call under the same strategy.
+
+    Args:
+        model: the user's.
+        strategy: where it shall be trained.
+        example: gives a batch of inputs, to build a model that is not built yet. Called only for one: reading the
+            user's dataset once more would change what a shuffling one yields next.
+
+    Raises:
+        ConfigError: the model must be copied and cannot be.
+    """
+    if not model.built:
+        with strategy.scope():
+            model(example())
+    raw = [raw_variable(v) for v in model.variables]
+    elsewhere = [v for v in raw if getattr(v, "distribute_strategy", strategy) is not strategy]
+    if elsewhere and not makes_copies(strategy):
+        raise ConfigError(
+            f"the model {model.name!r} was built in the scope of a {type(elsewhere[0].distribute_strategy).__name__}: "
+            "give that strategy"
+        )
+    if not makes_copies(strategy) or all(strategy.extended.variable_created_in_scope(v) for v in raw):
+        return model
+    structure = _structure(model)
+    where, known, placed = getattr(model, "_tfmb_copy", (None, None, None))
+    if placed is None or where is not strategy or known is None or known != structure:
+        placed = _clone(model, strategy, example)
+        # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+        object.__setattr__(model, "_tfmb_copy", (strategy, structure, placed))
+    for layer, original in zip(placed.layers, model.layers, strict=True):
+        layer.trainable = original.trainable
+    for ours, theirs in zip(placed.variables, model.variables, strict=True):
+        ours.assign(theirs)
+    return placed
+
+
+def take_back(placed: Any, model: Any) -> None:
+    """Copies the variables of the placed copy into the user's model."""
+    if placed is not model:
+        for ours, theirs in zip(placed.variables, model.variables, strict=True):
+            theirs.assign(ours.numpy())
+
+
+def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
+    compiled = model.compiled
+    try:
+        model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
+        with strategy.scope():
+            placed = keras.models.clone_model(model)
+            if not placed.built:
+                placed(example())
+    except tf.errors.OpError:
+        raise  # of a device or another worker, not of the model
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned ({first[:150]}): "
+            "give a function build_model in the model's place"
+        ) from error
+    finally:
+        model.compiled = compiled
+    if [v.shape for v in placed.variables] != [v.shape for v in model.variables]:
+        raise ConfigError(f"a clone of {model.name!r} has other weights: give a function build_model in its place")
+    return placed
+
+
+def _structure(model: Any) -> str | None:
+    """What decides a copy besides the weights, as text; None for a model that does not tell."""
+    try:
+        config = model.get_config()
+    except NotImplementedError:
+        return None
+    return json.dumps([config, [str(v.path) for v in model.variables]], default=_exactly, sort_keys=True)
+
+
+def _exactly(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
