@@ -26,7 +26,7 @@ from benchmarks.results import publish
 # Peer -> the family whose best setting it may be.
 FAMILIES = {"tfmb": "default", "keras fit": "keras", "torch": "torch", "jax": "jax"}
 DEFAULT = [name for name in PEERS if not name.startswith("tfmb,")]
-# A peer whose epoch takes so many times the fastest one's is timed once and left out of the rounds.
+# A peer whose epoch takes so many times the first peer's is timed once and left out of the rounds.
 _HOPELESS = 12.0
 _MOST_UPDATES, _EXAMPLES = {"cnn": 1000, "mlp": 5000, "resnet": 500}, {"cnn": 8192, "mlp": 160_000, "resnet": 4096}
 

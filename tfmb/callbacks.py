@@ -20,6 +20,7 @@ from tfmb.seeds import derive
 from tfmb.training.fit_data import to_source
 from tfmb.training.noise_scale import NoiseEstimate
 from tfmb.training.noise_scale import NoiseScale as Estimator
+from tfmb.training.sums import square_of
 
 __all__ = ["NoiseScale"]
 
@@ -105,9 +106,5 @@ class NoiseScale(keras.callbacks.Callback):
             found = tape.gradient(loss, [raw_variable(v) for v in variables])
             gradients.append([tf.convert_to_tensor(g) for g in found if g is not None])
         whole = [(a + b) / 2.0 for a, b in zip(*gradients, strict=True)]
-        parts = sum(_square(one) for one in gradients)
-        return parts, _square(whole)
-
-
-def _square(tensors: list[Any]) -> Any:
-    return 2.0 * tf.add_n([tf.cast(tf.nn.l2_loss(tensor), tf.float32) for tensor in tensors])
+        parts = sum(square_of(one, tf.float32) for one in gradients)
+        return parts, square_of(whole, tf.float32)

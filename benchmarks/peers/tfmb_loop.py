@@ -15,7 +15,7 @@ from tfmb.training.numerics import pin_threads_and_ops
 def make(
     work: Work, deterministic: bool = False, precision: str | None = None, replicas: int | None = None, **execution: Any
 ) -> Callable[[], None]:
-    """See `benchmarks.peers`; `deterministic` is what `tfmb train --deterministic` pins, `precision` another's."""
+    """See `benchmarks.peers`; `deterministic` as `tfmb train --deterministic`; `precision` overrides the work's."""
     if replicas is not None:
         tfmb.configure_replicas(replicas)
     if deterministic:

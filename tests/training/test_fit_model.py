@@ -165,6 +165,18 @@ def test_model_that_cannot_be_cloned_is_refused_or_built_by_a_function() -> None
     assert np.isfinite(history.history["loss"]).all()
 
 
+def test_model_whose_configuration_fails_is_refused_in_one_line() -> None:
+    class Broken(Unclonable):
+        def get_config(self) -> dict[str, Any]:
+            raise KeyError("units")
+
+    model = Broken(3)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model(X[:1])
+    with pytest.raises(ConfigError, match=r"\A[^\n]*units[^\n]*build_model[^\n]*\Z"):
+        tfmb.fit(model, X, Y, replicas=2, **FIT)
+
+
 def test_compiled_with_a_function_as_loss_is_trained_on_two_replicas() -> None:
     def squares(y_true: Any, y_pred: Any) -> Any:
         return tf.reduce_mean(tf.square(y_true - y_pred), -1)

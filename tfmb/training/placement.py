@@ -38,12 +38,12 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
         )
     if not makes_copies(strategy) or all(strategy.extended.variable_created_in_scope(v) for v in raw):
         return model
-    structure = _structure(model)
-    where, known, placed = getattr(model, "_tfmb_copy", (None, None, None))
-    if placed is None or where is not strategy or known is None or known != structure:
+    kept: tuple[Any, str | None, Any] = getattr(model, "_tfmb_copy", (None, None, None))
+    where, known, placed = kept
+    if where is not strategy or known is None or known != _structure(model):
         placed = _clone(model, strategy, example)
         # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-        object.__setattr__(model, "_tfmb_copy", (strategy, structure, placed))
+        object.__setattr__(model, "_tfmb_copy", (strategy, _structure(model), placed))
     for layer, original in zip(placed.layers, model.layers, strict=True):
         layer.trainable = original.trainable
     for ours, theirs in zip(placed.variables, model.variables, strict=True):
@@ -68,7 +68,7 @@ def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
                 placed(example())
     except tf.errors.OpError:
         raise  # of a device or another worker, not of the model
-    except Exception as error:
+    except Exception as error:  # cloning runs the user's get_config and constructors, which may raise anything
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned ({first[:150]}): "
@@ -82,12 +82,11 @@ def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
 
 
 def _structure(model: Any) -> str | None:
-    """What decides a copy besides the weights, as text; None for a model that does not tell."""
+    """What decides a copy besides the weights, as text; None where that cannot be told: it is copied anew each time."""
     try:
-        config = model.get_config()
-    except NotImplementedError:
+        return json.dumps([model.get_config(), [str(v.path) for v in model.variables]], default=_exactly)
+    except (NotImplementedError, TypeError):  # Keras cannot record a subclass's arguments; keys that are no text
         return None
-    return json.dumps([config, [str(v.path) for v in model.variables]], default=_exactly, sort_keys=True)
 
 
 def _exactly(value: Any) -> Any:
