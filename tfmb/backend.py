@@ -14,6 +14,7 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
 # Keras fixes its backend, and TensorFlow its log level, when they are imported.
 import keras
 import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
 
 if keras.config.backend() != "tensorflow":
     raise ConfigError(
@@ -21,4 +22,4 @@ if keras.config.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow, or change it in ~/.keras/keras.json"
     )
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "tf", "xla"]

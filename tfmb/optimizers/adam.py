@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["Adam", "AdamW"]
 
@@ -57,7 +58,9 @@ class Adam(Optimizer):
         self.epsilon_hat = bool(epsilon_hat)
         self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
 
-    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
+    ) -> tuple[Any, Slots]:
         """See `tfmb.optimizers.rules.adam`."""
         return rules.adam(
             gradient,
@@ -69,6 +72,7 @@ class Adam(Optimizer):
             epsilon=self.epsilon,
             epsilon_hat=self.epsilon_hat,
             amsgrad=self.amsgrad,
+            settle=settle,
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import Optimizer, raw_variable, value_of
+from tfmb.optimizers.rules import Settle, Slots, as_they_are
 
 __all__ = ["ForeignOptimizer"]
 
@@ -36,7 +37,9 @@ class ForeignOptimizer(Optimizer):
         plain = isinstance(optimizer._learning_rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
         self._config: dict[str, Any] | None = optimizer.get_config() if plain else None
 
-    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
+    ) -> tuple[Any, Slots]:
         """Keras's own: not to be had as a pure function."""
         raise NotImplementedError(f"{type(self.keras_optimizer).__name__} has no pure rule")
 
@@ -100,8 +103,16 @@ class ForeignOptimizer(Optimizer):
         self._given = list(variables)
         self.iterations = raw_variable(optimizer.iterations)
 
-    def apply(self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
-        """One update from mean gradients, in the cross-replica context; see `Optimizer.apply`."""
+    def apply(
+        self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
+    ) -> Any:
+        """One update from mean gradients, in the cross-replica context; see `Optimizer.apply`.
+
+        Raises:
+            ConfigError: `made` is given: Keras's rules know no update that is not made; no gradient for any variable.
+        """
+        if made is not None:
+            raise ConfigError(f"{self.name}: Keras's optimizers cannot choose in XLA whether an update is made")
         if trainable_variables is not None:
             self.build(trainable_variables)
         if all(gradient is None for gradient in gradients):

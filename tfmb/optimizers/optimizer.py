@@ -1,5 +1,7 @@
 """`Optimizer`: owns the slots and the count, and is the only writer of weights."""
 
+import functools
+import inspect
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -7,7 +9,8 @@ from typing import Any, TypedDict
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.optimizers import averaging, transforms
+from tfmb.optimizers import averaging, one_pass, transforms
+from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.schedules import Schedule
 
 __all__ = ["Common", "Optimizer"]
@@ -111,8 +114,13 @@ class Optimizer:
         else:
             self._initial_rate = check_number(learning_rate, "learning_rate", low=0.0)
 
-    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
-        """The update of one variable: (gradient, slots, rate, count) -> (delta, slots)."""
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
+    ) -> tuple[Any, Slots]:
+        """The update of one variable: (gradient, slots, rate, count) -> (delta, slots); see `tfmb.optimizers.rules`.
+
+        A subclass may leave `settle` out: XLA then passes over its slots more often.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define rule()")
 
     def get_config(self) -> dict[str, Any]:
@@ -226,7 +234,9 @@ class Optimizer:
         listed = bool(by_id) or any(raw is raw_variable(v) for v in excluded)
         return not listed and not any(re.search(name, variable.name) for name in names)
 
-    def apply(self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> Any:
+    def apply(
+        self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
+    ) -> Any:
         """Makes one update from the mean gradients.
 
         Under a strategy the gradients must be reduced already; call it in the replica context with the same
@@ -236,6 +246,8 @@ class Optimizer:
             gradients: one tensor for each variable, of its shape; None leaves that variable as it is.
                 `tf.IndexedSlices` are made dense.
             trainable_variables: the variables, if `build` was not called before.
+            made: a scalar bool tensor, in a function that XLA compiles alone: where it is False nothing changes.
+                XLA would copy all that a branch may write; a choice of each value is part of the update's own pass.
 
         Returns:
             A scalar bool tensor: whether clipping changed the gradients.
@@ -252,11 +264,15 @@ class Optimizer:
         dense = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
         dense, clipped = self._clip(dense)
         rate = self.rate_at(self.iterations)
-        count = tf.cast(self.iterations.assign_add(1), tf.float64)
+        if made is None:
+            count = tf.cast(self.iterations.assign_add(1), tf.float64)
+        else:
+            count = tf.cast(self.iterations + 1, tf.float64)
+            self.iterations.assign_add(tf.cast(made, tf.int64))
         for i, gradient in enumerate(dense):
             if gradient is not None:
-                self._update(i, gradient, rate, count)
-        self._average(count)
+                self._update(i, gradient, rate, count, made)
+        self._average(count, made)
         return clipped
 
     def overwrite_with_averages(self) -> None:
@@ -276,26 +292,41 @@ class Optimizer:
             return transforms.clip_by_value(gradients, self.clipvalue)
         return gradients, tf.constant(False)
 
-    def _update(self, index: int, gradient: Any, rate: Any, count: Any) -> None:
+    def _update(self, index: int, gradient: Any, rate: Any, count: Any, made: Any) -> None:
         variable, slots = self._variables[index], self.slots[index]
         rate = tf.cast(rate, variable.dtype)
+        gradient = tf.cast(gradient, variable.dtype)
         values = tuple(tf.convert_to_tensor(slot) for slot in slots)
-        delta, new_values = self.rule(tf.cast(gradient, variable.dtype), values, rate, count)
+        if made is None:
+            delta, new_values = self.rule(gradient, values, rate, count)
+        elif "settle" in inspect.signature(self.rule).parameters:
+            delta, new_values = self.rule(
+                gradient, values, rate, count, settle=functools.partial(one_pass.settle, made)
+            )
+        else:
+            delta, new_values = self.rule(gradient, values, rate, count)
+            new_values = one_pass.chosen(made, new_values, values)
         if self.weight_decay and self._decays[index]:
             delta -= rate * self.weight_decay * variable
         for slot, value in zip(slots, new_values, strict=True):
             slot.assign(value)
-        variable.assign_add(delta)
+        if made is None:
+            variable.assign_add(delta)
+        else:
+            weight = tf.convert_to_tensor(variable)
+            variable.assign(*one_pass.settle(made, (weight + delta,), (weight,)))
 
-    def _average(self, count: Any) -> None:
+    def _average(self, count: Any, made: Any) -> None:
         for variable, average in zip(self._variables, self.averages, strict=False):
-            mean = averaging.ema(
-                tf.convert_to_tensor(average), tf.convert_to_tensor(variable), self.ema_momentum, count
-            )
+            before, weight = tf.convert_to_tensor(average), tf.convert_to_tensor(variable)
+            mean = averaging.ema(before, weight, self.ema_momentum, count)
+            if made is not None:
+                (mean,) = one_pass.settle(made, (mean,), (before,))
             average.assign(mean)
             if self.ema_overwrite_frequency is not None:
                 due = tf.equal(tf.math.floormod(count, self.ema_overwrite_frequency), 0)
-                variable.assign(tf.where(due, mean, tf.convert_to_tensor(variable)))
+                due = due if made is None else tf.logical_and(due, made)
+                variable.assign(tf.where(due, mean, weight))
 
 
 def value_of(variable: Any) -> Any:

@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["RMSprop"]
 
@@ -62,7 +63,9 @@ class RMSprop(Optimizer):
             *(("velocity",) if self.momentum else ()),
         )
 
-    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
+    ) -> tuple[Any, Slots]:
         """See `tfmb.optimizers.rules.rmsprop`."""
         return rules.rmsprop(
             gradient,
@@ -74,6 +77,7 @@ class RMSprop(Optimizer):
             epsilon=self.epsilon,
             centered=self.centered,
             rate_in_velocity=self.rate_in_velocity,
+            settle=settle,
         )
 
     def get_config(self) -> dict[str, Any]:

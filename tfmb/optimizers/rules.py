@@ -3,15 +3,26 @@
 `gradient` is the mean gradient g of one variable, `slots` what the rule remembers of it, `rate` the learning
 rate alpha, `count` the number of this update from 1 (a float64 scalar). The variable then moves by `delta`.
 Hyper-parameters are Python floats: 64 bits until they meet a tensor, whose dtype they then take.
+
+New slots go through `settle(new, old)` before anything else is made of them: there a compiler can be told to write
+them first.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import tf
 
-__all__ = ["adam", "momentum", "rmsprop", "sgd"]
+__all__ = ["Settle", "Slots", "adam", "as_they_are", "momentum", "rmsprop", "sgd"]
 
 Slots = tuple[Any, ...]
+Settle = Callable[[Slots, Slots], Slots]
+
+
+def as_they_are(new: Slots, old: Slots) -> Slots:
+    """The new slots."""
+    del old
+    return new
 
 
 def sgd(gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
@@ -29,6 +40,7 @@ def momentum(
     momentum: float,
     nesterov: bool,
     rate_in_velocity: bool,
+    settle: Settle = as_they_are,
 ) -> tuple[Any, Slots]:
     """Momentum: v <- gamma v + g, theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
 
@@ -37,7 +49,7 @@ def momentum(
     del count
     (v,) = slots
     g = rate * gradient if rate_in_velocity else gradient
-    v = momentum * v + g
+    (v,) = settle((momentum * v + g,), slots)
     step = g + momentum * v if nesterov else v
     return (-step if rate_in_velocity else -rate * step), (v,)
 
@@ -53,33 +65,37 @@ def rmsprop(
     epsilon: float,
     centered: bool,
     rate_in_velocity: bool,
+    settle: Settle = as_they_are,
 ) -> tuple[Any, Slots]:
     """RMSprop: s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps).
 
     `centered` subtracts the square of the running mean from s. `momentum` feeds g / sqrt(s + eps) to a velocity.
     The slots are s, then the mean if centered, then the velocity if there is momentum.
     """
-    s, *rest = slots
-    s = rho * s + (1 - rho) * tf.square(gradient)
-    new: Slots = (s,)
+    moments, rest = slots[: 1 + centered], slots[1 + centered :]
+    new: Slots = (rho * moments[0] + (1 - rho) * tf.square(gradient),)
+    if centered:
+        new += (rho * moments[1] + (1 - rho) * gradient,)
+    new = settle(new, moments)
+    s, *mean = new
     variance = s
     if centered:
-        mean = rho * rest.pop(0) + (1 - rho) * gradient
         # Never negative in exact arithmetic; rounding can make it so, and the root NaN.
-        variance = tf.maximum(s - tf.square(mean), 0)
-        new += (mean,)
+        variance = tf.maximum(s - tf.square(mean[0]), 0)
     # Not `/`: Grappler turns rate * (gradient / root) into a product whose order differs from device to device.
     step = tf.math.divide_no_nan(gradient, tf.sqrt(variance + epsilon))
     if not momentum:
         return -rate * step, new
-    delta, velocity = _velocity(step, (rest[0],), rate, count, momentum, rate_in_velocity)
+    delta, velocity = _velocity(step, rest, rate, count, momentum, rate_in_velocity, settle)
     return delta, new + velocity
 
 
 def _velocity(
-    step: Any, slots: Slots, rate: Any, count: Any, gamma: float, rate_in_velocity: bool
+    step: Any, slots: Slots, rate: Any, count: Any, gamma: float, rate_in_velocity: bool, settle: Settle
 ) -> tuple[Any, Slots]:
-    return momentum(step, slots, rate, count, momentum=gamma, nesterov=False, rate_in_velocity=rate_in_velocity)
+    return momentum(
+        step, slots, rate, count, momentum=gamma, nesterov=False, rate_in_velocity=rate_in_velocity, settle=settle
+    )
 
 
 def adam(
@@ -93,6 +109,7 @@ def adam(
     epsilon: float,
     epsilon_hat: bool,
     amsgrad: bool,
+    settle: Settle = as_they_are,
 ) -> tuple[Any, Slots]:
     """Adam: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, with bias correction.
 
@@ -104,9 +121,9 @@ def adam(
     m, v, *largest = slots
     m = beta_1 * m + (1 - beta_1) * gradient
     v = beta_2 * v + (1 - beta_2) * tf.square(gradient)
-    new: Slots = (m, v)
+    m, v = new = settle((m, v), slots[:2])
     if amsgrad:
-        v = tf.maximum(largest[0], v)
+        (v,) = settle((tf.maximum(largest[0], v),), slots[2:])
         new += (v,)
     # In float64: the float32 value of 1 - beta_2^t is off by 1.3e-5 at t = 1.
     c1 = 1 - tf.pow(tf.convert_to_tensor(beta_1, tf.float64), count)

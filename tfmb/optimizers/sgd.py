@@ -4,6 +4,7 @@ from typing import Any, Unpack
 
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["SGD", "Momentum"]
 
@@ -56,7 +57,9 @@ class SGD(Optimizer):
         self.rate_in_velocity = bool(rate_in_velocity)
         self.slot_names = ("velocity",) if self.momentum else ()
 
-    def rule(self, gradient: Any, slots: tuple[Any, ...], rate: Any, count: Any) -> tuple[Any, tuple[Any, ...]]:
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
+    ) -> tuple[Any, Slots]:
         """See `tfmb.optimizers.rules.sgd` and `momentum`."""
         if not self.momentum:
             return rules.sgd(gradient, slots, rate, count)
@@ -68,6 +71,7 @@ class SGD(Optimizer):
             momentum=self.momentum,
             nesterov=self.nesterov,
             rate_in_velocity=self.rate_in_velocity,
+            settle=settle,
         )
 
     def get_config(self) -> dict[str, Any]:

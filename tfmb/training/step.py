@@ -229,14 +229,8 @@ class Steps:
         """Makes the update, or leaves all as it is; returns whether gradients were clipped."""
         if not self._selects:
             return tf.cond(finite, lambda: self._apply(means), lambda: tf.constant(False))
-        # XLA would copy all that a branch may write; a choice of each value becomes part of the update's own pass.
         assert self.optimizer is not None
-        state = [*self._sums.trainable, *self.optimizer.variables]
-        before = [tf.convert_to_tensor(variable) for variable in state]
-        clipped = self._apply(means)
-        for variable, value in zip(state, before, strict=True):
-            variable.assign(tf.where(finite, tf.convert_to_tensor(variable), value))
-        return clipped
+        return self.optimizer.apply(means, made=finite)
 
     def _all_finite(self, gradients: list[Any], square: Any) -> Any:
         """Whether every entry is finite: it is where the sum of squares is; a second look where that is not."""

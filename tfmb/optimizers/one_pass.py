@@ -1,0 +1,21 @@
+"""An update inside a function that XLA compiles: one pass over each variable, made or not made without a branch."""
+
+from typing import Any
+
+from tfmb.backend import tf, xla
+from tfmb.optimizers.rules import Slots
+
+__all__ = ["chosen", "settle"]
+
+
+def chosen(made: Any, new: Slots, old: Slots) -> Slots:
+    """The new values where `made`, a scalar bool tensor, else the old ones."""
+    return tuple(tf.where(made, a, b) for a, b in zip(new, old, strict=True))
+
+
+def settle(made: Any, new: Slots, old: Slots) -> Slots:
+    """The values that are `chosen`, written before anything is made of them.
+
+    XLA would else work new slots out a second time for the weights, from the old ones, which it must copy for that.
+    """
+    return tuple(xla.optimization_barrier(*chosen(made, new, old)))
