@@ -54,6 +54,50 @@ def test_predict_is_keras_s(replicas: int) -> None:
     assert tfmb.predict(model, X, batch_size=7, steps=2)["left"].shape == (14, 1)
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_second_evaluation_traces_nothing_and_sees_the_weights(replicas: int) -> None:
+    model, other = build(), build()
+    given: dict[str, Any] = {"batch_size": 7, "replicas": replicas, "return_dict": True}
+    first = tfmb.evaluate(model, X, Y, **given)
+    assert tfmb.evaluate(model, X, Y, **given) == first
+    for each in (model, other):
+        each.set_weights([np.full_like(weight, 0.3) for weight in model.get_weights()])
+    assert tfmb.evaluate(model, X, Y, **given) == tfmb.evaluate(other, X, Y, **given) != first
+    scored = model if replicas == 1 else model._tfmb_copy[-1]
+    assert scored._tfmb_scoring[-1].evaluate.experimental_get_tracing_count() == 1
+
+
+def test_evaluation_after_a_change_is_keras_s() -> None:
+    """Targets of another form, another loss, a layer that is no longer trained: nothing stale is used."""
+    inputs = keras.Input((3,))
+    hidden = keras.layers.Dense(4, kernel_regularizer="l2", name="hidden")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(hidden))
+    numbers, one_hot = np.arange(23) % 3, np.eye(3, dtype="float32")[np.arange(23) % 3]
+    changes = [
+        ("sparse_categorical_crossentropy", numbers, True),
+        ("categorical_crossentropy", one_hot, True),
+        ("mse", one_hot, True),
+        ("mse", one_hot, False),
+        ("mse", one_hot.astype("float64"), False),
+    ]
+    for loss, y, trainable in changes:
+        model.get_layer("hidden").trainable = trainable
+        model.compile("sgd", loss, metrics=["accuracy"])
+        expected = model.evaluate(X["a"], y, batch_size=23, verbose=0)
+        assert tfmb.evaluate(model, X["a"], y, batch_size=23) == pytest.approx(expected, rel=1e-5), (loss, trainable)
+
+
+def test_second_prediction_traces_nothing_and_sees_the_weights() -> None:
+    model = build()
+    for number in range(6, 24):  # each with another batch at its end
+        x = {name: values[:number] for name, values in X.items()}
+        found = tfmb.predict(model, x, batch_size=5)
+        for name, values in model.predict(x, verbose=0).items():
+            np.testing.assert_allclose(found[name], values, atol=1e-6)
+        model.set_weights([weight + 0.01 for weight in model.get_weights()])
+    assert model._tfmb_predictor[-1].experimental_get_tracing_count() <= 2
+
+
 def test_refusals() -> None:
     model = build()
     with pytest.raises(ConfigError, match="batched"):

@@ -24,7 +24,7 @@ from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
-from tfmb.training.prepared import Recipe, build, check_compiled, is_on_cpu, steps_for
+from tfmb.training.prepared import Recipe, build, check_compiled, is_on_cpu, scoring_steps, steps_for
 from tfmb.training.rows import RowsOfBatches
 from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import computes_in_float16, warn_of_local_layers
@@ -226,15 +226,18 @@ def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any
 
     A watcher sees it as callbacks do: see `InferenceCallbacks`.
     """
-    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
-    return score_feed(Steps(model, None, objective, metrics, strategy, cut=cut), feed, watcher)
+    batches = feed.once()
+    return _score(scoring_steps(model, recipe, strategy, cut, batches.iterator.element_spec), batches, watcher)
 
 
 def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
     """Loss and metrics over all batches of a feed, by steps that may have been traced before: see `evaluate`."""
-    batches = feed.once()
+    return _score(steps, feed.once(), watcher)
+
+
+def _score(steps: Steps, batches: Any, watcher: Any) -> dict[str, Any]:
     steps.prepare(batches.iterator)
     each_batch = watcher is not None and watcher.each_test_batch
     if watcher is not None:
@@ -251,7 +254,7 @@ def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
                 reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
         except tf.errors.OutOfRangeError:
             if batches.most is not None:
-                warnings.warn(ran_out(done, batches.most), stacklevel=2)
+                warnings.warn(ran_out(done, batches.most), stacklevel=3)
             break
         sums = add_up(sums, reports)
         if each_batch:

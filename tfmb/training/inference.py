@@ -17,6 +17,7 @@ from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.parts import rows_of_part, static_rows
 from tfmb.training.placement import place
+from tfmb.training.prepared import same_strategy
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["evaluate", "predict"]
@@ -138,36 +139,12 @@ def predict(
         batches, number = batches.take(steps), steps if number is None else min(steps, number)
     with naming_lost_peers(where):
         placed = place(model, where, lambda: next(iter(batches)))
-    # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
-    count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
-    static = needs_static_shapes(where)
     rows = (
         static_rows(batches.element_spec)
-        if static and isinstance(x, tf.data.Dataset)
+        if needs_static_shapes(where) and isinstance(x, tf.data.Dataset)
         else (batch_size or DEFAULT_BATCH_SIZE)
     )
-
-    def on_replica(inputs: Any, size: Any) -> Any:
-        if count > 1:
-            number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
-            inputs, _ = rows_of_part(inputs, *part_bounds(size, number, count), count, static, False)
-        return placed(inputs, training=False)
-
-    def join(size: Any, value: Any) -> Any:
-        """The replicas' outputs one after the other, without what filled up a part."""
-        bounds = [part_bounds(size, number, count) for number in range(count)]
-        found = where.experimental_local_results(value)[:count]
-        return tf.concat([part[: stop - start] for part, (start, stop) in zip(found, bounds, strict=True)], 0)
-
-    @tf.function(autograph=False)
-    def on_all(inputs: Any) -> Any:
-        size = tf.shape(keras.tree.flatten(inputs)[0])[0]
-        if static:
-            places = tf.minimum(tf.range(rows), size - 1)
-            inputs = keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), inputs)
-        outputs = where.run(on_replica, args=(inputs, size))
-        return keras.tree.map_structure(lambda value: join(size, value), outputs)
-
+    on_all = _predictor(placed, where, rows)
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
     watcher.predict_begin()
     found = []
@@ -183,6 +160,47 @@ def predict(
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+
+
+def _predictor(placed: Any, where: Any, rows: int) -> Any:
+    """The compiled function from a batch of inputs to the outputs, that of the last call where it serves again.
+
+    Args:
+        placed: a model whose variables are where the strategy can read them.
+        where: the strategy.
+        rows: of a batch that is filled up, where shapes must be static.
+    """
+    known = getattr(placed, "_tfmb_predictor", None)
+    if known is not None and same_strategy(known[0], where) and known[1] == rows:
+        return known[2]
+    # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
+    count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
+    static = needs_static_shapes(where)
+
+    def on_replica(inputs: Any, size: Any) -> Any:
+        if count > 1:
+            number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
+            inputs, _ = rows_of_part(inputs, *part_bounds(size, number, count), count, static, False)
+        return placed(inputs, training=False)
+
+    def join(size: Any, value: Any) -> Any:
+        """The replicas' outputs one after the other, without what filled up a part."""
+        bounds = [part_bounds(size, number, count) for number in range(count)]
+        found = where.experimental_local_results(value)[:count]
+        return tf.concat([part[: stop - start] for part, (start, stop) in zip(found, bounds, strict=True)], 0)
+
+    def on_all(inputs: Any) -> Any:
+        size = tf.shape(keras.tree.flatten(inputs)[0])[0]
+        if static:
+            places = tf.minimum(tf.range(rows), size - 1)
+            inputs = keras.tree.map_structure(lambda tensor: tf.gather(tensor, places), inputs)
+        outputs = where.run(on_replica, args=(inputs, size))
+        return keras.tree.map_structure(lambda value: join(size, value), outputs)
+
+    compiled = tf.function(on_all, autograph=False, reduce_retracing=True)
+    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+    object.__setattr__(placed, "_tfmb_predictor", (where, rows, compiled))
+    return compiled
 
 
 def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:

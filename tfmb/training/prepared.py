@@ -1,4 +1,4 @@
-"""What a model's training is compiled to, kept with the model: a second training need not trace it again."""
+"""What a model's training and scoring are compiled to, kept with the model: a second one need not trace it again."""
 
 import contextlib
 from dataclasses import dataclass
@@ -17,7 +17,17 @@ from tfmb.training.parts import Cut
 from tfmb.training.state import computes_in_float16
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "build", "check_compiled", "execution_of", "is_on_cpu", "steps_for", "steps_of"]
+__all__ = [
+    "Recipe",
+    "build",
+    "check_compiled",
+    "execution_of",
+    "is_on_cpu",
+    "same_strategy",
+    "scoring_steps",
+    "steps_for",
+    "steps_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +129,7 @@ def steps_for(
     if known is not None:
         theirs, variables, steps = known
         same = steps.optimizer is optimizer and theirs == (recipe, cut, compiled)
-        same = same and _same_strategy(steps.strategy, strategy)
+        same = same and same_strategy(steps.strategy, strategy)
         if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
             steps.use_seed(seed)
             return steps
@@ -146,6 +156,30 @@ def steps_for(
     return steps
 
 
+def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: Any) -> Steps:
+    """The steps that score a placed model, those of the last call where nothing about them changed: they are traced.
+
+    Args:
+        model: built in the strategy's scope.
+        recipe: loss and metrics.
+        strategy: where.
+        cut: how batches are cut into parts.
+        batch: the element spec of the batches, by which losses and metrics are chosen.
+    """
+    read = [*model.trainable_variables, *model.variables]
+    known = getattr(model, "_tfmb_scoring", None)
+    if known is not None:
+        theirs, variables, steps = known
+        same: bool = theirs == (recipe, cut, str(batch)) and same_strategy(steps.strategy, strategy)
+        if same and list(map(id, variables)) == list(map(id, read)):
+            found: Steps = steps
+            return found
+    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
+    steps = Steps(model, None, objective, metrics, strategy, cut=cut)
+    object.__setattr__(model, "_tfmb_scoring", ((recipe, cut, str(batch)), read, steps))
+    return steps
+
+
 def is_on_cpu(strategy: Any) -> bool:
     """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
     devices = describe(strategy)["devices"]
@@ -156,6 +190,7 @@ def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:
     return [*model.trainable_variables, *optimizer.variables]
 
 
-def _same_strategy(a: Any, b: Any) -> bool:
+def same_strategy(a: Any, b: Any) -> bool:
+    """Whether what was traced under one strategy serves under the other."""
     one_device = tf.distribute.OneDeviceStrategy
     return a is b or (type(a) is type(b) is one_device and describe(a) == describe(b))
