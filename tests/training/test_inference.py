@@ -87,6 +87,21 @@ def test_evaluation_after_a_change_is_keras_s() -> None:
         assert tfmb.evaluate(model, X["a"], y, batch_size=23) == pytest.approx(expected, rel=1e-5), (loss, trainable)
 
 
+def test_compiling_again_sees_what_the_models_python_became() -> None:
+    class Scaled(keras.Model):
+        scale = 1.0
+
+        def call(self, x: Any) -> Any:
+            return self.scale * x
+
+    model, x = Scaled(), X["a"]
+    for scale in (1.0, 3.0):
+        model.scale = scale
+        model.compile("sgd", "mse")
+        np.testing.assert_allclose(tfmb.predict(model, x), scale * x, rtol=1e-6)
+        assert tfmb.evaluate(model, x, 0 * x) == pytest.approx(float(np.mean((scale * x) ** 2)), rel=1e-5)
+
+
 def test_second_prediction_traces_nothing_and_sees_the_weights() -> None:
     model = build()
     for number in range(6, 24):  # each with another batch at its end

@@ -171,8 +171,9 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         rows: of a batch that is filled up, where shapes must be static.
     """
     known = getattr(placed, "_tfmb_predictor", None)
-    if known is not None and same_strategy(known[0], where) and known[1] == rows:
-        return known[2]
+    compiled = getattr(placed, "optimizer", None)  # a new one by `compile`, after which Keras traces anew too
+    if known is not None and same_strategy(known[0], where) and known[1] == rows and known[2] is compiled:
+        return known[-1]
     # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
     count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
     static = needs_static_shapes(where)
@@ -197,10 +198,10 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         outputs = where.run(on_replica, args=(inputs, size))
         return keras.tree.map_structure(lambda value: join(size, value), outputs)
 
-    compiled = tf.function(on_all, autograph=False, reduce_retracing=True)
+    traced = tf.function(on_all, autograph=False, reduce_retracing=True)
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(placed, "_tfmb_predictor", (where, rows, compiled))
-    return compiled
+    object.__setattr__(placed, "_tfmb_predictor", (where, rows, compiled, traced))
+    return traced
 
 
 def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:

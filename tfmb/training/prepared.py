@@ -169,14 +169,17 @@ def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: An
     read = [*model.trainable_variables, *model.variables]
     known = getattr(model, "_tfmb_scoring", None)
     if known is not None:
-        theirs, variables, steps = known
+        theirs, compiled, variables, steps = known
         same: bool = theirs == (recipe, cut, str(batch)) and same_strategy(steps.strategy, strategy)
+        # A new one by `compile`, after which Keras traces anew too: the model's Python may have changed.
+        same = same and compiled is getattr(model, "optimizer", None)
         if same and list(map(id, variables)) == list(map(id, read)):
             found: Steps = steps
             return found
     objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
     steps = Steps(model, None, objective, metrics, strategy, cut=cut)
-    object.__setattr__(model, "_tfmb_scoring", ((recipe, cut, str(batch)), read, steps))
+    kept = (recipe, cut, str(batch)), getattr(model, "optimizer", None), read, steps
+    object.__setattr__(model, "_tfmb_scoring", kept)
     return steps
 
 
