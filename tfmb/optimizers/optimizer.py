@@ -297,14 +297,10 @@ class Optimizer:
         rate = tf.cast(rate, variable.dtype)
         gradient = tf.cast(gradient, variable.dtype)
         values = tuple(tf.convert_to_tensor(slot) for slot in slots)
-        if made is None:
-            delta, new_values = self.rule(gradient, values, rate, count)
-        elif "settle" in inspect.signature(self.rule).parameters:
-            delta, new_values = self.rule(
-                gradient, values, rate, count, settle=functools.partial(one_pass.settle, made)
-            )
-        else:
-            delta, new_values = self.rule(gradient, values, rate, count)
+        settles = made is not None and "settle" in inspect.signature(self.rule).parameters
+        settle = {"settle": functools.partial(one_pass.settle, made)} if settles else {}
+        delta, new_values = self.rule(gradient, values, rate, count, **settle)
+        if made is not None and not settles:
             new_values = one_pass.chosen(made, new_values, values)
         if self.weight_decay and self._decays[index]:
             delta -= rate * self.weight_decay * variable

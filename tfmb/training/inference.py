@@ -17,7 +17,7 @@ from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.parts import rows_of_part, static_rows
 from tfmb.training.placement import place
-from tfmb.training.prepared import same_strategy
+from tfmb.training.prepared import kept
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["evaluate", "predict"]
@@ -144,7 +144,7 @@ def predict(
         if needs_static_shapes(where) and isinstance(x, tf.data.Dataset)
         else (batch_size or DEFAULT_BATCH_SIZE)
     )
-    on_all = _predictor(placed, where, rows)
+    on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
     watcher.predict_begin()
     found = []
@@ -163,17 +163,13 @@ def predict(
 
 
 def _predictor(placed: Any, where: Any, rows: int) -> Any:
-    """The compiled function from a batch of inputs to the outputs, that of the last call where it serves again.
+    """The compiled function from a batch of inputs to the outputs.
 
     Args:
         placed: a model whose variables are where the strategy can read them.
         where: the strategy.
         rows: of a batch that is filled up, where shapes must be static.
     """
-    known = getattr(placed, "_tfmb_predictor", None)
-    compiled = getattr(placed, "optimizer", None)  # a new one by `compile`, after which Keras traces anew too
-    if known is not None and same_strategy(known[0], where) and known[1] == rows and known[2] is compiled:
-        return known[-1]
     # Every worker wants all of the answer, so each works it out: one exchange less, and none that can fail.
     count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
     static = needs_static_shapes(where)
@@ -198,10 +194,7 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         outputs = where.run(on_replica, args=(inputs, size))
         return keras.tree.map_structure(lambda value: join(size, value), outputs)
 
-    traced = tf.function(on_all, autograph=False, reduce_retracing=True)
-    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(placed, "_tfmb_predictor", (where, rows, compiled, traced))
-    return traced
+    return tf.function(on_all, autograph=False, reduce_retracing=True)
 
 
 def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a model's training and scoring are compiled to, kept with the model: a second one need not trace it again."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ __all__ = [
     "check_compiled",
     "execution_of",
     "is_on_cpu",
-    "same_strategy",
+    "kept",
     "scoring_steps",
     "steps_for",
     "steps_of",
@@ -129,7 +130,7 @@ def steps_for(
     if known is not None:
         theirs, variables, steps = known
         same = steps.optimizer is optimizer and theirs == (recipe, cut, compiled)
-        same = same and same_strategy(steps.strategy, strategy)
+        same = same and _same_strategy(steps.strategy, strategy)
         if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
             steps.use_seed(seed)
             return steps
@@ -166,21 +167,31 @@ def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: An
         cut: how batches are cut into parts.
         batch: the element spec of the batches, by which losses and metrics are chosen.
     """
-    read = [*model.trainable_variables, *model.variables]
-    known = getattr(model, "_tfmb_scoring", None)
+
+    def make() -> Steps:
+        objective = Objective(recipe.loss, recipe.loss_weights)
+        return Steps(model, None, objective, Metrics(recipe.metrics, recipe.weighted_metrics), strategy, cut=cut)
+
+    found: Steps = kept(model, "_tfmb_scoring", strategy, (recipe, cut, str(batch)), make)
+    return found
+
+
+def kept(model: Any, name: str, strategy: Any, key: Any, make: Callable[[], Any]) -> Any:
+    """What reads the model and was made before under the same name, or what `make` returns, kept for the next time.
+
+    It is made anew where the key, the strategy, or a variable is another one, or one is trainable that was not; and
+    after `compile`, as in Keras: the model's Python may have changed. The new optimizer that it makes tells.
+    """
+    seen = [getattr(model, "optimizer", None), *model.trainable_variables, *model.variables]
+    known = getattr(model, name, None)
     if known is not None:
-        theirs, compiled, variables, steps = known
-        same: bool = theirs == (recipe, cut, str(batch)) and same_strategy(steps.strategy, strategy)
-        # A new one by `compile`, after which Keras traces anew too: the model's Python may have changed.
-        same = same and compiled is getattr(model, "optimizer", None)
-        if same and list(map(id, variables)) == list(map(id, read)):
-            found: Steps = steps
-            return found
-    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
-    steps = Steps(model, None, objective, metrics, strategy, cut=cut)
-    kept = (recipe, cut, str(batch)), getattr(model, "optimizer", None), read, steps
-    object.__setattr__(model, "_tfmb_scoring", kept)
-    return steps
+        where, old_key, objects, made = known
+        if _same_strategy(where, strategy) and old_key == key and list(map(id, objects)) == list(map(id, seen)):
+            return made
+    made = make()
+    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+    object.__setattr__(model, name, (strategy, key, seen, made))
+    return made
 
 
 def is_on_cpu(strategy: Any) -> bool:
@@ -193,7 +204,6 @@ def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:
     return [*model.trainable_variables, *optimizer.variables]
 
 
-def same_strategy(a: Any, b: Any) -> bool:
-    """Whether what was traced under one strategy serves under the other."""
+def _same_strategy(a: Any, b: Any) -> bool:
     one_device = tf.distribute.OneDeviceStrategy
     return a is b or (type(a) is type(b) is one_device and describe(a) == describe(b))
