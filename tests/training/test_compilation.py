@@ -101,6 +101,7 @@ def trials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[dict[str, fl
     monkeypatch.setattr(compilation, "_WORTH_SECONDS", 0.0)
     monkeypatch.setattr(compilation, "_WORTH_UPDATES", 1)
     monkeypatch.setattr(compilation, "_TOO_SLOW", 1e9)
+    monkeypatch.setattr(compilation, "_SHORT_SECONDS", 1e9)  # on a busy machine an update of this model takes 5 ms
     monkeypatch.setattr(compilation, "_TIMED_SECONDS", 0.01)
     made: list[dict[str, float]] = []
     trial = compilation._trial
