@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 
 from tfmb.cli import main, threads
-from tfmb.config import TrainConfig
-from tfmb.errors import ConfigError
 
 
 def tfmb(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -272,24 +270,6 @@ def test_doctor_times_the_parts_of_an_update(
     assert re.search(r"\n  with 1 thread\(s\): [\d.]+ ms\n  input: [\d.]+ ms, \d+%\n", out)
     assert re.search(r"advice: .*(--|arrays|replicas)", out)
     assert "seconds:" not in out
-
-
-@pytest.mark.parametrize(("seconds", "advised"), [(1e-9, True), (1e9, False)])
-def test_fewer_threads_are_advised_where_they_are_faster(
-    seconds: float, advised: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(threads, "cores", lambda: 2)
-    monkeypatch.setattr(threads, "_seconds_with", lambda config, count: seconds)
-    assert main(["doctor", "--profile", "--model", "mlp", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["profile"]
-    assert found["advice"].endswith("; --threads 1") == advised
-
-
-def test_child_that_cannot_profile_is_told() -> None:
-    with pytest.raises(
-        ConfigError, match=r"the profile with 1 thread\(s\) failed \(tfmb: error\[2\]: .*no_such_module"
-    ):
-        threads._seconds_with(TrainConfig(model="no_such_module:build"), 1)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.runs import runs
-from tfmb.cli.screen import fail, say, show_warnings
+from tfmb.cli.screen import OWN_PROCESS, fail, say, show_warnings
 from tfmb.cli.train import train
 from tfmb.cli.tune import tune
 from tfmb.cli.verify import verify
@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     show_warnings()
     try:
-        result = app(args=None if arguments is None else list(arguments), standalone_mode=False)
+        args, obj = (None, OWN_PROCESS) if arguments is None else (list(arguments), None)
+        result = app(args=args, obj=obj, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except typer.Abort:
         return 130

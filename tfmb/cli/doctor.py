@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.screen import emit_json, start_tensorflow
-from tfmb.cli.threads import best_of, cores, seconds_by_threads
+from tfmb.cli.threads import best_of, cores, counts, seconds_by_threads
 from tfmb.config import TrainConfig
 
 __all__ = ["doctor"]
@@ -55,7 +55,7 @@ def _profile(config: TrainConfig) -> dict[str, Any]:
     parts = {
         name: f"{1000 * getattr(found, name):.3f} ms, {share:.0%}" for name, share in found.shares().items()
     }  # dispatch is what is left
-    by_threads = seconds_by_threads(config) if config.threads is None else {}
+    by_threads = seconds_by_threads(config, counts()) if config.threads is None else {}
     fewer = best_of(by_threads, found.whole)
     return {
         "of": f"{config.model}, batch {found.batch_size}",

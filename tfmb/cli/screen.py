@@ -9,7 +9,10 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-__all__ = ["emit_json", "fail", "quiet_start", "say", "show_warnings"]
+__all__ = ["OWN_PROCESS", "emit_json", "fail", "quiet_start", "say", "show_warnings", "start_tensorflow"]
+
+# What a command's context holds where the process is that command's and no other program's.
+OWN_PROCESS = "own process"
 
 
 def say(line: str) -> None:

@@ -1,19 +1,27 @@
 """How many threads an update is fastest with: timed in children, because TensorFlow fixes them when it starts."""
 
+import dataclasses
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
+from importlib import metadata
 from typing import Any
 
 from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
 
-__all__ = ["best_of", "cores", "seconds_by_threads"]
+__all__ = ["best_of", "cores", "counts", "described", "fewer_threads", "known_threads", "seconds_by_threads"]
 
 # Numbers of threads that are compared with one a core; a number is better where it is faster by this share.
 _THREADS, _FASTER = (1, 2, 4, 8, 16, 32), 0.05
+# A child starts TensorFlow, loads the data and traces: about ten seconds, which so many seconds of training are worth.
+_WORTH_SECONDS_A_CHILD = 300.0
 _CHILD_SECONDS = 600
+_KIND = "threads"
+# The options that decide how long an update takes.
+_DECIDING = ("dataset", "data", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "replicas")
 
 
 def cores() -> int:
@@ -21,13 +29,18 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def seconds_by_threads(config: TrainConfig) -> dict[int, float]:
-    """Seconds of an update of a configuration, by each number of threads below that of the cores.
+def counts() -> list[int]:
+    """The numbers of threads that may be better than one a core."""
+    return [count for count in _THREADS if count < cores()]
+
+
+def seconds_by_threads(config: TrainConfig, numbers: Iterable[int], compiled: str = "nothing") -> dict[int, float]:
+    """Seconds of an update of a configuration, by each of some numbers of threads, each timed in a new process.
 
     Raises:
         ConfigError: a child failed.
     """
-    return {count: _seconds_with(config, count) for count in _THREADS if count < cores()}
+    return {number: _seconds_with(config, number, compiled) for number in numbers}
 
 
 def best_of(seconds: dict[int, float], now: float) -> int | None:
@@ -36,14 +49,76 @@ def best_of(seconds: dict[int, float], now: float) -> int | None:
     return best if best is not None and seconds[best] < (1 - _FASTER) * now else None
 
 
-def _seconds_with(config: TrainConfig, threads: int) -> float:
-    given: dict[str, Any] = {"model": config.model, "batch-size": config.batch_size, "dataset": config.dataset}
-    given |= {"mirror": config.mirror, "replicas": config.replicas, "threads": threads}
-    options = [f"--{name}={value}" for name, value in given.items() if value is not None]
-    command = [sys.executable, "-m", "tfmb", "doctor", "--profile", "--json", *options]
+def known_threads(config: TrainConfig) -> dict[int, float] | None:
+    """What `fewer_threads` found for such a training before, by the number of threads; None where it never looked."""
+    if not _is_free(config):
+        return None
+    from tfmb.answers import recall
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_CHILD_SECONDS)
+        found = {int(count): float(seconds) for count, seconds in recall(_KIND, _fingerprint(config)).items()}
+    except (AttributeError, TypeError, ValueError):
+        return None
+    return found if cores() in found else None
+
+
+def fewer_threads(config: TrainConfig, compiled: str, seconds: float) -> dict[int, float] | None:
+    """Seconds of an update by number of threads, for a training of so many seconds; None where nothing is looked at:
+    the training is not worth it, or the answer is known.
+
+    The answer is kept in the cache: see `known_threads`.
+
+    Raises:
+        ConfigError: a child failed.
+    """
+    numbers = [*counts(), cores()]
+    if not _is_free(config) or len(numbers) < 2 or known_threads(config) is not None:
+        return None
+    if seconds < _WORTH_SECONDS_A_CHILD * len(numbers):
+        return None
+    from tfmb.answers import remember
+
+    found = seconds_by_threads(config, numbers, compiled)
+    remember(_KIND, _fingerprint(config), found)
+    return found
+
+
+def described(seconds: dict[int, float]) -> str:
+    """For the user: what was chosen, and of what."""
+    best = best_of(seconds, seconds[cores()]) or cores()
+    measured = ", ".join(f"{count} {1000 * value:.3g} ms" for count, value in sorted(seconds.items()))
+    return f"threads: {best} (measured, an update with {measured})"
+
+
+def _is_free(config: TrainConfig) -> bool:
+    """Whether the number of threads is ours to choose: neither option nor environment says it, nor must bits stay."""
+    given = config.threads is not None or "TF_NUM_INTRAOP_THREADS" in os.environ
+    workers = "TF_CONFIG" in os.environ or config.strategy in ("multi-worker", "tpu")
+    return not (given or workers or config.deterministic or config.virtual_replicas or config.micro_batch_size)
+
+
+def _fingerprint(config: TrainConfig) -> dict[str, Any]:
+    from tfmb.training.numerics import processor
+
+    options = config.to_dict()
+    versions = {name: metadata.version(name) for name in ("tfmb", "tensorflow", "keras")}
+    machine = {"cores": cores(), "processor": processor(), "jit_compile": config.jit_compile}
+    return {**{name: options[name] for name in _DECIDING}, **versions, **machine}
+
+
+def _seconds_with(config: TrainConfig, threads: int, compiled: str) -> float:
+    told = dataclasses.replace(config, threads=threads, jit_compile=compiled)
+    command = [sys.executable, "-m", "tfmb.cli.timed_update"]
+    try:
+        done = subprocess.run(
+            command,
+            input=json.dumps(told.to_dict()),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_CHILD_SECONDS,
+        )
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         why = str(error.stderr or error).strip()[-200:]
         raise ConfigError(f"the profile with {threads} thread(s) failed ({why}): give --threads") from error
-    return float(json.loads(done.stdout.splitlines()[-1])["profile"]["seconds"])
+    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])

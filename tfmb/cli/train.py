@@ -1,17 +1,21 @@
 """`tfmb train`."""
 
 import contextlib
+import dataclasses
 import itertools
 import json as json_module
 import os
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tfmb.cli.determinism import start_pinned
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.screen import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow
+from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
 from tfmb.config import COMPILE_NAMES, TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
 from tfmb.launch import RESTARTS
@@ -143,7 +147,9 @@ def train(
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="That share the work of one operation. Default: one a core.", rich_help_panel=_RUN),
+        typer.Option(
+            help="That share the work of one operation. Default: one a core, or as measured.", rich_help_panel=_RUN
+        ),
     ] = None,
     log_every: Annotated[int, typer.Option(help="Updates between running losses.", rich_help_panel=_RUN)] = 100,
     run_dir: Annotated[
@@ -208,18 +214,42 @@ def train(
     if config.deterministic:
         start_pinned()
     else:
+        config = config if resume is not None else _with_known_threads(config)
         start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
-        _tell(_train(config, run_dir, resume, allow_drift, stack), json)
+        restart = _start_again if context.find_root().obj == OWN_PROCESS and resume is None else None
+        _tell(_train(config, run_dir, resume, allow_drift, stack, restart), json)
 
 
 def _train(
-    config: TrainConfig, run_dir: Path | None, resume: Path | None, allow_drift: bool, stack: contextlib.ExitStack
+    config: TrainConfig,
+    run_dir: Path | None,
+    resume: Path | None,
+    allow_drift: bool,
+    stack: contextlib.ExitStack,
+    restart: Callable[[int, Path], None] | None,
 ) -> dict[str, Any]:
     from tfmb.training.job import train_job
     from tfmb.training.run_dir import create_run_dir, open_run_dir
 
+    made: Path | None = None
+
+    def before_training(compiled: str, seconds: float) -> None:
+        if restart is None or made is None:
+            return
+        try:
+            found = fewer_threads(config, compiled, seconds)
+        except ConfigError as error:
+            say(f"warning: {error}; the training goes on with one thread a core")
+            return
+        if found is None:
+            return
+        say(described(found))
+        if fewer := best_of(found, found[cores()]):
+            restart(fewer, made)
+
     def make_run_dir(name: str) -> Path:
+        nonlocal made
         made, lock = create_run_dir(_free_name(name) if run_dir is None else run_dir)
         stack.callback(lock.release)
         say(f"run: {made}")
@@ -229,7 +259,22 @@ def _train(
         resume, lock = open_run_dir(resume)
         stack.callback(lock.release)
         say(f"run: {resume} goes on")
-    return train_job(config, make_run_dir, say, resume=resume, allow_drift=allow_drift)
+    return train_job(config, make_run_dir, say, resume=resume, allow_drift=allow_drift, before_training=before_training)
+
+
+def _with_known_threads(config: TrainConfig) -> TrainConfig:
+    """The options with the number of threads that was found best for such a training before."""
+    with quiet_start():
+        found = known_threads(config)
+    if found is None:
+        return config
+    say(described(found))
+    return dataclasses.replace(config, threads=best_of(found, found[cores()]))
+
+
+def _start_again(threads: int, run_dir: Path) -> None:
+    """Begins this command again with so many threads, which a TensorFlow that has started cannot change."""
+    os.execv(sys.executable, [*sys.orig_argv, f"--threads={threads}", f"--run-dir={run_dir}"])
 
 
 def _tell(result: dict[str, Any], json: bool) -> None:

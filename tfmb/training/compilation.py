@@ -5,23 +5,22 @@ and its answer is kept in the cache for the same model, batch and machine.
 """
 
 import enum
-import hashlib
-import json
 import math
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfmb.answers import recall, remember
 from tfmb.backend import tf
 from tfmb.config import COMPILE_NAMES
-from tfmb.data.cache import cache_root
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 
 __all__ = ["Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
 
+# The answers' folder in the cache.
+_KIND = "execution"
 # A training that takes longer than this by TensorFlow's own kernels is worth a trial, which takes some seconds.
 _WORTH_SECONDS = 20.0
 # One of fewer updates is not looked at.
@@ -131,9 +130,7 @@ def fastest(
         updates: how many are to be made.
         fingerprint: all that decides which is fastest, for the cache.
     """
-    text = json.dumps(fingerprint, sort_keys=True)
-    path = cache_root() / "execution" / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
-    if (known := _read(path)) is not None:
+    if (known := _known(fingerprint)) is not None:
         return known
     if updates < _WORTH_UPDATES:
         return Execution()
@@ -150,7 +147,7 @@ def fastest(
     if seconds[best] > (1 - _FASTER) * seconds[Compiled.NOTHING.value]:
         best = Compiled.NOTHING.value
     found = Execution(compiled=Compiled(best), seconds=seconds)
-    _write(path, found)
+    remember(_KIND, fingerprint, {"compiled": found.compiled.value, "seconds": found.seconds})
     return found
 
 
@@ -202,21 +199,11 @@ def _seconds_of(steps: Any, batches: Any, count: int) -> float:
     return seconds * count / made
 
 
-def _read(path: Any) -> Execution | None:
+def _known(fingerprint: dict[str, Any]) -> Execution | None:
     """The cache's answer, or None where there is none that makes sense."""
     try:
-        found = json.loads(path.read_text())
+        found = recall(_KIND, fingerprint)
         seconds = {str(Compiled(name).value): float(value) for name, value in found["seconds"].items()}
         return Execution(compiled=Compiled(found["compiled"]), seconds=seconds, cached=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _write(path: Any, execution: Execution) -> None:
-    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"compiled": execution.compiled.value, "seconds": execution.seconds}))
-        temporary.replace(path)
-    except OSError:
-        pass  # a cache that cannot be written costs the next training a trial

@@ -20,15 +20,17 @@ from tfmb.imports import load_function
 from tfmb.optimizers import Optimizer, interop, schedules
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training import engine, prepared
+from tfmb.training.compilation import Compiled, asked_for
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.fit_data import validation_feed
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import place
-from tfmb.training.profiling import Profile, profile
+from tfmb.training.profiling import Profile, profile, seconds_of_update
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 from tfmb.training.session import Session
+from tfmb.training.step import Steps
 
 __all__ = [
     "accuracy_of",
@@ -39,6 +41,7 @@ __all__ = [
     "profile_job",
     "recipe_of",
     "score",
+    "time_update",
     "train_job",
 ]
 
@@ -67,6 +70,7 @@ def train_job(
     *,
     resume: Path | None = None,
     allow_drift: bool = False,
+    before_training: Callable[[str, float], None] = lambda compiled, seconds: None,
 ) -> dict[str, Any]:
     """Loads, builds, trains, scores the test split once, and writes the run.
 
@@ -77,6 +81,8 @@ def train_job(
         verbose: 1 for progress on standard error, 0 for none.
         resume: the directory of a run that shall go on, in place of a new one.
         allow_drift: whether it may go on though something differs from what it began with.
+        before_training: told what XLA compiles and how many seconds the training is to take, where a trial was made
+            before it; it may begin the run again in another process.
 
     Returns:
         The result: what `run.json` keeps under `"result"`, with the run's directory (None for a worker that is not
@@ -132,6 +138,7 @@ def train_job(
         keep=config.keep_checkpoints,
         resume=resume is not None,
         allow_drift=allow_drift,
+        before_training=before_training,
         identity={
             "config": {**config.identity(), "epochs": parts.epochs, "virtual_replicas": cut.parts},
             "data": {"fingerprint": parts.train.fingerprint},
@@ -162,13 +169,29 @@ def profile_job(config: TrainConfig) -> Profile:
         ConfigError: an option that cannot be honoured with this data or model.
         DataError: the data is missing or damaged.
     """
+    return profile(*_timed(config, Compiled.NOTHING))
+
+
+def time_update(config: TrainConfig) -> float:
+    """Seconds of an update of a configuration, with what its `jit_compile` names compiled; `"auto"` is nothing.
+
+    Raises:
+        ConfigError: an option that cannot be honoured with this data or model.
+        DataError: the data is missing or damaged.
+    """
+    return seconds_of_update(*_timed(config, asked_for(config.jit_compile) or Compiled.NOTHING))
+
+
+def _timed(config: TrainConfig, compiled: Compiled) -> tuple[Steps, RowsOfBatches]:
+    """The steps of a configuration and its batches, to be timed."""
     strategy = make_strategy(config.strategy, config.replicas)
     parts = prepare(config)
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed)
     feed = ArrayFeed(parts.train, order)
     batches = RowsOfBatches(arrays_on_device(parts.train), order)
     placed = place(parts.model, strategy, feed.example)
-    return profile(prepared.steps_of(placed, parts.optimizer, recipe_of(parts.model, config), strategy), batches)
+    recipe = recipe_of(parts.model, config)
+    return prepared.steps_of(placed, parts.optimizer, recipe, strategy, compiled), batches
 
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:

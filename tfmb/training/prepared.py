@@ -108,11 +108,13 @@ def check_compiled(compiled: Compiled, cut: Cut, strategy: Any, optimizer: Optim
         raise ConfigError(f"{asked} needs arrays, without augmentation or static shapes, and one CPU: give 'step'")
 
 
-def steps_of(model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any) -> Steps:
+def steps_of(
+    model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, compiled: Compiled = Compiled.NOTHING
+) -> Steps:
     """The steps of a placed model, with one part a device."""
     build(model, optimizer, strategy, None)
     cut = Cut(replicas=strategy.num_replicas_in_sync)
-    return steps_for(model, optimizer, recipe, strategy, (cut, 0, Compiled.NOTHING))
+    return steps_for(model, optimizer, recipe, strategy, (cut, 0, compiled))
 
 
 def build(model: Any, optimizer: Optimizer, strategy: Any, original: Any) -> None:

@@ -4,8 +4,9 @@ Each part is timed alone, many times in one call, and all of them together as th
 does at the same time add up to more than it.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training.rows import RowsOfBatches, gather
 from tfmb.training.step import Steps
 
-__all__ = ["Profile", "profile"]
+__all__ = ["Profile", "profile", "seconds_of_update"]
 
 _ROUNDS, _SECONDS = 3, 0.3
 
@@ -77,8 +78,6 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
     optimizer, strategy = steps.optimizer, steps.strategy
     assert optimizer is not None
     steps.prepare(batches)
-    state = [raw_variable(v) for v in (*steps.model.variables, *optimizer.variables)]
-    before = [value_of(v) for v in state]
     numbers, most = batches.take(100)
     arrays, first = batches.arrays, strategy.experimental_local_results
     batch = gather(arrays, numbers[0])
@@ -109,9 +108,9 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
 
         return first(strategy.run(update))[0]
 
-    try:
+    with _put_back(steps):
         several = strategy.num_replicas_in_sync > 1
-        found = Profile(
+        return Profile(
             batch_size=batches.batch_size,
             whole=_whole(steps, arrays, numbers, most),
             input=_seconds(input_part),
@@ -119,10 +118,26 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
             reduction=_seconds(reduction_part) if several else 0.0,
             update=_seconds(update_part),
         )
+
+
+def seconds_of_update(steps: Steps, batches: RowsOfBatches) -> float:
+    """Seconds of an update as the loop makes it; puts everything back as it was."""
+    steps.prepare(batches)
+    with _put_back(steps):
+        return _whole(steps, batches.arrays, *batches.take(100))
+
+
+@contextlib.contextmanager
+def _put_back(steps: Steps) -> Iterator[None]:
+    """Gives every variable that an update moves its value again."""
+    assert steps.optimizer is not None
+    state = [raw_variable(v) for v in (*steps.model.variables, *steps.optimizer.variables)]
+    before = [value_of(v) for v in state]
+    try:
+        yield
     finally:
         for variable, value in zip(state, before, strict=True):
             variable.assign(value)
-    return found
 
 
 def _whole(steps: Steps, arrays: Any, numbers: Any, most: Any) -> float:

@@ -74,6 +74,7 @@ class Session:
         resume: whether to go on with the run in that directory.
         allow_drift: whether to go on though something differs.
         identity: what the caller knows of all that must be the same for that.
+        before_training: see `job.train_job`.
         meter: adds up what was trained on.
         counts: in the end, updates that were not made because they were not finite, and returns to a checkpoint.
     """
@@ -100,6 +101,7 @@ class Session:
     resume: bool = False
     allow_drift: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
+    before_training: Callable[[str, float], None] = lambda compiled, seconds: None
     meter: Meter = field(default_factory=Meter)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -129,6 +131,9 @@ class Session:
         execution = self._execution(placed, before.get("execution"), watcher.each_batch)
         if self.verbose and execution.seconds:
             print(f"execution: {execution}", file=sys.stderr, flush=True)
+        compiled = execution.compiled.value
+        if compiled in execution.seconds and self.feed.steps is not None:
+            self.before_training(compiled, execution.seconds[compiled] * self._updates(self.feed.steps))
         self.record["execution"] = execution.record()
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
@@ -197,10 +202,14 @@ class Session:
             self.feed,
             self.cut,
             self.seed,
-            (self.plan.epochs - self.plan.initial_epoch) * self.feed.steps,
+            self._updates(self.feed.steps),
             fingerprint,
             self.model,
         )
+
+    def _updates(self, steps: int) -> int:
+        """Updates of a new training with so many an epoch."""
+        return (self.plan.epochs - self.plan.initial_epoch) * steps
 
     def _checkpointer(self, run_dir: Path, stateful: dict[str, Any], signals: StopSignals) -> Checkpointer:
         return Checkpointer(
