@@ -158,6 +158,27 @@ def test_a_short_run_is_the_same_again_and_what_fit_trains() -> None:
     assert diverged.updates is None
 
 
+def test_looks_may_begin_later_and_show_the_same() -> None:
+    runs, target = ShortRuns(problem(optimizer="sgd", seed=3)), Target.parse("val_loss<=0.4")
+    all_looks = {look.updates: look.value for look in runs.run(16, 0.05, target, most_updates=400).looks}
+    later = runs.run(16, 0.05, target, most_updates=400, first_look=40)
+    assert {look.updates: look.value for look in later.looks} == {n: v for n, v in all_looks.items() if n >= 40}
+    assert [look.updates for look in runs.run(16, 0.05, target, most_updates=30, first_look=40).looks] == [30]
+
+
+def test_advice_looks_only_where_the_target_may_be_reached() -> None:
+    found = tfmb.advise(problems.build, problems.X, problems.Y, target="val_loss<=0.35", batch_sizes=[8, 32, 128])
+    first = next(run for run in found.runs if run.updates is not None)
+    assert first.updates is not None
+    others = found.runs[found.runs.index(first) + 1 :]
+    assert others
+    for run in others:
+        earliest = 0.25 * min(
+            r.updates * min(r.batch_size, run.batch_size) for r in found.runs if r.updates is not None
+        )
+        assert run.diverged or run.looks[0].examples >= min(earliest, run.examples) - run.batch_size
+
+
 def test_throughput_is_measured_for_each_size() -> None:
     found = measure_throughput(ShortRuns(problem()), [64, 8, 8])
     assert found.batch_sizes == (8, 64)

@@ -25,6 +25,8 @@ _MOST_PASSES = 20.0
 _LEAST_UPDATES = 400
 # And so many times the updates that are to be expected of its batch size at most.
 _PATIENCE = 1.5
+# Looks cost as much as much of the training: none before so small a share of the examples that the target took before.
+_EARLIEST = 0.25
 # Updates to the target differ by a third from seed to seed, at all batch sizes alike: so many more seeds are trained,
 # each for so many times the updates of the first at most.
 _MORE_SEEDS, _SLOWEST = 2, 2.0
@@ -168,9 +170,19 @@ class Inquiry:
     def _train(
         self, size: int, target: Target | None, rate: float, most_updates: int, seed: int | None = None
     ) -> ShortRun:
-        run = self._runs.run(size, rate, target, most_updates=most_updates, seed=seed)
+        earliest = self._earliest(size)
+        run = self._runs.run(size, rate, target, most_updates=most_updates, first_look=earliest, seed=seed)
         self._made.append(run)
         return run
+
+    def _earliest(self, size: int) -> int:
+        """Updates before which no training of a batch size is to be expected at the target: none where none is known.
+
+        A smaller batch takes fewer examples, down to as many updates as the larger one; a larger one never fewer.
+        """
+        known = [(run.batch_size, run.updates) for run in self._made if run.updates is not None]
+        least = min((updates * min(other, size) for other, updates in known), default=0.0)
+        return math.floor(_EARLIEST * least / size)
 
     def _predict(self, rates: dict[int, float]) -> tuple[Prediction, ...]:
         assert self._throughput is not None

@@ -158,6 +158,7 @@ class ShortRuns:
         *,
         most_updates: int,
         most_seconds: float = math.inf,
+        first_look: int = 0,
         seed: int | None = None,
         micro_batch_size: int | None = None,
         stops: bool = True,
@@ -170,6 +171,7 @@ class ShortRuns:
             target: to reach; None watches the training loss.
             most_updates: after so many it ends.
             most_seconds: after so many, without looks, it ends.
+            first_look: updates before which none is taken; the target cannot be reached by then.
             seed: decides initial weights and the order; None for the problem's.
             micro_batch_size: the most examples in memory at a time; None for no limit.
             stops: whether it ends at the target.
@@ -182,7 +184,7 @@ class ShortRuns:
         seed = problem.seed if seed is None else seed
         size = min(batch_size, problem.train.size)
         self._start_anew(learning_rate, seed)
-        bounds = _bounds(size, most_updates)
+        bounds = _bounds(size, most_updates, first_look)
         order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(seed, "advice"))
         feed = SliceFeed(problem.train, order, bounds, arrays=self._arrays)
         meter, looks = Meter(), list[Look]()
@@ -347,11 +349,11 @@ def _fresh(identifier: Any) -> Any:
     return identifier
 
 
-def _bounds(batch_size: int, most_updates: int) -> list[int]:
-    """Updates before each slice: a look every so many examples more, each a share of all before."""
+def _bounds(batch_size: int, most_updates: int, first_look: int = 0) -> list[int]:
+    """Updates before each slice: a look every so many examples more, each a share of all before, from the first on."""
     bounds, examples = [0], float(max(_FIRST_LOOKS, batch_size))
     while bounds[-1] < most_updates:
         at = min(max(round(examples / batch_size), bounds[-1] + 1), most_updates)
         bounds.append(at)
         examples = max(examples * _LOOK_RATIO, at * batch_size)
-    return bounds
+    return [0, *(at for at in bounds[1:] if at >= min(first_look, most_updates))]
