@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from tfmb.backend import keras, tf
+from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched, part_bounds, stream
 from tfmb.data.source import Source
 
@@ -231,6 +232,14 @@ def test_batches_are_the_rows_of_the_order_in_the_sources_own_dtypes(arrays: tup
         leaves = zip(keras.tree.flatten(batch), keras.tree.flatten(expected), strict=True)
         for found, whole in leaves:
             np.testing.assert_array_equal(found, whole[rows], strict=True)
+
+
+@pytest.mark.parametrize("augmentation", [None, Augmentation.parse("shift=1")])
+@pytest.mark.parametrize("static", [False, True])
+def test_nothing_is_tuned_in_memory(augmentation: Any, static: bool) -> None:
+    # A pipeline's tuner sleeps for up to a minute, and whoever deletes an iterator waits for it.
+    batches = batched(Source.from_arrays(IMAGES, LABELS), ORDER, 0, augmentation, static)
+    assert batches.take(3).options().autotune.enabled is False
 
 
 def test_a_stream_feeds_a_compiled_loop() -> None:

@@ -180,9 +180,12 @@ class Inquiry:
 
         A smaller batch takes fewer examples, down to as many updates as the larger one; a larger one never fewer.
         """
-        known = [(run.batch_size, run.updates) for run in self._made if run.updates is not None]
-        least = min((updates * min(other, size) for other, updates in known), default=0.0)
-        return math.floor(_EARLIEST * least / size)
+        least: dict[int, float] = {}
+        for run in self._made:
+            if run.updates is not None:
+                least[run.batch_size] = min(run.updates, least.get(run.batch_size, math.inf))
+        bounds = (updates * min(other, size) / size for other, updates in least.items())
+        return math.floor(_EARLIEST * max(bounds, default=0.0))
 
     def _predict(self, rates: dict[int, float]) -> tuple[Prediction, ...]:
         assert self._throughput is not None

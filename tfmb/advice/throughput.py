@@ -12,7 +12,7 @@ __all__ = ["Throughput", "measure_throughput"]
 
 # Larger batches bring less than this share of the highest throughput more.
 _KNEE = 0.8
-_SECONDS, _FEWEST, _MOST = 0.4, 4, 200
+_SECONDS, _FEWEST, _MOST = 0.25, 4, 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def batched(
         gather, at_once, axes = _from_memory(source), 2, _axes(source.examples) - 1
     if augmentation is None:
         batches = order.dataset(first_update).map(gather, num_parallel_calls=at_once, deterministic=True)
-        return _shaped(batches, order, static).prefetch(_PREFETCH)
+        return _read_ahead(_shaped(batches, order, static), at_once)
     if axes != 3:
         raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
 
@@ -150,7 +150,17 @@ def batched(
 
     drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
     changed = drawn.map(gather_changed, num_parallel_calls=at_once, deterministic=True)
-    return _shaped(changed, order, static).prefetch(_PREFETCH)
+    return _read_ahead(_shaped(changed, order, static), at_once)
+
+
+def _read_ahead(batches: Any, at_once: int) -> Any:
+    """The batches, prefetched. tf.data tunes itself only where something is left for it to choose.
+
+    Its tuner sleeps for up to a minute between two looks, and an iterator that is deleted waits for it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = at_once == tf.data.AUTOTUNE
+    return batches.prefetch(_PREFETCH).with_options(options)
 
 
 def _axes(example: Any) -> int:
