@@ -173,9 +173,7 @@ def test_advice_looks_only_where_the_target_may_be_reached() -> None:
     others = found.runs[found.runs.index(first) + 1 :]
     assert others
     for run in others:
-        earliest = 0.25 * min(
-            r.updates * min(r.batch_size, run.batch_size) for r in found.runs if r.updates is not None
-        )
+        earliest = 0.4 * min(r.updates * min(r.batch_size, run.batch_size) for r in found.runs if r.updates is not None)
         assert run.diverged or run.looks[0].examples >= min(earliest, run.examples) - run.batch_size
 
 

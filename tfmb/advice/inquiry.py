@@ -25,8 +25,8 @@ _MOST_PASSES = 20.0
 _LEAST_UPDATES = 400
 # And so many times the updates that are to be expected of its batch size at most.
 _PATIENCE = 1.5
-# Looks cost as much as much of the training: none before so small a share of the examples that the target took before.
-_EARLIEST = 0.25
+# Looks cost as much as much of the training: none before such a share of the examples that the target took before.
+_EARLIEST = 0.4
 # Updates to the target differ by a third from seed to seed, at all batch sizes alike: so many more seeds are trained,
 # each for so many times the updates of the first at most.
 _MORE_SEEDS, _SLOWEST = 2, 2.0
