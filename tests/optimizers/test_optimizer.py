@@ -160,6 +160,29 @@ def test_hyper_parameters_keep_64_bits() -> None:
     assert weight.numpy() == pytest.approx(0.6, abs=1e-15)
 
 
+@pytest.mark.parametrize(
+    ("make", "numbers"),
+    [
+        (SGD, 0),
+        (partial(SGD, momentum=0.9), 1),
+        (RMSprop, 1),
+        (partial(RMSprop, momentum=0.9), 2),
+        (partial(RMSprop, centered=True), 2),
+        (partial(RMSprop, momentum=0.9, centered=True), 3),
+        (Adam, 2),
+        (AdamW, 2),
+        (partial(Adam, amsgrad=True), 3),
+        (partial(Adam, use_ema=True), 3),
+    ],
+)
+def test_memory_for_each_weight_is_what_the_page_on_speed_says(make: Make, numbers: int) -> None:
+    weights = [tf.Variable(tf.zeros((7, 11))), tf.Variable(tf.zeros(()))]
+    optimizer = make()
+    optimizer.build(weights, weights)
+    kept = sum(int(tf.size(variable)) for variable in optimizer.variables)
+    assert kept - int(tf.size(optimizer.iterations)) == numbers * 78
+
+
 @each
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
 def test_weights_and_slots_keep_their_dtype(make: Make, dtype: str) -> None:

@@ -274,7 +274,7 @@ def _with_known_threads(config: TrainConfig) -> TrainConfig:
 
 def _start_again(threads: int, run_dir: Path) -> None:
     """Begins this command again with so many threads, which a TensorFlow that has started cannot change."""
-    os.execv(sys.executable, [*sys.orig_argv, f"--threads={threads}", f"--run-dir={run_dir}"])
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--threads={threads}", f"--run-dir={run_dir}"])
 
 
 def _tell(result: dict[str, Any], json: bool) -> None:
