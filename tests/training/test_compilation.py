@@ -151,6 +151,27 @@ def test_calls_are_not_tried_where_a_compiled_step_is_slow(
     assert list(trials[0]) == ["nothing", "update", "step"]
 
 
+@pytest.mark.parametrize("halted", ["nothing", "update", "step", "call"])
+def test_moment_in_which_the_machine_halts_ends_nobodys_chances(halted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Seen: a single slow measurement of `step`, and `call`, twice as fast as all others, was not tried.
+    class FakeSteps:
+        def __init__(self, candidate: Compiled) -> None:
+            self.name, self.timed = candidate.value, 0
+
+        def prepare(self, _: Any) -> None:
+            pass
+
+    def seconds_of(steps: FakeSteps, _: Any, count: int) -> float:
+        steps.timed += count > 1
+        spike = 10 if steps.name == halted and steps.timed == 1 else 1
+        return count * spike * {"nothing": 0.0010, "update": 0.0009, "step": 0.0008, "call": 0.0004}[steps.name]
+
+    monkeypatch.setattr(compilation, "_seconds_of", seconds_of)
+    seconds = compilation._trial(FakeSteps, None, 100_000)
+    assert min(seconds, key=lambda name: seconds[name]) == "call"
+    assert seconds[halted] < 0.0011
+
+
 def test_answer_is_kept_for_the_same_work(answers: list[dict[str, float]]) -> None:
     fit("auto")
     fit("auto", optimizer=Adam(0.02, global_clipnorm=0.5, use_ema=True))  # the rate does not matter
