@@ -179,9 +179,12 @@ def test_measurement_that_fails_does_not_end_the_training(
 
 @pytest.mark.usefixtures("worth_it")
 def test_command_that_another_program_calls_never_begins_again(tmp_path: Path, asked: list[int]) -> None:
-    command = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1", "--run-dir", str(tmp_path / "a")]
-    assert main(command) == 0
+    command = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1", "--run-dir"]
+    assert main([*command, str(tmp_path / "a")]) == 0
     assert not asked
+    # Nor does it set what a TensorFlow that has started refuses, though the answer is known.
+    assert threads.fewer_threads(CONFIG, "nothing", LONG) == {1: 0.001, 2: 0.002}
+    assert main([*command, str(tmp_path / "b")]) == 0
 
 
 def test_child_times_an_update() -> None:

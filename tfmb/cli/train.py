@@ -211,13 +211,14 @@ def train(
         if result is not None:
             _tell(result, json)
             return
+    chooses = context.find_root().obj == OWN_PROCESS and resume is None  # in another program TensorFlow has started
     if config.deterministic:
         start_pinned()
     else:
-        config = config if resume is not None else _with_known_threads(config)
+        config = _with_known_threads(config) if chooses else config
         start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
-        restart = _start_again if context.find_root().obj == OWN_PROCESS and resume is None else None
+        restart = _start_again if chooses else None
         _tell(_train(config, run_dir, resume, allow_drift, stack, restart), json)
 
 
