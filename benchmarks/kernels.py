@@ -51,10 +51,7 @@ def works(batch_size: int) -> dict[str, tuple[Callable[..., Any], list[Any]]]:
         found[f"{name}, forward"] = tf.matmul, [x, kernel]
         found[f"{name}, inputs"] = (
             lambda gradient, kernel: tf.matmul(gradient, kernel, transpose_b=True),
-            [
-                gradient,
-                kernel,
-            ],
+            [gradient, kernel],
         )
         found[f"{name}, kernel"] = lambda x, gradient: tf.matmul(x, gradient, transpose_a=True), [x, gradient]
     cube = tf.random.normal([CUBE, CUBE])

@@ -171,7 +171,7 @@ class ShortRuns:
             target: to reach; None watches the training loss.
             most_updates: after so many it ends.
             most_seconds: after so many, without looks, it ends.
-            first_look: updates before which none is taken; the target cannot be reached by then.
+            first_look: updates before which none is taken, because the target is not to be expected by then.
             seed: decides initial weights and the order; None for the problem's.
             micro_batch_size: the most examples in memory at a time; None for no limit.
             stops: whether it ends at the target.

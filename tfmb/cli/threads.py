@@ -21,7 +21,10 @@ _WORTH_SECONDS_A_CHILD = 300.0
 _CHILD_SECONDS = 600
 _KIND = "threads"
 # The options that decide how long an update takes.
-_DECIDING = ("dataset", "data", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "replicas")
+_DECIDING = (
+    *("dataset", "data", "augment", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "replicas"),
+    *("static_shapes", "noise_scale"),
+)
 
 
 def cores() -> int:
@@ -86,8 +89,8 @@ def fewer_threads(config: TrainConfig, compiled: str, seconds: float) -> dict[in
 def described(seconds: dict[int, float]) -> str:
     """For the user: what was chosen, and of what."""
     best = best_of(seconds, seconds[cores()]) or cores()
-    measured = ", ".join(f"{count} {1000 * value:.3g} ms" for count, value in sorted(seconds.items()))
-    return f"threads: {best} (measured, an update with {measured})"
+    measured = ", ".join(f"{1000 * value:.3g} ms with {count}" for count, value in sorted(seconds.items()))
+    return f"threads: {best} (measured, an update: {measured})"
 
 
 def _is_free(config: TrainConfig) -> bool:
@@ -102,7 +105,8 @@ def _fingerprint(config: TrainConfig) -> dict[str, Any]:
 
     options = config.to_dict()
     versions = {name: metadata.version(name) for name in ("tfmb", "tensorflow", "keras")}
-    machine = {"cores": cores(), "processor": processor(), "jit_compile": config.jit_compile}
+    devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+    machine = {"cores": cores(), "processor": processor(), "devices": devices, "jit_compile": config.jit_compile}
     return {**{name: options[name] for name in _DECIDING}, **versions, **machine}
 
 
