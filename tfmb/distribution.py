@@ -16,6 +16,7 @@ __all__ = [
     "describe",
     "is_chief",
     "is_multi_worker",
+    "is_on_cpu",
     "make_strategy",
     "makes_copies",
     "needs_static_shapes",
@@ -104,6 +105,12 @@ def is_chief(strategy: Any) -> bool:
     if resolver.task_type == "chief" or "chief" in resolver.cluster_spec().jobs:
         return resolver.task_type == "chief"  # beside a chief the first worker is not it
     return resolver.task_type == "worker" and resolver.task_id == 0
+
+
+def is_on_cpu(strategy: Any) -> bool:
+    """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
+    devices = describe(strategy)["devices"]
+    return not is_multi_worker(strategy) and all("CPU" in device.upper() for device in devices)
 
 
 def is_multi_worker(strategy: Any) -> bool:

@@ -16,6 +16,7 @@ from tfmb.advice.watchers import Exploded, Ramp, Watch
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched
 from tfmb.data.source import Source
+from tfmb.distribution import is_on_cpu
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.optimizer import raw_variable, value_of
@@ -144,7 +145,7 @@ class ShortRuns:
         self.model = place(model, problem.strategy, feed.example)
         prepared.build(self.model, self.optimizer, problem.strategy, model)
         self._starts[problem.seed] = [v.numpy() for v in self._variables()]
-        on_cpu = prepared.is_on_cpu(problem.strategy)
+        on_cpu = is_on_cpu(problem.strategy)
         single = problem.strategy.num_replicas_in_sync == 1
         self._compiled, self._cut = Compiled.NOTHING, Cut(replicas=problem.strategy.num_replicas_in_sync)
         if on_cpu and single and not self.optimizer.across_replicas:

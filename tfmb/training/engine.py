@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.data.records import telling_what_cannot_be_read
-from tfmb.distribution import makes_copies, needs_static_shapes
+from tfmb.distribution import is_on_cpu, makes_copies, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.loss_scale import LossScale
@@ -24,7 +24,7 @@ from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
-from tfmb.training.prepared import Recipe, build, check_compiled, is_on_cpu, scoring_steps, steps_for
+from tfmb.training.prepared import Recipe, build, check_compiled, scoring_steps, steps_for
 from tfmb.training.rows import RowsOfBatches
 from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import computes_in_float16, warn_of_local_layers

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import describe, is_multi_worker, makes_copies
+from tfmb.distribution import describe, is_on_cpu, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
@@ -23,7 +23,6 @@ __all__ = [
     "build",
     "check_compiled",
     "execution_of",
-    "is_on_cpu",
     "kept",
     "scoring_steps",
     "steps_for",
@@ -194,12 +193,6 @@ def kept(model: Any, name: str, strategy: Any, key: Any, make: Callable[[], Any]
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
     object.__setattr__(model, name, (strategy, key, seen, made))
     return made
-
-
-def is_on_cpu(strategy: Any) -> bool:
-    """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
-    devices = describe(strategy)["devices"]
-    return not is_multi_worker(strategy) and all("CPU" in device.upper() for device in devices)
 
 
 def _moved_by(model: Any, optimizer: Optimizer) -> list[Any]:

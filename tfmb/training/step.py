@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import makes_copies
+from tfmb.distribution import is_on_cpu, makes_copies
 from tfmb.layers import mask_keys
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
@@ -71,8 +71,18 @@ class Steps:
         self.strategy = strategy
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             self._mask_keys = tf.Variable(mask_keys(seed, len(dropouts(model))), trainable=False, name="mask_keys")
-        by_part = compiled is Compiled.GRADIENTS
-        self._sums = BatchSums(model, objective, metrics, cut, self._mask_keys, by_part, noise)
+        compiles_model = compiled in (Compiled.GRADIENTS, Compiled.STEP, Compiled.CALL)
+        self._sums = BatchSums(
+            model,
+            objective,
+            metrics,
+            cut,
+            self._mask_keys,
+            jit_compile=compiled is Compiled.GRADIENTS,
+            # With parts the bits may not depend on the number of devices, and replicas share the model's layers.
+            products=compiles_model and cut.parts is None and cut.replicas == 1 and is_on_cpu(strategy),
+            noise=noise,
+        )
         self._noise = noise
         self._cut = cut
         self.loss_scale = loss_scale

@@ -1,5 +1,6 @@
 """What a batch adds up to: gradients, loss, metrics and state, as sums over its parts and one collective."""
 
+import contextlib
 import inspect
 from dataclasses import dataclass, fields
 from typing import Any
@@ -22,6 +23,7 @@ from tfmb.training.parts import (
     static_rows,
     whole_batch,
 )
+from tfmb.training.products import as_products
 from tfmb.training.state import merged_state, refuse_padding
 
 __all__ = ["BatchSums", "Scores", "dropouts", "square_of"]
@@ -72,6 +74,7 @@ class BatchSums:
         cut: how a batch is cut.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         jit_compile: whether XLA compiles the work on each part.
+        products: whether convolutions are made in training as XLA likes them on a CPU: see `products`.
         noise: whether the squares of the parts' gradients are added up too.
 
     Attributes:
@@ -90,6 +93,7 @@ class BatchSums:
         cut: Cut,
         mask_keys: Any,
         jit_compile: bool = False,
+        products: bool = False,
         noise: bool = False,
     ) -> None:
         self.model = model
@@ -100,7 +104,7 @@ class BatchSums:
         self.merged = [raw_variable(v) for v in merged_state(model)]
         self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
         self.present: list[list[int]] = []
-        self._mask_keys, self._noise = mask_keys, noise
+        self._mask_keys, self._noise, self._products = mask_keys, noise, products
         self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
@@ -238,7 +242,8 @@ class BatchSums:
         (x, y, sample_weight), present = part
         present = None if _absent(present) else present
         sample_weight = None if _absent(sample_weight) else sample_weight
-        outputs = self.model(x, training=training)
+        with as_products(self.model) if training and self._products else contextlib.nullcontext():
+            outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
         targets = per_output(y, names, "y")
         weight = per_output(sample_weight, names, "sample_weight", shared=True)
