@@ -32,6 +32,7 @@ class PartOfBatch:
         update: int64 scalar tensor, the number of updates made so far.
         start: int64 scalar tensor, the number of the part's first row in the batch.
         order: layer's id -> its number among the model's layers of this kind, the same in every process.
+        xla_on_cpu: whether XLA compiles the work for a CPU.
 
     Example:
         >>> layer = tfmb.layers.Dropout(0.5)
@@ -44,6 +45,7 @@ class PartOfBatch:
     update: Any
     start: Any
     order: dict[int, int]
+    xla_on_cpu: bool = False
     _calls: dict[int, int] = field(default_factory=dict)
 
     def key(self, layer: Any, layer_seed: int | None) -> tuple[Any, Any]:
@@ -132,9 +134,13 @@ class Dropout(keras.layers.Dropout):
             return super().call(inputs, training=training)
         if self.rate == 1:
             return tf.zeros_like(inputs)
-        shape = self._mask_shape(inputs)
-        bits = _row_bits(part.key(self, self.seed), part.start, shape)
-        kept = bits >= tf.constant(math.floor(self.rate * 2**32), tf.uint32)
+        shape, key = self._mask_shape(inputs), part.key(self, self.seed)
+
+        def mask() -> Any:
+            return _row_bits(key, part.start, shape) >= tf.constant(math.floor(self.rate * 2**32), tf.uint32)
+
+        # What a branch gives XLA writes down; it would else look a number's bits up for each weight that it moves.
+        kept = tf.cond(part.update >= 0, mask, lambda: tf.zeros(shape, tf.bool)) if part.xla_on_cpu else mask()
         return tf.where(kept, inputs / tf.cast(1.0 - self.rate, inputs.dtype), tf.zeros_like(inputs))
 
     def _mask_shape(self, inputs: Any) -> Any:

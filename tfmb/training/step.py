@@ -80,7 +80,7 @@ class Steps:
             self._mask_keys,
             jit_compile=compiled is Compiled.GRADIENTS,
             # With parts the bits may not depend on the number of devices, and replicas share the model's layers.
-            products=compiles_model and cut.parts is None and cut.replicas == 1 and is_on_cpu(strategy),
+            xla_on_cpu=compiles_model and cut.parts is None and cut.replicas == 1 and is_on_cpu(strategy),
             noise=noise,
         )
         self._noise = noise

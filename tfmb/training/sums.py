@@ -74,7 +74,7 @@ class BatchSums:
         cut: how a batch is cut.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         jit_compile: whether XLA compiles the work on each part.
-        products: whether convolutions are made in training as XLA likes them on a CPU: see `products`.
+        xla_on_cpu: whether XLA compiles a whole batch's work for one CPU: what it does badly is then put otherwise.
         noise: whether the squares of the parts' gradients are added up too.
 
     Attributes:
@@ -93,7 +93,7 @@ class BatchSums:
         cut: Cut,
         mask_keys: Any,
         jit_compile: bool = False,
-        products: bool = False,
+        xla_on_cpu: bool = False,
         noise: bool = False,
     ) -> None:
         self.model = model
@@ -104,7 +104,7 @@ class BatchSums:
         self.merged = [raw_variable(v) for v in merged_state(model)]
         self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
         self.present: list[list[int]] = []
-        self._mask_keys, self._noise, self._products = mask_keys, noise, products
+        self._mask_keys, self._noise, self._xla_on_cpu = mask_keys, noise, xla_on_cpu
         self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
@@ -193,7 +193,9 @@ class BatchSums:
         if self.cut.own_parts > 1:
             for variable, value in zip(self.merged, before, strict=True):
                 variable.assign(value)
-        here = PartOfBatch(keys=self._mask_keys, update=update, start=start, order=self._dropouts)
+        here = PartOfBatch(
+            keys=self._mask_keys, update=update, start=start, order=self._dropouts, xla_on_cpu=self._xla_on_cpu
+        )
         with tf.GradientTape(persistent=True) as tape, part_of_batch(here):
             objectives, scores = self._forward(part, rows, size, training=True)
             if self.cut.all_parts == 1:
@@ -242,7 +244,7 @@ class BatchSums:
         (x, y, sample_weight), present = part
         present = None if _absent(present) else present
         sample_weight = None if _absent(sample_weight) else sample_weight
-        with as_products(self.model) if training and self._products else contextlib.nullcontext():
+        with as_products(self.model) if training and self._xla_on_cpu else contextlib.nullcontext():
             outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
         targets = per_output(y, names, "y")
