@@ -76,6 +76,7 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "seed": 0,
         "strategy": "auto",
         "replicas": None,
+        "prefetch": None,
         "threads": None,
         "log_every": 100,
     }

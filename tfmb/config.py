@@ -102,6 +102,7 @@ class TrainConfig:
         seed: decides initial weights, order and dropout.
         strategy: one of `STRATEGY_NAMES`.
         replicas: how many devices; None for all GPUs, or one CPU.
+        prefetch: batches that are read ahead where the loop reads them; None for as many as a short measurement says.
         threads: that share the work of one operation; None for TensorFlow's own choice, one a core.
         log_every: updates between two reports of the running loss.
         checkpoint_every: updates between two checkpoints.
@@ -152,6 +153,7 @@ class TrainConfig:
     seed: int = 0
     strategy: str = "auto"
     replicas: int | None = None
+    prefetch: int | None = None
     threads: int | None = None
     log_every: int = 100
     checkpoint_every: int = 100
@@ -191,7 +193,7 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The options that a run must keep to go on exactly: not where it runs, nor how often it saves."""
-        free = ("mirror", "strategy", "replicas", "checkpoint_every", "keep_checkpoints")
+        free = ("mirror", "strategy", "replicas", "prefetch", "checkpoint_every", "keep_checkpoints")
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def to_dict(self) -> dict[str, Any]:
@@ -248,7 +250,15 @@ class TrainConfig:
                 raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
     def _check_whole_numbers(self) -> None:
-        optional = ("epochs", "replicas", "threads", "base_batch_size", "virtual_replicas", "micro_batch_size")
+        optional = (
+            "epochs",
+            "replicas",
+            "prefetch",
+            "threads",
+            "base_batch_size",
+            "virtual_replicas",
+            "micro_batch_size",
+        )
         least = {
             "log_every": 1,
             "checkpoint_every": 1,

@@ -145,6 +145,13 @@ def train(
     replicas: Annotated[
         int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=_RUN)
     ] = None,
+    prefetch: Annotated[
+        int | None,
+        typer.Option(
+            help="Batches read ahead, where they are read or augmented; else as a short measurement says.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
+from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.records import Records
 from tfmb.data.source import Source
@@ -17,9 +18,6 @@ from tfmb.errors import ConfigError
 from tfmb.seeds import derive
 
 __all__ = ["Order", "batched", "fill_up", "part_bounds", "stream"]
-
-# Enough batches in flight to hide the host's hiccups, few enough to be cheap in memory.
-_PREFETCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +114,7 @@ def batched(
     first_update: int = 0,
     augmentation: Augmentation | None = None,
     static: bool = False,
+    prefetch: int = read_ahead.DEFAULT,
 ) -> Any:
     """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 
@@ -125,6 +124,7 @@ def batched(
         first_update: the number of the first update to draw, counted from 0 over all epochs.
         augmentation: changes the images; None leaves them.
         static: whether all batches have one static shape, a last one that is smaller filled up as in `fill_up`.
+        prefetch: how many batches are read ahead.
 
     Returns:
         A dataset of `(examples, labels, sample_weight)` with the leading axis `[batch]`; `sample_weight` is `()`
@@ -140,7 +140,7 @@ def batched(
         gather, at_once, axes = _from_memory(source), 2, _axes(source.examples) - 1
     if augmentation is None:
         batches = order.dataset(first_update).map(gather, num_parallel_calls=at_once, deterministic=True)
-        return _read_ahead(_shaped(batches, order, static), at_once)
+        return _prefetched(_shaped(batches, order, static), prefetch, at_once)
     if axes != 3:
         raise ConfigError("augmentation needs images: one array of examples [n, height, width, channels]")
 
@@ -150,17 +150,17 @@ def batched(
 
     drawn = order.dataset(first_update, lambda epoch: augmentation.table(order.seed, epoch, source.size))
     changed = drawn.map(gather_changed, num_parallel_calls=at_once, deterministic=True)
-    return _read_ahead(_shaped(changed, order, static), at_once)
+    return _prefetched(_shaped(changed, order, static), prefetch, at_once)
 
 
-def _read_ahead(batches: Any, at_once: int) -> Any:
+def _prefetched(batches: Any, prefetch: int, at_once: int) -> Any:
     """The batches, prefetched. tf.data tunes itself only where something is left for it to choose.
 
     Its tuner sleeps for up to a minute between two looks, and an iterator that is deleted waits for it.
     """
     options = tf.data.Options()
     options.autotune.enabled = at_once == tf.data.AUTOTUNE
-    return batches.prefetch(_PREFETCH).with_options(options)
+    return (batches.prefetch(prefetch) if prefetch else batches).with_options(options)
 
 
 def _axes(example: Any) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from tfmb.backend import keras, tf
+from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records
@@ -13,6 +14,11 @@ from tfmb.errors import ConfigError
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
+
+# Batches of a user's dataset that are read ahead.
+_PREFETCHED = 2
+# A pipeline is timed from so many batches before the end of an epoch on.
+_BEFORE_THE_END = 8
 
 
 class EpochBatches(NamedTuple):
@@ -38,11 +44,13 @@ class Feed(Protocol):
         static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
         on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
             can. Set before they are asked for.
+        prefetch: how many batches are read ahead, where the feed reads them. Set before they are asked for.
     """
 
     steps: int | None
     static: bool
     on_device: bool
+    prefetch: int
 
     def example(self) -> Any:
         """A few inputs `[rows, ...]`, to build a model with."""
@@ -58,6 +66,12 @@ class Feed(Protocol):
 
     def rows_of_batches(self) -> RowsOfBatches | None:
         """The batches from the start for a trial, which draws none from the training; None where there are none."""
+
+    def unread(self) -> tuple[Any, dict[str, Any]] | None:
+        """The batches around the end of an epoch, none of them read ahead, and what decides how long they take.
+
+        None where `prefetch` changes nothing: arrays that lie on the device, and a user's dataset.
+        """
 
 
 class ArrayFeed:
@@ -81,6 +95,7 @@ class ArrayFeed:
         augmentation: Augmentation | None = None,
     ) -> None:
         self.static = self.on_device = False
+        self.prefetch = read_ahead.DEFAULT
         self._augmentation = augmentation
         self._source = source
         self._order = order
@@ -106,7 +121,7 @@ class ArrayFeed:
             first = self._update + self._skipped
             self._iterator = self.rows_of_batches(first) if self.on_device else None
             if self._iterator is None:
-                self._iterator = iter(batched(self._source, self._order, first, self._augmentation, self.static))
+                self._iterator = iter(self._batched(first, self.prefetch))
         steps = self._next_steps()
         if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
@@ -132,11 +147,27 @@ class ArrayFeed:
 
     def rows_of_batches(self, first_update: int = 0) -> RowsOfBatches | None:
         """See `Feed`."""
-        if self.static or self._augmentation is not None or isinstance(self._source, Records):
+        if not self._lie_on_device or isinstance(self._source, Records):
             return None
         if self._arrays is None:
             self._arrays = arrays_on_device(self._source)
         return RowsOfBatches(self._arrays, self._order, first_update)
+
+    def unread(self) -> tuple[Any, dict[str, Any]] | None:
+        """See `Feed`."""
+        if self.on_device and self._lie_on_device:
+            return None
+        first = max(self._order.steps_per_epoch - _BEFORE_THE_END, 0)
+        records = isinstance(self._source, Records)
+        asked = {"examples": self._source.size, "records": records, "augmentation": repr(self._augmentation)}
+        return self._batched(first, 0), asked
+
+    @property
+    def _lie_on_device(self) -> bool:
+        return not (self.static or self._augmentation is not None or isinstance(self._source, Records))
+
+    def _batched(self, first: int, prefetch: int) -> Any:
+        return batched(self._source, self._order, first, self._augmentation, self.static, prefetch)
 
     def _next_steps(self) -> int:
         left = self._order.steps_per_epoch - self._update % self._order.steps_per_epoch
@@ -159,9 +190,10 @@ class DatasetFeed:
 
     def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
         self.on_device = False  # which a dataset's batches never are
+        self.prefetch = _PREFETCHED  # what else is read ahead is the dataset's own affair
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         _check_elements(dataset.element_spec, name)
-        self._dataset = dataset.map(_unpack).prefetch(2)
+        self._dataset = dataset.map(_unpack).prefetch(_PREFETCHED)
         self._passes_once = self._dataset
         self._name = name
         size = int(dataset.cardinality())
@@ -239,6 +271,9 @@ class DatasetFeed:
 
     def rows_of_batches(self) -> None:
         """See `Feed`: drawing from a user's dataset may change what it yields next."""
+
+    def unread(self) -> None:
+        """See `Feed`."""
 
 
 def ran_out(steps: int, wanted: int) -> str:

@@ -60,6 +60,7 @@ def fit(
     noise_scale: bool = False,
     jit_compile: bool | str = "auto",
     static_shapes: bool | None = None,
+    prefetch: int | None = None,
     resume: bool = False,
     checkpoint_every: int = 100,
     keep_checkpoints: int = 2,
@@ -116,6 +117,9 @@ def fit(
             nothing.
         static_shapes: whether every part of every batch has one shape, a smaller one filled up with rows that count
             for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
+        prefetch: batches that are read ahead where they are read from files, augmented, or taken to other devices: None
+            for as many as come in the time of the longest wait for one, measured before a training of at least 100
+            updates and kept like the answer on `jit_compile`. A dataset's own `prefetch` is not touched.
         resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended
             it. Give the same arguments; where there is no run yet, one begins. A finished run trains nothing: the model
             gets its weights, the History is the run's. A dataset must be declared deterministic
@@ -220,6 +224,7 @@ def fit(
             cut=cut,
             seed=seed,
             jit_compile=jit_compile,
+            prefetch=prefetch,
             checkpoints=None if run_dir is None else Path(run_dir).expanduser(),
             checkpoint_every=checkpoint_every,
             keep=keep_checkpoints,

@@ -10,7 +10,7 @@ from typing import Any
 from tfmb import models
 from tfmb.backend import keras, tf
 from tfmb.config import TrainConfig
-from tfmb.data import Source, Splits, load, load_user_data
+from tfmb.data import Source, Splits, load, load_user_data, read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Normalization
@@ -132,6 +132,7 @@ def train_job(
         cut=cut,
         seed=config.seed,
         jit_compile="nothing" if config.deterministic else config.jit_compile,
+        prefetch=read_ahead.DEFAULT if config.deterministic and config.prefetch is None else config.prefetch,
         # A worker that is not the chief keeps in step with it: it only reads.
         checkpoints=run_dir or resume or Path(),
         checkpoint_every=config.checkpoint_every,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras
-from tfmb.distribution import describe
+from tfmb.distribution import describe, is_on_cpu
 from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine, prepared
@@ -30,6 +30,7 @@ from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.placement import place, take_back
 from tfmb.training.preemption import StopSignals
+from tfmb.training.reading import Reading, reading_of
 from tfmb.training.run_dir import (
     RAW_WEIGHTS_FILE,
     hash_of_raw_weights,
@@ -68,6 +69,7 @@ class Session:
         cut: how batches are cut into parts; None for one part a device.
         seed: decides the masks of `tfmb.layers.Dropout`.
         jit_compile: what XLA compiles: see `compilation.asked_for`.
+        prefetch: how many batches are read ahead; None for as many as are found best.
         checkpoints: the run's directory for a process that saves or only reads checkpoints there, or None.
         checkpoint_every: updates between two of them.
         keep: how many of the last ones stay.
@@ -95,6 +97,7 @@ class Session:
     cut: Cut | None = None
     seed: int = 0
     jit_compile: bool | str = False
+    prefetch: int | None = None
     checkpoints: Path | None = None
     checkpoint_every: int = 100
     keep: int = 2
@@ -129,12 +132,14 @@ class Session:
                 stacklevel=3,
             )
         execution = self._execution(placed, before.get("execution"), watcher.each_batch)
-        if self.verbose and execution.seconds:
-            print(f"execution: {execution}", file=sys.stderr, flush=True)
+        reading = self._reading(before.get("reading"))
+        for name, found in (("execution", execution), ("input", reading)):
+            if self.verbose and found.seconds:
+                print(f"{name}: {found}", file=sys.stderr, flush=True)
         compiled = execution.compiled.value
         if compiled in execution.seconds and self.feed.steps is not None:
             self.before_training(compiled, execution.seconds[compiled] * self._updates(self.feed.steps))
-        self.record["execution"] = execution.record()
+        self.record.update(execution=execution.record(), reading=reading.record())
         progress = Progress(
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
@@ -191,7 +196,7 @@ class Session:
             return Execution(compiled=compiled_before(before))
         if self.feed.steps is None or each_batch:
             return Execution()
-        fingerprint = {key: self._began_as[key] for key in ("model", "versions", "numerics")}
+        fingerprint = self._machine | {"model": self._began_as["model"]}
         fingerprint["optimizer"] = {**self._began_as["optimizer"], "learning_rate": None}
         fingerprint["policy"] = keras.config.dtype_policy().name
         return prepared.execution_of(
@@ -206,6 +211,20 @@ class Session:
             fingerprint,
             self.model,
         )
+
+    def _reading(self, before: Any) -> Reading:
+        """As asked for, as the run began, or as measured; the feed is told."""
+        self.feed.on_device = is_on_cpu(self.strategy)
+        self.feed.static = self.cut is not None and self.cut.static
+        updates = None if self.feed.steps is None else self._updates(self.feed.steps)
+        reading = reading_of(self.feed, self.prefetch, before, updates, self._machine)
+        if reading.prefetch is not None:
+            self.feed.prefetch = reading.prefetch
+        return reading
+
+    @property
+    def _machine(self) -> dict[str, Any]:
+        return {key: self._began_as[key] for key in ("versions", "numerics")}
 
     def _updates(self, steps: int) -> int:
         """Updates of a new training with so many an epoch."""

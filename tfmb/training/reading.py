@@ -1,0 +1,100 @@
+"""How many batches a training reads ahead: as asked for, as it began, or as a short measurement says."""
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from tfmb.answers import recall, remember
+from tfmb.data import read_ahead
+from tfmb.errors import ConfigError, DataError
+from tfmb.training.feeds import Feed
+
+__all__ = ["Reading", "reading_of"]
+
+# The answers' folder in the cache.
+_KIND = "prefetch"
+# A training of fewer updates is not looked at.
+_WORTH_UPDATES = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How a training reads its batches.
+
+    Attributes:
+        prefetch: how many are read ahead; None where the feed does not read them.
+        seconds: for a batch, mostly and at most, where that was measured; else empty.
+        cached: whether it was measured by an earlier training.
+    """
+
+    prefetch: int | None = None
+    seconds: tuple[float, ...] = ()
+    cached: bool = False
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`."""
+        return {"prefetch": self.prefetch, "seconds_a_batch": list(self.seconds), "cached": self.cached}
+
+    def __str__(self) -> str:
+        mostly, longest = (f"{1000 * second:.3g} ms" for second in self.seconds)
+        before = " before" if self.cached else ""
+        return f"{self.prefetch} batches are read ahead (measured{before}: one takes {mostly}, at most {longest})"
+
+
+def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, fingerprint: dict[str, Any]) -> Reading:
+    """How many batches of a feed are to be read ahead.
+
+    Args:
+        feed: which knows where its batches will lie.
+        asked: by the user; None for as many as are found best.
+        before: what `Reading.record` wrote when the run began; None for a new one.
+        updates: of the training, as far as is known.
+        fingerprint: all but the data that decides how long a batch takes, for the cache.
+
+    Raises:
+        ConfigError: nothing can be read so far ahead.
+        DataError: the record makes no sense.
+    """
+    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
+        raise ConfigError(f"prefetch={asked!r} must be an integer of at least 1")
+    if (fresh := feed.unread()) is None:
+        return Reading()
+    if asked is not None:
+        return Reading(prefetch=asked)
+    if before is not None and (prefetch := _as_before(before)) is not None:
+        return Reading(prefetch=prefetch)
+    if updates is None or updates < _WORTH_UPDATES:
+        return Reading(prefetch=read_ahead.DEFAULT)
+    batches, facts = fresh
+    question = {**fingerprint, **facts, "batch": str(batches.element_spec)}
+    if (known := _known(question)) is not None:
+        return known
+    if not (waits := read_ahead.waits(batches)):
+        return Reading(prefetch=read_ahead.DEFAULT)
+    found = Reading(prefetch=read_ahead.depth(waits, batches.element_spec), seconds=(median(waits), max(waits)))
+    remember(_KIND, question, {"prefetch": found.prefetch, "seconds": found.seconds})
+    return found
+
+
+def _as_before(record: Any) -> int | None:
+    try:
+        prefetch = record["prefetch"]
+        return None if prefetch is None else _positive(prefetch)
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError("the record does not say how many batches were read ahead: it is damaged") from error
+
+
+def _known(question: dict[str, Any]) -> Reading | None:
+    """The cache's answer, or None where there is none that makes sense."""
+    try:
+        found = recall(_KIND, question)
+        mostly, longest = map(float, found["seconds"])
+        return Reading(prefetch=_positive(found["prefetch"]), seconds=(mostly, longest), cached=True)
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _positive(count: Any) -> int:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(count)
+    return count
