@@ -332,3 +332,38 @@ def test_words() -> None:
     assert str(Execution()) == "XLA compiles nothing"
     found = Execution(compiled=Compiled.UPDATE, seconds={"nothing": 0.002, "update": 0.0015})
     assert str(found) == "XLA compiles the optimizer's update (measured, an update: nothing 2 ms, update 1.5 ms)"
+
+
+class _Examples:
+    """Examples by number."""
+
+    def __init__(self, x: Any, y: Any) -> None:
+        self._x, self._y = x, y
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def __getitem__(self, number: int) -> Any:
+        return self._x[number], self._y[number]
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_batches_that_do_not_lie_on_the_device_are_tried_too(
+    trials: list[dict[str, float]], read: bool, tmp_path: Path
+) -> None:
+    x, y = np.random.default_rng(0).normal(size=(20, 4, 4, 1)).astype("float32"), np.arange(20) % 3
+    given: dict[str, Any] = {"batch_size": 8, "epochs": 2, "loss": LOSS, "optimizer": "adam", "seed": 0, "verbose": 0}
+    given |= {} if read else {"augment": tfmb.data.Augmentation(shift=1)}
+
+    def weights(jit_compile: str) -> Any:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((4, 4, 1)), layers.Flatten(), layers.Dense(3)])
+        data: tuple[Any, ...] = (_Examples(x, y),) if read else (x, y)
+        tfmb.fit(model, *data, jit_compile=jit_compile, run_dir=tmp_path / jit_compile, **given)
+        return model.get_weights()
+
+    for one, other in zip(weights("auto"), weights("nothing"), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    assert [list(trial) for trial in trials] == [["nothing", "update", "step"]]  # calls need the arrays
+    execution = json.loads((tmp_path / "auto" / "run.json").read_text())["execution"]
+    assert set(execution["seconds_an_update"]) == {"nothing", "update", "step"}

@@ -121,6 +121,7 @@ def fastest(
     state: Callable[[], Sequence[Any]],
     updates: int,
     fingerprint: dict[str, Any],
+    calls: bool = True,
 ) -> Execution:
     """The fastest way to make so many updates: the cache's, or what a trial finds, or none where it is not worth one.
 
@@ -130,6 +131,7 @@ def fastest(
         state: gives all variables that an update moves; they have their values again after a trial.
         updates: how many are to be made.
         fingerprint: all that decides which is fastest, for the cache.
+        calls: whether the training's arrays lie on the device, so that XLA can compile whole calls.
     """
     if (known := _known(fingerprint)) is not None:
         return known
@@ -138,7 +140,7 @@ def fastest(
     variables = state()
     before = [value_of(raw_variable(variable)) for variable in variables]
     try:
-        seconds = _trial(make_steps, batches, updates)
+        seconds = _trial(make_steps, batches, updates, calls)
     finally:
         for variable, value in zip(variables, before, strict=True):
             raw_variable(variable).assign(value)
@@ -152,17 +154,15 @@ def fastest(
     return found
 
 
-def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int) -> dict[str, float]:
+def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int, calls: bool = True) -> dict[str, float]:
     """Seconds of an update by candidate; of the first alone where no trial is worth it."""
     seconds: dict[str, float] = {}
     rivals: dict[str, tuple[Any, int]] = {}
     for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
         if candidate in (Compiled.STEP, Compiled.CALL) and seconds[Compiled.NOTHING.value] > _SHORT_SECONDS:
             continue
-        if (
-            candidate is Compiled.CALL
-            and seconds.get(Compiled.STEP.value, 0.0) > _TOO_SLOW * seconds[Compiled.NOTHING.value]
-        ):
+        too_slow = seconds.get(Compiled.STEP.value, 0.0) > _TOO_SLOW * seconds.get(Compiled.NOTHING.value, math.inf)
+        if candidate is Compiled.CALL and (too_slow or not calls):
             continue
         steps = make_steps(candidate)
         steps.prepare(batches)

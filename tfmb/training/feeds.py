@@ -11,12 +11,14 @@ from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device
+from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, first_batches
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
 # Batches of a user's dataset that are read ahead.
 _PREFETCHED = 2
+# Batches that a trial makes its updates of where it cannot have all.
+_TRIED = 8
 # A pipeline is timed from so many batches before the end of an epoch on.
 _BEFORE_THE_END = 8
 
@@ -65,7 +67,10 @@ class Feed(Protocol):
         """All batches from the start, in the data's own order, for validation."""
 
     def rows_of_batches(self) -> RowsOfBatches | None:
-        """The batches from the start for a trial, which draws none from the training; None where there are none."""
+        """All batches from the start; None where they do not lie on the device."""
+
+    def for_trial(self) -> RowsOfBatches | None:
+        """Batches on the device for a trial, which draws none from the training; None where there are none."""
 
     def unread(self) -> tuple[Any, dict[str, Any]] | None:
         """The batches around the end of an epoch, none of them read ahead, and what decides how long they take.
@@ -152,6 +157,12 @@ class ArrayFeed:
         if self._arrays is None:
             self._arrays = arrays_on_device(self._source)
         return RowsOfBatches(self._arrays, self._order, first_update)
+
+    def for_trial(self) -> RowsOfBatches | None:
+        """See `Feed`."""
+        if self._lie_on_device:
+            return self.rows_of_batches()
+        return first_batches(self._batched(0, 0), self._order.batch_size, _TRIED)
 
     def unread(self) -> tuple[Any, dict[str, Any]] | None:
         """See `Feed`."""
@@ -270,6 +281,9 @@ class DatasetFeed:
         return EpochBatches(iter(self._passes_once), self._size if limit is None else limit)
 
     def rows_of_batches(self) -> None:
+        """See `Feed`."""
+
+    def for_trial(self) -> None:
         """See `Feed`: drawing from a user's dataset may change what it yields next."""
 
     def unread(self) -> None:

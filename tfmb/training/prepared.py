@@ -68,7 +68,7 @@ def execution_of(
         return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
-    if not is_on_cpu(strategy) or (batches := feed.rows_of_batches()) is None:
+    if not is_on_cpu(strategy) or (batches := feed.for_trial()) is None:
         return Execution()
     build(model, optimizer, strategy, original)
 
@@ -83,7 +83,9 @@ def execution_of(
         return [*model.variables, *optimizer.variables]
 
     batch = [batches.batch_size, *map(str, keras.tree.flatten(batches.element_spec))]
-    execution = fastest(make_steps, batches, state, updates, {**fingerprint, "loss": recipe.names(), "batch": batch})
+    calls = feed.rows_of_batches() is not None
+    fingerprint = {**fingerprint, "loss": recipe.names(), "batch": batch, "calls": calls}
+    execution = fastest(make_steps, batches, state, updates, fingerprint, calls)
     if execution.compiled in made:
         # What was traced and compiled in the trial serves the training.
         object.__setattr__(model, "_tfmb_steps", made[execution.compiled])

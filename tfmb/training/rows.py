@@ -8,7 +8,7 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 
-__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "gather"]
+__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "first_batches", "gather"]
 
 # Batches in one block of row numbers, and the most numbers that one may have.
 _MOST_BATCHES, _MOST_NUMBERS = 100, 1 << 20
@@ -87,6 +87,23 @@ def arrays_on_device(source: Source) -> Arrays:
     weight = () if source.sample_weight is None else source.sample_weight
     arrays: Arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
     return keras.tree.lists_to_tuples(arrays)
+
+
+def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | None:
+    """Some of the first batches of a pipeline, again and again, on the device: None where it has no whole one.
+
+    Args:
+        batches: a `tf.data.Dataset` of `(x, y, sample_weight)`.
+        batch_size: of a whole one; smaller ones are left out.
+        count: how many are looked at.
+    """
+    drawn = list(batches.take(count))
+    whole = [batch[:3] for batch in drawn if keras.tree.flatten(batch)[0].shape[0] == batch_size]
+    if not whole:
+        return None
+    arrays = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *whole)
+    order = Order(num_examples=len(whole) * batch_size, batch_size=batch_size, seed=0, shuffle=False)
+    return RowsOfBatches(arrays, order)
 
 
 def gather(arrays: Arrays, numbers: Any) -> Arrays:
