@@ -31,7 +31,7 @@ def test_options_given_change_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     main(["train", "--recipe", "fast", "--dataset", "digits", "--model", "mlp", "--batch-size", "512"])
     config = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["config"]
     assert (config["dataset"], config["model"], config["batch_size"]) == ("digits", "mlp", 512)
-    assert (config["epochs"], config["schedule"], config["learning_rate"]) == (1, "one-cycle", 0.006)
+    assert (config["epochs"], config["schedule"], config["learning_rate"]) == (1, "one-cycle", 0.007)
 
 
 def test_unknown_recipe_and_one_for_a_run_that_goes_on_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

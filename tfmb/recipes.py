@@ -11,10 +11,10 @@ _FAST = {
     "dataset": "mnist",
     "model": "cnn",
     "epochs": 1,
-    "batch_size": 128,
+    "batch_size": 192,
     "dropout": 0.1,
     "optimizer": "adam",
-    "learning_rate": 0.006,
+    "learning_rate": 0.007,
     "beta_2": 0.95,
     "schedule": "one-cycle",
 }

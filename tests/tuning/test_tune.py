@@ -173,7 +173,7 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
 
 
 def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
-    retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "60"]
+    retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "30"]
     with subprocess.Popen(
         command(tmp_path / "s", *retrain), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
@@ -189,7 +189,7 @@ def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_pa
     assert [run.name for run in runs] == ["seed-0", "seed-1"]
     for run in runs:  # each epoch once
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [line["epoch"] for line in lines if "val_loss" in line] == list(range(1, 61))
+        assert [line["epoch"] for line in lines if "val_loss" in line] == list(range(1, 31))
     other = subprocess.run(command(tmp_path / "s", *retrain[:-1], "3"), capture_output=True, text=True, check=False)
     assert other.returncode == 2
     assert "seed-0 holds a run with another epochs" in other.stderr
