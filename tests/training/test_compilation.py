@@ -139,8 +139,27 @@ def test_whole_steps_are_tried_only_where_they_are_short(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compilation, "_SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(compilation, "_FAIRLY_SHORT_SECONDS", 0.0)
     fit("auto")
     assert list(trials[0]) == ["nothing", "update"]
+
+
+def test_whole_steps_are_tried_where_their_operations_are_short(
+    trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compilation, "_SHORT_SECONDS", 0.0)
+    monkeypatch.setattr(compilation, "_FAIRLY_SHORT_SECONDS", 1e9)
+    monkeypatch.setattr(compilation, "_SHORT_OPERATION_SECONDS", 1e9)
+    fit("auto")
+    assert list(trials[0]) == ["nothing", "update", "step", "call"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "operations", "short"),
+    [(0.004, 0, True), (0.006, 0, False), (0.012, 337, False), (0.012, 1404, True), (0.021, 10_000, False)],
+)
+def test_short_updates(seconds: float, operations: int, short: bool) -> None:
+    assert compilation._is_short(seconds, operations) is short
 
 
 def test_calls_are_not_tried_where_a_compiled_step_is_slow(
@@ -155,6 +174,8 @@ def test_calls_are_not_tried_where_a_compiled_step_is_slow(
 def test_moment_in_which_the_machine_halts_ends_nobodys_chances(halted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Seen: a single slow measurement of `step`, and `call`, twice as fast as all others, was not tried.
     class FakeSteps:
+        operations = 0
+
         def __init__(self, candidate: Compiled) -> None:
             self.name, self.timed = candidate.value, 0
 

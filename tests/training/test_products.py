@@ -37,14 +37,15 @@ def check_same(ours: list[np.ndarray], theirs: list[np.ndarray]) -> None:
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     channels=st.integers(1, 4),
     filters=st.integers(1, 4),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.sampled_from(["same", "valid"]),
 )
 def test_convolution_and_its_gradients_are_tensorflows(
-    side: tuple[int, int], kernel: tuple[int, int], channels: int, filters: int, padding: str
+    side: tuple[int, int], kernel: tuple[int, int], channels: int, filters: int, strides: Any, padding: str
 ) -> None:
     images, weights = numbers((3, *side, channels)), numbers((*kernel, channels, filters), seed=2)
-    ours = answers(lambda a, b: convolve(a, b, padding), images, weights)
-    check_same(ours, answers(lambda a, b: tf.nn.conv2d(a, b, 1, padding.upper()), images, weights))
+    ours = answers(lambda a, b: convolve(a, b, strides, padding), images, weights)
+    check_same(ours, answers(lambda a, b: tf.nn.conv2d(a, b, strides, padding.upper()), images, weights))
 
 
 @settings(max_examples=40, deadline=None)
@@ -104,7 +105,6 @@ class Doubled(keras.layers.Conv2D):
 @pytest.mark.parametrize(
     "layer",
     [
-        lambda: keras.layers.Conv2D(4, 3, strides=2),
         lambda: keras.layers.Conv2D(4, 3, dilation_rate=2),
         lambda: keras.layers.Conv2D(3, 3, groups=3),
         lambda: Doubled(4, 3),

@@ -31,10 +31,10 @@ _WORTH_UPDATES = 100
 _TRIES, _TIMED_SECONDS, _ROUNDS, _NEAR, _FASTER = 3, 0.15, 6, 1.5, 0.03
 # A candidate whose single update takes longer than this, and thrice the best one's, is not timed any further.
 _HOPELESS_SECONDS = 0.1
-# Whole steps are compiled only where an update is short: it is starting operations that XLA spares, and a large model
-# takes it minutes and much memory. Where one compiled step is so many times slower, many in a call are too: XLA's
-# convolutions.
-_SHORT_SECONDS, _TOO_SLOW = 0.005, 1.5
+# Whole steps are compiled only where an update is short, or fairly short and made of short operations: it is starting
+# operations that XLA spares, and a large model takes it minutes and much memory. Where one compiled step is so many
+# times slower, many in a call are too: XLA's convolutions.
+_SHORT_SECONDS, _FAIRLY_SHORT_SECONDS, _SHORT_OPERATION_SECONDS, _TOO_SLOW = 0.005, 0.02, 15e-6, 1.5
 
 
 class Compiled(enum.Enum):
@@ -158,8 +158,9 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int, ca
     """Seconds of an update by candidate; of the first alone where no trial is worth it."""
     seconds: dict[str, float] = {}
     rivals: dict[str, tuple[Any, int]] = {}
+    short = False
     for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
-        if candidate in (Compiled.STEP, Compiled.CALL) and seconds[Compiled.NOTHING.value] > _SHORT_SECONDS:
+        if candidate in (Compiled.STEP, Compiled.CALL) and not short:
             continue
         too_slow = seconds.get(Compiled.STEP.value, 0.0) > _TOO_SLOW * seconds.get(Compiled.NOTHING.value, math.inf)
         if candidate is Compiled.CALL and (too_slow or not calls):
@@ -179,11 +180,18 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int, ca
         count = max(1, min(100, math.ceil(_TIMED_SECONDS / max(once, 1e-6))))
         rivals[candidate.value] = steps, count
         seconds[candidate.value] = min(_seconds_of(steps, batches, count) / count for _ in range(_TRIES))
+        if candidate is Compiled.NOTHING:
+            short = _is_short(seconds[candidate.value], steps.operations)
     for _ in range(_ROUNDS):  # in turns: a change of the machine's pace is to meet all of them
         for name, (steps, count) in rivals.items():
             if seconds[name] < _NEAR * min(seconds.values()):
                 seconds[name] = min(seconds[name], _seconds_of(steps, batches, count) / count)
     return seconds
+
+
+def _is_short(seconds: float, operations: int) -> bool:
+    """Whether starting operations may take much of an update of so many."""
+    return seconds <= _SHORT_SECONDS or seconds <= min(_FAIRLY_SHORT_SECONDS, _SHORT_OPERATION_SECONDS * operations)
 
 
 def _seconds_of(steps: Any, batches: Any, count: int) -> float:

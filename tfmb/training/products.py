@@ -7,6 +7,7 @@ the same but for rounding, and ties in a pool: their gradient goes to the first 
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,8 +23,8 @@ _MOST_NUMBERS = 2**19
 def as_products(model: Any) -> Iterator[None]:
     """Inside it, calls of the model's `Conv2D` and `MaxPooling2D` layers that can be are made this way.
 
-    Only layers of exactly these classes, with images of a known size, channels last: convolutions without strides,
-    dilation or groups, pools that do not overlap. Not for several threads at a time.
+    Only layers of exactly these classes, with images of a known size, channels last: convolutions without dilation or
+    groups, pools that do not overlap. Not for several threads at a time.
     """
     changed: list[tuple[Any, str]] = []
 
@@ -43,24 +44,33 @@ def as_products(model: Any) -> Iterator[None]:
             object.__delattr__(layer, name)
 
 
-def convolve(images: Any, kernel: Any, padding: str) -> Any:
+def convolve(images: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
     """The convolution of images with a kernel, by one product of all patches.
 
     Args:
-        images: `[batch, height, width, channels]`, all but the batch known.
+        images: `[batch, height, width, channels]`, all but the batch known, no smaller than the kernel where nothing
+            is padded.
         kernel: `[kernel height, kernel width, channels, filters]`, of the same dtype.
+        strides: rows and columns from one patch to the next.
         padding: `"same"` or `"valid"`.
 
     Returns:
-        `[batch, height, width, filters]`; with `"valid"` smaller by the kernel's size less one.
+        `[batch, height, width, filters]`: with `"same"` as many rows and columns as patches start in the images, with
+        `"valid"` as lie in them.
     """
     rows, columns, _, filters = kernel.shape
+    (down, across), (height, width) = strides, images.shape[1:3]
     if padding == "same":
-        above, left = (rows - 1) // 2, (columns - 1) // 2
-        images = tf.pad(images, [[0, 0], [above, rows - 1 - above], [left, columns - 1 - left], [0, 0]])
-    height, width = images.shape[1] - rows + 1, images.shape[2] - columns + 1
+        images = tf.pad(images, [[0, 0], _padded(height, rows, down), _padded(width, columns, across), [0, 0]])
+        height, width = images.shape[1:3]
+    height, width = (height - rows) // down + 1, (width - columns) // across + 1
     patches = tf.concat(
-        [images[:, i : i + height, j : j + width] for i in range(rows) for j in range(columns)], axis=-1
+        [
+            images[:, i : i + down * (height - 1) + 1 : down, j : j + across * (width - 1) + 1 : across]
+            for i in range(rows)
+            for j in range(columns)
+        ],
+        axis=-1,
     )
     size = patches.shape[-1]
     products = tf.matmul(tf.reshape(patches, [-1, size]), tf.reshape(kernel, [size, filters]))
@@ -97,9 +107,14 @@ def max_pool(images: Any, pool: tuple[int, int]) -> Any:
     return largest(images)
 
 
+def _padded(size: int, kernel: int, stride: int) -> list[int]:
+    """Zeros before and after an axis, as TensorFlow pads it for as many patches as start in it."""
+    missing = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+    return [missing // 2, missing - missing // 2]
+
+
 def _convolves_plainly(layer: Any) -> bool:
-    ones = (1, 1)
-    plain = tuple(layer.strides) == ones and tuple(layer.dilation_rate) == ones and layer.groups == 1
+    plain = tuple(layer.dilation_rate) == (1, 1) and layer.groups == 1
     return plain and layer.data_format == "channels_last" and layer.padding in ("same", "valid")
 
 
@@ -107,7 +122,7 @@ def _convolution_op(layer: Any, otherwise: Any, images: Any, kernel: Any) -> Any
     shape, places = images.shape[1:], layer.kernel_size[0] * layer.kernel_size[1]
     if not shape.is_fully_defined() or shape.num_elements() * places > _MOST_NUMBERS:
         return otherwise(images, kernel)
-    return convolve(images, keras.ops.convert_to_tensor(kernel), layer.padding)
+    return convolve(images, keras.ops.convert_to_tensor(kernel), tuple(layer.strides), layer.padding)
 
 
 def _pools_apart(layer: Any) -> bool:

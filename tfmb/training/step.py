@@ -47,6 +47,7 @@ class Steps:
             batch drawn.
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are, without what only training gives.
+        operations: of an update, about; known once `train_rows` was traced.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Steps:
         self._cut = cut
         self.loss_scale = loss_scale
         self._prepared = False
+        self.operations = 0
         if cut.parts is not None or cut.replicas > 1:
             # Grappler would gather additions and products into others of another order, and not alike on every device.
             tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
@@ -144,6 +146,7 @@ class Steps:
         self._resolve_once(spec)
         work = self._work.get_concrete_function(spec)
         (width,) = work.output_shapes[0].as_list()
+        self.operations = len(work.graph.get_operations())
 
         def body(step: Any, _: Any, reports: Any) -> tuple[Any, Any, Any]:
             report, finite = work(gather(arrays, numbers[step]))
