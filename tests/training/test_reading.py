@@ -144,4 +144,4 @@ def test_feed_reads_as_far_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     theirs = feeds.batched
     monkeypatch.setattr(feeds, "batched", lambda *args, **kwargs: (told.append(args[5]), theirs(*args, **kwargs))[1])
     fit(prefetch=5, epochs=1)
-    assert told == [0, 5]  # what might have been timed, and what was trained on
+    assert told == [5]

@@ -117,7 +117,7 @@ def compiled_before(record: Any) -> Compiled:
 
 def fastest(
     make_steps: Callable[[Compiled], Any],
-    batches: Any,
+    draw: Callable[[], Any],
     state: Callable[[], Sequence[Any]],
     updates: int,
     fingerprint: dict[str, Any],
@@ -127,7 +127,7 @@ def fastest(
 
     Args:
         make_steps: candidate -> `Steps`.
-        batches: `RowsOfBatches` for the trial alone.
+        draw: gives `RowsOfBatches` for the trial alone, or None.
         state: gives all variables that an update moves; they have their values again after a trial.
         updates: how many are to be made.
         fingerprint: all that decides which is fastest, for the cache.
@@ -135,7 +135,7 @@ def fastest(
     """
     if (known := _known(fingerprint)) is not None:
         return known
-    if updates < _WORTH_UPDATES:
+    if updates < _WORTH_UPDATES or (batches := draw()) is None:
         return Execution()
     variables = state()
     before = [value_of(raw_variable(variable)) for variable in variables]

@@ -69,14 +69,17 @@ class Feed(Protocol):
     def rows_of_batches(self) -> RowsOfBatches | None:
         """All batches from the start; None where they do not lie on the device."""
 
+    def facts(self) -> dict[str, Any] | None:
+        """What decides how long a batch takes to make and to work on, and under `"on_device"` whether all lie there.
+
+        None where batches may be drawn for the training alone.
+        """
+
     def for_trial(self) -> RowsOfBatches | None:
         """Batches on the device for a trial, which draws none from the training; None where there are none."""
 
-    def unread(self) -> tuple[Any, dict[str, Any]] | None:
-        """The batches around the end of an epoch, none of them read ahead, and what decides how long they take.
-
-        None where `prefetch` changes nothing: arrays that lie on the device, and a user's dataset.
-        """
+    def unread(self) -> Any:
+        """A `tf.data.Dataset` of the batches around the end of an epoch, none of them read ahead, for a trial."""
 
 
 class ArrayFeed:
@@ -164,14 +167,26 @@ class ArrayFeed:
             return self.rows_of_batches()
         return first_batches(self._batched(0, 0), self._order.batch_size, _TRIED)
 
-    def unread(self) -> tuple[Any, dict[str, Any]] | None:
+    def unread(self) -> Any:
         """See `Feed`."""
-        if self.on_device and self._lie_on_device:
-            return None
-        first = max(self._order.steps_per_epoch - _BEFORE_THE_END, 0)
-        records = isinstance(self._source, Records)
-        asked = {"examples": self._source.size, "records": records, "augmentation": repr(self._augmentation)}
-        return self._batched(first, 0), asked
+        return self._batched(max(self._order.steps_per_epoch - _BEFORE_THE_END, 0), 0)
+
+    def facts(self) -> dict[str, Any] | None:
+        """See `Feed`."""
+        source = self._source
+        if isinstance(source, Records):
+            kind = str(source.element_spec)
+        else:
+            arrays = keras.tree.flatten([source.examples, source.labels, source.sample_weight])
+            kind = " ".join("none" if a is None else f"{a.dtype}{list(a.shape[1:])}" for a in arrays)
+        return {
+            "batch_size": self._order.batch_size,
+            "examples": kind,
+            "records": isinstance(source, Records),
+            "augmentation": repr(self._augmentation),
+            "static": self.static,
+            "on_device": self.on_device and self._lie_on_device,
+        }
 
     @property
     def _lie_on_device(self) -> bool:
@@ -283,11 +298,15 @@ class DatasetFeed:
     def rows_of_batches(self) -> None:
         """See `Feed`."""
 
-    def for_trial(self) -> None:
+    def facts(self) -> None:
         """See `Feed`: drawing from a user's dataset may change what it yields next."""
 
-    def unread(self) -> None:
+    def for_trial(self) -> None:
         """See `Feed`."""
+
+    def unread(self) -> Any:
+        """See `Feed`."""
+        raise NotImplementedError("a user's dataset is not drawn from for a trial")
 
 
 def ran_out(steps: int, wanted: int) -> str:

@@ -68,7 +68,7 @@ def execution_of(
         return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
-    if not is_on_cpu(strategy) or (batches := feed.for_trial()) is None:
+    if not is_on_cpu(strategy) or (facts := feed.facts()) is None:
         return Execution()
     build(model, optimizer, strategy, original)
 
@@ -82,10 +82,8 @@ def execution_of(
     def state() -> list[Any]:
         return [*model.variables, *optimizer.variables]
 
-    batch = [batches.batch_size, *map(str, keras.tree.flatten(batches.element_spec))]
-    calls = feed.rows_of_batches() is not None
-    fingerprint = {**fingerprint, "loss": recipe.names(), "batch": batch, "calls": calls}
-    execution = fastest(make_steps, batches, state, updates, fingerprint, calls)
+    fingerprint = {**fingerprint, "loss": recipe.names(), "batches": facts}
+    execution = fastest(make_steps, feed.for_trial, state, updates, fingerprint, facts["on_device"])
     if execution.compiled in made:
         # What was traced and compiled in the trial serves the training.
         object.__setattr__(model, "_tfmb_steps", made[execution.compiled])

@@ -57,7 +57,8 @@ def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, 
     """
     if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
         raise ConfigError(f"prefetch={asked!r} must be an integer of at least 1")
-    if (fresh := feed.unread()) is None:
+    facts = feed.facts()
+    if facts is None or facts["on_device"]:
         return Reading()
     if asked is not None:
         return Reading(prefetch=asked)
@@ -65,10 +66,10 @@ def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, 
         return Reading(prefetch=prefetch)
     if updates is None or updates < _WORTH_UPDATES:
         return Reading(prefetch=read_ahead.DEFAULT)
-    batches, facts = fresh
-    question = {**fingerprint, **facts, "batch": str(batches.element_spec)}
+    question = {**fingerprint, "batches": facts, "steps": feed.steps}
     if (known := _known(question)) is not None:
         return known
+    batches = feed.unread()
     if not (waits := read_ahead.waits(batches)):
         return Reading(prefetch=read_ahead.DEFAULT)
     found = Reading(prefetch=read_ahead.depth(waits, batches.element_spec), seconds=(median(waits), max(waits)))

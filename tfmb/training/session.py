@@ -131,6 +131,9 @@ class Session:
                 f"{', '.join(watcher.batch_watchers)} must see every batch, so each call makes one step: slower",
                 stacklevel=3,
             )
+        # What is measured below are the batches that the training will draw.
+        self.feed.on_device = is_on_cpu(self.strategy)
+        self.feed.static = self.cut is not None and self.cut.static
         execution = self._execution(placed, before.get("execution"), watcher.each_batch)
         reading = self._reading(before.get("reading"))
         for name, found in (("execution", execution), ("input", reading)):
@@ -214,8 +217,6 @@ class Session:
 
     def _reading(self, before: Any) -> Reading:
         """As asked for, as the run began, or as measured; the feed is told."""
-        self.feed.on_device = is_on_cpu(self.strategy)
-        self.feed.static = self.cut is not None and self.cut.static
         updates = None if self.feed.steps is None else self._updates(self.feed.steps)
         reading = reading_of(self.feed, self.prefetch, before, updates, self._machine)
         if reading.prefetch is not None:
