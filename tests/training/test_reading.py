@@ -21,6 +21,7 @@ from tfmb.training.reading import Reading, reading_of
 X = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype("uint8")
 Y = np.arange(64) % 3
 SHIFT = Augmentation(shift=1)
+WAITS = read_ahead.waits
 
 
 @pytest.fixture(autouse=True)
@@ -145,3 +146,20 @@ def test_feed_reads_as_far_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(feeds, "batched", lambda *args, **kwargs: (told.append(args[5]), theirs(*args, **kwargs))[1])
     fit(prefetch=5, epochs=1)
     assert told == [5]
+
+
+def test_example_that_cannot_be_read_is_named_while_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def __len__(self) -> int:
+            return 1000
+
+        def __getitem__(self, number: int) -> Any:
+            if number == 990:  # which the trial of eight batches from the start does not see
+                raise OSError("the disk is gone")
+            return X[number % 64], Y[number % 64]
+
+    monkeypatch.setattr(read_ahead, "waits", WAITS)
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
+    given: dict[str, Any] = {"loss": "mse", "optimizer": "sgd", "batch_size": 8, "shuffle": False, "verbose": 0}
+    with pytest.raises(DataError, match=r"^example 990 of x cannot be read \(OSError: the disk is gone\)"):
+        tfmb.fit(model, Broken(), steps_per_epoch=100, **given)

@@ -8,7 +8,7 @@ from tfmb.backend import keras, tf
 from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
-from tfmb.data.records import Records
+from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, first_batches
@@ -165,7 +165,8 @@ class ArrayFeed:
         """See `Feed`."""
         if self._lie_on_device:
             return self.rows_of_batches()
-        return first_batches(self._batched(0, 0), self._order.batch_size, _TRIED)
+        with telling_what_cannot_be_read():
+            return first_batches(self._batched(0, 0), self._order.batch_size, _TRIED)
 
     def unread(self) -> Any:
         """See `Feed`."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from tfmb.answers import recall, remember
 from tfmb.data import read_ahead
+from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.feeds import Feed
 
@@ -53,7 +54,7 @@ def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, 
 
     Raises:
         ConfigError: nothing can be read so far ahead.
-        DataError: the record makes no sense.
+        DataError: the record makes no sense, or an example cannot be read.
     """
     if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
         raise ConfigError(f"prefetch={asked!r} must be an integer of at least 1")
@@ -70,7 +71,9 @@ def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, 
     if (known := _known(question)) is not None:
         return known
     batches = feed.unread()
-    if not (waits := read_ahead.waits(batches)):
+    with telling_what_cannot_be_read():
+        waits = read_ahead.waits(batches)
+    if not waits:
         return Reading(prefetch=read_ahead.DEFAULT)
     found = Reading(prefetch=read_ahead.depth(waits, batches.element_spec), seconds=(median(waits), max(waits)))
     remember(_KIND, question, {"prefetch": found.prefetch, "seconds": found.seconds})
