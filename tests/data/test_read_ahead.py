@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tfmb.backend import tf
 from tfmb.data import read_ahead
-from tfmb.data.read_ahead import DEFAULT, depth, waits
+from tfmb.data.read_ahead import depth, waits
 
 SMALL = tf.TensorSpec([None, 4], tf.float32)
 
@@ -39,8 +39,7 @@ def test_large_batches_are_not_read_far_ahead() -> None:
     assert depth([1.0, 1.0, 1.0, 50.0], tf.TensorSpec([4096, 512, 512, 3], tf.float32)) == 2
 
 
-def test_nothing_measured_is_the_default() -> None:
-    assert depth([], SMALL) == DEFAULT
+def test_one_batch_is_no_wait() -> None:
     assert waits(tf.data.Dataset.range(1)) == waits(tf.data.Dataset.range(0)) == []
 
 

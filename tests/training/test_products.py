@@ -94,6 +94,17 @@ def test_layers_are_made_of_products_inside_only() -> None:
     assert {"Conv2D", "MaxPool"} <= operations(model, products=False)
 
 
+def test_layer_that_is_there_twice_and_one_with_its_own_function() -> None:
+    shared = model_of(keras.layers.Conv2D(3, 3, padding="same"), keras.layers.MaxPooling2D(2, name="own"))
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, [shared(inputs), shared(inputs)])
+    own = shared.get_layer("own")
+    object.__setattr__(own, "call", lambda x: x[:, ::2, ::2])
+    assert not operations(model) & {"Conv2D", "MaxPool", "Maximum"}
+    assert "call" in vars(own)
+    assert "Conv2D" in operations(model, products=False)
+
+
 class Doubled(keras.layers.Conv2D):
     """A convolution that is another one."""
 

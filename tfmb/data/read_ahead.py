@@ -41,11 +41,9 @@ def depth(waits: Sequence[float], element_spec: Any) -> int:
     """How many batches to read ahead: a power of two.
 
     Args:
-        waits: seconds for one batch after the other where none is read ahead.
+        waits: seconds for one batch after the other where none is read ahead; at least one.
         element_spec: of the batches; an unknown size counts as 1.
     """
-    if not waits:
-        return DEFAULT
     longest, mostly = max(waits), max(statistics.median(waits), 1e-9)
     wanted = min(max(math.ceil(longest / mostly), _LEAST), _MOST)
     room = max(_MOST_BYTES // max(_bytes(element_spec), 1), _LEAST)

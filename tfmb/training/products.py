@@ -24,20 +24,23 @@ def as_products(model: Any) -> Iterator[None]:
     """Inside it, calls of the model's `Conv2D` and `MaxPooling2D` layers that can be are made this way.
 
     Only layers of exactly these classes, with images of a known size, channels last: convolutions without dilation or
-    groups, pools that do not overlap. Not for several threads at a time.
+    groups, pools that do not overlap. A layer with a function of its own in their place keeps it. Not for several
+    threads at a time.
     """
     changed: list[tuple[Any, str]] = []
 
-    def change(layer: Any, name: str, function: Any) -> None:
-        object.__setattr__(layer, name, function)  # past Keras's tracking
+    def change(layer: Any, name: str, make: Any) -> None:
+        if name in vars(layer):
+            return
+        object.__setattr__(layer, name, functools.partial(make, layer, getattr(layer, name)))  # past Keras's tracking
         changed.append((layer, name))
 
     try:
         for layer in model._flatten_layers():
             if type(layer) is keras.layers.Conv2D and _convolves_plainly(layer):
-                change(layer, "convolution_op", functools.partial(_convolution_op, layer, layer.convolution_op))
+                change(layer, "convolution_op", _convolution_op)
             elif type(layer) is keras.layers.MaxPooling2D and _pools_apart(layer):
-                change(layer, "call", functools.partial(_pooling_call, layer, layer.call))
+                change(layer, "call", _pooling_call)
         yield
     finally:
         for layer, name in changed:
