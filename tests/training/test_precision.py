@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import stopped_runs
 from conftest import copies
 
 import tfmb
@@ -15,7 +16,7 @@ from tfmb.backend import keras, tf
 from tfmb.data import Splits
 from tfmb.data.batches import Order, stream
 from tfmb.data.source import Source
-from tfmb.errors import DivergenceError
+from tfmb.errors import DivergenceError, PreemptedError
 from tfmb.optimizers import SGD, Adam
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.actions import MetricsLog
@@ -179,6 +180,19 @@ def test_overflow_that_no_scale_mends_ends_the_run() -> None:
     with pytest.raises(DivergenceError):
         tfmb.fit(model, x, 2.0**16 * x, batch_size=ROWS, shuffle=False, verbose=0)
     assert (model.get_weights()[0] == 0).all()
+
+
+def test_run_that_was_stopped_goes_on_with_its_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keras.config.set_dtype_policy("mixed_float16")
+    stop = stopped_runs.StopAfter(monkeypatch)
+    whole = stopped_runs.fit(tmp_path / "whole", Adam)
+    stop.batches = 5
+    with pytest.raises(PreemptedError):
+        stopped_runs.fit(tmp_path / "cut", Adam)
+    stop.batches = None
+    resumed = stopped_runs.fit(tmp_path / "cut", Adam, resume=True)
+    stopped_runs.assert_same(resumed, whole, (tmp_path / "cut", tmp_path / "whole"))
+    assert not list((tmp_path / "cut" / "checkpoints").glob("damaged-*"))
 
 
 def test_skipped_updates_are_written_down(tmp_path: Path) -> None:

@@ -18,9 +18,13 @@ _BUNDLE = "state"
 
 
 def read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The tensors of a bundle, one after another in the order of their names, as TensorFlow writes them.
+    """Reads the tensors of a bundle, which lie one after another in the order in which `write_bundle` got them.
 
-    Its own reader would have to parse the index, and ends the process where that is forged.
+    TensorFlow's own reader would have to parse the index, and ends the process where that is forged.
+
+    Args:
+        folder: where the bundle lies.
+        variables: name -> variable, in the order of the tensors that were written.
 
     Raises:
         OSError: the file cannot be read.
@@ -32,7 +36,7 @@ def read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray
     if len(content) != sum(sizes.values()):
         raise ValueError(f"{len(content)} bytes of tensors, not {sum(sizes.values())}")
     tensors, at = {}, 0
-    for key in sorted(variables):
+    for key in variables:
         piece = content[at : at + sizes[key]]
         tensors[key] = np.frombuffer(piece, dtypes[key]).reshape(tuple(variables[key].shape))
         at += sizes[key]
@@ -40,7 +44,7 @@ def read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray
 
 
 def write_bundle(folder: Path, tensors: dict[str, np.ndarray]) -> None:
-    """The tensors as a TensorFlow checkpoint's bundle.
+    """Writes the tensors as a TensorFlow checkpoint's bundle, in their own order: `SaveV2` does not sort them.
 
     Raises:
         OSError: the disk is full or fails.
