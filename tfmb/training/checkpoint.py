@@ -5,6 +5,7 @@ manifest. Values are copied to the host when they are saved, and written while t
 is not saved until its folder has its name.
 """
 
+import json
 import math
 import shutil
 import warnings
@@ -149,6 +150,8 @@ class Checkpointer(Keeper):
             "tensors": {key: [value.dtype.name, list(value.shape)] for key, value in tensors.items()},
             "digest": digest_of(tensors),
         }
+        # Training goes on while this is written, and changes the lists in it: what is written is a copy.
+        about = json.loads(json.dumps(about))
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="tfmb-checkpoint")
         self._pending = self._writer.submit(self._write, position.drawn, tensors, about)

@@ -1,0 +1,33 @@
+"""What a checkpoint holds is the state of the moment when it was saved, whatever training does meanwhile."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_run
+
+from tfmb.training import checkpoint
+
+
+def test_state_that_changes_while_it_is_written_is_saved_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list that a log goes on filling made the manifest's own SHA-256 wrong on a slow disk."""
+    run, theirs, changed = tiny_run.TinyRun(tmp_path), checkpoint.commit_folder, threading.Event()
+
+    def commit_when_changed(*arguments: Any) -> None:
+        assert changed.wait(30)
+        theirs(*arguments)
+
+    monkeypatch.setattr(checkpoint, "commit_folder", commit_when_changed)
+    run.set(1)
+    losses = run.counter.value["losses"] = [0.5]
+    run.keeper.save(tiny_run.position(1))
+    losses.append(0.25)
+    changed.set()
+    run.keeper.flush()
+    run.keeper.close()
+    found = tiny_run.TinyRun(tmp_path)
+    assert found.keeper.restore() == tiny_run.position(1)
+    assert found.counter.value == {"drawn": 1, "losses": [0.5]}
