@@ -1,0 +1,175 @@
+"""Twenty faults: ten written by hand, one a room, before the suite was cut; ten drawn by a tool.
+
+The drawn ones are from cosmic-ray 8.7.0 (arithmetic, comparisons, numbers, `not`, `and`, `or`, booleans), shuffled with
+`random.Random(21)` over rules, parts, checkpoint, batches and journal in that order: the first two of each file that
+change what the code does. At 3f3f153, 2026-11-29.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["MUTATIONS", "Mutation"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One fault.
+
+    Attributes:
+        name: what is wrong, in words.
+        file: where.
+        old: what stands there once.
+        new: what to put there.
+        near: the tests to run first: those of its room. If they pass, the whole suite is run.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    near: str
+
+
+RULES, PARTS, CHECKPOINT = "tfmb/optimizers/rules.py", "tfmb/training/parts.py", "tfmb/training/checkpoint.py"
+BATCHES, JOURNAL = "tfmb/data/batches.py", "tuning/journal.py"
+
+BY_HAND = [
+    Mutation(
+        "Nesterov looks back",
+        RULES,
+        "g + momentum * v if nesterov",
+        "g - momentum * v if nesterov",
+        "tests/optimizers",
+    ),
+    Mutation(
+        "images move as far down as across",
+        "tfmb/data/augment.py",
+        "signed[:, 3] * self.shift",
+        "signed[:, 2] * self.shift",
+        "tests/data",
+    ),
+    Mutation(
+        "a checkpoint's name is not synced",
+        "tfmb/training/commit.py",
+        "        raise\n    sync(path.parent)\n",
+        "        raise\n",
+        "tests/training/test_commit.py",
+    ),
+    Mutation(
+        "a seed forgets all but the first word of its purpose",
+        "tfmb/seeds.py",
+        "for part in (seed, *purpose))",
+        "for part in (seed, *purpose[:1]))",
+        "tests/test_seeds.py",
+    ),
+    Mutation(
+        "the rate that is reported is the next update's",
+        "tfmb/training/loop.py",
+        "learning_rate = _rate(optimizer, before=1)",
+        "learning_rate = _rate(optimizer, before=0)",
+        "tests/training/test_loop.py",
+    ),
+    Mutation(
+        "an export's logits and probabilities have each other's names",
+        "tfmb/signatures.py",
+        '{"logits": logits, "probabilities": tf.nn.softmax(logits),',
+        '{"logits": tf.nn.softmax(logits), "probabilities": logits,',
+        "tests/test_signatures.py",
+    ),
+    Mutation(
+        "each part of a batch has the first part's mask",
+        "tfmb/layers.py",
+        "tf.cast(tf.cast(start, tf.int64) * tf.cast(blocks, tf.int64), tf.uint64)",
+        "tf.cast(tf.cast(0 * start, tf.int64) * tf.cast(blocks, tf.int64), tf.uint64)",
+        "tests/test_layers.py",
+    ),
+    Mutation(
+        "a search goes on with the trial on the lowest rung",
+        "tuning/halving.py",
+        "key=lambda trial: (-self._waiting[trial],",
+        "key=lambda trial: (self._waiting[trial],",
+        "tests/tuning/test_halving.py",
+    ),
+    Mutation(
+        "more updates are foreseen for a larger batch",
+        "tfmb/advice/batch_curve.py",
+        "(1 + self.critical_batch_size.value / batch_size)",
+        "(1 + batch_size / self.critical_batch_size.value)",
+        "tests/advice",
+    ),
+    Mutation(
+        "two workers take themselves for the first",
+        "tfmb/workers.py",
+        "cluster is None or cluster.rank == 0",
+        "cluster is None or cluster.rank <= 1",
+        "tests/training/test_workers.py",
+    ),
+]
+
+DRAWN = [
+    Mutation(
+        "RMSprop: new + velocity",
+        RULES,
+        "return delta, new + velocity",
+        "return delta, new * velocity",
+        "tests/optimizers",
+    ),
+    Mutation("RMSprop: 1 + centered", RULES, "slots[: 1 + centered],", "slots[: 1 * centered],", "tests/optimizers"),
+    Mutation(
+        "rows of a part: -size",
+        PARTS,
+        "most = -(-size // parts)",
+        "most = -(+size // parts)",
+        "tests/training/test_parts.py",
+    ),
+    Mutation(
+        "virtual_replicas beside micro_batch_size",
+        PARTS,
+        'if virtual_replicas != "auto":',
+        'if virtual_replicas >= "auto":',
+        "tests/training/test_parts.py",
+    ),
+    Mutation(
+        "any name of digits is a checkpoint",
+        CHECKPOINT,
+        "len(name) == 17 and name[5:].isdecimal()",
+        "len(name) == 17 or name[5:].isdecimal()",
+        "tests/training/test_commit.py",
+    ),
+    Mutation(
+        "the best epoch's number is 2**63",
+        CHECKPOINT,
+        "0 <= best[1] < 2**63)",
+        "0 <= best[1] == 2**63)",
+        "tests/training/test_resume.py",
+    ),
+    Mutation(
+        "later epochs skip all batches",
+        BATCHES,
+        "tf.where(epoch == first_epoch, first_step, 0)",
+        "tf.where(epoch == first_epoch, first_step, -1)",
+        "tests/data",
+    ),
+    Mutation(
+        "a batch's end",
+        BATCHES,
+        "[start : start + self.batch_size]",
+        "[start : start // self.batch_size]",
+        "tests/data",
+    ),
+    Mutation(
+        "where an unfinished line is cut off",
+        JOURNAL,
+        "truncate(len(content) - len(rest))",
+        "truncate(len(content) / len(rest))",
+        "tests/tuning/test_journal.py",
+    ),
+    Mutation(
+        "no journal has the right size",
+        JOURNAL,
+        "st_size > _MOST_BYTES",
+        "st_size != _MOST_BYTES",
+        "tests/tuning/test_journal.py",
+    ),
+]
+
+MUTATIONS = [*BY_HAND, *DRAWN]

@@ -1,0 +1,90 @@
+"""Plants each fault in a copy of the package and runs a suite on it, until a test fails."""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from mutations.planted import MUTATIONS, Mutation
+
+ROOT = Path(__file__).parents[2]
+MARKS = {"default": [], "all": ["-m", "not slow"]}
+
+
+def copy_to(folder: Path) -> None:
+    """Copies what tests need of the repository."""
+    for name in ("tfmb", "tuning", "tests", "docs", "examples", "benchmarks"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy(path, folder)
+
+
+def plant(mutation: Mutation, folder: Path) -> None:
+    """Changes a file of a copy.
+
+    Raises:
+        ValueError: what is to be changed does not stand there once.
+    """
+    path = folder / mutation.file
+    text = path.read_text()
+    if text.count(mutation.old) != 1:
+        raise ValueError(f"{mutation.file} has {text.count(mutation.old)} times {mutation.old!r}")
+    path.write_text(text.replace(mutation.old, mutation.new))
+
+
+def killer(folder: Path, tests: str, marks: list[str]) -> str | None:
+    """The first test that fails in a copy; None where all pass."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("TFMB_MNIST_MIRROR", str(ROOT.parent / "shared" / "data" / "mnist"))
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-n",
+        "2",
+        "-p",
+        "no:cacheprovider",
+        "--tb=line",
+        *marks,
+        tests,
+    ]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode in (0, 5):  # 5: no test of that mark
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    return failed[1] if failed else f"rc {done.returncode}: {done.stdout[-300:]}"
+
+
+def main() -> None:
+    """Prints a line a fault; ends with 1 where one was not found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--suite", choices=MARKS, default="default")
+    parser.add_argument("--only", default="", help="part of the names of faults")
+    options = parser.parse_args()
+    chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
+    killed = 0
+    for mutation in chosen:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            copy_to(folder)
+            plant(mutation, folder)
+            marks = MARKS[options.suite]
+            found = killer(folder, mutation.near, marks) or killer(folder, "tests", marks)
+        killed += found is not None
+        print(f"{'killed  ' if found else 'SURVIVED'} {mutation.name}: {found or 'all tests pass'}", flush=True)
+    print(f"{killed} of {len(chosen)} killed by the suite {options.suite!r}")
+    sys.exit(killed < len(chosen))
+
+
+if __name__ == "__main__":
+    main()
