@@ -351,3 +351,19 @@ def test_refusals(tmp_path: Path) -> None:
 
 def outputs_of(version: Path) -> set[str]:
     return set(tf.saved_model.load(str(version)).signatures["serving_default"].structured_outputs)
+
+
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.parametrize("inside", [".", "variables", "new/deeper"])
+def test_finished_version_is_never_written_into(inside: str, tmp_path: Path) -> None:
+    """`keras.Model.export` takes the version's own folder; here it holds a whole export that must stay whole."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+    first = tfmb.export(model, tmp_path / "m")
+    assert first is not None
+    link = tmp_path / "link"
+    link.symlink_to(first)
+    for path in (first / inside, link / inside):
+        with pytest.raises(ConfigError, match=rf"a finished export.*give the model's folder, {tmp_path / 'm'},"):
+            tfmb.export(model, path)
+    check_export(first)
+    assert tfmb.export(model, tmp_path / "m") == tmp_path / "m" / "2"

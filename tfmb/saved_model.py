@@ -18,7 +18,7 @@ from tfmb.operations import check_operations
 from tfmb.optimizers.interop import keras_rate
 from tfmb.signatures import ServedModel, ends_in_logits, sample_rows
 from tfmb.training.run_dir import hash_weights, versions
-from tfmb.versions import publish, temporary_in, version_before
+from tfmb.versions import check_is_no_version, publish, temporary_in, version_before
 from tfmb.warmup import write_warmup
 
 __all__ = ["Export", "Options", "export", "write_export"]
@@ -87,7 +87,8 @@ def export(
 
     Args:
         model: a built `keras.Model`.
-        filepath: the model's folder; versions 1, 2, ... lie in it.
+        filepath: the model's folder; versions 1, 2, ... lie in it. It is not the version's own folder, which
+            `keras.Model.export` takes.
         logits: whether the single output is the logits of a classifier, `[batch, classes]`: the signatures then
             answer `logits`, `probabilities` and `class_id` (int64). None asks the compiled loss (`from_logits`).
             Otherwise they answer the model's outputs by name.
@@ -107,7 +108,7 @@ def export(
         gave the same outputs.
 
     Raises:
-        ConfigError: no built model, or an argument that does not suit it.
+        ConfigError: no built model, an argument that does not suit it, or `filepath` is a finished version.
         DirectoryError: the folder cannot be made or written.
         DataError: the SavedModel does not give what the model gives, or the version before is damaged.
         StorageError: the disk is full or fails; nothing is left of it.
@@ -140,7 +141,7 @@ def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options
         The new version; None for a worker that is not the first.
 
     Raises:
-        ConfigError: an argument that does not suit the model.
+        ConfigError: an argument that does not suit the model, or `filepath` is a finished version.
         DirectoryError: the folder cannot be made or written.
         DataError: the SavedModel does not give what the model gives, or the version before is damaged.
         StorageError: the disk is full or fails.
@@ -148,6 +149,7 @@ def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options
     if not writes(model):
         return None
     folder = Path(filepath).expanduser()
+    check_is_no_version(folder)
     before = None if options.against is None else _checked(version_before(options.against, folder))
     with exported_weights(model, options.weights) as kind:
         logits = ends_in_logits(model) if options.logits is None else options.logits

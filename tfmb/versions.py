@@ -13,11 +13,27 @@ from pathlib import Path
 from tfmb.errors import ConfigError, DataError, DirectoryError
 from tfmb.training.commit import sync
 
-__all__ = ["newest_version", "publish", "temporary_in", "version_before"]
+__all__ = ["check_is_no_version", "newest_version", "publish", "temporary_in", "version_before"]
 
 _VERSION = re.compile(r"[0-9]{1,18}")  # what fits TensorFlow Serving's 64 bits
 _TEMPORARY = ".tmp-"
 _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
+
+
+def check_is_no_version(folder: Path) -> None:
+    """Refuses a model's folder that is a finished export, or lies in one: what is written there would damage it.
+
+    Raises:
+        ConfigError: it is.
+    """
+    place = folder.expanduser().resolve()
+    for version in (place, *place.parents):
+        if (version / "saved_model.pb").exists():
+            where = "is" if version == place else f"lies in {version}, which is"
+            raise ConfigError(
+                f"{folder} {where} a finished export, and a new version in it would damage it: give the model's "
+                f"folder, {version.parent}, which gets the next version"
+            )
 
 
 @contextlib.contextmanager

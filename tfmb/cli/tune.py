@@ -11,6 +11,7 @@ from tfmb.cli.durations import seconds_of
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.cli.train import RUNS
 from tfmb.errors import ConfigError
+from tfmb.versions import check_is_no_version
 
 __all__ = ["tune"]
 
@@ -122,6 +123,8 @@ def tune(
     """
     if export is not None and not retrain:
         raise ConfigError("--export writes the retrained winner: give --retrain")
+    if export is not None:
+        check_is_no_version(export)
     if retrain_seeds < 1:
         raise ConfigError(f"--retrain-seeds {retrain_seeds} must be at least 1")
     if workers < 1:
