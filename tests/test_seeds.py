@@ -1,6 +1,7 @@
-"""`derive`: seeds that are the same everywhere, and unrelated between purposes."""
+"""Seeds that are the same everywhere and unrelated between purposes, and generators that are put back."""
 
 import random
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from tfmb.seeds import derive
+from tfmb.backend import keras
+from tfmb.seeds import derive, seeded
 
 PURPOSES = st.lists(st.text(max_size=8) | st.integers(0, 2**40), max_size=3)
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=100)
@@ -49,3 +51,26 @@ def test_seeds_of_neighbours_are_distinct_and_spread_evenly() -> None:
 def test_the_order_of_the_purpose_matters() -> None:
     assert derive(0, "a", "b") != derive(0, "b", "a")
     assert derive(0) != derive(0, 0)
+
+
+def drawn() -> list[float]:
+    """What each generator that Keras draws from gives next."""
+    keras_draws = np.asarray(keras.random.uniform((2,))).tolist()
+    return [random.random(), np.random.random(), *keras_draws]
+
+
+@pytest.mark.parametrize("inside", [lambda: None, lambda: keras.utils.set_random_seed(5)], ids=["draws", "seeds"])
+def test_seeded_draws_are_the_seeds_and_the_generators_stay_where_they_were(inside: Callable[[], None]) -> None:
+    keras.utils.set_random_seed(1)
+    expected = [drawn(), drawn()]
+    keras.utils.set_random_seed(1)
+    found = [drawn()]
+    within = []
+    for seed in (3, 3, 4):
+        with seeded(seed):
+            inside()
+            within.append(drawn())
+    assert [*found, drawn()] == expected
+    assert within[0] == within[1]
+    assert within[0] not in expected
+    assert (within[2] == within[0]) == (inside.__code__.co_names != ())  # a seed of the user's own wins

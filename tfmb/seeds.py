@@ -26,15 +26,26 @@ def derive(seed: int, *purpose: str | int) -> int:
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seeds the generators that Keras draws initial weights' seeds from, and puts them back.
+    """Seeds what Keras draws initial weights from, and afterwards puts it back where it was.
 
-    Not TensorFlow's global one, as `keras.utils.set_random_seed` does: that throws away all that was compiled.
+    These are the generators of Python's `random`, of NumPy and of `keras.random`. TensorFlow's global seed, which
+    `keras.utils.set_random_seed` sets too, is left alone: setting it throws away all that was compiled.
     """
-    before, arrays = random.getstate(), np.random.get_state()
+    from keras.src.backend.common import global_state
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+    from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
+
+    names = (GLOBAL_SEED_GENERATOR, GLOBAL_RANDOM_SEED)
+    python, numpy = random.getstate(), np.random.get_state()
+    keras = {name: global_state.get_global_attribute(name) for name in names}
     random.seed(seed)
     np.random.seed(seed % 2**32)
+    for name in names:  # `keras.random` makes its generator anew, with a seed that it draws from Python's
+        global_state.set_global_attribute(name, None)
     try:
         yield
     finally:
-        random.setstate(before)
-        np.random.set_state(arrays)
+        random.setstate(python)
+        np.random.set_state(numpy)
+        for name, value in keras.items():
+            global_state.set_global_attribute(name, value)

@@ -96,6 +96,28 @@ def test_seed_none_is_drawn_from_pythons_random() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def build_unseeded() -> Any:
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(6, "tanh"), layers.Dense(3, "softmax")])
+    model.layers[0].bias.assign(keras.random.normal((6,)))
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_seed_decides_initial_weights_where_a_function_builds_the_model() -> None:
+    def weights(seed: int, replicas: int) -> list[Any]:
+        given = {"optimizer": keras.optimizers.SGD(0.0), "replicas": replicas, "seed": seed, "verbose": 0}
+        return tfmb.fit(build_unseeded, X, Y, batch_size=8, **given).model.get_weights()
+
+    keras.utils.set_random_seed(1)
+    before = random.getstate()
+    first, again, other = weights(0, 1), weights(0, 2), weights(1, 1)
+    assert random.getstate() == before
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0])
+    assert not np.array_equal(first[1], other[1])
+
+
 def test_own_model_built_outside_the_scope_holds_the_weights_of_two_replicas() -> None:
     one, two = build(), build()
     tfmb.fit(one, X, Y, epochs=2, **FIT)

@@ -15,6 +15,7 @@ from tfmb.data import Augmentation
 from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import Recipe, optimizer_for
@@ -101,7 +102,9 @@ def fit(
         metrics: as in `compile`; None for the compiled ones.
         strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`.
         replicas: how many devices.
-        seed: decides the order of examples; None draws one from Python's `random`, the first worker's for all.
+        seed: decides the order of examples, and the initial weights where `model` is a function: of all that its
+            initializers, NumPy and `keras.random` draw. Python's, NumPy's and Keras's generators are afterwards where
+            they were. None draws one from Python's `random`, the first worker's for all.
         run_dir: a new directory for the run's record, logs and weights; None writes nothing. Of several workers the
             first one writes.
         virtual_replicas: V, a power of two: every batch is cut into V parts whose sums are added in one fixed tree, so
@@ -156,19 +159,18 @@ def fit(
         raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
     if run_dir is None and (resume or on_divergence == "restore"):
         raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'} needs run_dir")
+    before = None
+    if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
+        before = read_run(Path(run_dir).expanduser())
     with naming_lost_peers(where):
-        model = _built_model(model, where)
+        if seed is None:
+            drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
+            seed = of_first_worker(drawn, where)
+        model = _built_model(model, where, seed)
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
     recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
-    before = None
-    if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
-        before = read_run(Path(run_dir).expanduser())
-    if seed is None:
-        drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
-        with naming_lost_peers(where):
-            seed = of_first_worker(drawn, where)
     feed, source, held_out = make_feed(
         x,
         y,
@@ -266,10 +268,10 @@ def _directory(run_dir: Any, goes_on: bool, chief: bool, stack: contextlib.ExitS
     return directory
 
 
-def _built_model(model: Any, strategy: Any) -> Any:
-    """The model itself, or what the user's function builds in the strategy's scope."""
+def _built_model(model: Any, strategy: Any, seed: int) -> Any:
+    """The model itself, or what the user's function builds in the strategy's scope, with weights of the run's seed."""
     if not isinstance(model, keras.Model) and callable(model):
-        with strategy.scope():
+        with seeded(derive(seed, "weights")), strategy.scope():
             model = model()
     check_model(model)
     return model
