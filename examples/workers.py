@@ -5,7 +5,6 @@ python examples/workers.py                                  # one process: the s
 """
 
 import hashlib
-import os
 
 import keras
 from sklearn.datasets import load_digits
@@ -17,8 +16,7 @@ x = (x / 16).astype("float32")
 
 
 def build():
-    # Called in the strategy's scope, which several workers need. Each worker must begin with the same weights: a seed.
-    keras.utils.set_random_seed(0)
+    # Called in the strategy's scope, which several workers need. The seed below decides the initial weights.
     model = keras.Sequential([keras.Input((64,)), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("adam", loss, metrics=["accuracy"])
@@ -26,8 +24,7 @@ def build():
 
 
 # `tfmb launch` tells each process by TF_CONFIG who it is. Every worker reads all the data and trains on its share.
-strategy = "multi-worker" if "TF_CONFIG" in os.environ else "auto"
-history = tfmb.fit(build, x, y, batch_size=64, epochs=3, seed=0, strategy=strategy, virtual_replicas=2, verbose=0)
+history = tfmb.fit(build, x, y, batch_size=64, epochs=3, seed=0, virtual_replicas=2, verbose=0)
 
 digest = hashlib.sha256()
 for array in history.model.get_weights():

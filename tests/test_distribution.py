@@ -5,12 +5,14 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tfmb
-from tfmb.backend import tf
+from tfmb import distribution
+from tfmb.backend import keras, tf
 from tfmb.config import STRATEGY_NAMES
-from tfmb.distribution import configure_replicas, describe, is_chief, make_strategy
+from tfmb.distribution import configure_replicas, describe, is_chief, make_local_strategy, make_strategy
 from tfmb.errors import ConfigError
 from tfmb.workers import is_first_worker
 
@@ -121,6 +123,72 @@ def test_one_process_of_a_cluster_is_the_chief(
 def test_an_environment_that_no_worker_has_is_no_other_workers(garbage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TF_CONFIG", garbage)
     assert is_first_worker()
+
+
+WORKERS = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+
+
+def of_task(cluster: Any, job: str, index: Any) -> str:
+    return json.dumps({"cluster": cluster, "task": {"type": job, "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ("{", "TF_CONFIG is not as TensorFlow wants it"),
+        (json.dumps({"cluster": WORKERS}), "TF_CONFIG is not as TensorFlow wants it ('task')"),
+        (of_task(WORKERS, "worker", "x"), "TF_CONFIG is not as TensorFlow wants it"),
+        (of_task(WORKERS, "worker", 2), "TF_CONFIG makes this process worker 2, but its cluster has 2 of this kind"),
+        (of_task(WORKERS, "worker", -1), "TF_CONFIG makes this process worker -1, but its cluster has 2"),
+        (of_task(WORKERS, "chief", 0), "TF_CONFIG makes this process chief 0, but its cluster has 0"),
+        (of_task({**WORKERS, "evaluator": ["a:1"]}, "evaluator", 0), "process evaluator 0, which takes no part"),
+        (of_task({**WORKERS, "ps": ["a:1"]}, "ps", 0), "makes this process ps 0, which takes no part"),
+        (of_task(WORKERS, "worker", 0), 'names 2 worker(s), but TensorFlow has started already, too late to join'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strategy", ["auto", "multi-worker"])
+def test_bad_cluster_is_refused_and_never_trained_alone(
+    strategy: str, config: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    tf.constant(0)  # TensorFlow has started
+    with pytest.raises(ConfigError) as caught:
+        make_strategy(strategy)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strategy", ["auto", "multi-worker"])
+def test_strategy_joins_the_workers_of_the_environment(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    joined = make_strategy("one-device")
+    monkeypatch.setattr(distribution, "multi_worker_strategy", lambda: joined)
+    monkeypatch.setenv("TF_CONFIG", of_task(WORKERS, "worker", 1))
+    assert make_strategy(strategy) is joined
+    assert make_strategy("mirrored", 2) is not joined
+    assert make_strategy("auto", joins=False) is not joined
+
+
+@pytest.mark.parametrize(
+    "config", ["", "{}", '{"environment": "cloud"}', of_task({"chief": ["a:1"]}, "chief", 0), '{"cluster": {}}']
+)
+def test_one_process_is_no_cluster(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CONFIG", config)
+    assert type(make_strategy()) is OneDevice
+
+
+def test_what_works_alone_refuses_several_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert type(make_local_strategy()) is OneDevice
+    with pytest.raises(ConfigError, match="a search works in one process, not with several workers"):
+        make_local_strategy("multi-worker", what="a search")
+    monkeypatch.setenv("TF_CONFIG", of_task(WORKERS, "worker", 1))
+    with pytest.raises(ConfigError, match="TF_CONFIG names 2 workers, but a search works in one process"):
+        make_local_strategy(what="a search")
+    given = {"x": np.zeros((4, 2)), "y": np.zeros(4)}
+    for function in (tfmb.advise, tfmb.lr_range, tfmb.tune):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        with pytest.raises(ConfigError, match="TF_CONFIG names 2 workers"):
+            function(model if function is tfmb.lr_range else lambda *_: None, **given)
 
 
 def test_describe() -> None:

@@ -17,6 +17,7 @@ PUBLIC = [
     "callbacks",
     "configure_replicas",
     "data",
+    "distribution",
     "errors",
     "evaluate",
     "export",

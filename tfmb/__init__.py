@@ -7,7 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfmb import callbacks, data, errors, layers, models, optimizers
+    from tfmb import callbacks, data, distribution, errors, layers, models, optimizers
     from tfmb.advice.advise import advise
     from tfmb.advice.lr_range import lr_range
     from tfmb.distribution import configure_replicas
@@ -24,6 +24,7 @@ __all__ = [
     "callbacks",
     "configure_replicas",
     "data",
+    "distribution",
     "errors",
     "evaluate",
     "export",

@@ -8,7 +8,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.config import STRATEGY_NAMES
 from tfmb.errors import ConfigError
-from tfmb.workers import multi_worker_strategy
+from tfmb.workers import multi_worker_strategy, workers_of_environment
 
 __all__ = [
     "adds_up_on_one_device",
@@ -17,6 +17,7 @@ __all__ = [
     "is_chief",
     "is_multi_worker",
     "is_on_cpu",
+    "make_local_strategy",
     "make_strategy",
     "makes_copies",
     "needs_static_shapes",
@@ -55,15 +56,17 @@ def configure_replicas(replicas: int) -> None:
             ) from error
 
 
-def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
+def make_strategy(strategy: Any = "auto", replicas: int | None = None, joins: bool = True) -> Any:
     """The `tf.distribute.Strategy` of a name.
 
     Args:
-        strategy: `"auto"` (every GPU; without one, `replicas` logical CPU devices, or one device), `"one-device"`,
+        strategy: `"auto"` (every worker where `TF_CONFIG` names several; else every GPU; without one, `replicas`
+            logical CPU devices, or one device), `"one-device"`,
             `"mirrored"` (every GPU, or every logical CPU device), `"multi-worker"` (every worker of `TF_CONFIG`, or of
-            the Slurm job), `"tpu"` (the one that `TPU_NAME` or the environment names), or a `tf.distribute.Strategy`,
-            taken as it is.
+            the Slurm job; make it before TensorFlow starts: before any model is built), `"tpu"` (the one that
+            `TPU_NAME` or the environment names), or a `tf.distribute.Strategy`, taken as it is.
         replicas: how many of these devices; None for all of them, or for one CPU with `"auto"`.
+        joins: whether `"auto"` may be the workers of `TF_CONFIG`.
 
     Returns:
         The strategy.
@@ -82,7 +85,7 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
         )
     if strategy == "one-device" and replicas not in (None, 1):
         raise ConfigError(f"strategy 'one-device' has one replica, not {replicas}: give strategy='mirrored'")
-    if strategy == "multi-worker":
+    if strategy == "multi-worker" or (joins and strategy == "auto" and workers_of_environment() > 1):
         return _check_given(multi_worker_strategy(), replicas)
     if strategy == "tpu":
         return _check_given(_tpu(), replicas)
@@ -93,6 +96,27 @@ def make_strategy(strategy: Any = "auto", replicas: int | None = None) -> Any:
     if strategy == "one-device" or (strategy == "auto" and (replicas == 1 or (not gpus and replicas is None))):
         return tf.distribute.OneDeviceStrategy("/gpu:0" if gpus else "/cpu:0")
     return _mirrored("GPU" if gpus else "CPU", replicas)
+
+
+def make_local_strategy(strategy: Any = "auto", replicas: int | None = None, what: str = "this") -> Any:
+    """As `make_strategy`, for what one process does alone.
+
+    Args:
+        strategy: as in `make_strategy`.
+        replicas: as in `make_strategy`.
+        what: what is done, in words.
+
+    Raises:
+        ConfigError: as `make_strategy`; or several workers are asked for, or named by `TF_CONFIG`.
+    """
+    if strategy == "multi-worker" or is_multi_worker(strategy):
+        raise ConfigError(f"{what} works in one process, not with several workers: give another strategy")
+    if strategy == "auto" and (workers := workers_of_environment()) > 1:
+        raise ConfigError(
+            f"TF_CONFIG names {workers} workers, but {what} works in one process: start it without `tfmb launch`, or "
+            "unset TF_CONFIG"
+        )
+    return make_strategy(strategy, replicas, joins=False)
 
 
 def is_chief(strategy: Any) -> bool:

@@ -14,7 +14,47 @@ from tfmb.backend import tf
 from tfmb.errors import ConfigError, PeerLostError
 from tfmb.rendezvous import Cluster, join_seconds, meet
 
-__all__ = ["is_first_worker", "multi_worker_strategy", "naming_lost_peers"]
+__all__ = ["is_first_worker", "multi_worker_strategy", "naming_lost_peers", "workers_of_environment"]
+
+_JOBS = ("chief", "worker")
+
+
+def workers_of_environment() -> int:
+    """How many processes `TF_CONFIG` says train together, this one among them; 1 where it is not set.
+
+    A `TF_CONFIG` without a cluster, as some platforms give a single machine, is one process too.
+
+    Raises:
+        ConfigError: it is not as TensorFlow wants it, or this process has no part in the training: it is an
+            evaluator, a parameter server, or a worker that the cluster does not have.
+    """
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return 1
+    try:
+        config = json.loads(text)
+        cluster = config.get("cluster") or {}
+        sizes = {job: len(tasks) for job, tasks in cluster.items()}
+        if sum(sizes.values()) == 0:
+            return 1
+        job, index = config["task"]["type"], int(config["task"]["index"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ConfigError(
+            f"TF_CONFIG is not as TensorFlow wants it ({error}): give cluster and task, or start the workers with "
+            "`tfmb launch`"
+        ) from error
+    workers = sum(sizes.get(name, 0) for name in _JOBS)
+    if job not in _JOBS:
+        raise ConfigError(
+            f"TF_CONFIG makes this process {job} {index}, which takes no part in a training of tfmb: start it as a "
+            "chief or worker (validation runs in these), or unset TF_CONFIG"
+        )
+    if not 0 <= index < sizes.get(job, 0):
+        raise ConfigError(
+            f"TF_CONFIG makes this process {job} {index}, but its cluster has {sizes.get(job, 0)} of this kind, "
+            "counted from 0: correct task.index"
+        )
+    return workers
 
 
 def multi_worker_strategy() -> Any:
@@ -23,28 +63,40 @@ def multi_worker_strategy() -> Any:
     TensorFlow's server listens on every interface.
 
     Raises:
-        ConfigError: there is no such cluster.
+        ConfigError: there is no such cluster, or TensorFlow has started too early.
         PeerLostError: a worker did not join in time, or this worker's port is taken.
     """
-    if os.environ.get("TF_CONFIG"):
-        try:
-            cluster = json.loads(os.environ["TF_CONFIG"])
-            workers = sum(len(cluster["cluster"].get(job, [])) for job in ("chief", "worker"))
-            int(cluster["task"]["index"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigError(
-                f"TF_CONFIG is not as TensorFlow wants it ({error}): give cluster and task, or start the workers with "
-                "`tfmb launch`"
-            ) from error
-        if not workers:
+    if text := os.environ.get("TF_CONFIG"):
+        workers = workers_of_environment()
+        if not _names_workers(text):
             raise ConfigError("TF_CONFIG names no worker: give cluster.worker, or use `tfmb launch`")
-        return _strategy_of_cluster(os.environ["TF_CONFIG"])
+        if _strategy_of_cluster.cache_info().currsize == 0 and _tensorflow_has_started():
+            raise ConfigError(
+                f"TF_CONFIG names {workers} worker(s), but TensorFlow has started already, too late to join them: call "
+                'strategy = tfmb.distribution.make_strategy("multi-worker") first, before any model is built'
+            )
+        return _strategy_of_cluster(text)
     if "SLURM_PROCID" in os.environ:
         return _strategy_of_cluster(None)
     raise ConfigError(
         "strategy 'multi-worker' needs TF_CONFIG or a Slurm job: start the workers with `tfmb launch`, or give a "
         "MultiWorkerMirroredStrategy with the resolver of your cluster"
     )
+
+
+def _names_workers(tf_config: str) -> bool:
+    return any((json.loads(tf_config).get("cluster") or {}).get(job) for job in _JOBS)
+
+
+def _tensorflow_has_started() -> bool:
+    """Whether TensorFlow has made its devices, after which it takes no settings and joins no workers."""
+    threads = tf.config.threading.get_inter_op_parallelism_threads()
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(threads + 1)
+    except RuntimeError:
+        return True
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    return False
 
 
 _met: list[Any] = []  # the resolver of the cluster that this process is part of, once it met the others
@@ -91,7 +143,7 @@ def _cluster_of(resolver: Any) -> Cluster | None:
         return None
     named = [
         (f"{job} {index}", spec.task_address(job, index))
-        for job in ("chief", "worker")
+        for job in _JOBS
         if job in spec.jobs
         for index in spec.task_indices(job)
     ]

@@ -16,7 +16,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.data.source import Source
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError, DataError
 from tfmb.imports import load_function
 
@@ -127,7 +127,7 @@ def unpack_task(told: dict[str, Any], folder: Path) -> Task:
         metrics=_unpacked_keras(told["metrics"]),
         budget=from_json(Budget, told["budget"]),
         space=from_json(Space, told["space"]),
-        strategy=make_strategy(told["strategy"], told["replicas"]),
+        strategy=make_local_strategy(told["strategy"], told["replicas"], "a search"),
         seed=told["seed"],
         executions=told["executions"],
         **sources,

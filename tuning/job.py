@@ -9,7 +9,7 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.data import Splits
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.training.job import build_model, load_splits, recipe_of
@@ -111,7 +111,7 @@ def task_of(config: TuneConfig, trains: bool = True) -> tuple[Task, Splits]:
         validation=validation,
         budget=Budget(amount=config.epochs, slices=slices),
         space=config.space,
-        strategy=make_strategy(config.strategy, config.replicas) if trains else None,
+        strategy=make_local_strategy(config.strategy, config.replicas, "a search") if trains else None,
         seed=config.seed,
         loss=loss,
         metrics=metrics,

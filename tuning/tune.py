@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.data.records import Records
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.training.fit_data import to_source, train_and_validation
 from tfmb.training.lock import DirectoryLock
@@ -121,7 +121,7 @@ def tune(
         validation=held_out,
         budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
         space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
-        strategy=make_strategy(strategy, replicas) if workers == 1 else None,
+        strategy=make_local_strategy(strategy, replicas, "a search") if workers == 1 else None,
         seed=random.randrange(2**31) if seed is None else seed,
         loss=loss,
         metrics=metrics,

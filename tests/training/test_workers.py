@@ -25,7 +25,7 @@ SHORT = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "2", "--v
 
 def test_two_workers_end_with_the_weights_of_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     this = [sys.executable, "-m", "tfmb"]
-    command = [*this, "launch", "--workers", "2", "--", *this, *SHORT, "--strategy", "multi-worker"]
+    command = [*this, "launch", "--workers", "2", "--", *this, *SHORT]  # the strategy is TF_CONFIG's
     done = subprocess.run(
         [*command, "--run-dir", str(tmp_path / "two")], capture_output=True, text=True, timeout=100, check=False
     )

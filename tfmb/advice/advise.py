@@ -9,7 +9,7 @@ from tfmb.advice.records import Advice
 from tfmb.advice.short_runs import Problem
 from tfmb.advice.target import Target
 from tfmb.data.records import Records
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.training.fit_data import to_source, train_and_validation
 
@@ -78,7 +78,7 @@ def advise(
         build=build,
         train=source,
         validation=held_out,
-        strategy=make_strategy(strategy, replicas),
+        strategy=make_local_strategy(strategy, replicas, "advise"),
         optimizer=optimizer,
         loss=loss,
         metrics=metrics,

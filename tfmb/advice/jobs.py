@@ -9,7 +9,7 @@ from tfmb.advice.short_runs import Problem
 from tfmb.backend import keras
 from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.data import Splits
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.training.job import build_model, load_splits, recipe_of
@@ -58,7 +58,7 @@ def problem_of(config: ProblemConfig) -> tuple[Problem, str]:
         build=_build(config.model, splits),
         train=train,
         validation=validation,
-        strategy=make_strategy(config.strategy, config.replicas),
+        strategy=make_local_strategy(config.strategy, config.replicas, "advice"),
         optimizer=config.optimizer,
         loss=None if recipe is None else recipe.loss,
         metrics=None if recipe is None else recipe.metrics,

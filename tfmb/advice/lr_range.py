@@ -10,7 +10,7 @@ from tfmb.advice.rate_curve import RateCurve, read_curve
 from tfmb.advice.short_runs import Problem, ShortRuns
 from tfmb.backend import keras
 from tfmb.data.records import Records
-from tfmb.distribution import make_strategy
+from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.fit_data import to_source
@@ -78,7 +78,7 @@ def lr_range(
                 build=lambda: model,
                 train=source,
                 validation=source.rows(slice(0, 1)),
-                strategy=make_strategy(strategy, replicas),
+                strategy=make_local_strategy(strategy, replicas, "lr_range"),
                 optimizer=chosen,
                 loss=loss,
                 seed=seed,

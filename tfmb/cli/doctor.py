@@ -76,7 +76,7 @@ def _devices() -> dict[str, Any]:
     from tfmb.distribution import describe, make_strategy
 
     found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
-    strategy = describe(make_strategy("auto"))
+    strategy = describe(make_strategy("auto", joins=False))
     return {
         "physical": ", ".join(found),
         "strategy auto": f"{strategy['name']}, {strategy['replicas']} replica(s): {', '.join(strategy['devices'])}",

@@ -139,7 +139,8 @@ def train(
     strategy: Annotated[
         str,
         typer.Option(
-            help="auto (every GPU, else one CPU), one-device, mirrored, multi-worker or tpu.", rich_help_panel=_RUN
+            help="auto (TF_CONFIG's workers, else every GPU, else one CPU), one-device, mirrored, multi-worker or tpu.",
+            rich_help_panel=_RUN,
         ),
     ] = "auto",
     replicas: Annotated[

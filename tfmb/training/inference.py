@@ -53,7 +53,7 @@ def evaluate(
         return_dict: whether to return a dict by name.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
-        strategy: as in `tfmb.fit`.
+        strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
         replicas: as in `tfmb.fit`.
 
     Returns:
@@ -78,7 +78,7 @@ def evaluate(
     )
     if recipe.loss is None and type(model).compute_loss is keras.Model.compute_loss:
         raise ConfigError("there is no loss: compile the model, or give loss=...")
-    where = make_strategy(strategy, replicas)
+    where = make_strategy(strategy, replicas, joins=False)
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
     with naming_lost_peers(where):
@@ -117,7 +117,7 @@ def predict(
         verbose: as in Keras; nothing is shown.
         steps: batches; None for all.
         callbacks: Keras's.
-        strategy: as in `tfmb.fit`.
+        strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
         replicas: as in `tfmb.fit`.
 
     Returns:
@@ -133,7 +133,7 @@ def predict(
         (5, 2)
     """
     check_model(model)
-    where = make_strategy(strategy, replicas)
+    where = make_strategy(strategy, replicas, joins=False)
     batches, number = _input_batches(x, batch_size)
     if steps is not None:
         batches, number = batches.take(steps), steps if number is None else min(steps, number)
