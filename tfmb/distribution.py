@@ -1,4 +1,10 @@
-"""A `tf.distribute` strategy from a name, and logical CPU devices to try replicas on any machine."""
+"""A `tf.distribute` strategy from a name, and logical CPU devices to try replicas on any machine.
+
+Example:
+    >>> strategy = tfmb.distribution.make_strategy("mirrored", 2)
+    >>> strategy.num_replicas_in_sync
+    2
+"""
 
 import contextlib
 import functools

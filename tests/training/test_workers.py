@@ -62,6 +62,7 @@ def test_worker_that_never_joins_is_named_in_time(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TFMB_JOIN_SECONDS", "1")
+    monkeypatch.setattr("tfmb.workers._tensorflow_has_started", lambda: False)  # a worker's own process is new
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     monkeypatch.setenv("TF_CONFIG", Gang(command=[], hosts=hosts, ranks=[rank]).environment(rank)["TF_CONFIG"])
     begin = time.monotonic()
