@@ -79,6 +79,9 @@ def check(words: Sequence[str], patch: pytest.MonkeyPatch) -> None:
             module, _, name = place.rpartition(".")
             inner.setattr(importlib.import_module(module), name, _begin)
         inner.setattr("tfmb.advice.jobs.problem_of", lambda config: (_NO_DATA, ""))
+        # The run that an export is of, and the version that it is compared with.
+        inner.setattr("tfmb.cli.models.read_run", lambda run: {})
+        inner.setattr("tfmb.versions.version_before", lambda against, folder: folder)
         try:
             main(list(words))
         except Began:

@@ -1,5 +1,7 @@
 """Names the class of image files, or of rows of a run's own data, by a run's model or an exported one."""
 
+import errno
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ from tfmb.signatures import decode_image
 from tfmb.training.restore import RestoredRun
 from tfmb.versions import newest_version
 
-__all__ = ["ExportedClassifier", "Prediction", "RunClassifier"]
+__all__ = ["ExportedClassifier", "Prediction", "RunClassifier", "check_images"]
 
 _ROW = re.compile(r"(train|test):(\d{1,18})")
 
@@ -147,6 +149,26 @@ class ExportedClassifier:
         answer = self._served(**{self._name: tf.cast(filled, self._dtype)})["probabilities"]
         scores: np.ndarray = answer.numpy()[: len(pixels)]
         return scores
+
+
+def check_images(images: Sequence[str]) -> None:
+    """Looks whether the files that are to be named exist, before a model is built for them.
+
+    Args:
+        images: as `predict` takes them; rows of data are not looked at.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    for image in images:
+        try:
+            if Path(image).is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if not os.access(image, os.R_OK) and _ROW.fullmatch(image) is None:
+                Path(image).stat()
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        except OSError as error:
+            raise DataError(f"{image} cannot be read ({error.strerror}): give a PNG or JPEG file") from error
 
 
 def read_image(path: str, shape: tuple[int, int, int], invert: bool = False) -> np.ndarray:

@@ -14,6 +14,7 @@ from tfmb.checksums import write_sums
 from tfmb.comparison import answers_in_fresh_process, compare, largest_difference
 from tfmb.errors import ConfigError, DataError, StorageError
 from tfmb.exported_weights import exported_weights, writes
+from tfmb.needs import need_folder
 from tfmb.operations import check_operations
 from tfmb.optimizers.interop import keras_rate
 from tfmb.signatures import ServedModel, ends_in_logits, sample_rows
@@ -150,6 +151,7 @@ def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options
         return None
     folder = Path(filepath).expanduser()
     check_is_no_version(folder)
+    need_folder("folder", folder)
     before = None if options.against is None else _checked(version_before(options.against, folder))
     with exported_weights(model, options.weights) as kind:
         logits = ends_in_logits(model) if options.logits is None else options.logits

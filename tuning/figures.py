@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfmb.errors import ConfigError
+from tfmb.needs import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, title_value_axis
 
 from .appearance import FATE_COLOURS, FATE_SYMBOLS, place_of_best, score_of, trial_in_words
@@ -18,10 +18,9 @@ def charts(record: SearchRecord) -> list[Chart]:
     Raises:
         ConfigError: Plotly is not installed.
     """
-    try:
-        import plotly.graph_objects as objects
-    except ImportError as error:
-        raise ConfigError("the report of a search needs Plotly: pip install 'tfmb[tune]'") from error
+    need_modules("the report of a search", PAGE_MODULES)
+    import plotly.graph_objects as objects
+
     return [make(record, objects) for make in (map_chart, _curves_chart, _best_so_far_chart, parallel_chart)]
 
 

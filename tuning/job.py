@@ -125,6 +125,7 @@ def tune_job(
     folder: Path,
     say: Callable[[str], None],
     watch: Callable[[SearchRecord], None],
+    conclude: Callable[[SearchRecord], None] = lambda record: None,
 ) -> SearchRecord:
     """Loads, searches, and writes the search's files.
 
@@ -133,11 +134,13 @@ def tune_job(
         folder: the search's directory.
         say: gets a line for the user now and then.
         watch: gets the record after each trial.
+        conclude: gets the record of all trials, before the page is written.
 
     Raises:
         ConfigError: options that cannot be honoured with this data or model.
         DataError: the data or the journal make no sense.
         DirectoryError: the directory is in use.
+        StorageError: the page cannot be written; all else was.
     """
     if not config.trains_here:
         refuse_gang(config.strategy)
@@ -158,6 +161,7 @@ def tune_job(
         workers=config.workers,
         hand_over=lambda _: {"config": to_json(config), "fingerprint": train.fingerprint},
         listen=config.listen,
+        conclude=conclude,
     )
 
 

@@ -31,7 +31,7 @@ def write_report(record: SearchRecord, path: Path) -> None:
 
     Raises:
         ConfigError: Plotly is not installed.
-        OSError: the page cannot be written; the old one stays.
+        StorageError: the page cannot be written; the old one stays.
     """
     write_page(
         path,

@@ -1,5 +1,6 @@
 """`tfmb.tune`: a search over batch size, learning rate and a user's own choices, in one call."""
 
+import contextlib
 import random
 import shutil
 import tempfile
@@ -9,7 +10,8 @@ from typing import Any
 
 from tfmb.data.records import Records
 from tfmb.distribution import make_local_strategy
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, StorageError
+from tfmb.needs import PAGE_MODULES, need_folder, need_modules
 from tfmb.training.fit_data import to_source, train_and_validation
 from tfmb.training.lock import DirectoryLock
 
@@ -99,15 +101,19 @@ def tune(
     Raises:
         ConfigError: arguments that make no sense, a model that cannot be trained, or a search of other arguments.
         DataError: data or a journal that make no sense.
-        DirectoryError: `run_dir` is in use.
+        DirectoryError: `run_dir` is in use, or cannot be made or written.
         PeerLostError: a worker died again and again.
         PreemptedError: SIGTERM ended a search with workers, which can go on.
+        StorageError: the page cannot be written; all else was.
 
     Example:
         >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
         >>> result.best.values["learning_rate"]
     """
     _check(max_trials, executions_per_trial, workers, oracle, validation_split, timeout)
+    need_modules("the report of a search", PAGE_MODULES)
+    if run_dir is not None:
+        need_folder("run_dir", run_dir)
     if workers > 1:
         refuse_gang(strategy)
         reference_to(build)  # refused before anything is loaded
@@ -166,11 +172,13 @@ def search_in(
     workers: int = 1,
     hand_over: Callable[[Task], dict[str, Any]] | None = None,
     listen: str | None = None,
+    conclude: Callable[[SearchRecord], None] = lambda record: None,
 ) -> SearchRecord:
     """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
 
     `hand_over` gives what workers make the task of, see `worker`; it may write into the directory's `handover`.
-    `listen` is the `HOST:PORT` for workers of other hosts.
+    `listen` is the `HOST:PORT` for workers of other hosts. `conclude` gets the record when all trials are done, before
+    the page is written: what it does with the answer must not depend on whether the page can be.
     """
     compares = Objective.parse(objective)
     lock = DirectoryLock(folder)
@@ -206,7 +214,14 @@ def search_in(
             search.close()
             remove(folder)
         watch_all(record)
-        write_report(record.only(search.searched), folder / "report.html")
+        page = record.only(search.searched), folder / "report.html"
+        try:
+            conclude(record)
+        except BaseException:
+            with contextlib.suppress(StorageError):  # what happened first is told
+                write_report(*page)
+            raise
+        write_report(*page)
         return record
     finally:
         lock.release()

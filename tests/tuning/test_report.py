@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from searches import NASTY, mixed, search, trial
 
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, StorageError
 from tfmb.tuning.figures import charts
 from tfmb.tuning.records import Evaluation, SearchRecord
 from tfmb.tuning.report import write_report
@@ -146,7 +146,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", half)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(StorageError, match=r"report\.html cannot be written \(No space left on device\)"):
             write_report(mixed(3), path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -161,7 +161,7 @@ def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
 
 def test_a_missing_plotly_is_named_with_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ConfigError, match=r"pip install 'tfmb\[tune\]'") as caught:
+    with pytest.raises(ConfigError, match="pip install plotly") as caught:
         write_report(mixed(3), tmp_path / "report.html")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

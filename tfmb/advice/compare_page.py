@@ -23,7 +23,7 @@ def write_comparison(found: Comparison, path: Path) -> None:
 
     Raises:
         ConfigError: Plotly is not installed.
-        OSError: the page cannot be written; an old one stays.
+        StorageError: the page cannot be written; an old one stays.
     """
     objects = draw_with()
     charts = [

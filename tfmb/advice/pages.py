@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmb.advice.rate_curve import RateCurve
 from tfmb.advice.records import Advice
-from tfmb.errors import ConfigError
+from tfmb.needs import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, ticks
 from tfmb.report.page import write_page
 
@@ -22,7 +22,7 @@ def write_advice(advice: Advice, path: Path) -> None:
 
     Raises:
         ConfigError: Plotly is not installed.
-        OSError: the page cannot be written; an old one stays.
+        StorageError: the page cannot be written; an old one stays.
     """
     objects = draw_with()
     charts = [
@@ -49,10 +49,9 @@ def draw_with() -> Any:
     Raises:
         ConfigError: it is not installed.
     """
-    try:
-        import plotly.graph_objects as objects
-    except ImportError as error:
-        raise ConfigError("a page with charts needs Plotly: pip install 'tfmb[tune]'") from error
+    need_modules("a page with charts", PAGE_MODULES)
+    import plotly.graph_objects as objects
+
     return objects
 
 

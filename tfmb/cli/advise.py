@@ -1,6 +1,5 @@
 """`tfmb advise` and `tfmb lr-range`: which batch size and which learning rate."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.errors import ConfigError
+from tfmb.needs import need_page
 
 __all__ = ["advise", "lr_range"]
 
@@ -18,7 +18,7 @@ _Model = Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: packag
 _Optimizer = Annotated[
     str | None, typer.Option(help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or your own.")
 ]
-_Html = Annotated[Path | None, typer.Option(help="Write a page with the curves there.")]
+_Html = Annotated[str | None, typer.Option(help="Write a page with the curves there.")]
 _Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
 _Seed = Annotated[int, typer.Option(help="Decides initial weights and orders.")]
 _Strategy = Annotated[str, typer.Option(help="As in tfmb train.")]
@@ -51,6 +51,7 @@ def advise(
     """
     limit = None if budget is None else seconds_of("--budget", budget)
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
+    page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.advise import advise_on
     from tfmb.advice.jobs import ProblemConfig, problem_of
@@ -62,25 +63,22 @@ def advise(
     problem, about = problem_of(config)
     say(about)
     found = advise_on(problem, target, limit, sizes, name=config.name, say=say)
+    if not json:
+        _show(found)
     record: dict[str, Any] = found.record()
     if fits:
         from tfmb.advice.jobs import largest_batch_of
 
         record["largest_batch_size"] = largest_batch_of(config, problem.train.size, say)
-    if html is not None:
-        from tfmb.advice.pages import write_advice
-
-        write_advice(found, html)
-        say(f"page: {html}")
+        if not json:
+            print(f"largest batch that fits: {record['largest_batch_size']}", flush=True)
     if json:
         emit_json(record)
-        return
-    if found.batch_size is None:
-        print(found.reason)
-        return
-    _show(found)
-    if fits:
-        print(f"largest batch that fits: {record['largest_batch_size']}")
+    if page is not None:  # after the answer, which a page that cannot be written must not take along
+        from tfmb.advice.pages import write_advice
+
+        write_advice(found, page)
+        say(f"page: {page}")
 
 
 def lr_range(
@@ -106,6 +104,7 @@ def lr_range(
         raise ConfigError(f"--low {low} and --high {high} must be rates with 0 < low < high")
     if updates < 10:
         raise ConfigError(f"--updates {updates} must be at least 10")
+    page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.jobs import ProblemConfig, problem_of
     from tfmb.advice.lr_range import sweep
@@ -118,11 +117,6 @@ def lr_range(
     problem, about = problem_of(config)
     say(about)
     curve = sweep(ShortRuns(problem), batch_size, low, high, updates)
-    if html is not None:
-        from tfmb.advice.pages import write_rate_curve
-
-        write_rate_curve(curve, html, config.name)
-        say(f"page: {html}")
     if json:
         emit_json(
             {
@@ -135,15 +129,30 @@ def lr_range(
                 "updates": len(curve.losses),
             }
         )
-        return
+    else:
+        _show_curve(curve)
+    if page is not None:  # after the answer
+        from tfmb.advice.pages import write_rate_curve
+
+        write_rate_curve(curve, page, config.name)
+        say(f"page: {page}")
+
+
+def _show_curve(curve: Any) -> None:
     shown = "undetermined" if curve.learning_rate is None else f"learning rate {curve.learning_rate:.3g}"
     print(f"{shown}: {curve.reason.removeprefix('undetermined: ')}")
     marks = {"steepest": curve.steepest, "valley": curve.valley, "edge of divergence": curve.edge}
-    print("  ".join(f"{name} {'none' if rate is None else format(rate, '.3g')}" for name, rate in marks.items()))
+    print(
+        "  ".join(f"{name} {'none' if rate is None else format(rate, '.3g')}" for name, rate in marks.items()),
+        flush=True,
+    )
 
 
 def _show(found: Any) -> None:
     """The answer, and the table it comes from."""
+    if found.batch_size is None:
+        print(found.reason, flush=True)
+        return
     record = found.record()
     low, high = record["batch_size_interval"]
     print(f"batch size {found.batch_size} (it may as well be {low} to {high}), learning rate {found.learning_rate:.3g}")
@@ -157,7 +166,7 @@ def _show(found: Any) -> None:
     for p in found.predictions:
         mark = " <-" if p.batch_size == found.batch_size else ""
         print(f"{p.batch_size:10}  {p.learning_rate:13.3g}  {p.updates!s:23}  {p.seconds}{mark}")
-    print(f"it took {found.cost_seconds:.0f} s and {found.cost_examples:,} examples to find out")
+    print(f"it took {found.cost_seconds:.0f} s and {found.cost_examples:,} examples to find out", flush=True)
 
 
 def _sizes(text: str) -> list[int]:

@@ -1,6 +1,5 @@
 """`tfmb compare`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,6 +7,7 @@ import typer
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.errors import ConfigError
+from tfmb.needs import need_page
 
 __all__ = ["compare"]
 
@@ -29,13 +29,14 @@ def compare(
     memory: Annotated[
         bool, typer.Option(help="Measure memory too, in a process for each batch size, which may die of it.")
     ] = True,
-    html: Annotated[Path | None, typer.Option(help="Write a page with the curves there.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write a page with the curves there.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
 ) -> None:
     """Batch, mini-batch and stochastic gradient descent side by side: the textbook's table with measured numbers."""
     limit = seconds_of("--seconds", seconds)
     if batch_size < 2:
         raise ConfigError(f"--batch-size {batch_size} must be at least 2: stochastic gradient descent is 1")
+    page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.compare import compare as compare_methods
     from tfmb.advice.compare_page import HEAD, rows_of, write_comparison
@@ -61,13 +62,13 @@ def compare(
         peak_of=(lambda size: peak_of(config, size)) if memory else None,
         say=say,
     )
-    if html is not None:
-        write_comparison(found, html)
-        say(f"page: {html}")
     if json:
         emit_json(found.record())
-        return
-    table = [list(HEAD), *rows_of(found)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    else:
+        table = [list(HEAD), *rows_of(found)]
+        widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
+        for row in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+    if page is not None:  # after the answer, which a page that cannot be written must not take along
+        write_comparison(found, page)
+        say(f"page: {page}")

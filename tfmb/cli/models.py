@@ -9,6 +9,8 @@ import typer
 from tfmb.cli.runs import newest_run
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.errors import ConfigError
+from tfmb.needs import need_folder
+from tfmb.training.run_dir import read_run
 
 __all__ = ["evaluate", "export", "predict"]
 
@@ -80,13 +82,19 @@ def export(
         raise ConfigError("--made-up-samples, --data and --mirror are for a comparison: give --against")
     if weights not in (None, "ema", "raw"):
         raise ConfigError(f"unknown --weights {weights!r}: give ema or raw")
+    read_run(run)
+    folder = Path("saved_models") / run.resolve().name if output is None else output.expanduser()
+    need_folder("--output", folder)
+    if against is not None:
+        from tfmb.versions import version_before
+
+        version_before(against, folder)
     start_tensorflow()
     from tfmb.exported_run import export_run, rows_to_compare
     from tfmb.saved_model import Options
     from tfmb.training.restore import restore_run
 
     restored = restore_run(run, model)
-    folder = Path("saved_models") / restored.name if output is None else output
     samples = None if against is None or made_up else rows_to_compare(restored, data, mirror)
     options = Options(batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples)
     made = export_run(restored, folder, options)
@@ -142,9 +150,10 @@ def predict(
         run = newest_run()
         say(f"model of {run}")
     start_tensorflow()
-    from tfmb.classify import ExportedClassifier, RunClassifier
+    from tfmb.classify import ExportedClassifier, RunClassifier, check_images
     from tfmb.training.restore import restore_run
 
+    check_images(images)
     if export is not None:
         exported = ExportedClassifier(export)
         if exported.provenance is None:

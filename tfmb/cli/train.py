@@ -19,6 +19,7 @@ from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_thr
 from tfmb.config import COMPILE_NAMES, TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
 from tfmb.launch import RESTARTS
+from tfmb.needs import need_folder
 from tfmb.recipes import RECIPE_NAMES, options_of
 from tfmb.training.resume import resumed
 
@@ -212,6 +213,8 @@ def train(
         config = TrainConfig(**options)
         if run_dir is not None:
             _refuse_used(run_dir)
+        if strategy != "multi-worker":  # where one worker writes, a place that all of them see
+            need_folder("--run-dir", run_dir or RUNS)
     else:
         if run_dir is not None:
             raise ConfigError(f"--resume {resume} and --run-dir {run_dir} cannot both be given: leave --run-dir out")
@@ -219,6 +222,8 @@ def train(
         if result is not None:
             _tell(result, json)
             return
+        if config.strategy != "multi-worker":
+            need_folder("--resume", resume)
     chooses = context.find_root().obj == OWN_PROCESS and resume is None  # in another program TensorFlow has started
     if config.deterministic:
         start_pinned()

@@ -11,6 +11,7 @@ from tfmb.cli.durations import seconds_of
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.cli.train import RUNS
 from tfmb.errors import ConfigError
+from tfmb.needs import PAGE_MODULES, need_folder, need_modules
 from tfmb.versions import check_is_no_version
 
 __all__ = ["tune"]
@@ -133,6 +134,18 @@ def tune(
         raise ConfigError(
             "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
         )
+    if retrain and retrain_epochs is not None and retrain_epochs < 1:
+        raise ConfigError(f"--retrain-epochs {retrain_epochs} must be at least 1")
+    if retrain and ":" in model:
+        raise ConfigError(
+            f"--retrain trains our models: search without it, then call {model} with the values in best.json"
+        )
+    folder = _new_folder() if run_dir is None else run_dir
+    if join is None:  # who joins writes no page
+        need_modules("the report of a search", PAGE_MODULES)
+        need_folder("--run-dir", folder)
+    if export is not None:
+        need_folder("--export", export)
     given: dict[str, Any] = {
         "batch_size": _values("--batch-size", batch_size),
         "learning_rate": _values("--learning-rate", learning_rate),
@@ -181,34 +194,39 @@ def tune(
         if json:
             emit_json({"joined": join, "workers": done})
         return
-    folder = _new_folder() if run_dir is None else run_dir
     say(f"search: {folder}")
-    record = tune_job(config, folder, say, _Table(max_trials).show)
-    best = record.best
-    if best is None:
+
+    def conclude(record: Any) -> None:
+        best = record.best
+        if best is None:
+            return
+        if not json:
+            shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
+            found = f"{record.objective} {best.score:.4g} with {shown}"
+            print(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}", flush=True)
+        result: dict[str, Any] = {
+            "objective": record.objective,
+            "score": best.score,
+            "trial": best.trial,
+            "values": best.values,
+            "trials": len(record.trials),
+            "seconds": round(record.seconds, 2),
+            "run_dir": str(folder),
+            "report": str(folder / "report.html"),
+        }
+        if retrain:
+            results, chosen = train_winner(config, best, retrain_seeds, retrain_epochs, folder / "retrained", say)
+            result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
+            if export is not None:
+                result["export"] = str(_export(Path(results[chosen]["run_dir"]), export))
+        if json:
+            emit_json(result)
+        elif "export" in result:
+            print(result["export"], flush=True)
+
+    record = tune_job(config, folder, say, _Table(max_trials).show, conclude)
+    if record.best is None:
         raise ConfigError(f"every trial diverged: search lower rates; {folder / 'report.html'} has all of them")
-    result: dict[str, Any] = {
-        "objective": record.objective,
-        "score": best.score,
-        "trial": best.trial,
-        "values": best.values,
-        "trials": len(record.trials),
-        "seconds": round(record.seconds, 2),
-        "run_dir": str(folder),
-        "report": str(folder / "report.html"),
-    }
-    if retrain:
-        results, chosen = train_winner(config, best, retrain_seeds, retrain_epochs, folder / "retrained", say)
-        result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
-        if export is not None:
-            result["export"] = str(_export(Path(results[chosen]["run_dir"]), export))
-    if json:
-        emit_json(result)
-        return
-    shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
-    print(f"best of {len(record.trials)} trials: {record.objective} {best.score:.4g} with {shown}; {result['report']}")
-    if "export" in result:
-        print(result["export"])
 
 
 class _Table:

@@ -8,6 +8,7 @@ import typer
 from tfmb.cli.screen import emit_json, start_tensorflow
 from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
+from tfmb.training.run_dir import read_run
 
 if TYPE_CHECKING:
     from tfmb.verification.checks import Report
@@ -62,6 +63,8 @@ def _report(
     from tfmb.verification.exports import newest_version, verify_export
 
     newest_version(folder)
+    if run is not None:
+        read_run(run)
     start_tensorflow()
     return verify_export(folder, run, model)
 

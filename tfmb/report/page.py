@@ -1,11 +1,13 @@
 """One HTML page that opens anywhere: charts that can be hovered and zoomed, and tables."""
 
+import contextlib
 import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
 
+from tfmb.errors import StorageError
 from tfmb.report.appearance import Chart, escaped
 
 __all__ = ["write_page"]
@@ -60,7 +62,7 @@ def write_page(
         end: HTML after them.
 
     Raises:
-        OSError: the page cannot be written; the old one stays.
+        StorageError: the page cannot be written; the old one stays.
     """
     body, drawn = list(sections), False
     for chart in charts:
@@ -71,8 +73,12 @@ def write_page(
     try:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # where the folder is gone, so is this
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+            raise StorageError(f"the page {path} cannot be written ({reason}): give another place") from error
         raise
 
 

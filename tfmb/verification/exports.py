@@ -39,6 +39,7 @@ def verify_export(folder: str | Path, run: str | Path | None = None, model: str 
         DataError: no export, or no run.
     """
     version = newest_version(Path(folder))
+    restored = None if run is None else _restored(run, model)
     provenance = check_provenance(version)
     if provenance.status == FAILED:
         reason = "it was not loaded: its provenance is wrong"
@@ -50,7 +51,7 @@ def verify_export(folder: str | Path, run: str | Path | None = None, model: str 
         except DataError as error:
             rest = [not_applicable(name, "it cannot be used") for name in (PARITY, BYTES)]
             return Report(target=str(version), checks=(provenance, failed(REPRODUCIBLE, str(error)), *rest))
-    checks = [provenance, _check_reproducible(first, second), _check_parity(first, run, model), _check_bytes(first)]
+    checks = [provenance, _check_reproducible(first, second), _check_parity(first, run, restored), _check_bytes(first)]
     return Report(target=str(version), checks=tuple(checks))
 
 
@@ -112,12 +113,16 @@ def _check_reproducible(first: dict[str, Arrays], second: dict[str, Arrays]) -> 
     return passed(REPRODUCIBLE, f"{about}: finite, and all bits are equal")
 
 
-def _check_parity(answers: dict[str, Arrays], run: str | Path | None, model: str | None) -> Check:
+def _restored(run: str | Path, model: str | None) -> Any:
+    """A run's model."""
+    from tfmb.training.restore import restore_run  # TensorFlow starts here
+
+    return restore_run(run, model).model
+
+
+def _check_parity(answers: dict[str, Arrays], run: str | Path | None, restored: Any) -> Check:
     if run is None:
         return not_applicable(PARITY, "no run was named: give --run")
-    from tfmb.training.restore import restore_run
-
-    restored = restore_run(run, model).model
     try:
         expected = _outputs_of(restored, answers["inputs"], "logits" in answers["outputs"])
     except (KeyError, ValueError) as error:
