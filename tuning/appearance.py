@@ -1,6 +1,5 @@
 """How a search's report shows trials: their fates, scores and values, in words and colours."""
 
-import math
 from collections import Counter
 
 from tfmb.report.appearance import escaped, number
@@ -10,8 +9,6 @@ from .records import FATES, SearchRecord, TrialRecord
 __all__ = [
     "FATE_COLOURS",
     "FATE_SYMBOLS",
-    "SCORE_COLOURS",
-    "colour_range",
     "fates_in_words",
     "names_of_values",
     "place_of_best",
@@ -22,10 +19,6 @@ __all__ = [
 # Fixed, whatever the browser's theme: the page sets its own background. Told apart by the colour-blind.
 FATE_COLOURS = {"completed": "#4477aa", "pruned": "#cc7a00", "diverged": "#c0392b", "running": "#6b6b6b"}
 FATE_SYMBOLS = {"completed": "circle", "pruned": "circle-open", "diverged": "x", "running": "diamond-open"}
-# From the best score to the worst: dark shows best on white.
-SCORE_COLOURS = ["#440154", "#414487", "#2a788e", "#22a884", "#7ad151", "#e0c21f"]
-# A few bad scores must not make all others one colour: those behind this share of the trials have the last colour.
-_COLOURED_SHARE = 0.9
 _MOST_HOVER_VALUES = 15
 
 
@@ -65,13 +58,3 @@ def trial_in_words(record: SearchRecord, trial: TrialRecord) -> str:
     if left := len(trial.values) - len(shown):
         lines.append(f"and {left} more: see the table")
     return "<br>".join(lines)
-
-
-def colour_range(record: SearchRecord) -> tuple[float, float]:
-    """The lowest and highest score that have a colour of their own; never equal."""
-    scores = [score for score in map(score_of, record.ranked()) if score is not None] or [0.0]
-    best, worst = scores[0], scores[math.ceil(_COLOURED_SHARE * (len(scores) - 1))]
-    if best == worst:
-        pad = abs(best) * 0.01 or 1.0
-        return best - pad, best + pad
-    return min(best, worst), max(best, worst)

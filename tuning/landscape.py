@@ -6,18 +6,17 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, ticks, title_value_axis
+from tfmb.report.appearance import GREY, INK, LOG_RATIO, Chart, cut, escaped, framed, number, ticks, title_value_axis
 
 from .appearance import (
     FATE_COLOURS,
     FATE_SYMBOLS,
-    SCORE_COLOURS,
-    colour_range,
     names_of_values,
     place_of_best,
     score_of,
     trial_in_words,
 )
+from .colours import SCORE_COLOURS, ScoreScale, scale_of
 from .records import SearchRecord, TrialRecord
 
 __all__ = ["map_chart", "parallel_chart"]
@@ -30,7 +29,8 @@ _MOST_COLUMNS, _BINS = 12, 8
 # Plotly draws 60 axes at most; a screen shows fewer.
 _MOST_AXES = 40
 _MOST_LABELS = 25
-_WIDTH_OF_AXIS = 120
+# In pixels: from one axis to the next, so that labels do not meet, and beside the outermost ones.
+_WIDTH_OF_AXIS, _SIDES = 120, 200
 _HOVER = "%{text}<extra></extra>"
 # Labels must be read above hundreds of lines.
 _HALO = ", ".join(["0 0 3px #ffffff"] * 4)
@@ -59,20 +59,24 @@ def map_chart(record: SearchRecord, objects: Any) -> Chart:
     if not spots:
         return Chart(name="map", title=title, note=f"No trial has a place here yet: {left_out} stand in the table.")
     figure = framed(objects, 540)
-    low, high = colour_range(record)
-    scale = SCORE_COLOURS if record.direction == "min" else SCORE_COLOURS[::-1]
-    bar = {"title": {"text": escaped(record.objective, 20)}, "thickness": 14, "outlinewidth": 0}
-    figure.update_layout(coloraxis={"colorscale": scale, "cmin": low, "cmax": high, "colorbar": bar})
+    scale = scale_of(record)
+    colours = SCORE_COLOURS if record.direction == "min" else SCORE_COLOURS[::-1]
+    title_of_bar = {"text": f"{escaped(record.objective, 20)}{' (log scale)' if scale.log else ''}", "side": "right"}
+    bar: dict[str, Any] = {"title": title_of_bar, "thickness": 14, "outlinewidth": 0}
+    if scale.log:
+        bar["tickvals"], bar["ticktext"] = scale.labels()
+    low, high = scale.ends
+    figure.update_layout(coloraxis={"colorscale": colours, "cmin": low, "cmax": high, "colorbar": bar})
     cells = [(x, y, score_of(record.trials[place])) for place, (x, y) in spots.items()]
     scored = [(x, y, score) for x, y, score in cells if score is not None]
     if len(scored) >= 10:
         note += " The worst tenth share one colour."
     if both and len(scored) >= _FEWEST_BINNED:
-        figure.add_trace(_binned(scored, objects))
+        figure.add_trace(_binned(scored, scale, objects))
         note += " The background is the median score of each cell."
     for kind in sorted({_kind(record.trials[place]) for place in spots}):
         group = {place: spot for place, spot in spots.items() if _kind(record.trials[place]) == kind}
-        figure.add_trace(_markers(record, group, kind, objects))
+        figure.add_trace(_markers(record, group, kind, scale, objects))
     best = place_of_best(record)
     if best is not None and best in spots:
         star = {"symbol": "star", "size": 17, "color": "#ffd400", "line": {"color": INK, "width": 1.5}}
@@ -110,9 +114,10 @@ def parallel_chart(record: SearchRecord, objects: Any) -> Chart:
     # A trial without a score ends beyond the worst one.
     axes.append(_axis(record.objective, [score_of(t) for t in record.trials], above=record.direction == "min"))
     # Plotly draws the highest colour last: the best must not lie under the others, nor under those without a score.
-    low, high = colour_range(record)
-    best, worst = (low, high) if record.direction == "min" else (high, low)
-    goodness = [-1.0 if s is None else max((s - worst) / (best - worst), 0.0) for s in map(score_of, record.trials)]
+    scale = scale_of(record)
+    best, worst = scale.ends if record.direction == "min" else scale.ends[::-1]
+    places = [None if score is None else scale.place(score) for score in map(score_of, record.trials)]
+    goodness = [-1.0 if place is None else max((place - worst) / (best - worst), 0.0) for place in places]
     red = FATE_COLOURS["diverged"]
     scored = [[0.5 + place / (2 * len(SCORE_COLOURS) - 2), colour] for place, colour in enumerate(SCORE_COLOURS[::-1])]
     figure = framed(objects, 460)
@@ -121,9 +126,9 @@ def parallel_chart(record: SearchRecord, objects: Any) -> Chart:
     tick_font = {"size": 12, "weight": 600, "shadow": _HALO}
     figure.add_trace(objects.Parcoords(dimensions=axes, line=line, tickfont=tick_font, labelfont={"size": 13}))
     figure.update_layout(margin={"l": 110, "r": 90, "t": 60, "b": 30})
-    if len(axes) > 9:
-        figure.update_layout(width=_WIDTH_OF_AXIS * len(axes))
-    return Chart(name="parallel", title=title, note=note, figure=figure)
+    return Chart(
+        name="parallel", title=title, note=note, figure=figure, least_width=_SIDES + _WIDTH_OF_AXIS * (len(axes) - 1)
+    )
 
 
 def _positive(trial: TrialRecord, name: str) -> float | None:
@@ -136,14 +141,21 @@ def _kind(trial: TrialRecord) -> tuple[str, bool]:
     return trial.fate, trial.fate != "diverged" and score_of(trial) is not None
 
 
-def _markers(record: SearchRecord, spots: dict[int, tuple[float, float]], kind: tuple[str, bool], objects: Any) -> Any:
+def _markers(
+    record: SearchRecord,
+    spots: dict[int, tuple[float, float]],
+    kind: tuple[str, bool],
+    scale: ScoreScale,
+    objects: Any,
+) -> Any:
     fate, coloured = kind
     symbol = FATE_SYMBOLS.get(fate, "square-open")
     trials = [record.trials[place] for place in spots]
     line = {"width": 2.5} if symbol.endswith("-open") else {"width": 1, "color": "#ffffff"}
     marker: dict[str, Any] = {"symbol": symbol, "size": 11, "line": line}
     if coloured:
-        marker |= {"color": [score_of(trial) for trial in trials], "coloraxis": "coloraxis"}
+        scores = [score for score in map(score_of, trials) if score is not None]  # all: the kind says so
+        marker |= {"color": [scale.place(score) for score in scores], "coloraxis": "coloraxis"}
     else:
         marker |= {"color": FATE_COLOURS["diverged"] if fate == "diverged" else GREY}
     return objects.Scatter(
@@ -157,7 +169,7 @@ def _markers(record: SearchRecord, spots: dict[int, tuple[float, float]], kind: 
     )
 
 
-def _binned(cells: Sequence[tuple[float, float, float]], objects: Any) -> Any:
+def _binned(cells: Sequence[tuple[float, float, float]], scale: ScoreScale, objects: Any) -> Any:
     """A heat map of median scores."""
     columns, rows = _edges([x for x, _, _ in cells]), _edges([y for _, y, _ in cells])
     inside: dict[tuple[int, int], list[float]] = {}
@@ -165,7 +177,7 @@ def _binned(cells: Sequence[tuple[float, float, float]], objects: Any) -> Any:
         inside.setdefault((_bin(rows, y), _bin(columns, x)), []).append(score)
     medians = [
         [
-            statistics.median(inside[row, column]) if (row, column) in inside else None
+            scale.place(statistics.median(inside[row, column])) if (row, column) in inside else None
             for column in range(len(columns) - 1)
         ]
         for row in range(len(rows) - 1)
@@ -219,7 +231,7 @@ def _axis(name: str, values: list[Any], above: bool = False) -> dict[str, Any]:
 
 def _axis_of_numbers(name: str, values: list[float | None], above: bool) -> dict[str, Any]:
     present = [value for value in values if value is not None] or [0.0]
-    log = min(present) > 0 and (name in _LOG_NAMES or max(present) >= 100 * min(present))
+    log = min(present) > 0 and (name in _LOG_NAMES or max(present) > LOG_RATIO * min(present))
     labels = [(math.log10(place) if log else place, f"{place:.6g}") for place in ticks(present, log)]
     scaled = [None if value is None else math.log10(value) if log else value for value in values]
     ends = [value for value in scaled if value is not None] or [0.0]

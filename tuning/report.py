@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from tfmb.report.appearance import duration, escaped, number
+from tfmb.report.appearance import duration, escaped, number, scrolling
 from tfmb.report.page import write_page
 
 from .appearance import fates_in_words, names_of_values
@@ -17,9 +17,7 @@ __all__ = ["write_report"]
 _MOST_CELL, _MOST_LISTED = 200, 20
 _TABLE = Template("""<h2>All trials</h2>
 <p class="note">The best score first, then those without one, in the order they began.</p>
-<div class="wide">
-$table
-</div>""")
+$table""")
 
 
 def write_report(record: SearchRecord, path: Path) -> None:
@@ -39,7 +37,7 @@ def write_report(record: SearchRecord, path: Path) -> None:
         heading=f"Search of {record.name}",
         sections=[f"<p>{sentence}</p>" for sentence in _summary(record)],
         charts=charts(record),
-        end=_TABLE.substitute(table=_table(record)),
+        end=_TABLE.substitute(table=scrolling(_table(record))),
     )
 
 

@@ -4,13 +4,12 @@ import html
 import json
 import math
 import os
-import shutil
-import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from made_up_pages import opened
 from searches import NASTY, mixed, search, trial
 
 from tfmb.errors import ConfigError, StorageError
@@ -167,30 +166,14 @@ def test_a_missing_plotly_is_named_with_its_mend(tmp_path: Path, monkeypatch: py
     assert not list(tmp_path.iterdir())
 
 
-def opened(path: Path) -> tuple[Page, list[str]]:
-    """A page after a browser ran it, and what it wrote to its console."""
-    names = (os.environ.get("TFMB_BROWSER"), "chromium", "chromium-browser", "google-chrome")
-    browser = next((found for name in names if name and (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip("no browser: install chromium")
-    options = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000", "--dump-dom"]
-    options += [
-        "--enable-unsafe-swiftshader",
-        "--enable-logging=stderr",
-        "--v=0",
-        f"--user-data-dir={path.parent / 'user'}",
-    ]
-    done = subprocess.run([browser, *options, path.as_uri()], capture_output=True, text=True, timeout=300, check=True)
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line and "GL Driver Message" not in line]
-    return Page(done.stdout), said
-
-
+@pytest.mark.process
 def test_a_browser_shows_every_trial_and_chart(tmp_path: Path) -> None:
     record = mixed(40)
     bad = trial(40, trial=NASTY, values={"batch_size": 64, "learning_rate": 0.1, NASTY: NASTY}, cause=NASTY)
     record = search(*record.trials, bad, name=NASTY)
     write_report(record, tmp_path / "report.html")
-    page, said = opened(tmp_path / "report.html")
+    text, said = opened(tmp_path / "report.html")
+    page = Page(text)
     assert said == []
     assert sorted(map(str, page.rows)) == sorted(found.trial for found in record.trials)
     assert set(page.drawn) == {"map", "curves", "best-so-far", "parallel"}
@@ -199,6 +182,7 @@ def test_a_browser_shows_every_trial_and_chart(tmp_path: Path) -> None:
     assert "img" not in [tag for tag, _ in page.tags]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("fault", ["console.error('fault')", "throw new Error('fault')", "fault("])
 def test_the_browser_says_what_went_wrong(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "faulty.html"

@@ -8,13 +8,15 @@ from typing import Any
 from tfmb.advice.rate_curve import RateCurve
 from tfmb.advice.records import Advice
 from tfmb.needs import PAGE_MODULES, need_modules
-from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, ticks
+from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, scrolling, ticks
 from tfmb.report.page import write_page
 
 __all__ = ["draw_with", "rate_chart", "write_advice", "write_rate_curve"]
 
 BLUE, ORANGE, RED, _BAND = "#4477aa", "#cc7a00", "#c0392b", "rgba(68, 119, 170, 0.18)"
 _HEIGHT = 400
+# Six lines stand in its legend, one below the other on a narrow screen.
+_HEIGHT_OF_RANGE = 500
 
 
 def write_advice(advice: Advice, path: Path) -> None:
@@ -61,7 +63,7 @@ def rate_chart(curve: RateCurve, objects: Any) -> Chart:
     finite = [(rate, loss) for rate, loss in zip(curve.learning_rates, curve.losses, strict=True) if _drawable(loss)]
     if not finite:
         return Chart(name="range-test", title=title, note="No update had a finite loss.")
-    figure = framed(objects, _HEIGHT)
+    figure = framed(objects, _HEIGHT_OF_RANGE)
     rates = [rate for rate, _ in finite]
     figure.add_trace(_dots(rates, [loss for _, loss in finite], "loss of an update", GREY, objects, size=4))
     smooth = [value if _drawable(value) else None for value in curve.smoothed]
@@ -189,7 +191,8 @@ def _table(advice: Advice) -> str:
         body = "".join(f'<td class="number">{escaped(str(cell))}</td>' for cell in cells)
         rows.append(f'<tr data-batch="{p.batch_size}"{best}>{body}</tr>')
     table = "\n".join(rows)
-    return f"<h2>All batch sizes</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{table}\n</tbody>\n</table>"
+    whole = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{table}\n</tbody>\n</table>"
+    return f"<h2>All batch sizes</h2>\n{scrolling(whole)}"
 
 
 _COLUMNS = ("batch size", "learning rate", "updates", "seconds", "examples")

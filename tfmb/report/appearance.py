@@ -8,12 +8,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["GREY", "INK", "Chart", "cut", "duration", "escaped", "framed", "number", "ticks", "title_value_axis"]
+__all__ = [
+    "GREY",
+    "INK",
+    "LOG_RATIO",
+    "Chart",
+    "cut",
+    "duration",
+    "escaped",
+    "framed",
+    "number",
+    "scrolling",
+    "ticks",
+    "title_value_axis",
+]
 
 INK, GREY, _GRID = "#222222", "#8a8a8a", "#dddddd"
 # Sums and ratios of what is drawn must stay finite.
 _LARGEST = 1e150
-_LOG_RATIO = 30
+# Values that differ by more have a log axis.
+LOG_RATIO = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +39,19 @@ class Chart:
         title: a heading.
         note: how to read it, as plain text.
         figure: Plotly's; None where there is nothing to draw.
+        least_width: in pixels; a narrower screen scrolls the chart in its own box.
     """
 
     name: str
     title: str
     note: str
     figure: Any = None
+    least_width: int = 0
+
+
+def scrolling(table: str) -> str:
+    """A table in a box of its own, which scrolls where the screen is narrower."""
+    return f'<div class="wide">\n{table}\n</div>'
 
 
 def number(value: Any) -> float | None:
@@ -92,7 +113,7 @@ def ticks(values: Sequence[float], log: bool) -> list[float]:
 def title_value_axis(figure: Any, label: str, values: Sequence[float]) -> None:
     """Titles the upright axis, and makes it a log one where its positive values differ by more than thirty times."""
     figure.update_yaxes(title_text=escaped(label, 40))
-    if min(values) > 0 and max(values) > _LOG_RATIO * min(values):
+    if min(values) > 0 and max(values) > LOG_RATIO * min(values):
         places = ticks(values, log=True)
         labels = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
         figure.update_yaxes(title_text=f"{escaped(label, 30)} (log scale)", type="log", **labels)
@@ -105,14 +126,15 @@ def framed(objects: Any, height: int) -> Any:
         layout={
             "template": "none",
             "height": height,
-            "margin": {"l": 70, "r": 20, "t": 40, "b": 60},
+            "margin": {"l": 60, "r": 20, "t": 40, "b": 60},
             "paper_bgcolor": "#ffffff",
             "plot_bgcolor": "#ffffff",
             "font": {"family": "system-ui, sans-serif", "size": 13, "color": INK},
             "hoverlabel": {"align": "left", "bgcolor": "#ffffff", "font": {"color": INK}},
             "hovermode": "closest",
             "showlegend": True,
-            "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            # Under the plot, whatever the axis takes: above it the toolbar would cover it on a narrow screen.
+            "legend": {"orientation": "h", "x": 0, "yref": "container", "y": 0, "yanchor": "bottom"},
             "xaxis": axis,
             "yaxis": axis,
         }

@@ -24,12 +24,16 @@ _PAGE = Template("""<!doctype html>
 <style>
 :root { color-scheme: light; }
 body { background: #ffffff; color: #222222; font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px;
-  padding: 16px 24px 48px; overflow-wrap: anywhere; }
+  padding: 16px clamp(12px, 4vw, 24px) 48px; overflow-wrap: anywhere; }
 h1 { font-size: 26px; margin: 8px 0; }
 h2 { font-size: 19px; margin: 36px 0 4px; }
 p { margin: 4px 0; }
 .note { color: #555555; }
-.wide { overflow-x: auto; }
+/* Shadows at the ends where there is more: white covers them where there is none. */
+.wide { background: linear-gradient(to right, #ffffff 30%, #ffffff00) 0 0 / 40px 100% local no-repeat,
+  linear-gradient(to left, #ffffff 30%, #ffffff00) 100% 0 / 40px 100% local no-repeat,
+  linear-gradient(to right, #00000033, #00000000) 0 0 / 12px 100% scroll no-repeat,
+  linear-gradient(to left, #00000033, #00000000) 100% 0 / 12px 100% scroll no-repeat; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; font-variant-numeric: tabular-nums; width: 100%; }
 th, td { border-bottom: 1px solid #dddddd; max-width: 320px; overflow-wrap: break-word; padding: 4px 7px;
   text-align: left; vertical-align: top; }
@@ -93,4 +97,5 @@ def _section(chart: Chart, include_library: bool) -> str:
     drawing = plotly.io.to_html(
         chart.figure, config=config, include_plotlyjs=include_library, full_html=False, div_id=chart.name
     )
-    return f'{heading}\n<div class="wide">{drawing}</div>'
+    least = f' style="min-width: {chart.least_width}px"' if chart.least_width else ""
+    return f'{heading}\n<div class="wide"><div{least}>{drawing}</div></div>'
