@@ -3,13 +3,13 @@
 import os
 from typing import Any
 
-from tfmb.training.numerics import processor
+from tfmb.processor import processor_name
 from tfmb.training.run_dir import versions
 
 
 def describe_machine() -> dict[str, Any]:
     """Processor, usable cores, memory and versions."""
-    return {"processor": processor(), "cores": _cores(), "memory_gib": _memory_gib(), **versions()}
+    return {"processor": processor_name(), "cores": _cores(), "memory_gib": _memory_gib(), **versions()}
 
 
 def _cores() -> int:

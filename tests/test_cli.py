@@ -256,7 +256,10 @@ def test_auto_without_network_says_that_it_took_digits(tmp_path: Path) -> None:
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert {"versions", "machine", "devices", "data"} == set(report)
+    assert list(report) == ["versions", "machine", "devices", "cluster", "extras", "data", "warnings"]
+    assert report["machine"]["processor"] not in ("", "x86_64")
+    assert report["cluster"] == {"TF_CONFIG": "not set", "Slurm": "no job"}
+    assert {"bench", "docs", "test"} <= set(report["extras"])
     assert "CPU:0" in report["devices"]["physical"]
 
 

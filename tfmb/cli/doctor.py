@@ -1,15 +1,21 @@
-"""`tfmb doctor`: versions, devices, strategy, data caches."""
+"""`tfmb doctor`: versions, machine, devices, cluster, packages, data caches, and what is wrong with them."""
 
-import platform
+import os
+import shutil
+from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
+from tfmb.cli.cluster import slurm_job, tf_config
+from tfmb.cli.extras import extras
+from tfmb.cli.gpus import gpus
 from tfmb.cli.screen import emit_json, start_tensorflow
 from tfmb.cli.threads import best_of, cores, counts, seconds_by_threads
 from tfmb.config import TrainConfig
+from tfmb.processor import instruction_sets, processor_name
 
-__all__ = ["doctor"]
+__all__ = ["busy", "doctor"]
 
 
 def doctor(
@@ -26,21 +32,25 @@ def doctor(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
 ) -> None:
-    """Show what tfmb runs on: versions, devices, the default strategy, and the data it has."""
+    """Show what tfmb runs on: versions, machine, devices, cluster, packages, data; and warn of what is wrong."""
     config = TrainConfig(
         model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas, threads=threads
     )
+    load = os.getloadavg()[0]  # before TensorFlow's own start adds to it
     start_tensorflow(threads)
     from tfmb.training.run_dir import versions
 
     if profile:
         report = {"profile": _profile(config)}
     else:
-        report = {"versions": versions(), "machine": _machine(), "devices": _devices(), "data": _data()}
+        report = {"versions": versions(), **_surroundings(load), "data": _data()}
+        report["warnings"] = report.pop("warnings")  # last
     if json:
         emit_json(report)
         return
     for title, entries in report.items():
+        if not entries:
+            continue
         print(title)
         for key, value in entries.items():
             if key != "seconds":  # for programs: it stands in "an update" too
@@ -67,21 +77,56 @@ def _profile(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _machine() -> dict[str, Any]:
-    return {"processor": platform.processor() or platform.machine(), "usable cores": cores()}
+def busy(load: float, of_machine: int) -> str | None:
+    """What to say of a machine that is busy; None of one that is not.
+
+    Args:
+        load: the mean number of processes of the whole machine that ran or waited to, over the last minute.
+        of_machine: its cores, be they this process's or not.
+    """
+    if load <= of_machine:
+        return None
+    return f"{load:.1f} processes want {of_machine} core(s): what is measured now is spoilt; wait until they have ended"
 
 
-def _devices() -> dict[str, Any]:
+def _surroundings(load: float) -> dict[str, dict[str, Any]]:
+    """The sections on machine, devices, cluster and packages, and the warnings of each by its name."""
+    devices, seen = _devices()
+    on_gpus, of_gpus = gpus(seen, os.environ, smi=shutil.which("nvidia-smi"))
+    by_tf_config, of_tf_config = tf_config(os.environ)
+    by_slurm, of_slurm = slurm_job(os.environ)
+    packages, of_packages = extras(metadata.requires("tfmb") or [])
+    found = {
+        "load": busy(load, os.cpu_count() or 1), "GPU": of_gpus, "TF_CONFIG": of_tf_config, "Slurm": of_slurm,
+        "packages": of_packages,
+    }  # fmt: skip
+    return {
+        "machine": {
+            "processor": processor_name(),
+            "instruction sets": ", ".join(instruction_sets()) or "not known",
+            "usable cores": cores(),
+            "load": round(load, 2),
+        },
+        "devices": {**devices, **on_gpus},
+        "cluster": {**by_tf_config, **by_slurm},
+        "extras": packages,
+        "warnings": {name: warning for name, warning in found.items() if warning is not None},
+    }
+
+
+def _devices() -> tuple[dict[str, Any], int]:
+    """What TensorFlow has, and how many GPUs of it."""
     from tfmb.backend import tf
     from tfmb.distribution import describe, make_strategy
 
     found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
     strategy = describe(make_strategy("auto", joins=False))
-    return {
+    entries = {
         "physical": ", ".join(found),
         "strategy auto": f"{strategy['name']}, {strategy['replicas']} replica(s): {', '.join(strategy['devices'])}",
         "threads within an operation": tf.config.threading.get_intra_op_parallelism_threads() or "TensorFlow's choice",
     }
+    return entries, sum(name.startswith("GPU") for name in found)
 
 
 def _data() -> dict[str, Any]:

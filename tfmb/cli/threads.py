@@ -101,12 +101,12 @@ def _is_free(config: TrainConfig) -> bool:
 
 
 def _fingerprint(config: TrainConfig) -> dict[str, Any]:
-    from tfmb.training.numerics import processor
+    from tfmb.processor import processor_name
 
     options = config.to_dict()
     versions = {name: metadata.version(name) for name in ("tfmb", "tensorflow", "keras")}
     devices = os.environ.get("CUDA_VISIBLE_DEVICES")
-    machine = {"cores": cores(), "processor": processor(), "devices": devices, "jit_compile": config.jit_compile}
+    machine = {"cores": cores(), "processor": processor_name(), "devices": devices, "jit_compile": config.jit_compile}
     return {**{name: options[name] for name in _DECIDING}, **versions, **machine}
 
 

@@ -1,13 +1,12 @@
 """The process-wide settings that decide the bits of a result."""
 
 import os
-import platform
-from pathlib import Path
 from typing import Any
 
 from tfmb.backend import tf
+from tfmb.processor import processor_name
 
-__all__ = ["ask_for_exact_numerics", "numerics", "pin_threads_and_ops", "processor"]
+__all__ = ["ask_for_exact_numerics", "numerics", "pin_threads_and_ops"]
 
 # TensorFlow has no public way to ask whether it is on.
 _asked = {"op_determinism": False}
@@ -45,14 +44,5 @@ def numerics() -> dict[str, Any]:
         "intra_op_threads": tf.config.threading.get_intra_op_parallelism_threads(),
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "processor": processor(),
+        "processor": processor_name(),
     }
-
-
-def processor() -> str:
-    """The processor's model name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
