@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tfmb.training.actions import Meter
 from tfmb.training.loop import UpdatesReport, Watcher
+from tfmb.training.meter import Meter
 
 __all__ = ["Exploded", "Watch"]
 

@@ -23,11 +23,11 @@ from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive, seeded
 from tfmb.training import engine, prepared
-from tfmb.training.actions import Meter
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import Plan
+from tfmb.training.meter import Meter
 from tfmb.training.parts import Cut
 from tfmb.training.placement import place
 from tfmb.training.rows import arrays_on_device
@@ -140,7 +140,7 @@ class Trainer:
         size = min(int(values["batch_size"]), task.train.size)
         bounds = [task.budget.updates(k, task.train.size, size) for k in range(task.budget.slices + 1)]
         seed = derive(task.seed, "execution", number)
-        kept, fresh = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
+        kept = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
         first_loss, saved = None, time.monotonic()
         # What was not saved is made again: the same, to the bit.
         history = history[: newest_state(state, len(history))]
@@ -160,14 +160,12 @@ class Trainer:
             if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):
                 update = int(kept.optimizer.iterations.numpy())
                 raise Exploded(f"the validation loss rose to {metrics['val_loss']:.4g}", update)
-            # A first call traces and compiles, which says nothing of the trial.
-            seconds = meter.seconds - (meter.first_seconds or 0.0 if fresh and slice_number == 0 else 0.0)
             history.append(
                 Evaluation(
                     slice=slice_number + 1,
                     updates=int(kept.optimizer.iterations.numpy()),
                     examples=meter.examples + (0 if before is None else before.examples),
-                    seconds=seconds + (0.0 if before is None else before.seconds),
+                    seconds=meter.seconds + (0.0 if before is None else before.seconds),
                     metrics={key: float(value) for key, value in metrics.items() if np.ndim(value) == 0},
                 )
             )
@@ -180,8 +178,8 @@ class Trainer:
                 break
         return history
 
-    def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "tuple[_Kept, bool]":
-        """A model and optimizer as new for these values, and whether they must be traced."""
+    def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "_Kept":
+        """A model and optimizer as new for these values; traced before, where the last trial's serve."""
         task = self.task
         hp = hyperparameters()
         hp.values = dict(values)
@@ -201,7 +199,7 @@ class Trainer:
         key = json.dumps([own, [[list(v.shape), v.dtype] for v in model.variables], _fixed(optimizer)])
         if self._kept is not None and self._kept.key == key:
             self._kept.begin_anew(model, optimizer)
-            return self._kept, False
+            return self._kept
         recipe = engine.Recipe(
             loss=compiled.loss if compiled.loss is not None else task.loss,
             loss_weights=compiled.loss_weights,
@@ -212,7 +210,7 @@ class Trainer:
         placed = place(model, task.strategy, feed.example)
         prepared.build(placed, optimizer, task.strategy, model)
         self._kept = _Kept(key, placed, optimizer, recipe, task.strategy)
-        return self._kept, True
+        return self._kept
 
     def save_weights(self, folder: Path) -> None:
         """Writes the weights that the last trial ended with into a new folder, whole or not at all."""

@@ -12,9 +12,10 @@ import tfmb
 from tfmb.backend import keras, tf
 from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog, format_logs
 from tfmb.training.loop import EpochReport, UpdatesReport
+from tfmb.training.meter import Meter
 
 
-def updates(step: int, *losses: float, epoch: int = 0, seconds: float = 0.5) -> UpdatesReport:
+def updates(step: int, *losses: float, epoch: int = 0, seconds: float = 0.5, traced: bool = False) -> UpdatesReport:
     return UpdatesReport(
         epoch=epoch,
         step=step,
@@ -23,12 +24,21 @@ def updates(step: int, *losses: float, epoch: int = 0, seconds: float = 0.5) -> 
         examples=8 * max(1, len(losses)),
         learning_rate=0.1,
         seconds=seconds,
+        traced=traced,
     )
 
 
-def ended(epoch: int = 0, **logs: Any) -> EpochReport:
-    logs = logs or {"accuracy": 0.5, "loss": 1.25, "val_loss": 2.0}
-    return EpochReport(epoch=epoch, update=10 * epoch + 10, logs=logs, examples=80, seconds=2.0, learning_rate=0.1)
+def ended(epoch: int = 0, timed_examples: int = 80, tracing_seconds: float = 0.0, **logs: Any) -> EpochReport:
+    return EpochReport(
+        epoch=epoch,
+        update=10 * epoch + 10,
+        logs=logs or {"accuracy": 0.5, "loss": 1.25, "val_loss": 2.0},
+        examples=80,
+        timed_examples=timed_examples,
+        seconds=2.0 * timed_examples / 80,
+        tracing_seconds=tracing_seconds,
+        learning_rate=0.1,
+    )
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -66,6 +76,27 @@ def test_metrics_log_writes_the_running_loss_and_the_epochs(tmp_path: Path) -> N
     window, epoch, _ = lines(tmp_path / "timings.jsonl")
     assert window["examples_per_second"] == 32.0
     assert (epoch["epoch"], epoch["epoch_seconds"], epoch["examples_per_second"]) == (1, 2.0, 16.0)
+
+
+def test_timings_tell_tracing_apart(tmp_path: Path) -> None:
+    log = MetricsLog(tmp_path, log_every=4)
+    log.updates_made(updates(1, seconds=9.0, traced=True))
+    log.updates_made(updates(4, 1.0, 2.0, 3.0))
+    log.updates_made(updates(5, seconds=7.0, traced=True))
+    log.epoch_ended(ended())
+    window, epoch = lines(tmp_path / "timings.jsonl")
+    assert (window["examples_per_second"], window["tracing_seconds"]) == (48.0, 9.0)
+    assert (epoch["examples_per_second"], epoch["tracing_seconds"]) == (None, 7.0)
+    assert "9.0" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_a_meter_counts_all_examples_and_times_those_without_tracing() -> None:
+    meter = Meter()
+    meter.updates_made(updates(1, seconds=9.0, traced=True))
+    assert (meter.examples, meter.examples_per_second) == (8, None)
+    meter.updates_made(updates(2, seconds=0.5))
+    assert (meter.examples, meter.examples_per_second) == (16, 16.0)
+    assert (meter.seconds, meter.tracing_seconds) == (0.5, 9.0)
 
 
 def small_run(run_dir: Path) -> None:
@@ -141,6 +172,22 @@ def test_lines_where_there_is_no_terminal() -> None:
         "epoch 1/2  update 8/10  running loss 5.0000  32 examples/s",
         "epoch 1/2  accuracy 0.5000  loss 1.2500  val_loss 2.0000  40 examples/s  2.0 s",
         "epoch 2/2  update 4/10  running loss 6.0000  80,000 examples/s",
+    ]
+
+
+def test_lines_tell_tracing_apart() -> None:
+    stream = io.StringIO()
+    progress = Progress(2, 4, 2, stream=stream)
+    progress.updates_made(updates(1, 1.0, seconds=1.9, traced=True))
+    progress.updates_made(updates(2, 3.0))
+    progress.epoch_ended(ended(timed_examples=40, tracing_seconds=1.9, loss=2.0))
+    progress.updates_made(updates(2, 1.0, epoch=1, traced=True))
+    progress.epoch_ended(ended(epoch=1, timed_examples=0, tracing_seconds=0.5, loss=1.0))
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/2  update 2/4  running loss 2.0000  16 examples/s",
+        "epoch 1/2  loss 2.0000  40 examples/s  1.0 s  tracing and compiling took 1.9 s",
+        "epoch 2/2  update 2/4  running loss 1.0000",
+        "epoch 2/2  loss 1.0000  0.0 s  tracing and compiling took 0.5 s",
     ]
 
 

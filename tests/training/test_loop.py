@@ -82,6 +82,7 @@ class _World:
             validate or (lambda epoch: {}),
             [self],
             clock=lambda: self.now,
+            traces=lambda: min(len(self.calls), 1),  # the first call traces
         ).drawn
 
     @property
@@ -136,14 +137,34 @@ def test_reports_tell_what_was_done() -> None:
     world = _World(seconds_a_step=0.25)
     world.run(Plan(epochs=3, initial_epoch=1, log_every=2), 5)
     first, *_, last = world.reports
-    assert first == UpdatesReport(epoch=1, step=1, update=1, losses=(1.0,), examples=4, learning_rate=1.0, seconds=0.25)
+    assert first == UpdatesReport(
+        epoch=1, step=1, update=1, losses=(1.0,), examples=4, learning_rate=1.0, seconds=0.25, traced=True
+    )
     assert last == UpdatesReport(
         epoch=2, step=5, update=10, losses=(10.0,), examples=4, learning_rate=1 / 10, seconds=0.25
     )
     ended = [event for event in world.events if isinstance(event, EpochReport)]
     assert ended[1] == EpochReport(
-        epoch=2, update=10, logs={"loss": 8.0, "zeal": 1.0}, examples=20, seconds=1.25, learning_rate=1 / 10
+        epoch=2,
+        update=10,
+        logs={"loss": 8.0, "zeal": 1.0},
+        examples=20,
+        timed_examples=20,
+        seconds=1.25,
+        learning_rate=1 / 10,
     )
+
+
+def test_the_time_of_calls_that_trace_is_told_apart() -> None:
+    world = _World(seconds_a_step=0.125, first_call_seconds=64.0)
+    world.run(Plan(epochs=2), 12)
+    first, *others = world.reports
+    assert first.traced
+    assert first.seconds == 64.125
+    assert not any(report.traced for report in others)
+    one, two = [event for event in world.events if isinstance(event, EpochReport)]
+    assert (one.examples, one.timed_examples, one.seconds, one.tracing_seconds) == (48, 44, 11 * 0.125, 64.125)
+    assert (two.examples, two.timed_examples, two.seconds, two.tracing_seconds) == (48, 48, 1.5, 0.0)
 
 
 def test_validation_comes_after_the_updates_and_before_the_epochs_report() -> None:

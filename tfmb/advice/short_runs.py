@@ -22,11 +22,11 @@ from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive, seeded
 from tfmb.training import engine, prepared
-from tfmb.training.actions import Meter
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.feeds import ArrayFeed, EpochBatches
 from tfmb.training.loop import Plan
+from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.parts import Cut, make_cut
 from tfmb.training.placement import place

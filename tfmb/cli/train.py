@@ -325,10 +325,10 @@ def _summary(result: dict[str, Any]) -> str:
     scored = "no test split" if loss is None else f"test loss {loss:.4f}"
     if accuracy is not None:
         scored = f"test accuracy {accuracy:.4f}, {scored}"
-    return (
-        f"{result['dataset']}: {scored}; {result['updates']:,} updates in {result['seconds']:.1f} s, "
-        f"{result['examples_per_second']:,.0f} examples/s; {result['run_dir']}"
-    )
+    rate = result["examples_per_second"]
+    pace = "" if rate is None else f", {rate:,.0f} examples/s"
+    made = f"{result['updates']:,} updates in {result['seconds']:.1f} s{pace}"
+    return f"{result['dataset']}: {scored}; {made}; {result['run_dir']}"
 
 
 def _batch_size(text: str) -> Any:

@@ -13,9 +13,10 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.errors import DataError
 from tfmb.training.loop import EpochReport, UpdatesReport
+from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
 
-__all__ = ["Meter", "MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
+__all__ = ["MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
 
 
 def format_logs(logs: dict[str, Any]) -> str:
@@ -31,17 +32,25 @@ def format_logs(logs: dict[str, Any]) -> str:
 class MetricsLog:
     """`metrics.jsonl`: what the run computed, a line each `log_every` updates and each epoch, and no times.
 
-    Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`.
+    Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`, whose first line
+    has the `tracing_seconds` before the training too.
     """
 
-    def __init__(self, run_dir: Path, log_every: int, clips: bool = False, noise: NoiseScale | None = None) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        log_every: int,
+        clips: bool = False,
+        noise: NoiseScale | None = None,
+        tracing_seconds: float = 0.0,
+    ) -> None:
         self._clips, self._noise = clips, noise
         self._clipped = self._skipped = 0
         self._metrics = run_dir / "metrics.jsonl"
         self._timings = run_dir / "timings.jsonl"
         self._log_every = log_every
         self._losses: list[float] = []
-        self._examples, self._seconds = 0, 0.0
+        self._meter = Meter(tracing_seconds)
 
     def state(self) -> dict[str, Any]:
         """The length of the file and what waits for its next line."""
@@ -72,8 +81,7 @@ class MetricsLog:
         if self._noise is not None:
             self._noise.updates_made(report)
         self._losses += report.losses
-        self._examples += report.examples
-        self._seconds += report.seconds
+        self._meter.updates_made(report)
         self._clipped += report.clipped
         self._skipped += report.skipped
         if report.step % self._log_every == 0:
@@ -101,33 +109,12 @@ class MetricsLog:
         self._losses, self._clipped, self._skipped = [], 0, 0
 
     def _write_timing(self, line: dict[str, Any]) -> None:
-        rate = self._examples / self._seconds if self._seconds else None
-        _append(self._timings, {**line, "examples_per_second": rate, "time": time.time()})
-        self._examples, self._seconds = 0, 0.0
-
-
-class Meter:
-    """Adds up examples and the time of their updates.
-
-    Attributes:
-        examples: trained on since it was made.
-        seconds: in which.
-        first_seconds: those of the first call, which traces and compiles.
-    """
-
-    def __init__(self) -> None:
-        self.examples, self.seconds = 0, 0.0
-        self.first_seconds: float | None = None
-
-    def updates_made(self, report: UpdatesReport) -> None:
-        """Adds them."""
-        self.examples += report.examples
-        self.seconds += report.seconds
-        if self.first_seconds is None:
-            self.first_seconds = report.seconds
-
-    def epoch_ended(self, report: EpochReport) -> None:
-        """Nothing."""
+        rates = {
+            "examples_per_second": self._meter.examples_per_second,
+            "tracing_seconds": self._meter.tracing_seconds,
+        }
+        _append(self._timings, {**line, **rates, "time": time.time()})
+        self._meter = Meter()
 
 
 class TensorBoardLog:
@@ -198,7 +185,7 @@ class Progress:
         self._advance: Callable[[UpdatesReport], None] | None = None
         self._console: Any = None
         self._losses: list[float] = []
-        self._examples, self._seconds = 0, 0.0
+        self._meter = Meter()
 
     @contextlib.contextmanager
     def shown(self) -> Iterator["Progress"]:
@@ -224,9 +211,10 @@ class Progress:
             def advance(report: UpdatesReport) -> None:
                 done = report.step if self._steps is None else report.epoch * self._steps + report.step
                 epoch = f"{report.epoch + 1}/{self._epochs}"
-                rate = report.examples / max(report.seconds, 1e-9)
                 loss = report.losses[-1] if report.losses else float("nan")
-                bar.update(task, completed=done, epoch=epoch, loss=loss, rate=rate)
+                bar.update(task, completed=done, epoch=epoch, loss=loss)
+                if not report.traced:
+                    bar.update(task, rate=report.examples / max(report.seconds, 1e-9))
 
             self._advance = advance
             self._console = bar.console
@@ -238,31 +226,35 @@ class Progress:
             self._advance(report)
             return
         self._losses += report.losses
-        self._examples += report.examples
-        self._seconds += report.seconds
+        self._meter.updates_made(report)
         if self._lines and report.step % self._log_every == 0 and self._losses:
             of = f"/{self._steps}" if self._steps is not None else ""
-            rate = self._examples / max(self._seconds, 1e-9)
             self._print(
                 f"epoch {report.epoch + 1}/{self._epochs}  update {report.step}{of}  "
-                f"running loss {sum(self._losses) / len(self._losses):.4f}  {rate:,.0f} examples/s"
+                f"running loss {sum(self._losses) / len(self._losses):.4f}"
+                f"{_rate(self._meter.timed_examples, self._meter.seconds)}"
             )
-            self._losses, self._examples, self._seconds = [], 0, 0.0
+            self._losses, self._meter = [], Meter()
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Prints the epoch's logs."""
-        rate = report.examples / max(report.seconds, 1e-9)
+        traced = f"  tracing and compiling took {report.tracing_seconds:.1f} s" if report.tracing_seconds else ""
         self._print(
-            f"epoch {report.epoch + 1}/{self._epochs}  {format_logs(report.logs)}  "
-            f"{rate:,.0f} examples/s  {report.seconds:.1f} s"
+            f"epoch {report.epoch + 1}/{self._epochs}  {format_logs(report.logs)}"
+            f"{_rate(report.timed_examples, report.seconds)}  {report.seconds:.1f} s{traced}"
         )
-        self._losses, self._examples, self._seconds = [], 0, 0.0
+        self._losses, self._meter = [], Meter()
 
     def _print(self, text: str) -> None:
         if self._console is None:
             print(text, file=self._stream, flush=True)
         else:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _rate(examples: int, seconds: float) -> str:
+    """`  1,234 examples/s`; nothing where no examples were timed."""
+    return f"  {examples / max(seconds, 1e-9):,.0f} examples/s" if examples else ""
 
 
 def _or_none(value: Any) -> Any:

@@ -65,15 +65,22 @@ class Execution:
         compiled: what XLA compiles.
         seconds: of an update, by candidate, where a trial was made.
         cached: whether that trial was an earlier training's.
+        tracing_seconds: what tracing and compiling took in this training's trial.
     """
 
     compiled: Compiled = Compiled.NOTHING
     seconds: dict[str, float] = field(default_factory=dict)
     cached: bool = False
+    tracing_seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
         """For `run.json`."""
-        return {"compiled": self.compiled.value, "seconds_an_update": self.seconds, "cached": self.cached}
+        return {
+            "compiled": self.compiled.value,
+            "seconds_an_update": self.seconds,
+            "cached": self.cached,
+            "tracing_seconds": self.tracing_seconds,
+        }
 
     def __str__(self) -> str:
         measured = ", ".join(f"{name} {1000 * seconds:.3g} ms" for name, seconds in self.seconds.items())
@@ -137,24 +144,30 @@ def fastest(
         return known
     if updates < _WORTH_UPDATES or (batches := draw()) is None:
         return Execution()
-    variables = state()
+    variables, traced = state(), list[float]()
     before = [value_of(raw_variable(variable)) for variable in variables]
     try:
-        seconds = _trial(make_steps, batches, updates, calls)
+        seconds = _trial(make_steps, batches, updates, calls, traced.append)
     finally:
         for variable, value in zip(variables, before, strict=True):
             raw_variable(variable).assign(value)
     if len(seconds) < 2:
-        return Execution()
+        return Execution(tracing_seconds=sum(traced))
     best = min(seconds, key=lambda name: seconds[name])
     if seconds[best] > (1 - _FASTER) * seconds[Compiled.NOTHING.value]:
         best = Compiled.NOTHING.value
-    found = Execution(compiled=Compiled(best), seconds=seconds)
+    found = Execution(compiled=Compiled(best), seconds=seconds, tracing_seconds=sum(traced))
     remember(_KIND, fingerprint, {"compiled": found.compiled.value, "seconds": found.seconds})
     return found
 
 
-def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int, calls: bool = True) -> dict[str, float]:
+def _trial(
+    make_steps: Callable[[Compiled], Any],
+    batches: Any,
+    updates: int,
+    calls: bool = True,
+    traced: Callable[[float], None] = lambda seconds: None,
+) -> dict[str, float]:
     """Seconds of an update by candidate; of the first alone where no trial is worth it."""
     seconds: dict[str, float] = {}
     rivals: dict[str, tuple[Any, int]] = {}
@@ -168,7 +181,7 @@ def _trial(make_steps: Callable[[Compiled], Any], batches: Any, updates: int, ca
         steps = make_steps(candidate)
         steps.prepare(batches)
         try:
-            _seconds_of(steps, batches, 1)  # traces and compiles
+            traced(_seconds_of(steps, batches, 1))
             once = _seconds_of(steps, batches, 1)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
             continue  # an op that XLA does not know

@@ -79,6 +79,7 @@ def train(
     compiled: Compiled = Compiled.NOTHING,
     checkpointer: Checkpointer | None = None,
     resume: bool = False,
+    tracing_seconds: float = 0.0,
 ) -> Position:
     """Trains a placed model; returns where it ended.
 
@@ -99,6 +100,7 @@ def train(
         compiled: what XLA compiles.
         checkpointer: saves the run; None for no checkpoints.
         resume: whether to go on from its newest checkpoint, where it has one.
+        tracing_seconds: what tracing and compiling took before.
 
     Raises:
         DivergenceError: see `loop.run`; with `plan.on_divergence="restore"` after several tries at lower rates.
@@ -127,10 +129,11 @@ def train(
         steps.prepare(batches)
         if not isinstance(batches, RowsOfBatches):
             with telling_what_cannot_be_read():
-                found: tuple[Any, Any] = steps.train(batches, count)
-            return found
-        rows = batches.take(int(count))
-        reports, finite, done = steps.train_rows(batches.arrays, *rows)
+                reports, finite = steps.train(batches, count)
+            rows = np.asarray(reports)
+            steps.traces.met(rows[:, 1])  # the batches' numbers of examples
+            return rows, finite
+        reports, finite, done = steps.train_rows(batches.arrays, *batches.take(int(count)))
         batches.move_on(int(done))
         return np.asarray(reports)[: int(done)], finite
 
@@ -161,6 +164,8 @@ def train(
             keeper=checkpointer,
             start=start,
             noise=recipe.noise_scale,
+            traces=lambda: steps.traces.count,
+            tracing_seconds=tracing_seconds,
         )
 
     if checkpointer is None:

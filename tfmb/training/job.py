@@ -146,7 +146,7 @@ def train_job(
         },
     )
     history = session.run()
-    updates = int(parts.optimizer.iterations.numpy())
+    updates, rate = int(parts.optimizer.iterations.numpy()), session.meter.examples_per_second
     test = {} if parts.splits.test is None else score(parts.model, recipe, parts.splits.test)
     result = {
         "dataset": record["data"]["name"],
@@ -154,9 +154,9 @@ def train_job(
         "test_accuracy": accuracy_of(test),
         "test_loss": test.get("loss"),
         **_last_epoch(history),
-        "examples_per_second": round(session.meter.examples / max(session.meter.seconds, 1e-9), 1),
+        "examples_per_second": None if rate is None else round(rate, 1),
         "training_seconds": round(session.meter.seconds, 2),
-        "first_call_seconds": round(session.meter.first_seconds or 0.0, 2),
+        "tracing_seconds": round(session.meter.tracing_seconds, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "updates": updates,
     }

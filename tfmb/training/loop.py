@@ -15,6 +15,7 @@ from tfmb.backend import tf
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training.feeds import EpochBatches
+from tfmb.training.meter import Meter
 
 __all__ = ["Action", "EpochReport", "Keeper", "Plan", "Position", "UpdatesReport", "Watcher", "add_up", "run"]
 
@@ -60,6 +61,7 @@ class UpdatesReport:
         examples: the number of examples they took.
         learning_rate: that of the last one.
         seconds: how long they took.
+        traced: whether something was traced or compiled for them, which `seconds` has in it then.
         clipped: how many of them had gradients clipped.
         skipped: how many were not made, because float16 overflowed at the loss scale of the time.
         noise: each update's estimates of (tr(Sigma), |G|^2), where they are measured: see `noise_scale`.
@@ -72,6 +74,7 @@ class UpdatesReport:
     examples: int
     learning_rate: float
     seconds: float
+    traced: bool = False
     clipped: int = 0
     skipped: int = 0
     noise: tuple[tuple[float, float], ...] = ()
@@ -86,7 +89,9 @@ class EpochReport:
         update: the number of the last update, over all.
         logs: Keras's logs: loss and metrics, and those of the validation data with `val_` in front.
         examples: the number of examples trained on.
-        seconds: the training time, without validation.
+        timed_examples: those of them that were trained on in `seconds`.
+        seconds: the training time, without validation, and without the calls that traced or compiled.
+        tracing_seconds: those calls' time.
         learning_rate: that of the last update.
     """
 
@@ -94,7 +99,9 @@ class EpochReport:
     update: int
     logs: dict[str, Any]
     examples: int
+    timed_examples: int
     seconds: float
+    tracing_seconds: float = 0.0
     learning_rate: float
 
 
@@ -200,6 +207,8 @@ def run(
     keeper: Keeper | None = None,
     start: Position | None = None,
     noise: bool = False,
+    traces: Callable[[], int] = lambda: 0,
+    tracing_seconds: float = 0.0,
 ) -> Position:
     """Trains for the epochs of a plan.
 
@@ -217,6 +226,8 @@ def run(
         keeper: a `Keeper`, or what is used like one.
         start: where to go on; None for the beginning. `batches` must yield what comes next there.
         noise: whether the reports tell of the noise in gradients.
+        traces: how often something was traced or compiled so far.
+        tracing_seconds: what that took before the first epoch, which tells of it.
 
     Returns:
         Where it ended.
@@ -233,7 +244,8 @@ def run(
     for epoch in range(at.epoch, at.epoch if at.ended else plan.epochs):
         watcher.epoch_begin(epoch)
         iterator, steps, _ = batches(epoch)
-        trained, learning_rate = 0.0, _rate(optimizer)
+        meter, learning_rate = Meter(tracing_seconds), _rate(optimizer)
+        tracing_seconds = 0.0
         # The order is: save, draw the batch, step, report, evaluate. Saving comes before drawing, so that a
         # restored run draws the same batch again. Do not change it.
         while steps is None or at.step < steps:
@@ -244,7 +256,7 @@ def run(
                 count = 1
                 watcher.batch_begin(at.step)
             first_update = int(optimizer.iterations.numpy())
-            started = clock()
+            traced, started = traces(), clock()
             try:
                 reports, finite = train(iterator, tf.constant(count))
             except tf.errors.OutOfRangeError:
@@ -260,7 +272,6 @@ def run(
                     raise _divergence(first_update + drawn, _rate(optimizer), last_loss)
             else:
                 in_a_row = 0
-            trained += seconds
             last_loss = float(rows[-1, 0]) if len(rows) else last_loss
             at = replace(
                 at,
@@ -283,11 +294,12 @@ def run(
                 examples=round(float(rows[:, 1].sum())),
                 learning_rate=learning_rate,
                 seconds=seconds,
+                traced=traces() != traced,
                 clipped=round(float(rows[:, -2].sum())),
                 skipped=drawn - round(float(rows[:, -1].sum())),
                 noise=tuple((float(row[-4]), float(row[-3])) for row in rows if row[-1]) if noise else (),
             )
-            for action in actions:
+            for action in (meter, *actions):
                 action.updates_made(report)
             if watcher.each_batch and at.sums is not None:
                 watcher.batch_end(at.step - 1, score(np.array(at.sums)))
@@ -308,7 +320,9 @@ def run(
             update=int(optimizer.iterations.numpy()),
             logs=logs,
             examples=round(float(sums[1])),
-            seconds=trained,
+            timed_examples=meter.timed_examples,
+            seconds=meter.seconds,
+            tracing_seconds=meter.tracing_seconds,
             learning_rate=learning_rate,
         )
         for action in actions:

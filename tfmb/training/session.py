@@ -16,7 +16,7 @@ from tfmb.distribution import describe, is_on_cpu
 from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine, prepared
-from tfmb.training.actions import Meter, MetricsLog, Progress, TensorBoardLog
+from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
 from tfmb.training.agreement import reason_of_any
 from tfmb.training.averages import remember
 from tfmb.training.checkpoint import Checkpointer
@@ -25,6 +25,7 @@ from tfmb.training.feeds import Feed
 from tfmb.training.identity import check_identity
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
+from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
@@ -147,7 +148,8 @@ class Session:
             self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
         )
         self._write_record({"status": "running"})  # before any other file: without it the directory is no run's
-        logs = self._logs()
+        self.meter.tracing_seconds += execution.tracing_seconds
+        logs = self._logs(execution.tracing_seconds)
         advice = "" if self.run_dir is None else f", with --resume {self.run_dir}"
         try:
             with progress.shown(), naming_lost_peers(self.strategy, advice), contextlib.ExitStack() as stack:
@@ -174,6 +176,7 @@ class Session:
                     compiled=execution.compiled,
                     checkpointer=checkpointer,
                     resume=self.resume,
+                    tracing_seconds=execution.tracing_seconds,
                 )
                 self.counts.update(skipped_updates=end.skipped, restored=end.restored)
         except PreemptedError as error:
@@ -303,13 +306,13 @@ class Session:
             self._write_record({"status": "finished", "weights_sha256": checksum, **ended})
         return checksum
 
-    def _logs(self) -> list[Any]:
+    def _logs(self, tracing_seconds: float) -> list[Any]:
         if self.run_dir is None:
             return []
         every = self.plan.log_every
         noise = NoiseScale() if self.recipe.noise_scale else None
         return [
-            MetricsLog(self.run_dir, every, clips=self.optimizer.clips, noise=noise),
+            MetricsLog(self.run_dir, every, self.optimizer.clips, noise, tracing_seconds),
             TensorBoardLog(self.run_dir / "tensorboard", every, noise=noise),
         ]
 

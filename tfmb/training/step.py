@@ -17,6 +17,7 @@ from tfmb.training.outputs import flatten_outputs, per_output
 from tfmb.training.parts import Cut
 from tfmb.training.rows import Arrays, gather
 from tfmb.training.sums import BatchSums, Scores, dropouts, square_of
+from tfmb.training.traces import Traces
 
 __all__ = ["Steps"]
 
@@ -48,6 +49,7 @@ class Steps:
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are, without what only training gives.
         operations: of an update, about; known once `train_rows` was traced.
+        traces: of the functions that train.
     """
 
     def __init__(
@@ -104,6 +106,8 @@ class Steps:
         self._rows = tf.function(_own(self._train_rows), jit_compile=compiled is Compiled.CALL or None, autograph=False)
         self._concrete_rows: dict[str, Any] = {}
         self.evaluate = tf.function(_own(self._evaluate), autograph=False)
+        self._compiles_calls = compiled is Compiled.CALL
+        self.traces = Traces([self.train, self._rows, self._work], by_shape=compiles_model and not cut.static)
 
     def prepare(self, iterator: Any) -> None:
         """Makes the loss and metric objects for the batches of an iterator, once.
@@ -139,6 +143,7 @@ class Steps:
             rows, one = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([], tf.int32)
             traced = self._concrete_rows[str(spec)] = self._rows.get_concrete_function(spec, rows, one)
         found: tuple[Any, Any, Any] = traced(arrays, tf.constant(numbers), tf.constant(count, tf.int32))
+        self.traces.met([numbers.shape if self._compiles_calls else numbers.shape[1]])
         return found
 
     def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
