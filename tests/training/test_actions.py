@@ -195,6 +195,26 @@ def test_lines_of_epochs_of_unknown_length() -> None:
     assert shown(None).startswith("epoch 1/2  update 4  running loss")
 
 
+def test_a_notebook_shows_a_line_an_epoch_and_what_a_long_one_has_come_to() -> None:
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:  # as some kernels answer
+            return True
+
+    stream = Screen()
+    with Progress(2, 12, 4, stream=stream, notebook=True).shown() as progress:
+        progress.updates_made(updates(4, 1.0, seconds=8.0, traced=True))
+        progress.epoch_ended(ended(loss=2.0))
+        progress.updates_made(updates(4, 1.0, epoch=1, seconds=15.0))
+        progress.updates_made(updates(8, 3.0, epoch=1, seconds=15.0))
+        progress.updates_made(updates(12, 5.0, epoch=1, seconds=15.0))
+        progress.epoch_ended(ended(epoch=1, loss=2.0))
+    assert stream.getvalue().splitlines() == [
+        "epoch 1/2  loss 2.0000  40 examples/s  2.0 s",
+        "epoch 2/2  update 8/12  running loss 2.0000  1 examples/s",
+        "epoch 2/2  loss 2.0000  40 examples/s  2.0 s",
+    ]
+
+
 def test_only_epochs_without_lines() -> None:
     (line,) = shown(show_lines=False).splitlines()
     assert line.startswith("epoch 1/2  accuracy")

@@ -19,6 +19,10 @@ from tfmb.training.noise_scale import NoiseScale
 __all__ = ["MetricsLog", "Progress", "TensorBoardLog", "format_logs"]
 
 
+# Of training, after which a notebook shows a line though the epoch has not ended.
+_NOTEBOOK_SECONDS = 20.0
+
+
 def format_logs(logs: dict[str, Any]) -> str:
     """`loss 0.1234  accuracy 0.9876`, in the logs' order; values of several numbers in brackets."""
     parts = []
@@ -158,7 +162,7 @@ class TensorBoardLog:
 
 
 class Progress:
-    """Shows how the run goes: a bar on a terminal, plain lines elsewhere.
+    """Shows how the run goes: a bar on a terminal, a line an epoch in a notebook, plain lines elsewhere.
 
     Args:
         epochs: the number of the last epoch.
@@ -166,6 +170,7 @@ class Progress:
         log_every: updates between two plain lines.
         lines: whether to show anything but the ends of epochs.
         stream: where to; standard error by default.
+        notebook: whether it is a notebook's: only epochs that last long are told of before their end.
     """
 
     def __init__(
@@ -176,12 +181,14 @@ class Progress:
         *,
         lines: bool = True,
         stream: TextIO | None = None,
+        notebook: bool = False,
     ) -> None:
         self._epochs = epochs
         self._steps = steps_per_epoch
         self._log_every = log_every
         self._lines = lines
         self._stream = sys.stderr if stream is None else stream
+        self._notebook = notebook
         self._advance: Callable[[UpdatesReport], None] | None = None
         self._console: Any = None
         self._losses: list[float] = []
@@ -190,7 +197,7 @@ class Progress:
     @contextlib.contextmanager
     def shown(self) -> Iterator["Progress"]:
         """Keeps the bar on the screen inside the `with` block, where there is a terminal."""
-        if not (self._lines and self._stream.isatty()):
+        if self._notebook or not (self._lines and self._stream.isatty()):
             yield self
             return
         from rich.console import Console
@@ -227,6 +234,9 @@ class Progress:
             return
         self._losses += report.losses
         self._meter.updates_made(report)
+        silent = self._meter.seconds + self._meter.tracing_seconds
+        if self._notebook and silent < _NOTEBOOK_SECONDS:
+            return
         if self._lines and report.step % self._log_every == 0 and self._losses:
             of = f"/{self._steps}" if self._steps is not None else ""
             self._print(

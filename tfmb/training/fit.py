@@ -83,7 +83,8 @@ def fit(
         y: targets, where `x` is arrays.
         batch_size: examples an update, over all replicas; None is 32.
         epochs: the number of the epoch to stop before.
-        verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error.
+        verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error. A notebook shows a
+            line an epoch, and of one that lasts long more.
         callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes one step a call.
         validation_split: the share of the last examples that is held out, before shuffling.
         validation_data: `(x, y)`, `(x, y, sample_weight)`, or a dataset or source as for `x`.

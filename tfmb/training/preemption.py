@@ -1,11 +1,13 @@
 """SIGTERM and SIGINT as a wish to end after the current call; the second one ends the process as usual."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-__all__ = ["StopSignals"]
+__all__ = ["StopSignals", "uninterrupted"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -31,6 +33,11 @@ class StopSignals:
         """The signal's name, once there was one."""
         return None if self._caught is None else signal.Signals(self._caught).name
 
+    def send_again(self) -> None:
+        """Lets the handlers outside of the block hear of the signal that was noted, if there was one."""
+        if self._caught is not None:
+            signal.raise_signal(self._caught)
+
     def _note(self, number: int, _: Any) -> None:
         self._caught = number
         self._put_back()
@@ -39,3 +46,14 @@ class StopSignals:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Inside the `with` block a SIGTERM or SIGINT waits for its end: what is half done there would be lost."""
+    signals = StopSignals()
+    try:
+        with signals:
+            yield
+    finally:
+        signals.send_again()

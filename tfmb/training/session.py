@@ -14,6 +14,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.distribution import describe, is_on_cpu
 from tfmb.errors import DivergenceError, PreemptedError, TfmbError
+from tfmb.notebook import in_notebook
 from tfmb.optimizers import Optimizer
 from tfmb.training import engine, prepared
 from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
@@ -30,7 +31,7 @@ from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.numerics import ask_for_exact_numerics, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.placement import place, take_back
-from tfmb.training.preemption import StopSignals
+from tfmb.training.preemption import StopSignals, uninterrupted
 from tfmb.training.reading import Reading, reading_of
 from tfmb.training.run_dir import (
     RAW_WEIGHTS_FILE,
@@ -145,7 +146,12 @@ class Session:
             self.before_training(compiled, execution.seconds[compiled] * self._updates(self.feed.steps))
         self.record.update(execution=execution.record(), reading=reading.record())
         progress = Progress(
-            self.plan.epochs, self.feed.steps, self.plan.log_every, lines=self.verbose == 1, stream=sys.stderr
+            self.plan.epochs,
+            self.feed.steps,
+            self.plan.log_every,
+            lines=self.verbose == 1,
+            stream=sys.stderr,
+            notebook=in_notebook(),
         )
         self._write_record({"status": "running"})  # before any other file: without it the directory is no run's
         self.meter.tracing_seconds += execution.tracing_seconds
@@ -188,8 +194,9 @@ class Session:
                 self._write_record({"status": status, "error": str(error)})
             raise
         finally:
-            watcher.close()
-            take_back(placed, self.model)
+            with uninterrupted():  # a second Ctrl-C must not part the model from what it was trained to
+                watcher.close()
+                take_back(placed, self.model)
         remember(self.model, self.optimizer.replaced)
         return watcher.history
 
