@@ -38,6 +38,24 @@ print(moved, len(model.history.epoch) >= 2, len(model.history.epoch) == len(mode
 """
 
 
+TUNE = """
+def build(hp):
+    hidden = keras.layers.Dense(hp.Choice("units", [4, 8]), "relu")
+    model = keras.Sequential([keras.Input((20,)), hidden, keras.layers.Dense(2)])
+    model.compile(None, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    return model
+
+result = tfmb.tune(build, x, y, workers=2, max_trials=4, batch_size=[32, 64], seed=1)
+print([trial.fate for trial in result.trials], {trial.worker for trial in result.trials} <= {"worker-0", "worker-1"})
+"""
+
+
+@pytest.mark.process
+def test_a_search_with_workers_takes_what_a_cell_defines(tmp_path: Path) -> None:
+    _, found = run_notebook(notebook_of(START, TUNE), tmp_path)
+    assert "['completed', 'completed', 'completed', 'completed'] True" in found
+
+
 @pytest.mark.process
 def test_a_cell_shows_a_line_an_epoch_and_leaves_what_was_trained_when_it_is_stopped(tmp_path: Path) -> None:
     _, fitted, stopped, left = run_notebook(notebook_of(START, FIT, INTERRUPTED, LEFT, interrupted=(2,)), tmp_path)

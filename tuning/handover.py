@@ -1,10 +1,9 @@
-"""What a search hands to its workers: settings as JSON, arrays as files, and the user's code by its name.
+"""What a search hands to its workers: settings as JSON, arrays as files, and the user's code as `by_value` says.
 
-Nothing is pickled: what a worker runs is imported by name, and what it reads is numbers.
+No file has a pickle: what a worker reads from one is numbers.
 """
 
 import dataclasses
-import importlib
 import json
 import math
 import shutil
@@ -18,13 +17,13 @@ from tfmb.backend import keras
 from tfmb.data.source import Source
 from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError, DataError
-from tfmb.imports import load_function
 
 from .budget import Budget
+from .by_value import pack_function, pack_value, unpack
 from .space import Space
 from .trial import Task
 
-__all__ = ["FOLDER", "from_json", "pack_task", "reference_to", "refuse_gang", "remove", "to_json", "unpack_task"]
+__all__ = ["FOLDER", "from_json", "pack_task", "refuse_gang", "remove", "to_json", "unpack_task"]
 
 FOLDER = "handover"  # in the search's directory, while it runs
 _PARTS = ("examples", "labels", "sample_weight")
@@ -52,22 +51,6 @@ def from_json(kind: type, found: Any) -> Any:
     return kind(**{name: _unpacked(value) for name, value in found.items()})
 
 
-def reference_to(build: Any) -> str:
-    """`module:function`, by which another process finds a function.
-
-    Raises:
-        ConfigError: there is no such name for it.
-    """
-    module, name = str(getattr(build, "__module__", "") or ""), str(getattr(build, "__qualname__", ""))
-    named = module and module != "__main__" and name.isidentifier()
-    if named and getattr(importlib.import_module(module), name, None) is build:
-        return f"{module}:{name}"
-    shown = name or type(build).__name__
-    raise ConfigError(
-        f"workers cannot import {shown} of {module or 'no module'}: define it at the top of a module that is imported"
-    )
-
-
 def refuse_gang(strategy: Any) -> None:
     """Raises a `ConfigError` for the strategy of several workers: those of a search train each a trial of its own."""
     if strategy == "multi-worker":
@@ -90,7 +73,7 @@ def pack_task(task: Task, strategy: Any, replicas: int | None, folder: Path) -> 
     if not isinstance(strategy, str):
         raise ConfigError(f"workers make strategies of their own: give strategy by name, not a {_kind(strategy)}")
     told = {
-        "build": reference_to(task.build),
+        "build": pack_function(task.build, "build"),
         "loss": _packed_keras("loss", task.loss),
         "metrics": _packed_keras("metrics", task.metrics),
         "budget": to_json(task.budget),
@@ -113,7 +96,7 @@ def unpack_task(told: dict[str, Any], folder: Path) -> Task:
     """The task of `pack_task`, in a worker; its arrays stay in their files until they are used.
 
     Raises:
-        ConfigError: the user's code cannot be imported.
+        ConfigError: the user's code cannot be made anew here.
         DataError: the arrays are missing or damaged.
     """
     sources = {}
@@ -122,9 +105,9 @@ def unpack_task(told: dict[str, Any], folder: Path) -> Task:
         parts = {part: _read(about.pop(part), folder / FOLDER) for part in _PARTS}
         sources[name] = Source(**parts, **about)
     return Task(
-        build=load_function(told["build"], "build"),
-        loss=_unpacked_keras(told["loss"]),
-        metrics=_unpacked_keras(told["metrics"]),
+        build=unpack(told["build"], "build"),
+        loss=_unpacked_keras(told["loss"], "loss"),
+        metrics=_unpacked_keras(told["metrics"], "metrics"),
         budget=from_json(Budget, told["budget"]),
         space=from_json(Space, told["space"]),
         strategy=make_local_strategy(told["strategy"], told["replicas"], "a search"),
@@ -164,21 +147,20 @@ def _unpacked(value: Any) -> Any:
     return value
 
 
-def _packed_keras(name: str, value: Any) -> Any:
-    """A loss or metrics as Keras writes them, after a look at whether they can be read."""
+def _packed_keras(name: str, value: Any) -> dict[str, Any]:
+    """A loss or metrics as Keras writes them where it can read them again, else by value."""
     try:
-        found = json.loads(json.dumps(keras.saving.serialize_keras_object(value)))
-        _unpacked_keras(found)
-    except Exception as error:  # whatever Keras, or the user's own object, raises
-        why = " ".join(str(error).split())[:100]
-        raise ConfigError(
-            f"{name} cannot be handed to workers ({why}): give a name or an object of Keras, or let build(hp) compile"
-        ) from error
+        found = {"keras": json.loads(json.dumps(keras.saving.serialize_keras_object(value)))}
+        _unpacked_keras(found, name)
+    except Exception:  # whatever Keras, or the user's own object, raises
+        return pack_value(value, name)
     return found
 
 
-def _unpacked_keras(found: Any) -> Any:
-    return keras.saving.deserialize_keras_object(found, safe_mode=True)
+def _unpacked_keras(found: dict[str, Any], name: str) -> Any:
+    if "keras" in found:
+        return keras.saving.deserialize_keras_object(found["keras"], safe_mode=True)
+    return unpack(found, name)
 
 
 def _write(tree: Any, folder: Path, name: str) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfmb.backend import keras
 from tfmb.data.records import Records
 from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError, StorageError
@@ -16,8 +17,9 @@ from tfmb.training.fit_data import to_source, train_and_validation
 from tfmb.training.lock import DirectoryLock
 
 from .budget import Budget
+from .by_value import pack_function
 from .chief import leave_memory
-from .handover import pack_task, reference_to, refuse_gang, remove
+from .handover import pack_task, refuse_gang, remove
 from .objective import Objective
 from .oracles import ORACLES
 from .records import SearchRecord
@@ -90,8 +92,8 @@ def tune(
             repeats no trial. None keeps nothing.
         seed: decides what is tried, initial weights and orders; None draws one.
         workers: how many processes of this machine run trials at once, each with its share of the cores or GPUs; 1 runs
-            them in this one. With more, `build` must be a function at the top of an imported module, and `loss` and
-            `metrics` names or objects of Keras. A worker that dies is started again, and its trial goes on.
+            them in this one. A `build`, `loss` or `metrics` that cannot be imported, such as those of a notebook's
+            cell, are handed to them by value. A worker that dies is started again, and its trial goes on.
         watch: gets the record after each trial.
         **space: see `tfmb.tuning.space.Space`: `optimizer`, `momentum`, `weight_decay`, `schedule`, `augment`, ...
 
@@ -110,13 +112,17 @@ def tune(
         >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
         >>> result.best.values["learning_rate"]
     """
+    if isinstance(build, keras.Model) or not callable(build):
+        raise ConfigError(
+            f"build is a {type(build).__name__}: give a function of keras_tuner.HyperParameters that builds a model"
+        )
     _check(max_trials, executions_per_trial, workers, oracle, validation_split, timeout)
     need_modules("the report of a search", PAGE_MODULES)
     if run_dir is not None:
         need_folder("run_dir", run_dir)
     if workers > 1:
         refuse_gang(strategy)
-        reference_to(build)  # refused before anything is loaded
+        pack_function(build, "build")  # refused before anything is loaded
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")

@@ -23,7 +23,7 @@ _MOST_WORDS = 2000
 
 def main() -> int:
     """Reads what to do, and does it; returns the exit code."""
-    channel = os.fdopen(os.dup(0), "rb", buffering=0)
+    channel = os.fdopen(os.dup(0), "rb")
     with open(os.devnull, "rb") as nothing:  # what the user's code reads is not ours
         os.dup2(nothing.fileno(), 0)
     line = channel.readline()

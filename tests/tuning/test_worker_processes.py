@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,19 @@ import tfmb
 from tfmb.backend import keras
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError, PeerLostError
-from tfmb.tuning import handover
+from tfmb.tuning import by_value, handover
 from tfmb.tuning.budget import Budget
 from tfmb.tuning.job import TuneConfig
 from tfmb.tuning.result import SearchResult
 from tfmb.tuning.space import Space
 from tfmb.tuning.trial import Task
+
+MUCH, LOCK = bytes(65 * 2**20), threading.Lock()
+
+
+class Unpicklable:
+    def __reduce__(self) -> Any:
+        raise TypeError("it holds a socket")
 
 
 def tune(build: Any = worker_trials.build, **given: Any) -> SearchResult:
@@ -57,6 +65,41 @@ def test_a_loss_and_metrics_are_handed_on_and_arrays_in_a_dict() -> None:
     given |= {"metrics": ["accuracy"], "max_trials": 2, "objective": "val_accuracy", "workers": 2}
     found = tfmb.tune(worker_trials.build_pair, {"a": X, "b": X}, Y, **{**TUNE, **given})
     assert [trial.fate for trial in found.trials] == ["completed"] * 2
+
+
+def test_what_a_cell_defines_is_handed_on_by_value() -> None:
+    class Twice(keras.layers.Layer):
+        def call(self, inputs: Any) -> Any:
+            return factor * inputs
+
+    def built(hp: Any) -> Any:
+        return keras.Sequential([keras.Input((5,)), Twice(), keras.layers.Dense(hp.Choice("units", units))])
+
+    def far_off(y_true: Any, y_pred: Any) -> Any:
+        return factor * keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+
+    factor, units = 2.0, [2, 3]
+    given: dict[str, Any] = {"loss": far_off, "max_trials": 2}
+    found, alone = tune(built, **given), tune(built, workers=1, **given)
+    assert [trial.fate for trial in found.trials] == ["completed"] * 2
+    assert {trial.worker for trial in found.trials} <= {"worker-0", "worker-1"}
+    for one, other in zip(found.trials, alone.trials, strict=True):
+        assert (one.values, one.score) == (other.values, pytest.approx(other.score, rel=1e-5))
+
+
+def test_what_can_be_imported_is_handed_on_by_its_name() -> None:
+    packed = by_value.pack_function(worker_trials.build, "build")
+    assert packed == {"import": "worker_trials:build"}
+    assert by_value.unpack(packed, "build") is worker_trials.build
+
+
+def test_a_value_that_a_worker_cannot_make_is_one_line() -> None:
+    packed = by_value.pack_function(lambda hp: worker_trials.build(hp), "build")
+    assert set(packed) == {"pickle"}
+    assert by_value.unpack(packed, "build") is not worker_trials.build
+    damaged = {"pickle": packed["pickle"][:40]}
+    with pytest.raises(ConfigError, match=r"^a worker cannot make build \(.*\): define it in a module"):
+        by_value.unpack(damaged, "build")
 
 
 def test_a_bug_in_the_users_code_ends_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -127,9 +170,13 @@ def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: in
     ("given", "words"),
     [
         ({"workers": 0}, "workers=0 must be an integer"),
-        ({"build": lambda hp: None}, "define it at the top of a module"),
-        ({"build": keras.Sequential()}, "define it at the top of a module"),
-        ({"build": worker_trials.build_plain, "loss": lambda y, z: y}, "loss cannot be handed to workers"),
+        (
+            {"build": lambda hp: LOCK},
+            r"^build cannot be handed to workers \(.*lock.*\): let it make",
+        ),
+        ({"build": lambda hp: MUCH}, "^build uses 65 MiB of this process's values, of which workers take 64"),
+        ({"build": keras.Sequential()}, "^build is a Sequential: give a function"),
+        ({"build": worker_trials.build_plain, "loss": Unpicklable()}, "^loss cannot be handed to workers"),
         ({"strategy": object()}, "give strategy by name"),
     ],
 )
