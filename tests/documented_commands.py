@@ -21,6 +21,7 @@ BEGINS = (
     "tfmb.cli.train.resumed",
     "tfmb.training.restore.restore_run",
     "tfmb.advice.advise.Inquiry",
+    "tfmb.advice.jobs.largest_batch_of",
     "tfmb.advice.short_runs.ShortRuns",
     "tfmb.advice.compare.compare",
     "tfmb.tuning.job.tune_job",

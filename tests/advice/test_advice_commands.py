@@ -1,7 +1,9 @@
 """`tfmb advise`, `tfmb lr-range` and `tfmb compare`."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,3 +73,44 @@ def test_words_that_make_no_sense(words: list[str], said: str, capsys: pytest.Ca
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "mend"),
+    [
+        ("advise", "smaller --batch-sizes, or --fits, which finds the largest that fits, or a smaller --model"),
+        ("lr-range", "a smaller --batch-size, or a smaller --model"),
+        ("train", "a smaller --batch-size, or --micro-batch-size, or a smaller --model"),
+    ],
+)
+def test_out_of_memory_names_options_that_the_command_has(
+    command: str, mend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    for name in ("advise", "train"):  # the package has functions of these names
+        monkeypatch.setattr(sys.modules[f"tfmb.cli.{name}"], "start_tensorflow", full)
+    with pytest.raises(SystemExit, match="4"):
+        main([command])
+    assert capsys.readouterr().err == f"tfmb: error[4]: out of memory: give {mend}\n"
+
+
+def test_fits_comes_first_and_advice_chooses_among_what_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[int]] = []
+    given = SimpleNamespace(
+        batch_size=None, reason="undetermined: because", predictions=(), extras=(), record=dict, cost_seconds=0.0
+    )
+
+    def advise_on(problem: object, target: object, limit: object, sizes: list[int], **_: object) -> SimpleNamespace:
+        asked.append(sizes)
+        return given
+
+    monkeypatch.setattr("tfmb.advice.advise.advise_on", advise_on)
+    monkeypatch.setattr("tfmb.advice.jobs.largest_batch_of", lambda *_: 40)
+    assert main(["advise", *OWN, "--fits"]) == 0
+    assert main(["advise", *OWN, "--fits", "--batch-sizes", "64,128"]) == 0
+    assert asked == [[8, 16, 32], [40]]
+    assert "largest batch that fits: 40" in capsys.readouterr().out

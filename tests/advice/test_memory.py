@@ -2,15 +2,22 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tfmb.advice.memory import Trial, largest_batch, largest_that_fits, try_in_process
+from tfmb.advice.jobs import ProblemConfig, largest_batch_of
+from tfmb.advice.memory import NothingFitsError, Trial, largest_batch, largest_that_fits, try_in_process
+from tfmb.advice.model_alone import model_bytes
+from tfmb.backend import keras
+from tfmb.cli import main
+from tfmb.errors import ConfigError
 
 SLEEPS = "import time; time.sleep(60.125)"
 
@@ -103,9 +110,100 @@ def test_one_that_takes_all_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> 
     assert "nearly all memory" in found.why
 
 
+@pytest.mark.parametrize(
+    ("code", "memory"),
+    [
+        ("raise MemoryError", True),
+        ("raise SystemExit(4)", True),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", True),
+        ("import os; os.abort()", True),
+        ("raise SystemExit('no such model')", False),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", False),
+    ],
+)
+def test_what_ended_for_want_of_memory_is_known(code: str, memory: bool) -> None:
+    assert run(code).out_of_memory == memory
+
+
 def test_a_large_message_is_read_by_the_process() -> None:
     code = "import json, sys; print(json.dumps({'peak_bytes': len(sys.stdin.read())}))"
     assert run(code, "x" * 1_000_000).peak_bytes == 1_000_000
+
+
+def config(**given: Any) -> ProblemConfig:
+    return ProblemConfig(dataset="digits", model="mlp", **given)
+
+
+def nothing_fits(monkeypatch: pytest.MonkeyPatch, **why: Any) -> None:
+    trial = Trial(batch_size=1, fits=False, **why)
+    monkeypatch.setattr("tfmb.advice.memory.try_batch", lambda *_: trial)
+    monkeypatch.setattr("tfmb.advice.memory._available_bytes", lambda: 200 * 2**20)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "mend"),
+    [(None, "give a smaller --model, or --optimizer sgd"), ("sgd", "give a smaller --model")],
+)
+def test_where_not_even_one_example_fits_it_says_what_there_is(
+    optimizer: str | None, mend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_fits(monkeypatch, why="out of memory", out_of_memory=True)
+    counted = subprocess.CompletedProcess([], 0, json.dumps({"bytes": 3 * 2**30}), "")
+    monkeypatch.setattr("tfmb.advice.jobs.subprocess.run", lambda *_, **__: counted)
+    with pytest.raises(NothingFitsError) as caught:
+        largest_batch_of(config(optimizer=optimizer), 100, lambda line: None)
+    assert str(caught.value) == (
+        "not even one example fits: 200 MiB of memory is free, and the model alone (weights, gradients, the "
+        f"optimizer's slots) takes 3,072 MiB: {mend}"
+    )
+    assert caught.value.exit_code == 4
+
+
+def test_where_nothing_runs_for_another_reason_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_fits(monkeypatch, why="no such model")
+    with pytest.raises(ConfigError, match="not even a batch of one example runs: 1 did not: no such model"):
+        largest_batch_of(config(), 100, lambda line: None)
+
+
+def test_a_model_that_cannot_be_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing_fits(monkeypatch, why="out of memory", out_of_memory=True)
+
+    def fails(command: list[str], **_: Any) -> None:
+        raise subprocess.CalledProcessError(1, command, stderr="Traceback\nValueError: no shape")
+
+    monkeypatch.setattr("tfmb.advice.jobs.subprocess.run", fails)
+    with pytest.raises(
+        NothingFitsError, match=r"could not be counted \(ValueError: no shape\): give a smaller --model"
+    ):
+        largest_batch_of(config(), 100, lambda line: None)
+
+
+@pytest.mark.parametrize(("optimizer", "numbers"), [(None, 4), ("sgd", 2), ("momentum", 3), ("rmsprop", 3)])
+def test_a_model_is_counted_and_not_made(optimizer: str | None, numbers: int) -> None:
+    """Weights, a gradient for each, and the optimizer's slots; Adam, which it is compiled with, keeps two."""
+
+    def build() -> Any:
+        model = keras.Sequential([keras.Input((10**6,)), keras.layers.Dense(10**6), keras.layers.BatchNormalization()])
+        model.compile("adam", "mse", metrics=["mae"])
+        return model
+
+    trained, seen = 4 * (10**12 + 3 * 10**6), 4 * 2 * 10**6
+    assert model_bytes(build, optimizer) == numbers * trained + seen
+
+
+@pytest.mark.process
+def test_fits_ends_with_4_where_not_even_one_example_fits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tfmb.advice.memory._available_bytes", lambda: 200 * 2**20)  # TensorFlow alone takes more
+    with pytest.raises(SystemExit, match="4"):
+        main(["advise", "--fits", "--dataset", "digits", "--model", "mlp"])
+    said = capsys.readouterr()
+    assert said.out == ""
+    line = said.err.strip().splitlines()[-1]
+    told = r"not even one example fits: 200 MiB of memory is free, and the model alone \(.*\) takes 2 MiB: give .*"
+    assert re.fullmatch(rf"tfmb: error\[4\]: {told}", line)
+    assert set(re.findall(r"--[a-z-]+", line)) <= {"--model", "--optimizer"}
 
 
 def test_a_real_batch_trains_and_evaluates_in_a_process() -> None:

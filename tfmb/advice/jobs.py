@@ -1,10 +1,13 @@
 """Advice as the command line asks for it: one of our models or the user's, on data by name."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tfmb.advice.memory import LargestBatch, largest_batch, try_batch
+from tfmb.advice.memory import LargestBatch, NothingFitsError, free_memory, largest_batch, try_batch
 from tfmb.advice.short_runs import Problem
 from tfmb.backend import keras
 from tfmb.config import MODEL_NAMES, TrainConfig
@@ -18,6 +21,7 @@ __all__ = ["ProblemConfig", "largest_batch_of", "peak_of", "problem_of"]
 
 # Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
 _TOLERANCE = 0.05
+_COUNTING_SECONDS = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +76,32 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
     """The largest batch size, up to all examples, whose updates and evaluation run in a process of their own.
 
     Raises:
-        ConfigError: not even one example fits.
+        NothingFitsError: memory is too small for one example.
+        ConfigError: not even one example runs, for another reason.
     """
     found: LargestBatch = largest_batch(asdict(config), examples, tolerance=_TOLERANCE, say=say)
+    if found.batch_size is None and found.trials[0].out_of_memory:
+        mend = "a smaller --model" if config.optimizer == "sgd" else "a smaller --model, or --optimizer sgd"
+        raise NothingFitsError(f"not even one example fits: {free_memory()}, and {_model_alone(config)}: give {mend}")
     if found.batch_size is None:
         raise ConfigError(f"not even a batch of one example runs: {found.reason}")
     say(f"largest batch that fits: {found.batch_size} ({found.reason})")
     return found.batch_size
+
+
+def _model_alone(config: ProblemConfig) -> str:
+    """For people: what the model takes without an example, counted in a process of its own."""
+    command = [sys.executable, "-m", "tfmb.advice.model_alone"]
+    try:
+        told = json.dumps(asdict(config))
+        done = subprocess.run(
+            command, input=told, capture_output=True, text=True, check=True, timeout=_COUNTING_SECONDS
+        )
+        alone = json.loads(done.stdout.splitlines()[-1])["bytes"]
+    except (subprocess.SubprocessError, IndexError, ValueError) as error:
+        why = (str(getattr(error, "stderr", None) or error).strip().splitlines() or ["nothing"])[-1]
+        return f"what the model alone takes could not be counted ({why[:200]})"
+    return f"the model alone (weights, gradients, the optimizer's slots) takes {alone / 2**20:,.0f} MiB"
 
 
 def peak_of(config: ProblemConfig, batch_size: int) -> tuple[int | None, str]:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LargestBatch", "Trial", "largest_batch", "largest_that_fits", "try_batch", "try_in_process"]
+from tfmb.errors import TfmbError
+
+__all__ = [
+    "OUT_OF_MEMORY",
+    "LargestBatch",
+    "NothingFitsError",
+    "Trial",
+    "free_memory",
+    "largest_batch",
+    "largest_that_fits",
+    "try_batch",
+    "try_in_process",
+]
 
 _LOOK_SECONDS = 0.05
 # What a process of its own must take to start and train a few updates, before it counts as one that hangs.
@@ -21,6 +34,17 @@ _SECONDS = 300.0
 # What is left to everybody else while a batch is tried.
 _SPARED = 0.05
 _MOST_WORDS = 300
+_ALL_TAKEN = "it takes nearly all memory that is left"
+# The kernel's end of a process that takes too much, and that of a C++ allocation which fails.
+_ENDS_OF_MEMORY = ("SIGKILL", "SIGABRT")
+# The exit code of a process that notices it.
+OUT_OF_MEMORY = 4
+
+
+class NothingFitsError(TfmbError):
+    """Memory is too small for a model with a single example (exit code 4)."""
+
+    exit_code = OUT_OF_MEMORY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +55,14 @@ class Trial:
         batch_size: examples.
         fits: whether it trained and evaluated.
         why: it did not.
+        out_of_memory: whether it did not for want of memory, as far as its end tells.
         peak_bytes: of the process's memory; None where it did not end by itself.
     """
 
     batch_size: int
     fits: bool
     why: str = ""
+    out_of_memory: bool = False
     peak_bytes: int | None = None
 
 
@@ -158,7 +184,7 @@ def try_in_process(command: list[str], told: str, size: int, seconds: float) -> 
             if time.monotonic() > deadline:
                 ended = f"it took more than {seconds:.0f} s"
             elif (_resident_bytes(process.pid) or 0) > limit:
-                ended = "it takes nearly all memory that is left"
+                ended = _ALL_TAKEN
             else:
                 time.sleep(_LOOK_SECONDS)
     finally:
@@ -166,7 +192,7 @@ def try_in_process(command: list[str], told: str, size: int, seconds: float) -> 
             os.killpg(process.pid, signal.SIGKILL)
         stdout, stderr = process.communicate()
     if ended:
-        return Trial(batch_size=size, fits=False, why=ended)
+        return Trial(batch_size=size, fits=False, why=ended, out_of_memory=ended == _ALL_TAKEN)
     if process.returncode == 0:
         try:
             return Trial(batch_size=size, fits=True, peak_bytes=int(json.loads(stdout)["peak_bytes"]))
@@ -174,9 +200,17 @@ def try_in_process(command: list[str], told: str, size: int, seconds: float) -> 
             return Trial(batch_size=size, fits=False, why="its process said nothing that makes sense")
     if process.returncode < 0:
         name = signal.Signals(-process.returncode).name
-        return Trial(batch_size=size, fits=False, why=f"its process ended by {name}, as out of memory does")
+        why = f"its process ended by {name}, as out of memory does"
+        return Trial(batch_size=size, fits=False, why=why, out_of_memory=name in _ENDS_OF_MEMORY)
     words = (stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-    return Trial(batch_size=size, fits=False, why=words[:_MOST_WORDS])
+    memory = process.returncode == OUT_OF_MEMORY or "MemoryError" in words
+    return Trial(batch_size=size, fits=False, why=words[:_MOST_WORDS], out_of_memory=memory)
+
+
+def free_memory() -> str:
+    """For people: what is free, in MiB."""
+    free = _available_bytes()
+    return "how much memory is free is not known here" if free is None else f"{free / 2**20:,.0f} MiB of memory is free"
 
 
 def _available_bytes() -> int | None:
@@ -187,6 +221,9 @@ def _available_bytes() -> int | None:
         found += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     except (OSError, ValueError):
         return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY:
+        found.append(limit)
     try:
         most = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         if most != "max":

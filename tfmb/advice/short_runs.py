@@ -33,7 +33,7 @@ from tfmb.training.placement import place
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
-__all__ = ["Problem", "ShortRun", "ShortRuns"]
+__all__ = ["Problem", "ShortRun", "ShortRuns", "fresh"]
 
 _SCORED_BATCH = 256
 # Validation examples of a look: the same for all, so that what they leave out is the same for all.
@@ -138,7 +138,7 @@ class ShortRuns:
             weighted_metrics=compiled.weighted_metrics,
         )
         known = compiled.optimizer if problem.optimizer is None else problem.optimizer
-        self.optimizer: Optimizer = interop.get(_fresh("adam" if known is None else known))
+        self.optimizer: Optimizer = interop.get(fresh("adam" if known is None else known))
         if self.optimizer.use_ema:
             raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
         feed = ArrayFeed(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
@@ -342,7 +342,7 @@ class _Looks(ArrayFeed):
         return EpochBatches(self._unshuffled, self._order.steps_per_epoch)
 
 
-def _fresh(identifier: Any) -> Any:
+def fresh(identifier: Any) -> Any:
     """An optimizer of the same kind and settings that has seen nothing; a name is one already."""
     if isinstance(identifier, (Optimizer, keras.optimizers.Optimizer)):
         kind: Any = type(identifier)

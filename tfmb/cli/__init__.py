@@ -1,7 +1,8 @@
 """The command line: parses, calls the library, prints. Nothing calls it, and `--help` does not import TensorFlow."""
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -28,8 +29,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, lr_range, advise, compare, tune, evaluate, export, predict, verify, runs, launch, doctor):
+_COMMANDS: tuple[Callable[..., Any], ...] = (
+    *(train, lr_range, advise, compare, tune, evaluate, export, predict, verify, runs, launch, doctor),
+)
+for command in _COMMANDS:
     app.command()(command)
+
+# What takes less memory, by the parameter that a command must have for it.
+_TAKES_LESS = {
+    "batch_size": "a smaller --batch-size",
+    "batch_sizes": "smaller --batch-sizes",
+    "micro_batch_size": "--micro-batch-size",
+    "fits": "--fits, which finds the largest that fits",
+    "model": "a smaller --model",
+}
 
 # The base of all usage errors; newer versions of Typer carry their own copy of it.
 _UsageError: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
@@ -63,13 +76,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted")
         return 130
     except MemoryError:
-        fail(4, "out of memory: give a smaller --batch-size, or --micro-batch-size")
+        fail(4, _out_of_memory(arguments))
     except OSError as error:
         fail(74, f"{error.filename or 'a file'}: {error.strerror or error}")
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
-            fail(4, "out of memory: give a smaller --batch-size, or --micro-batch-size")
+            fail(4, _out_of_memory(arguments))
         raise
+
+
+def _out_of_memory(arguments: Sequence[str] | None) -> str:
+    """Says so, and names what takes less among the options that the command has."""
+    words = sys.argv[1:] if arguments is None else arguments
+    asked = next((word for word in words if not word.startswith("-")), "").replace("-", "_")
+    has = [name for one in _COMMANDS if one.__name__ == asked for name in inspect.signature(one).parameters]
+    less = [mend for name, mend in _TAKES_LESS.items() if name in has]
+    return f"out of memory: give {', or '.join(less)}" if less else "out of memory: give it a machine with more"
 
 
 @app.callback(invoke_without_command=True)

@@ -62,18 +62,25 @@ def advise(
     )  # fmt: skip
     problem, about = problem_of(config)
     say(about)
-    found = advise_on(problem, target, limit, sizes, name=config.name, say=say)
-    if not json:
-        _show(found)
-    record: dict[str, Any] = found.record()
+    largest: int | None = None
     if fits:
+        from tfmb.advice.advise import default_batch_sizes
         from tfmb.advice.jobs import largest_batch_of
 
-        record["largest_batch_size"] = largest_batch_of(config, problem.train.size, say)
-        if not json:
-            print(f"largest batch that fits: {record['largest_batch_size']}", flush=True)
+        # First, because it runs out of memory in processes of its own; then no larger batch is tried in this one.
+        largest = largest_batch_of(config, problem.train.size, say)
+        asked = default_batch_sizes(problem.train.size) if sizes is None else sizes
+        sizes = [size for size in asked if size <= largest or size > problem.train.size] or [largest]
+    found = advise_on(problem, target, limit, sizes, name=config.name, say=say)
+    record: dict[str, Any] = found.record()
+    if largest is not None:
+        record["largest_batch_size"] = largest
     if json:
         emit_json(record)
+    else:
+        _show(found)
+        if largest is not None:
+            print(f"largest batch that fits: {largest}", flush=True)
     if page is not None:  # after the answer, which a page that cannot be written must not take along
         from tfmb.advice.pages import write_advice
 

@@ -1,0 +1,76 @@
+"""What a model takes before it sees an example: `python -m tfmb.advice.model_alone`, started by `jobs`.
+
+Nothing is allocated: the model may be one that does not fit.
+"""
+
+import json
+import math
+import sys
+from typing import Any
+from unittest import mock
+
+__all__ = ["main", "model_bytes"]
+
+
+def model_bytes(build: Any, optimizer: Any = None) -> int:
+    """Bytes of a model's variables, of one gradient for each trainable one, and of the optimizer's slots.
+
+    Args:
+        build: a function without arguments that gives a Keras model, compiled or not.
+        optimizer: as in `tfmb.fit`; None for what the model is compiled with, else Adam.
+    """
+    from tfmb.backend import keras
+
+    compiled_with: list[Any] = []
+
+    def compile_nothing(_: Any, optimizer: Any = "rmsprop", *__: Any, **___: Any) -> None:
+        compiled_with.append(optimizer)
+
+    # Keras makes no values in such a scope, which the variables of an optimizer and of metrics would need.
+    with (
+        mock.patch.object(keras.Model, "compile", compile_nothing),
+        keras.StatelessScope(initialize_variables=False),
+    ):
+        model = build()
+    known = [*compiled_with, "adam"][0] if optimizer is None else optimizer
+    trained = sum(map(_bytes_of, model.trainable_variables))
+    return sum(map(_bytes_of, model.variables)) + trained * (1 + _slots_of(known))
+
+
+def _bytes_of(variable: Any) -> int:
+    from tfmb.backend import tf
+
+    return math.prod(variable.shape) * int(tf.as_dtype(variable.dtype).size)
+
+
+def _slots_of(optimizer: Any) -> int:
+    """How many numbers an optimizer keeps for each weight."""
+    from tfmb.advice.short_runs import fresh
+    from tfmb.backend import keras
+    from tfmb.optimizers import interop
+
+    made, one = interop.get(fresh(optimizer)), keras.Variable([[0.0, 0.0, 0.0]])
+    made.build([one])
+    return sum(tuple(variable.shape) == (1, 3) for variable in made.variables)
+
+
+def main() -> int:
+    """Reads a problem's configuration; prints the bytes."""
+    from tfmb.cli.screen import start_tensorflow
+    from tfmb.errors import TfmbError
+
+    told = json.loads(sys.stdin.read())
+    start_tensorflow()
+    from tfmb.advice.jobs import ProblemConfig, problem_of
+
+    try:
+        problem, _ = problem_of(ProblemConfig(**told))
+        print(json.dumps({"bytes": model_bytes(problem.build, problem.optimizer)}))
+    except TfmbError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
