@@ -1,5 +1,6 @@
 """Every test process has four logical CPU devices, and a cache of its own."""
 
+import math
 import os
 import subprocess
 from collections.abc import Iterator
@@ -65,6 +66,12 @@ def strategy(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def two_replicas() -> Any:
     return make_strategy("mirrored", 2)
+
+
+@pytest.fixture
+def busy_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Advice answers however busy the machine is with other tests: for tests of something else."""
+    monkeypatch.setattr("tfmb.advice.predictions.TELLS", math.inf)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_every_example_is_run() -> None:
 
 
 @pytest.mark.parametrize("name", LEARNS)
-def test_the_example_learns(name: str, same_process: None) -> None:
+def test_the_example_learns(name: str, same_process: None, busy_or_not: None) -> None:
     arguments, words, least = LEARNS[name]
     out = printed(name, *arguments)
     assert number_after(words, out) >= least

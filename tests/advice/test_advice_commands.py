@@ -25,7 +25,7 @@ def _here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent)  # where a user's own module lies
 
 
-def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path, busy_or_not: None) -> None:
     page = tmp_path / "a.html"
     found = answer(
         capsys, "advise", *OWN, "--target", "val_accuracy>=0.8", "--batch-sizes", "16,64", "--html", str(page)

@@ -57,9 +57,12 @@ class BatchCurve:
     def updates(self, batch_size: float) -> Interval:
         """Updates to the target."""
         value = self.least_updates.value * (1 + self.critical_batch_size.value / batch_size)
-        drawn = self.draws[:, 0] * (1 + self.draws[:, 1] / batch_size)
-        low, high = np.percentile(drawn, [_LOW, _HIGH])
+        low, high = np.percentile(self.drawn(batch_size), [_LOW, _HIGH])
         return Interval(value=value, low=float(low), high=float(high))
+
+    def drawn(self, batch_size: float) -> np.ndarray:
+        """`[draws]`, updates to the target as they might have been found as well."""
+        return np.asarray(self.draws[:, 0] * (1 + self.draws[:, 1] / batch_size))
 
 
 def fit_curve(batch_sizes: Sequence[int], updates: Sequence[Sequence[float]]) -> BatchCurve:

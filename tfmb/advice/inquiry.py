@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tfmb.advice.batch_curve import BatchCurve, Interval, fit_curve
+from tfmb.advice.batch_curve import BatchCurve, fit_curve
 from tfmb.advice.lr_range import sweep
+from tfmb.advice.predictions import as_good_as, predict, untold
 from tfmb.advice.rate_search import RateTransfer, Tuned, tune_rate
 from tfmb.advice.records import Advice, Prediction
 from tfmb.advice.short_runs import Problem, ShortRun, ShortRuns
@@ -73,7 +74,7 @@ class Inquiry:
         self._sweep = sweep(runs, middle, _LOWEST_RATE, _HIGHEST_RATE, _SWEEP_UPDATES)
         if self._sweep.learning_rate is None:
             return self._undetermined(f"no learning rate was found that helps: {self._sweep.reason}")
-        self._throughput = measure_throughput(runs, self._sizes, self._is_over)
+        self._throughput = measure_throughput(runs, self._sizes, self._is_over, self._say)
         self._sizes = [size for size in self._sizes if size in self._throughput.batch_sizes]
         start = self._starting_rate()
         self._say_how_long(start, middle)
@@ -91,9 +92,17 @@ class Inquiry:
             only = f"only batch size {next(iter(reached))} reached {self._target}"
             return self._undetermined(f"{only}: give a longer budget, or a target nearer by")
         self._curve = fit_curve(list(reached), [self._over_seeds(run, rates[size]) for size, run in reached.items()])
-        predictions = self._predict(rates)
-        best = self._confirm(predictions, reached)
-        return self._advice(best, predictions)
+        best, predictions, untold_why = self._fastest(self._curve, self._throughput, rates, reached)
+        if untold_why is not None and not self._is_over():
+            # The trainings took a while, after which the machine may be quiet.
+            self._say(f"{untold_why.partition(';')[0]}; measured again")
+            self._throughput = measure_throughput(runs, self._sizes, say=self._say)
+            best, predictions, untold_why = self._fastest(self._curve, self._throughput, rates, reached)
+        as_good = as_good_as(best.batch_size, self._curve, self._throughput, self._sizes)
+        if untold_why is not None:
+            self._confirmed = None
+            return self._undetermined(untold_why, predictions, as_good)
+        return self._advice(best, predictions, as_good)
 
     def _is_over(self) -> bool:
         return time.perf_counter() - self._began > self._budget
@@ -187,24 +196,15 @@ class Inquiry:
         bounds = (updates * min(other, size) / size for other, updates in least.items())
         return math.floor(_EARLIEST * max(bounds, default=0.0))
 
-    def _predict(self, rates: dict[int, float]) -> tuple[Prediction, ...]:
-        assert self._throughput is not None
-        assert self._curve is not None
-        assert self._transfer is not None
-        found = []
-        for size in self._sizes:
-            updates, seconds = self._curve.updates(size), self._throughput.seconds(size)
-            found.append(
-                Prediction(
-                    batch_size=size,
-                    learning_rate=rates.get(size) or self._transfer.rate(size),
-                    updates=updates,
-                    step_seconds=seconds,
-                    seconds=_times(updates, seconds),
-                    examples=_times(updates, size),
-                )
-            )
-        return tuple(found)
+    def _fastest(
+        self, curve: BatchCurve, throughput: Throughput, rates: dict[int, float], reached: dict[int, ShortRun]
+    ) -> tuple[Prediction, tuple[Prediction, ...], str | None]:
+        """(the best, all, why the times of an update do not tell)."""
+        transfer = self._transfer
+        assert transfer is not None
+        predictions = predict(curve, throughput, self._sizes, lambda size: rates.get(size) or transfer.rate(size))
+        best = self._confirm(predictions, reached)
+        return best, predictions, untold(best.batch_size, curve, throughput, self._sizes)
 
     def _confirm(self, predictions: tuple[Prediction, ...], reached: dict[int, ShortRun]) -> Prediction:
         """Trains those that are predicted to be the fastest; the one that is."""
@@ -216,14 +216,14 @@ class Inquiry:
             run = reached.get(size)
             if run is None and not self._is_over():
                 most = math.ceil(3 * prediction.updates.value)
-                run = self._train(size, self._target, prediction.learning_rate, most)
+                run = reached[size] = self._train(size, self._target, prediction.learning_rate, most)
             if run is not None and run.updates is not None:
                 took[size] = run.updates * prediction.step_seconds
                 if took[size] == min(took.values()):
                     self._confirmed = run
         return min(order[:_CONFIRMED], key=lambda p: took.get(p.batch_size, p.seconds.value))
 
-    def _advice(self, best: Prediction, predictions: tuple[Prediction, ...]) -> Advice:
+    def _advice(self, best: Prediction, predictions: tuple[Prediction, ...], as_good: tuple[int, ...]) -> Advice:
         assert self._throughput is not None
         cheapest = min(predictions, key=lambda p: p.examples.value)
         most = self._throughput.fastest
@@ -235,6 +235,7 @@ class Inquiry:
         return self._made_of(
             batch_size=best.batch_size,
             learning_rate=best.learning_rate,
+            as_good=as_good,
             least_compute=(cheapest.batch_size, cheapest.learning_rate),
             reason=why,
             predictions=predictions,
@@ -259,13 +260,16 @@ class Inquiry:
         found.append(f"a second such device, if sharing cost nothing: up to {gain} times as fast, at batch size {size}")
         return tuple(found)
 
-    def _undetermined(self, reason: str) -> Advice:
+    def _undetermined(
+        self, reason: str, predictions: tuple[Prediction, ...] = (), as_good: tuple[int, ...] = ()
+    ) -> Advice:
         return self._made_of(
             batch_size=None,
             learning_rate=None,
+            as_good=as_good,
             least_compute=None,
             reason=f"undetermined: {reason.removeprefix('undetermined: ')}",
-            predictions=(),
+            predictions=predictions,
             extras=(),
         )
 
@@ -285,10 +289,6 @@ class Inquiry:
             cost_examples=self._runs.spent_examples,
             **found,
         )
-
-
-def _times(interval: Interval, factor: float) -> Interval:
-    return Interval(value=interval.value * factor, low=interval.low * factor, high=interval.high * factor)
 
 
 def _time(seconds: float) -> str:

@@ -173,8 +173,7 @@ def _sentences(advice: Advice) -> list[str]:
     if advice.batch_size is None:
         lines.append(f"<strong>{escaped(advice.reason, 400)}.</strong>")
     else:
-        answer = f"batch size {advice.batch_size}, learning rate {advice.learning_rate:.3g}"
-        lines.append(f"<strong>{escaped(answer)}</strong>: {escaped(advice.reason, 300)}.")
+        lines.append(f"<strong>{escaped(advice.answer, 300)}</strong>: {escaped(advice.reason, 300)}.")
     lines += [escaped(extra, 300) + "." for extra in advice.extras]
     cost = f"It took {duration(advice.cost_seconds)} and {advice.cost_examples:,} examples to find out."
     return [*lines, escaped(cost, 200)]

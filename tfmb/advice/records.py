@@ -1,5 +1,6 @@
 """What advice consists of, as plain values: what was measured, what follows, and what it cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ from tfmb.advice.short_runs import ShortRun
 from tfmb.advice.target import Target
 from tfmb.advice.throughput import Throughput
 
-__all__ = ["Advice", "Prediction"]
+__all__ = ["Advice", "Prediction", "listed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +57,8 @@ class Advice:
         target_is_ours: whether it was chosen here.
         batch_size: for the least time; None where it is undetermined.
         learning_rate: for it.
+        as_good: the batch sizes, rising, whose time may well be the least, the answer among them; where others on the
+            machine keep it undetermined, those it is between.
         least_compute: the batch size that takes the fewest examples, and its rate; None where it is undetermined.
         reason: for the answer, or why there is none.
         curve: updates to the target over the batch size.
@@ -76,6 +79,7 @@ class Advice:
     target_is_ours: bool
     batch_size: int | None
     learning_rate: float | None
+    as_good: tuple[int, ...]
     least_compute: tuple[int, float] | None
     reason: str
     curve: BatchCurve | None
@@ -108,7 +112,8 @@ class Advice:
             "target": None if self.target is None else str(self.target),
             "target_chosen": self.target_is_ours,
             "batch_size": self.batch_size,
-            "batch_size_interval": self._plausible(),
+            "batch_size_interval": self._neighbours(),
+            "as_good_batch_sizes": list(self.as_good),
             "learning_rate": self.learning_rate,
             "learning_rate_interval": self._rates(),
             "critical_batch_size": None if curve is None else curve.critical_batch_size.value,
@@ -127,14 +132,38 @@ class Advice:
             "cost_examples": self.cost_examples,
         }
 
-    def _plausible(self) -> list[int] | None:
-        """The smallest and largest batch size whose time may well be the least, all things measured."""
-        chosen = self.chosen
-        if chosen is None:
+    def _neighbours(self) -> list[int] | None:
+        """The smallest and largest batch size around the answer between which all are as good: none is slower."""
+        if self.batch_size is None:
             return None
-        near = [p.batch_size for p in self.predictions if p.seconds.low <= chosen.seconds.high]
-        return [min(near), max(near)]
+        low = high = self.batch_size
+        sizes = [p.batch_size for p in self.predictions]
+        place = sizes.index(low)
+        for size in reversed(sizes[:place]):
+            if size not in self.as_good:
+                break
+            low = size
+        for size in sizes[place + 1 :]:
+            if size not in self.as_good:
+                break
+            high = size
+        return [low, high]
+
+    @property
+    def answer(self) -> str:
+        """`batch size 64 (it may as well be 32 or 128), learning rate 0.01`; empty where it is undetermined."""
+        if self.batch_size is None:
+            return ""
+        others = listed([size for size in self.as_good if size != self.batch_size])
+        also = f" (it may as well be {others})" if others else ""
+        return f"batch size {self.batch_size}{also}, learning rate {self.learning_rate:.3g}"
 
     def _rates(self) -> list[float] | None:
         """Rates were tried in steps of two: the best one is not a step away from that which was best."""
         return None if self.learning_rate is None else [self.learning_rate / 2, self.learning_rate * 2]
+
+
+def listed(sizes: Sequence[int]) -> str:
+    """`32, 64 or 128`."""
+    *most, last = [str(size) for size in sizes] or [""]
+    return f"{', '.join(most)} or {last}" if most else last

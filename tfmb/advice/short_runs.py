@@ -44,6 +44,8 @@ _FIRST_LOOKS = 200
 # Rates at which nothing diverges while updates are timed, and at which nothing moves while noise is measured.
 _TIMED_RATE, _STILL = 1e-6, 1e-12
 _NOISE_BATCH, _NOISE_UPDATES = 128, 40
+# Where so many updates are timed, one more before them costs little.
+_MANY = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,17 +238,27 @@ class ShortRuns:
         self.spent_examples += meter.examples
         return ramp.losses
 
-    def time_updates(self, batch_size: int, count: int) -> float:
-        """Seconds of an update, the median of some in one call, after an update that may trace."""
+    def time_updates(self, batch_size: int, count: int, *, traces: bool = True) -> float:
+        """Seconds of an update, the median of some in one call.
+
+        Args:
+            batch_size: examples an update.
+            count: updates that are timed.
+            traces: whether the first of all may trace or allocate, so that an update goes before; where many are timed,
+                one does in any case.
+        """
         began = time.perf_counter()
         size = min(batch_size, self.problem.train.size)
         self._start_anew(_TIMED_RATE, self.problem.seed)
         order = Order(num_examples=self.problem.train.size, batch_size=size, seed=0)
         a_call = min(count, order.num_examples // size)
-        feed = SliceFeed(self.problem.train, order, [0, 1, 1 + count], arrays=self._arrays)
+        before = 1 if traces or count >= _MANY else 0
+        feed = SliceFeed(self.problem.train, order, [0, *[1] * before, before + count], arrays=self._arrays)
         meter, watch = Meter(), Watch()
-        self._train(feed, Plan(epochs=1, steps_a_call=1), [meter], watch, 0)
-        self._train(feed, Plan(epochs=2, initial_epoch=1, steps_a_call=a_call), [meter, watch], watch, 0)
+        if before:
+            self._train(feed, Plan(epochs=1, steps_a_call=1), [meter], watch, 0)
+        plan = Plan(epochs=before + 1, initial_epoch=before, steps_a_call=a_call)
+        self._train(feed, plan, [meter, watch], watch, 0)
         self.spent_seconds += time.perf_counter() - began
         self.spent_examples += meter.examples
         return watch.seconds_an_update

@@ -4,6 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from tfmb.advice.processor import Processor
+from tfmb.advice.rounds import draws_of, time_in_rounds
 from tfmb.advice.short_runs import ShortRuns
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
@@ -12,7 +16,8 @@ __all__ = ["Throughput", "measure_throughput"]
 
 # Larger batches bring less than this share of the highest throughput more.
 _KNEE = 0.8
-_SECONDS, _FEWEST, _MOST = 0.25, 4, 100
+# A batch size has so many seconds of each round, and so many updates at most. The first ones say how many those are.
+_SECONDS, _MOST, _FIRST = 0.04, 100, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +26,19 @@ class Throughput:
 
     Attributes:
         batch_sizes: measured, rising.
-        step_seconds: of an update of each.
+        step_seconds: of an update of each: the median over rounds, as far as the cores were its own.
         too_large: the first batch size that did not fit the device's memory; None where all did.
+        rounds: of each batch size the seconds of an update in each round; empty where they are exact.
+        share_left: of the cores, by others, while they were timed: 1.0 on a quiet machine.
+        trouble: what disturbed the times up to the end; None where nothing did.
     """
 
     batch_sizes: tuple[int, ...]
     step_seconds: tuple[float, ...]
     too_large: int | None = None
+    rounds: tuple[tuple[float, ...], ...] = ()
+    share_left: float = 1.0
+    trouble: str | None = None
 
     @property
     def examples_per_second(self) -> tuple[float, ...]:
@@ -57,34 +68,57 @@ class Throughput:
         share = (batch_size - sizes[place]) / (sizes[place + 1] - sizes[place])
         return times[place] + share * (times[place + 1] - times[place])
 
+    def draws(self, batch_size: int) -> np.ndarray:
+        """Seconds of an update of a measured batch size as they might have been found as well: see `draws_of`."""
+        place = self.batch_sizes.index(batch_size)
+        seconds = self.rounds[place] if self.rounds else (self.step_seconds[place],)
+        return draws_of(seconds, self.share_left, batch_size)
+
 
 def measure_throughput(
-    runs: ShortRuns, batch_sizes: Sequence[int], is_over: Callable[[], bool] = lambda: False
+    runs: ShortRuns,
+    batch_sizes: Sequence[int],
+    is_over: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Throughput:
-    """Times real updates of each batch size.
+    """Times real updates of all batch sizes in turns: see `time_in_rounds`.
 
     Args:
         runs: of the problem.
         batch_sizes: in any order.
-        is_over: whether the time is over, asked before each.
+        is_over: whether the time is over, asked before each batch size is tried, and before each round but the first.
+        say: gets a line where the machine is busy and it measures again.
 
     Raises:
         ConfigError: there is none, or not even the smallest fits.
     """
-    sizes, times = list[int](), list[float]()
+    counts: dict[int, int] = {}
     too_large: int | None = None
     for size in sorted(set(batch_sizes)):
-        if sizes and is_over():
+        if counts and is_over():
             break
         try:
-            # Some first: they trace, and show how many are worth the time.
-            first = runs.time_updates(size, _FEWEST)
-            count = min(max(math.ceil(_SECONDS / max(first, 1e-6)), _FEWEST), _MOST)
-            times.append(min(first, runs.time_updates(size, count)) if count > _FEWEST else first)
-            sizes.append(size)
+            # They trace, and show how many are worth the time.
+            first = runs.time_updates(size, _FIRST)
+            counts[size] = min(max(math.ceil(_SECONDS / max(first, 1e-6)), 1), _MOST)
         except (MemoryError, tf.errors.ResourceExhaustedError):
             too_large = size
             break
-    if not sizes:
+    if not counts:
         raise ConfigError("there is no batch size to measure that fits the device: give smaller batch_sizes")
-    return Throughput(batch_sizes=tuple(sizes), step_seconds=tuple(times), too_large=too_large)
+    sizes = list(counts)
+    found = time_in_rounds(
+        lambda size: runs.time_updates(size, counts[size], traces=False),
+        sizes,
+        Processor().meanwhile,
+        is_over=is_over,
+        say=say,
+    )
+    return Throughput(
+        batch_sizes=tuple(sizes),
+        step_seconds=tuple(float(np.median(draws_of(found.seconds[s], found.share_left, s))) for s in sizes),
+        too_large=too_large,
+        rounds=tuple(found.seconds[size] for size in sizes),
+        share_left=found.share_left,
+        trouble=found.trouble,
+    )

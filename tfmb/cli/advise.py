@@ -158,17 +158,17 @@ def _show_curve(curve: Any) -> None:
 def _show(found: Any) -> None:
     """The answer, and the table it comes from."""
     if found.batch_size is None:
-        print(found.reason, flush=True)
-        return
-    record = found.record()
-    low, high = record["batch_size_interval"]
-    print(f"batch size {found.batch_size} (it may as well be {low} to {high}), learning rate {found.learning_rate:.3g}")
-    print(f"  {found.reason}")
-    size, rate = found.least_compute
-    print(f"  for the least compute: batch size {size}, learning rate {rate:.3g}")
-    print(f"  critical batch size {found.curve.critical_batch_size}")
+        print(found.reason)
+    else:
+        print(found.answer)
+        print(f"  {found.reason}")
+        size, rate = found.least_compute
+        print(f"  for the least compute: batch size {size}, learning rate {rate:.3g}")
+        print(f"  critical batch size {found.curve.critical_batch_size}")
     for extra in found.extras:
         print(f"  {extra}")
+    if not found.predictions:
+        return
     print("batch size  learning rate  updates to target        seconds")
     for p in found.predictions:
         mark = " <-" if p.batch_size == found.batch_size else ""
