@@ -9,8 +9,9 @@ __all__ = ["Meanwhile", "Processor"]
 
 _COUNTS = Path("/proc/stat")
 # Others take so much of a core, and leave less than so much idle, before a time counts as disturbed. On 2 cores
-# (Intel Xeon, 2026-11-29) a quiet machine showed others at 0.0 to 0.1 and 0.7 idle, and one with a test suite beside it
-# others at 0.8 to 1.4 and 0.0 idle, where an update took up to 2.4 times as long.
+# (Intel Xeon, 2026-11-29) a quiet machine showed others at 0.00 to 0.05, and 0.73 to 0.80 idle with the MLP on digits,
+# 0.34 to 0.41 with the CNN; one with a test suite beside it others at 0.8 to 1.6 and 0.0 idle, where an update took up
+# to 2.4 times as long.
 _TAKEN, _IDLE = 0.25, 0.1
 # The system counts in hundredths of a second: of less than ten it tells too little.
 _SHORTEST = 0.1
