@@ -1,4 +1,4 @@
-"""Every test process has four logical CPU devices, and a cache of its own."""
+"""What every test may ask for. TensorFlow is imported by the tests that use it, and then has four CPU devices."""
 
 import math
 import os
@@ -10,16 +10,13 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import budget
+import devices
 import pytest
+from mirror import MIRROR
 
-from tfmb import _load_saved_model, comparison
-from tfmb.backend import keras, tf
-from tfmb.data import Splits, load
-from tfmb.distribution import configure_replicas, make_strategy
-
-configure_replicas(4)
-
-MIRROR = Path(os.environ.get("TFMB_MNIST_MIRROR") or Path(__file__).parents[2] / "shared" / "data" / "mnist")
+devices.make_when_tensorflow_is_imported(4)
+pytest_runtest_makereport = budget.pytest_runtest_makereport
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,8 +36,11 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> Iterator[None]:
+@pytest.fixture
+def fresh_keras() -> Iterator[None]:
+    """Keras begins with seed 0, and ends with no model of the test and its defaults; for tests that build models."""
+    from tfmb.backend import keras
+
     keras.utils.set_random_seed(0)
     yield
     keras.config.set_floatx("float32")
@@ -54,17 +54,26 @@ def mnist_mirror() -> Path:
 
 
 @pytest.fixture(scope="session")
-def digits() -> Splits:
+def digits() -> Any:
+    """`tfmb.data.Splits` of scikit-learn's digits."""
+    from tfmb.data import load
+
     return load("digits")
 
 
 @pytest.fixture(params=[1, 2], ids=["1 replica", "2 replicas"])
 def strategy(request: pytest.FixtureRequest) -> Any:
+    """The strategy of one device, then of two."""
+    from tfmb.distribution import make_strategy
+
     return make_strategy("auto", request.param)
 
 
 @pytest.fixture
 def two_replicas() -> Any:
+    """The strategy of two devices."""
+    from tfmb.distribution import make_strategy
+
     return make_strategy("mirrored", 2)
 
 
@@ -77,6 +86,7 @@ def busy_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """An export is checked in this process, not in a fresh one: for tests of something else."""
+    from tfmb import _load_saved_model, comparison
 
     def run_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         _load_saved_model.main(*command[2:])
@@ -88,16 +98,10 @@ def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def float64() -> Iterator[None]:
     """Models, data and losses in 64 bits."""
+    from tfmb.backend import keras
+
     keras.config.set_floatx("float64")
     keras.config.set_dtype_policy("float64")  # which does not follow where a test before has set one
     yield
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
-
-
-def copies(variable: Any) -> list[Any]:
-    """Every replica's copy of a variable, as arrays."""
-    return [copy.numpy() for copy in getattr(variable, "values", [variable])]
-
-
-__all__ = ["MIRROR", "copies", "tf"]

@@ -10,6 +10,8 @@ import tfmb
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 X = np.random.default_rng(0).normal(size=(400, 5)).astype("float32")
 Y = (X.sum(1) + np.random.default_rng(1).normal(size=400) > 0).astype("int64")
 

@@ -17,7 +17,7 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.training.job import train_job
 from tfmb.training.restore import RestoredRun, restore_run
 
-pytestmark = pytest.mark.usefixtures("same_process")
+pytestmark = pytest.mark.usefixtures("fresh_keras", "same_process")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ import pytest
 
 from tfmb.cli import main, threads
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 
 def tfmb(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(

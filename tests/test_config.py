@@ -19,11 +19,6 @@ SWITCHES = ("nesterov", "centered", "amsgrad")
 OPTIONS = dict.fromkeys(option for options in OPTIMIZER_OPTIONS.values() for option in options)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def refusal(**options: Any) -> str:
     with pytest.raises(ConfigError) as caught:
         TrainConfig(**options)

@@ -16,6 +16,8 @@ from tfmb.distribution import configure_replicas, describe, is_chief, make_local
 from tfmb.errors import ConfigError
 from tfmb.workers import is_first_worker
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 OneDevice, Mirrored = tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStrategy
 
 

@@ -10,6 +10,8 @@ from documented import example_of, folder_with_mine, names, run_example, smaller
 import tfmb
 from tfmb.optimizers import schedules
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 OWNERS = (tfmb.callbacks, tfmb.data, tfmb.layers, tfmb.models, tfmb.optimizers, schedules)
 
 

@@ -10,6 +10,8 @@ from pages import PAGES, ROOT, Block, blocks, spans
 
 from tfmb.cli import main
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 BLOCKS = {page: blocks(page) for page in PAGES}
 # The blocks that are not run, each with its reason in the page: a server, Docker, the network.
 NOT_RUN = {"docs/index.md": 1, "docs/launch.md": 1, "docs/serving.md": 4}

@@ -26,11 +26,6 @@ EXIT_CODES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def test_every_public_error_has_its_exit_code() -> None:
     assert {getattr(errors, name).exit_code for name in errors.__all__} == {2, 3, 65, 69, 73, 74, 75}
     assert {getattr(errors, name) for name in errors.__all__} == set(EXIT_CODES)

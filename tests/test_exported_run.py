@@ -19,7 +19,7 @@ from tfmb.saved_model import Options
 from tfmb.training.job import train_job
 from tfmb.training.restore import restore_run
 
-pytestmark = pytest.mark.usefixtures("same_process")
+pytestmark = pytest.mark.usefixtures("fresh_keras", "same_process")
 
 
 def trained(folder: Path, **options: Any) -> Path:

@@ -4,12 +4,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import copies
+from replica_copies import copies
 
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError
 from tfmb.exported_weights import exported_weights, writes
+
+pytestmark = pytest.mark.usefixtures("fresh_keras")
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
 Y = X @ np.array([[1.0], [2.0], [3.0]], np.float32)

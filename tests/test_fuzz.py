@@ -7,11 +7,6 @@ import pytest
 from fork_server import ForkServer
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def test_damaged_files(tmp_path: Path) -> None:
     with ForkServer(tmp_path) as server:
         counts = {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100, "export": 100}

@@ -12,11 +12,6 @@ from tfmb.errors import ConfigError
 from tfmb.imports import check_reference, load_function
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], Path]]:
     """Writes files into the working directory; what is imported from it is forgotten again."""

@@ -14,12 +14,6 @@ from tfmb.errors import ConfigError
 from tfmb.layers import Dropout, PartOfBatch, mask_keys, part_of_batch
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def masked(
     layer: Any, inputs: Any, *, start: int = 0, update: int = 0, seed: int = 7, number: int = 0, calls: int = 1
 ) -> Any:

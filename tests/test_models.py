@@ -11,6 +11,8 @@ from tfmb.backend import keras, tf
 from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype("uint8")
 
 

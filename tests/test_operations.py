@@ -10,6 +10,8 @@ from tfmb.backend import keras, tf
 from tfmb.errors import DataError
 from tfmb.operations import check_operations
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 
 def saved(folder: Path, function: Callable[[Any], Any]) -> Path:
     module = tf.Module()

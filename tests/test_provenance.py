@@ -14,6 +14,8 @@ from tfmb.checksums import SUMS_FILE, write_sums
 from tfmb.errors import ConfigError, DataError
 from tfmb.provenance import EXTRAS, PROVENANCE_FILE, check_export, is_signed, make
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 TENSOR = {"name": "images", "dtype": "uint8", "shape": [None, 28, 28, 1]}
 FACTS: dict[str, Any] = {
     "versions": dict.fromkeys(["tfmb", "tensorflow", "keras", "numpy", "python"], "1.0"),

@@ -10,6 +10,8 @@ from tfmb.cli import main
 from tfmb.config import TrainConfig
 from tfmb.recipes import RECIPE_NAMES, options_of
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 
 @pytest.mark.parametrize("recipe", RECIPE_NAMES)
 def test_options_make_sense(recipe: str) -> None:

@@ -18,11 +18,6 @@ from tfmb.rendezvous import Cluster, join_seconds, meet
 LONG, SHORT = 20.0, 1.0
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def clusters(count: int) -> list[Cluster]:
     """The same workers as each of them sees them."""
     names = tuple(f"worker {rank}" for rank in range(count))

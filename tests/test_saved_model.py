@@ -19,6 +19,8 @@ from tfmb.provenance import check_export
 from tfmb.saved_model import KERAS_FILE
 from tfmb.training.run_dir import hash_weights
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 
 def classifier() -> Any:
     bare = tfmb.models.mlp((28, 28, 1), 10, seed=0)

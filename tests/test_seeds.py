@@ -16,11 +16,6 @@ PURPOSES = st.lists(st.text(max_size=8) | st.integers(0, 2**40), max_size=3)
 REPEATABLE = settings(derandomize=True, deadline=None, max_examples=100)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 @REPEATABLE
 @given(seed=st.integers(0, 2**63 - 1), purpose=PURPOSES)
 def test_a_seed_has_31_bits_and_moves_no_generator(seed: int, purpose: list[str | int]) -> None:

@@ -18,6 +18,8 @@ from tfmb.provenance import check_export
 from tfmb.signatures import ServedModel, sample_rows
 from tfmb.warmup import WARMUP_FILE, write_warmup
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 DOCS = Path(__file__).parents[1] / "docs" / "serving.md"
 
 

@@ -10,6 +10,8 @@ from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.signatures import ServedModel, sample_rows, samples_by_name
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 
 def sequential() -> Any:
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])

@@ -16,6 +16,8 @@ from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
 from tfmb.training import compilation
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 LONG = 1e6  # seconds, which are worth any measurement
 CONFIG = TrainConfig(dataset="digits", model="mlp")
 

@@ -22,7 +22,7 @@ def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def _here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parent)  # where a user's own module lies
+    monkeypatch.chdir(Path(__file__).parents[1] / "helpers")  # where a user's own module lies
 
 
 def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path, busy_or_not: None) -> None:

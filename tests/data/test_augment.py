@@ -16,12 +16,6 @@ SIZE = 9
 ALL = Augmentation(shift=2, rotate=20, zoom=0.2, erase=0.4)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def some_images(count: int, dtype: str = "float32") -> Any:
     images = np.random.default_rng(count).uniform(1, 200, (count, SIZE, SIZE, 2))
     return tf.constant(images.astype("float32").astype(dtype))

@@ -22,11 +22,6 @@ MNIST_SIZE = 60_000
 SEEDS = 3_000
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def take(dataset: Any, count: int) -> list[Any]:
     return list(itertools.islice(dataset.as_numpy_iterator(), count))
 

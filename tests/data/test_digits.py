@@ -12,11 +12,6 @@ TRAIN = "e22268eb5d31e926f2a4842dad2172624ae7e0c076791b173b7d964ae6221050"
 TEST = "4231f5329601ab8b41331e0554654f1c09a0b7bf5bdef3f5bc2e0cb035ede1d1"
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def test_sizes_and_types(digits: Splits) -> None:
     assert digits.test is not None
     for source, size in ((digits.train, 1437), (digits.test, 360)):

@@ -24,11 +24,6 @@ FOLDER = {
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = FOLDER
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def idx(array: np.ndarray, shape: tuple[int, ...] | None = None) -> bytes:
     """The bytes of an IDX file; `shape` is what its header claims."""
     shape = array.shape if shape is None else shape

@@ -13,11 +13,6 @@ from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError, DataError
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 @pytest.fixture
 def _no_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MNIST is neither cached nor prepared, and the network is down."""

@@ -14,11 +14,6 @@ from tfmb.data.read_ahead import depth, waits
 SMALL = tf.TensorSpec([None, 4], tf.float32)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 @pytest.mark.parametrize(
     ("longest", "expected"), [(1.0, 2), (2.0, 2), (2.1, 4), (7.9, 8), (8.0, 8), (8.1, 16), (63.0, 64), (1000.0, 64)]
 )

@@ -15,6 +15,8 @@ from tfmb.data.records import Records, has_random_access
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 layers = keras.layers
 _random = np.random.default_rng(0)
 X = _random.normal(size=(43, 5)).astype("float32")

@@ -26,11 +26,6 @@ STRUCTURES: dict[str, Any] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 @pytest.mark.parametrize("x", STRUCTURES.values(), ids=STRUCTURES)
 @pytest.mark.parametrize("y", [Y, {"class": Y, "box": [X, X]}], ids=["one output", "several"])
 def test_any_structure_keeps_its_form_and_is_cut_by_rows(x: Any, y: Any) -> None:

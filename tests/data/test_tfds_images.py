@@ -26,11 +26,6 @@ from tfmb.errors import ConfigError, DataError
 FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Nothing here touches Keras: no need to clear it after each test."""
-
-
 def use(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Keeps our cache, and what TFDS prepares, in `folder`."""
     monkeypatch.setenv("TFMB_CACHE", str(folder / "cache"))

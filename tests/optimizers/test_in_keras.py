@@ -37,12 +37,6 @@ PAIRS: dict[str, tuple[Any, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def make_model(optimizer: Any) -> Any:
     keras.utils.set_random_seed(3)
     layers = [keras.Input((4,)), keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(1)]

@@ -14,12 +14,6 @@ KERAS = keras.optimizers
 DECAY = KERAS.schedules.ExponentialDecay(0.1, 10, 0.5)
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset, which would take most of the time; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def assert_refused(words: str, action: Callable[[], Any]) -> None:
     """A `ConfigError` of one line that has these words."""
     with pytest.raises(ConfigError, match=words) as caught:

@@ -37,11 +37,6 @@ PAIRS: dict[str, tuple[Any, Any, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """The optimizers below are all made anew: resetting Keras would take most of the time."""
-
-
 def first_difference(ours: Optimizer, theirs: Any) -> str | None:
     """Names the first of 100 updates after which the weights differ; the rate changes half-way."""
     random = np.random.default_rng(0)

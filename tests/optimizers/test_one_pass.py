@@ -11,6 +11,8 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from tfmb.optimizers.foreign import ForeignOptimizer
 
+pytestmark = pytest.mark.usefixtures("fresh_keras")
+
 SHAPE, UPDATES = (24, 16), 5
 
 

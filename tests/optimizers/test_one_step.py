@@ -63,11 +63,6 @@ def check(rule: Rule, case: oracle.Case, mode: str = "eager", seed: int = 0) -> 
     assert slot_error <= TOLERANCE, f"a slot is off by {slot_error:.2g}"
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Rules know nothing of Keras: there is nothing to reset, which would take most of the time."""
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", oracle.CASES)
 def test_one_step_from_arbitrary_states(name: str, mode: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import copies
+from replica_copies import copies
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
@@ -28,12 +28,6 @@ OURS: dict[str, Make] = {
     "AdamW": AdamW,
 }
 each = pytest.mark.parametrize("make", OURS.values(), ids=OURS.keys())
-
-
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset, which would take most of the time; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
 
 
 def some_gradients(update: int, dtype: str = "float32") -> list[Any]:

@@ -20,12 +20,6 @@ COUNTS = (0, 1, 2, 3, 5, 7, 10, 19, 20, 21, 50, 1000)
 decays = keras.optimizers.schedules
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def one_cycle(t: float) -> float:
     if t < 6:
         return 0.3 + (0.01 - 0.3) * (1 + np.cos(np.pi * t / 6)) / 2

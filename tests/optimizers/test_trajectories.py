@@ -47,11 +47,6 @@ CHANGING_TRAJECTORIES: dict[str, tuple[Callable[[], Optimizer], tuple[float, ...
 }
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """Only tf.Variables here: there is no Keras state to reset, which would take most of the time."""
-
-
 def weights_after_each(optimizer: Optimizer, rates: Sequence[float]) -> list[float]:
     weight = tf.Variable(1.0, dtype=tf.float64)
     found = []

@@ -20,12 +20,6 @@ each = pytest.mark.parametrize("option", CLIPS)
 SHAPES = {"kernel": (4, 3), "bias": (3,), "scale": ()}
 
 
-@pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
 def some_gradients(update: int) -> list[Any]:
     random = np.random.default_rng(update)
     return [tf.constant(random.normal(size=shape), tf.float32) for shape in SHAPES.values()]

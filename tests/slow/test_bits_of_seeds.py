@@ -1,7 +1,7 @@
 """The same bits as `training/test_bits.py`, for five seeds, workers included, on MNIST where it is there."""
 
 import pytest
-from conftest import MIRROR
+from mirror import MIRROR
 
 from benchmarks.bits import DEVICES, cases, digest, worker_digests
 

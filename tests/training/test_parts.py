@@ -15,12 +15,6 @@ CUTS = [(parts, replicas) for parts in (1, 2, 4, 8, 16) for replicas in (1, 2, 4
 
 
 @pytest.fixture(autouse=True)
-def _fresh_keras() -> None:
-    """No Keras state to reset; but four devices, before a test asks for two."""
-    tf.config.list_logical_devices()
-
-
-@pytest.fixture(autouse=True)
 def _additions_as_written() -> Iterator[None]:
     """As a training step sets it: else Grappler gathers additions into others of another order."""
     before = tf.config.optimizer.get_experimental_options().get("arithmetic_optimization", True)

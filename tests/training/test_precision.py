@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import stopped_runs
-from conftest import copies
+from replica_copies import copies
 
 import tfmb
 from tfmb import models

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import copies
+from replica_copies import copies
 
 import tfmb
 from tfmb import models

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import copies
+from replica_copies import copies
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, stream

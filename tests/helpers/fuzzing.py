@@ -10,7 +10,7 @@ from fork_server import ForkServer
 
 __all__ = ["files", "words"]
 
-_TESTS = Path(__file__).parent
+_TESTS = Path(__file__).parents[1]
 _BATCH = 50
 
 
@@ -32,9 +32,9 @@ def words(folder: Path, kind: str, seeds: range) -> Counter[str]:
     """The same for a key of `fuzz_words.KINDS`, in a process without TensorFlow."""
     folder.mkdir(exist_ok=True)
     done = subprocess.run(
-        [sys.executable, str(_TESTS / "fuzz_words.py"), kind, str(seeds.start), str(len(seeds))],
+        [sys.executable, str(_TESTS / "helpers" / "fuzz_words.py"), kind, str(seeds.start), str(len(seeds))],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS.parent), str(_TESTS / "helpers")])},
         capture_output=True,
         text=True,
         errors="replace",

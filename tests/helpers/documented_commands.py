@@ -13,7 +13,7 @@ import typer
 
 from tfmb.cli import app, main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 # Where a command has read its options and would begin: a name that it imports, or has.
 BEGINS = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from conftest import copies
+from replica_copies import copies
 
 import tfmb
 from tfmb.backend import keras

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-_TESTS = Path(__file__).parent
+_TESTS = Path(__file__).parents[1]
 _PR_SET_PTRACER = 0x59616D61
 
 
@@ -31,17 +31,22 @@ class Ended:
 
     Attributes:
         code: the exit code, or minus the signal.
-        output: the lines on standard output.
+        text: what was on standard output.
         error: what was on standard error.
         hung: whether it had to be killed after its time.
         trace: strace's lines, where it was asked for.
     """
 
     code: int
-    output: list[str]
+    text: str
     error: str
     hung: bool
     trace: list[str]
+
+    @property
+    def output(self) -> list[str]:
+        """The lines on standard output."""
+        return self.text.splitlines()
 
 
 class ForkServer:
@@ -55,10 +60,10 @@ class ForkServer:
     def __init__(self, folder: Path, package: Path = _TESTS.parent) -> None:
         self._folder = folder
         self._read = b""
-        path = os.pathsep.join([str(package), str(_TESTS)])
+        path = os.pathsep.join([str(package), str(_TESTS / "helpers")])
         with (folder / "server").open("w") as log:
             self._server = subprocess.Popen(
-                [sys.executable, str(_TESTS / "fork_server.py"), str(folder)],
+                [sys.executable, str(_TESTS / "helpers" / "fork_server.py"), str(folder)],
                 env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
                 cwd=folder,
                 stdin=subprocess.PIPE,
@@ -109,7 +114,7 @@ class ForkServer:
                 tracer.wait(timeout=60)
         output, error = ((self._folder / name).read_text(errors="replace") for name in ("output", "error"))
         trace = log.read_text(errors="replace").splitlines() if strace is not None else []
-        return Ended(code, output.splitlines(), error, hung, trace)
+        return Ended(code, output, error, hung, trace)
 
     def _answer(self, seconds: float) -> str:
         assert self._server.stdout is not None

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def printed(name: str, *arguments: str) -> str:
