@@ -2,10 +2,8 @@
 
 import math
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -25,6 +23,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(pytest.mark.skip(reason=f"no MNIST files in {MIRROR}: set TFMB_MNIST_MIRROR"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With pytest-xdist, all tests of a file run in one process, so that what they share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,6 +83,23 @@ def two_replicas() -> Any:
     return make_strategy("mirrored", 2)
 
 
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `ForkServer`: calls in new processes, which need not import TensorFlow again."""
+    from fork_server import ForkServer
+
+    with ForkServer(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def commands(fork_server: Any) -> Any:
+    """Runs `tfmb` in a new process: `commands("train", "--epochs", "1", cwd=folder)`. See `Commands`."""
+    from commands import Commands
+
+    return Commands(fork_server)
+
+
 @pytest.fixture
 def busy_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """Advice answers however busy the machine is with other tests: for tests of something else."""
@@ -84,15 +107,12 @@ def busy_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def same_process() -> Iterator[None]:
     """An export is checked in this process, not in a fresh one: for tests of something else."""
-    from tfmb import _load_saved_model, comparison
+    from exports import checked_here
 
-    def run_here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        _load_saved_model.main(*command[2:])
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(comparison, "subprocess", SimpleNamespace(run=run_here))
+    with checked_here():
+        yield
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
-"""The command line as a user meets it: in processes of its own, and quickly in this one."""
+"""The command line: once as a user meets it, else in forked processes, and quickly in this one."""
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -9,22 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import Commands
 
 from tfmb.cli import main, threads
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")
-
-
-def tfmb(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tfmb", *arguments],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
@@ -37,16 +25,42 @@ def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
     return lines[0]
 
 
+SMALL = ["--dataset", "digits", "--model", "mlp", "--epochs", "2", "--validation-size", "100"]
+
+
+def in_an_interpreter(*arguments: str, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "tfmb", *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.process
+@pytest.mark.sample
+def test_train_evaluate_export_predict_as_a_user_meets_them(tmp_path: Path) -> None:
+    trained = in_an_interpreter("train", *SMALL, "--run-dir", "runs/a", "--json", cwd=tmp_path)
+    lines = trained.stderr.splitlines()
+    assert all(line.startswith(("tfmb: ", "epoch ")) for line in lines), trained.stderr  # our words only
+    result = json.loads(trained.stdout)
+    found = json.loads(in_an_interpreter("evaluate", "runs/a", "--json", cwd=tmp_path).stdout)
+    assert found["weights_sha256"] == result["weights_sha256"]
+    assert found["test_accuracy"] == result["test_accuracy"] > 0.5
+    version = in_an_interpreter("export", "runs/a", cwd=tmp_path).stdout.strip()
+    assert version == "saved_models/a/1"
+    assert (tmp_path / version / "saved_model.pb").is_file()
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+def run(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> tuple[Path, dict[str, Any], str]:
     """A finished run on digits: the folder it was made in, the line of JSON, and standard error."""
     folder = tmp_path_factory.mktemp("work")
-    done = tfmb("train", "--dataset", "digits", "--epochs", "2", "--validation-size", "100", "--json", cwd=folder)
+    done = commands("train", *SMALL, "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
     return folder, json.loads(done.stdout), done.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["runs"]])
 def test_no_tensorflow_for_a_word_of_help(arguments: list[str], tmp_path: Path) -> None:
     code = (
@@ -69,11 +83,6 @@ def test_train_answers_in_json(run: tuple[Path, dict[str, Any], str]) -> None:
     assert (folder / result["run_dir"]).is_dir()
 
 
-def test_the_screen_shows_our_words_only(run: tuple[Path, dict[str, Any], str]) -> None:
-    _, _, messages = run
-    assert all(line.startswith(("tfmb: ", "epoch ")) for line in messages.splitlines()), messages
-
-
 def test_the_run_directory_holds_the_record(run: tuple[Path, dict[str, Any], str]) -> None:
     folder, result, _ = run
     path = folder / result["run_dir"]
@@ -89,9 +98,9 @@ def test_the_run_directory_holds_the_record(run: tuple[Path, dict[str, Any], str
     assert all("examples_per_second" in line for line in (path / "timings.jsonl").read_text().splitlines())
 
 
-def test_evaluate_finds_what_train_found(run: tuple[Path, dict[str, Any], str]) -> None:
+def test_evaluate_finds_what_train_found(run: tuple[Path, dict[str, Any], str], commands: Commands) -> None:
     folder, result, _ = run
-    done = tfmb("evaluate", result["run_dir"], "--json", cwd=folder)
+    done = commands("evaluate", result["run_dir"], "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     for key in ("dataset", "test_accuracy", "updates", "run_dir", "weights_sha256"):
@@ -100,19 +109,20 @@ def test_evaluate_finds_what_train_found(run: tuple[Path, dict[str, Any], str]) 
     assert {"examples_per_second", "seconds"} <= set(found)
 
 
-def test_export_then_predict(run: tuple[Path, dict[str, Any], str]) -> None:
+@pytest.mark.process
+def test_export_then_predict(run: tuple[Path, dict[str, Any], str], commands: Commands) -> None:
     folder, result, _ = run
-    exported = tfmb("export", result["run_dir"], cwd=folder)
+    exported = commands("export", result["run_dir"], cwd=folder)
     assert exported.returncode == 0, exported.stderr
     version = exported.stdout.strip()
     assert version == f"saved_models/{Path(result['run_dir']).name}/1"
-    by_run = tfmb("predict", "test:0", "train:3", "--json", cwd=folder)  # the newest run
+    by_run = commands("predict", "test:0", "train:3", "--json", cwd=folder)  # the newest run
     assert by_run.returncode == 0, by_run.stderr
     answers = [json.loads(line) for line in by_run.stdout.splitlines()]
     assert [answer["image"] for answer in answers] == ["test:0", "train:3"]
     assert all(0 < answer["probability"] <= 1 and 0 <= answer["label"] < 10 for answer in answers)
     assert f"model of {result['run_dir']}" in by_run.stderr
-    no_data = tfmb("predict", "test:0", "--export", version, cwd=folder)
+    no_data = commands("predict", "test:0", "--export", version, cwd=folder)
     assert "an export has no data" in refused(no_data, 2)
 
 
@@ -140,10 +150,10 @@ def test_runs_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pyte
     assert json.loads(capsys.readouterr().out)["learning_rate"]["schedule"]["over"] > 0
 
 
-def test_a_directory_with_a_run_is_refused(run: tuple[Path, dict[str, Any], str]) -> None:
+def test_a_directory_with_a_run_is_refused(run: tuple[Path, dict[str, Any], str], commands: Commands) -> None:
     folder, result, _ = run
     before = {path: path.stat().st_mtime_ns for path in (folder / result["run_dir"]).rglob("*")}
-    done = tfmb("train", "--dataset", "digits", "--run-dir", result["run_dir"], cwd=folder)
+    done = commands("train", "--dataset", "digits", "--run-dir", result["run_dir"], cwd=folder)
     assert "holds a run already" in refused(done, 73)
     assert before == {path: path.stat().st_mtime_ns for path in (folder / result["run_dir"]).rglob("*")}
 
@@ -216,7 +226,8 @@ def test_a_diverging_run_ends_with_3(capsys: pytest.CaptureFixture[str], tmp_pat
     assert json.loads((run_dir / "run.json").read_text())["status"] == "diverged"
 
 
-def test_your_own_model_and_data(tmp_path: Path) -> None:
+@pytest.mark.process
+def test_your_own_model_and_data(tmp_path: Path, commands: Commands) -> None:
     (tmp_path / "mine.py").write_text(
         "import keras, numpy as np\n"
         "def load():\n"
@@ -230,22 +241,22 @@ def test_your_own_model_and_data(tmp_path: Path) -> None:
         "    return model\n"
     )
     own = ["--data", "mine:load", "--model", "mine:build"]
-    done = tfmb("train", *own, "--batch-size", "32", "--json", "--run-dir", "r", cwd=tmp_path)
+    done = commands("train", *own, "--batch-size", "32", "--json", "--run-dir", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test_accuracy"] > 0.9
-    unnamed = tfmb("evaluate", "r", cwd=tmp_path)
+    unnamed = commands("evaluate", "r", cwd=tmp_path)
     assert "give --model module:function" in refused(unnamed, 2)
-    again = tfmb("evaluate", "r", *own, "--json", cwd=tmp_path)
+    again = commands("evaluate", "r", *own, "--json", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["test_accuracy"] == json.loads(done.stdout)["test_accuracy"]
-    exported = tfmb("export", "r", "--model", "mine:build", "--json", cwd=tmp_path)
+    exported = commands("export", "r", "--model", "mine:build", "--json", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
 
 
-def test_auto_without_network_says_that_it_took_digits(tmp_path: Path) -> None:
+def test_auto_without_network_says_that_it_took_digits(tmp_path: Path, commands: Commands) -> None:
     caches = {"TFMB_CACHE": str(tmp_path / "c"), "TFDS_DATA_DIR": str(tmp_path / "t")}
     nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
-    done = tfmb("train", "--epochs", "1", "--json", cwd=tmp_path, **caches, **nowhere)
+    done = commands("train", "--model", "mlp", "--epochs", "1", "--json", cwd=tmp_path, **caches, **nowhere)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert result["dataset"] == "digits"
@@ -265,6 +276,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert "CPU:0" in report["devices"]["physical"]
 
 
+@pytest.mark.compile
 def test_doctor_times_the_parts_of_an_update(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -334,6 +334,7 @@ def test_any_record_is_kept_or_refused(record: dict[str, Any]) -> None:
     assert (config is None) == (outcome(TrainConfig, **record) is None)
 
 
+@pytest.mark.process
 def test_the_options_are_checked_without_tensorflow() -> None:
     program = "import tfmb.config, sys; assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

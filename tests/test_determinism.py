@@ -24,6 +24,7 @@ def train(folder: Path, name: str, *options: str) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.process
 def test_same_bits_twice_with_pinned_settings_on_record(tmp_path: Path) -> None:
     first, second = train(tmp_path, "a", "--deterministic"), train(tmp_path, "b", "--deterministic")
     assert first["weights_sha256"] == second["weights_sha256"]
@@ -39,6 +40,7 @@ def test_xla_is_not_pinned() -> None:
         TrainConfig(deterministic=True, jit_compile="step")
 
 
+@pytest.mark.process
 def test_threads_are_as_many_as_asked_for(tmp_path: Path) -> None:
     record = train(tmp_path, "a", "--threads", "1")
     assert record["numerics"]["intra_op_threads"] == record["config"]["threads"] == 1

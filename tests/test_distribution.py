@@ -233,6 +233,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.process
 def test_devices_are_made_in_a_fresh_process_and_not_too_late() -> None:
     done = subprocess.run([sys.executable, "-c", _FRESH], capture_output=True, text=True, timeout=100, check=True)
     found = json.loads(done.stdout)

@@ -52,6 +52,7 @@ def test_every_public_function_that_refuses_says_so() -> None:
             assert "\nRaises:\n" in (inspect.getdoc(thing) or ""), name
 
 
+@pytest.mark.docs
 @pytest.mark.parametrize("name", PUBLIC)
 def test_the_example_runs(name: str, tmp_path: Path, same_process: None) -> None:
     with folder_with_mine(tmp_path):

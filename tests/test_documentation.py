@@ -10,7 +10,7 @@ from pages import PAGES, ROOT, Block, blocks, spans
 
 from tfmb.cli import main
 
-pytestmark = pytest.mark.usefixtures("fresh_keras")
+pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("fresh_keras")]
 
 BLOCKS = {page: blocks(page) for page in PAGES}
 # The blocks that are not run, each with its reason in the page: a server, Docker, the network.

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from example_runs import EXAMPLES, number_after, printed
 
-pytestmark = pytest.mark.usefixtures("fresh_keras")
+pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("fresh_keras")]
 
 ELSEWHERE = {"same_bits.py", "search.py", "workers.py"}  # tests/slow/test_examples_slow.py
 LEARNS = {  # arguments, and what must be printed, at least

@@ -16,6 +16,7 @@ def test_damaged_files(tmp_path: Path) -> None:
             assert outcomes["equal"] >= 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("kind", ["config", "command"])
 def test_bad_words(tmp_path: Path, kind: str) -> None:
     assert fuzzing.words(tmp_path, kind, range(200))["refused"] >= 150

@@ -49,6 +49,7 @@ def ended(program: str, workers: int = 2) -> tuple[int, str, str, float]:
     return process.returncode, out, err, time.monotonic() - begin
 
 
+@pytest.mark.process
 def test_output_comes_with_the_rank_in_front() -> None:
     code, out, err, _ = ended("print('one'); print('two', end=''); print('rank', rank, file=sys.stderr)", 3)
     assert code == 0
@@ -59,6 +60,7 @@ def test_output_comes_with_the_rank_in_front() -> None:
     assert sorted(err.splitlines()) == [f"[{rank}] rank {rank}" for rank in range(3)]
 
 
+@pytest.mark.process
 def test_line_arrives_before_the_worker_ends() -> None:
     process = started("print('here'); time.sleep(60)", 1)
     try:
@@ -70,6 +72,7 @@ def test_line_arrives_before_the_worker_ends() -> None:
         process.communicate(timeout=30)
 
 
+@pytest.mark.process
 def test_tf_config_names_every_worker_and_its_own_rank() -> None:
     code, out, _, _ = ended("print(os.environ['TF_CONFIG'])", 3)
     assert code == 0
@@ -82,6 +85,7 @@ def test_tf_config_names_every_worker_and_its_own_rank() -> None:
         assert config == {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": rank}}
 
 
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_of_several_hosts_only_this_ones_worker_is_started(capfd: pytest.CaptureFixture[str]) -> None:
     hosts = ["10.0.0.1:2000", "10.0.0.2:2001"]
@@ -93,6 +97,7 @@ def test_of_several_hosts_only_this_ones_worker_is_started(capfd: pytest.Capture
     assert json.loads(out[4:]) == {"cluster": {"worker": hosts}, "task": {"type": "worker", "index": 1}}
 
 
+@pytest.mark.process
 def test_first_failing_workers_code_is_returned_and_the_others_get_a_moment_to_end() -> None:
     # Worker 0 ends by itself with another code a moment later: the first one counts.
     code, _, err, seconds = ended("time.sleep(0 if rank == 1 else 2); sys.exit(3 if rank == 1 else 4)", 2)
@@ -101,6 +106,7 @@ def test_first_failing_workers_code_is_returned_and_the_others_get_a_moment_to_e
     assert seconds < 10
 
 
+@pytest.mark.process
 def test_others_are_ended_soon_after_one_failed() -> None:
     code, out, err, seconds = ended("print(os.getpid()); sys.exit(5) if rank == 1 else time.sleep(100)", 2)
     assert code == 5
@@ -111,6 +117,7 @@ def test_others_are_ended_soon_after_one_failed() -> None:
     assert not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT])
 def test_worker_killed_by_a_signal_gives_128_and_its_number(number: signal.Signals) -> None:
     code, _, err, _ = ended(f"os.kill(os.getpid(), {int(number)}) if rank == 0 else time.sleep(1)", 2)
@@ -118,6 +125,7 @@ def test_worker_killed_by_a_signal_gives_128_and_its_number(number: signal.Signa
     assert number.name in err
 
 
+@pytest.mark.process
 def test_worker_that_failed_is_to_blame_and_not_one_that_lost_it() -> None:
     # The survivor is the first to end.
     code, _, err, _ = ended("sys.exit(69) if rank == 0 else (time.sleep(1), os.kill(os.getpid(), 9))", 2)
@@ -126,6 +134,7 @@ def test_worker_that_failed_is_to_blame_and_not_one_that_lost_it() -> None:
     assert "worker 1 ended with signal SIGKILL" in err
 
 
+@pytest.mark.process
 def test_69_where_a_worker_hangs() -> None:
     program = "signal.signal(15, signal.SIG_IGN)\nsys.exit(69) if rank == 0 else time.sleep(100)"
     code, _, err, seconds = ended(program, 2)
@@ -134,6 +143,7 @@ def test_69_where_a_worker_hangs() -> None:
     assert seconds < SOON
 
 
+@pytest.mark.process
 def test_killed_worker_of_a_training_ends_the_other_with_its_name(tmp_path: Path) -> None:
     lost, run = random.randrange(2), tmp_path / "run"
     command = [sys.executable, "-m", "tfmb", "launch", "--workers", "2", "--", *TRAIN, "--run-dir", str(run)]
@@ -160,6 +170,7 @@ def test_killed_worker_of_a_training_ends_the_other_with_its_name(tmp_path: Path
     assert status(run) == ("failed" if lost == 1 else "running")
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_is_passed_on_and_the_launcher_ends(number: signal.Signals) -> None:
     handler = "def end(*_):\n print('told'); sys.exit(7)\n"
@@ -179,6 +190,7 @@ def test_signal_is_passed_on_and_the_launcher_ends(number: signal.Signals) -> No
     assert not any(is_alive(int(line.split()[2])) for line in lines)
 
 
+@pytest.mark.process
 def test_worker_that_ignores_sigterm_is_ended_by_force() -> None:
     process = started("signal.signal(15, signal.SIG_IGN); print('ready', os.getpid()); time.sleep(100)", 1)
     try:
@@ -192,6 +204,7 @@ def test_worker_that_ignores_sigterm_is_ended_by_force() -> None:
     assert not is_alive(pid)
 
 
+@pytest.mark.process
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
@@ -199,6 +212,7 @@ def test_handlers_are_put_back() -> None:
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
+@pytest.mark.process
 def test_pipes_of_the_workers_are_closed() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -246,6 +260,7 @@ def test_free_ports_differ() -> None:
     assert all(0 < port < 65536 for port in ports)
 
 
+@pytest.mark.process
 def test_gang_that_died_is_started_again_and_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
     program = (
         "import os, signal, sys, pathlib; n = int(os.environ['TFMB_RESTARTS']); print('start', n);"
@@ -257,6 +272,7 @@ def test_gang_that_died_is_started_again_and_goes_on(capfd: pytest.CaptureFixtur
     assert launch([sys.executable, "-c", program], workers=1, restarts=0) == 137
 
 
+@pytest.mark.process
 def test_end_that_would_come_again_is_not_tried_again(capfd: pytest.CaptureFixture[str]) -> None:
     assert launch([sys.executable, "-c", "raise SystemExit(65)"], workers=1, restarts=5) == 65
     assert "starting again" not in capfd.readouterr().err

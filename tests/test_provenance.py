@@ -55,6 +55,7 @@ def test_what_was_told_comes_back_and_the_rest_is_none(tmp_path: Path) -> None:
     assert set(nothing) == set(record) == set(provenance._schema()["required"])
 
 
+@pytest.mark.process
 def test_it_needs_no_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from tfmb.provenance import check_export; "

@@ -41,11 +41,13 @@ def test_the_public_names() -> None:
         _ = tfmb.nothing
 
 
+@pytest.mark.process
 def test_importing_tfmb_does_not_import_tensorflow() -> None:
     code = "import tfmb, sys; assert tfmb.__version__; assert not {'tensorflow', 'keras', 'numpy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("variable", "value", "words"),
     [("KERAS_BACKEND", "jax", "Keras's TensorFlow backend"), ("TF_USE_LEGACY_KERAS", "1", "not legacy tf_keras")],

@@ -41,6 +41,7 @@ def test_versions_count_up_and_nothing_is_left_over(tmp_path: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["7", "8", "9"]
 
 
+@pytest.mark.usefixtures("same_process")
 def test_a_classifier_answers_logits_probabilities_and_class(tmp_path: Path, images: np.ndarray) -> None:
     model = classifier()
     version = tfmb.export(model, tmp_path, logits=True)
@@ -74,6 +75,7 @@ def test_the_compiled_loss_tells_logits(tmp_path: Path) -> None:
     assert "probabilities" not in outputs_of(tfmb.export(model, tmp_path / "values"))
 
 
+@pytest.mark.usefixtures("same_process")
 def test_several_inputs_and_outputs_keep_their_names(tmp_path: Path) -> None:
     a, b = keras.Input((3,), name="age"), keras.Input((2,), name="income")
     joined = keras.layers.Concatenate()([a, b])
@@ -114,6 +116,7 @@ def image_model():
 """
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("same_process")
 def test_names_are_the_same_in_one_process_and_in_another(tmp_path: Path) -> None:
     made: dict[str, Any] = {}
@@ -139,6 +142,8 @@ def test_names_are_the_same_in_one_process_and_in_another(tmp_path: Path) -> Non
     assert names == {"inputs": ["input"], "outputs": ["logits", "probabilities", "class_id"]}
 
 
+@pytest.mark.usefixtures("same_process")
+@pytest.mark.compile
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet"])
 def test_no_bit_differs_within_a_process(name: str, tmp_path: Path, images: np.ndarray) -> None:
     bare = tfmb.models.MODELS[name]((28, 28, 1), 10, seed=0)
@@ -159,6 +164,7 @@ def exported_bits(version: Path) -> dict[str, bytes]:
     return {name: reader.get_tensor(name).tobytes() for name in names}
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("same_process")
 @pytest.mark.filterwarnings("ignore:.*normalise by the statistics")
 def test_two_replicas_export_the_bits_of_one(tmp_path: Path, digits: Splits) -> None:
@@ -300,6 +306,7 @@ def test_killed_while_it_exports_it_leaves_no_version(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
 
 
+@pytest.mark.usefixtures("same_process")
 def test_the_trained_weights_leave_under_replicas_too(tmp_path: Path, strategy: Any, images: np.ndarray) -> None:
     model = classifier()
     model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -308,6 +315,7 @@ def test_the_trained_weights_leave_under_replicas_too(tmp_path: Path, strategy: 
     np.testing.assert_allclose(served(images=tf.constant(images))["logits"], model(images), atol=1e-6)
 
 
+@pytest.mark.process
 def test_saved_model_cli_shows_and_runs_it(tmp_path: Path, images: np.ndarray) -> None:
     version = tfmb.export(classifier(), tmp_path / "m", logits=True)
     np.save(tmp_path / "x.npy", images)
@@ -324,6 +332,7 @@ def test_saved_model_cli_shows_and_runs_it(tmp_path: Path, images: np.ndarray) -
     assert np.load(tmp_path / "out" / "probabilities.npy").shape == (5, 10)
 
 
+@pytest.mark.process
 def test_an_export_that_differs_is_refused_and_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = classifier()
     save = tf.saved_model.save

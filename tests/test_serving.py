@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exports import checked_here
 from serving import Server, grpc_port, rest_port
 
 import tfmb
@@ -41,7 +42,8 @@ def images() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def version(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tfmb.export(classifier(), tmp_path_factory.mktemp("saved_models") / "mnist", logits=True)
+    with checked_here():
+        made = tfmb.export(classifier(), tmp_path_factory.mktemp("saved_models") / "mnist", logits=True)
     assert made is not None
     return made
 

@@ -125,6 +125,7 @@ def test_fewer_threads_must_be_faster_by_a_share(asked: list[int], seconds: dict
     assert threads.described(seconds).startswith(f"threads: {best} (measured, an update: ")
 
 
+@pytest.mark.process
 def test_command_begins_again_with_fewer_threads_and_remembers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COMMAND, "train", "--dataset", "digits", "--model", "mlp", "--epochs", "1"]
     for name in ("a", "b"):
@@ -195,11 +196,13 @@ def test_command_that_another_program_calls_never_begins_again(tmp_path: Path, a
     assert main([*command, str(tmp_path / "b")]) == 0
 
 
+@pytest.mark.process
 def test_child_times_an_update() -> None:
     seconds = threads._seconds_with(CONFIG, 1, "call")
     assert 0 < seconds < 10
 
 
+@pytest.mark.process
 def test_child_that_fails_is_told() -> None:
     with pytest.raises(
         ConfigError, match=r"the profile with 1 thread\(s\) failed \(tfmb: error\[2\]: .*no_such_module"

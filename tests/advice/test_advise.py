@@ -205,6 +205,7 @@ def test_a_burst_slows_no_batch_size_alone() -> None:
         assert seconds == pytest.approx(0.0005 + 2e-6 * size, rel=0.02)
 
 
+@pytest.mark.compile
 def test_the_three_ways_down(tmp_path: Path) -> None:
     found = comparison.compare(
         problem(optimizer="sgd"), Target.parse("val_accuracy>=0.8"), batch_size=32, seconds=0.5, name="mine",

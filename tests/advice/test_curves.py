@@ -35,6 +35,7 @@ def test_three_batch_sizes_predict_the_others() -> None:
         assert curve.updates(size).value == pytest.approx(updates, rel=0.13)
 
 
+@pytest.mark.compile
 @settings(max_examples=40, deadline=None)
 @given(st.floats(2, 1e5), st.floats(1, 1e4))
 def test_a_true_curve_is_found(least: float, critical: float) -> None:
@@ -44,6 +45,7 @@ def test_a_true_curve_is_found(least: float, critical: float) -> None:
     assert curve.critical_batch_size.value == pytest.approx(critical, rel=0.02)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(("seeds", "deviation"), [(1, 0.08), (3, 0.15), (3, 0.4)])
 def test_intervals_cover_the_truth_where_updates_are_noisy(seeds: int, deviation: float) -> None:
     random, covered = np.random.default_rng(0), 0

@@ -74,6 +74,7 @@ def run(code: str, told: str = "{}", seconds: float = 20.0) -> Trial:
     return try_in_process([sys.executable, "-c", code], told, 7, seconds)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("code", "why"),
     [
@@ -94,6 +95,7 @@ def test_whatever_becomes_of_the_process_is_said(code: str, why: str) -> None:
     assert found.batch_size == 7
 
 
+@pytest.mark.process
 def test_one_that_hangs_is_ended_with_its_children() -> None:
     code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {SLEEPS!r}])"
     begin = time.monotonic()
@@ -104,6 +106,7 @@ def test_one_that_hangs_is_ended_with_its_children() -> None:
     assert SLEEPS not in listed
 
 
+@pytest.mark.process
 def test_one_that_takes_all_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfmb.advice.memory._available_bytes", lambda: 200 * 2**20)
     found = run(f"held = bytearray(400 * 2**20); {SLEEPS}")
@@ -125,6 +128,7 @@ def test_what_ended_for_want_of_memory_is_known(code: str, memory: bool) -> None
     assert run(code).out_of_memory == memory
 
 
+@pytest.mark.process
 def test_a_large_message_is_read_by_the_process() -> None:
     code = "import json, sys; print(json.dumps({'peak_bytes': len(sys.stdin.read())}))"
     assert run(code, "x" * 1_000_000).peak_bytes == 1_000_000
@@ -206,6 +210,7 @@ def test_fits_ends_with_4_where_not_even_one_example_fits(
     assert set(re.findall(r"--[a-z-]+", line)) <= {"--model", "--optimizer"}
 
 
+@pytest.mark.process
 def test_a_real_batch_trains_and_evaluates_in_a_process() -> None:
     said: list[str] = []
     found = largest_batch({"dataset": "digits", "model": "mlp"}, 2, say=said.append)
@@ -215,6 +220,7 @@ def test_a_real_batch_trains_and_evaluates_in_a_process() -> None:
     assert "MiB at most" in said[0]
 
 
+@pytest.mark.process
 def test_a_wrong_model_is_said_by_its_own_words() -> None:
     found = largest_batch({"dataset": "digits", "model": "no:such"}, 100)
     assert found.batch_size is None

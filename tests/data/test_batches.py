@@ -103,6 +103,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.process
 def test_a_fresh_process_draws_the_same_batches() -> None:
     cases = [(0, 0), (1, 3), (2**63 - 1, 1000)]
     program = _PROGRAM.format(cases=json.dumps(cases))

@@ -68,6 +68,7 @@ def assert_same(found: Any, expected: Any) -> None:
     assert found.history == expected.history
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("kind", [Examples, ManyAtOnce])
 def test_training_has_the_bits_of_arrays(kind: Any) -> None:
     expected = trained(X, Y, validation_data=(X[:9], Y[:9]))

@@ -58,6 +58,7 @@ def rows(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
     return sorted(row.tobytes() for row in flat)
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 def test_the_splits_are_the_official_files(prepared: tuple[Path, Splits], mnist_mirror: Path) -> None:
     splits = prepared[1]

@@ -59,6 +59,7 @@ def assert_weights(found: Any, right: Any, tolerance: float = 0.0) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_hundred_updates_are_those_of_keras(name: str) -> None:
     ours, right = PAIRS[name]

@@ -55,6 +55,7 @@ except DataError as error:
 """
 
 
+@pytest.mark.process
 def test_two_workers(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

@@ -6,14 +6,16 @@ from benchmarks.bits import DEVICES, digest, worker_digests
 
 # Of those that convolve a part, for their time: slow/test_bits_of_seeds.py makes 300 of every case with five seeds.
 UPDATES = {"cnn-adam-augmented": 150, "resnet-momentum": 90, "table-sgd-clipped": 300}
+NAMES = [name if name.startswith("table") else pytest.param(name, marks=pytest.mark.compile) for name in UPDATES]
 
 
-@pytest.mark.parametrize("name", UPDATES)
+@pytest.mark.parametrize("name", NAMES)
 def test_devices(name: str) -> None:
     found = {devices: digest(name, 0, UPDATES[name], replicas=devices) for devices in DEVICES}
     assert len(set(found.values())) == 1, found
 
 
+@pytest.mark.process
 def test_workers() -> None:
     name = "cnn-adam-augmented"
     assert worker_digests(name, 0, 30, "digits", workers=2) == digest(name, 0, 30, replicas=1)

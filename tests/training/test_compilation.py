@@ -34,6 +34,7 @@ def fit(jit_compile: Any, optimizer: Any = None, x: Any = X, **arguments: Any) -
     return tfmb.fit(build, x, Y, optimizer=optimizer, **given), optimizer
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("compiled", [c.value for c in Compiled if c is not Compiled.NOTHING])
 def test_answer_is_that_of_tensorflows_kernels(compiled: str) -> None:
@@ -44,6 +45,7 @@ def test_answer_is_that_of_tensorflows_kernels(compiled: str) -> None:
         np.testing.assert_allclose(found[0].history[key], values, rtol=0, atol=1e-11)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("compiled", ["update", "step", "call"])
 def test_update_that_is_not_finite_is_never_made(compiled: str) -> None:
     x = X.astype("float32").copy()
@@ -85,6 +87,7 @@ def test_weights_without_axes_are_trained(compiled: str) -> None:
     assert model.get_weights()[0] == pytest.approx(1.72)  # 1 + 0.1 * 2 * 2, then + 0.1 * 2 * 1.6
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("compiled", ["nothing", "step", "call"])
 def test_second_training_may_have_other_data(compiled: str) -> None:
     model, optimizer = keras.Sequential([keras.Input((6,)), layers.Dense(1)]), SGD(0.1)
@@ -128,6 +131,7 @@ def answers(trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch) -> 
     return trials
 
 
+@pytest.mark.compile
 def test_trial_changes_nothing(trials: list[dict[str, float]]) -> None:
     assert_same_values(fit("auto"), fit("call"))
     (seconds,) = trials
@@ -135,6 +139,7 @@ def test_trial_changes_nothing(trials: list[dict[str, float]]) -> None:
     assert all(0 < value < 10 for value in seconds.values())
 
 
+@pytest.mark.compile
 def test_whole_steps_are_tried_only_where_they_are_short(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -144,6 +149,7 @@ def test_whole_steps_are_tried_only_where_they_are_short(
     assert list(trials[0]) == ["nothing", "update"]
 
 
+@pytest.mark.compile
 def test_whole_steps_are_tried_where_their_operations_are_short(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +168,7 @@ def test_short_updates(seconds: float, operations: int, short: bool) -> None:
     assert compilation._is_short(seconds, operations) is short
 
 
+@pytest.mark.compile
 def test_calls_are_not_tried_where_a_compiled_step_is_slow(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +200,7 @@ def test_moment_in_which_the_machine_halts_ends_nobodys_chances(halted: str, mon
     assert seconds[halted] < 0.0011
 
 
+@pytest.mark.compile
 def test_answer_is_kept_for_the_same_work(answers: list[dict[str, float]]) -> None:
     fit("auto")
     fit("auto", optimizer=Adam(0.02, global_clipnorm=0.5, use_ema=True))  # the rate does not matter
@@ -202,6 +210,7 @@ def test_answer_is_kept_for_the_same_work(answers: list[dict[str, float]]) -> No
     assert len(answers) == 3
 
 
+@pytest.mark.compile
 def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str, float]]) -> None:
     model, optimizer = build(), Adam(0.01)
     made = []
@@ -230,6 +239,7 @@ def test_another_seed_has_other_masks_without_another_trace() -> None:
     assert np.abs(alone[0] - other[0]).max() > 1e-3
 
 
+@pytest.mark.compile
 def test_damaged_cache_is_measured_anew(answers: list[dict[str, float]], tmp_path: Path) -> None:
     fit("auto")
     (path,) = (tmp_path / "cache" / "execution").iterdir()
@@ -260,6 +270,7 @@ def test_what_xla_cannot_compile_is_left_to_tensorflow(trials: list[dict[str, fl
     assert set(trials[0]) == {"nothing", "update"}
 
 
+@pytest.mark.compile
 def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, float]]) -> None:
     for cut in ({"virtual_replicas": 2}, {"micro_batch_size": 4}, {"replicas": 2}):
         with pytest.warns(UserWarning, match="normalise by the statistics of each"):
@@ -278,6 +289,7 @@ def test_float16_is_not_measured(trials: list[dict[str, float]]) -> None:
     assert not trials
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:LambdaCallback must see every batch")
 def test_calls_of_one_step_are_not_measured(trials: list[dict[str, float]]) -> None:
     fit("auto", callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: None)])
@@ -293,6 +305,7 @@ def test_short_training_is_not_worth_a_trial(least: int, tmp_path: Path, monkeyp
     assert not (tmp_path / "cache" / "execution").exists()
 
 
+@pytest.mark.compile
 def test_run_that_goes_on_is_executed_as_it_began(
     trials: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +352,7 @@ def test_what_cannot_be_compiled_is_refused(compiled: str, given: dict[str, Any]
         fit(compiled, **given)
 
 
+@pytest.mark.compile
 def test_calls_of_a_dataset_are_refused_and_steps_are_not() -> None:
     data = tf.data.Dataset.from_tensor_slices((X.astype("float32"), Y)).batch(8)
     given: dict[str, Any] = {"optimizer": "adam", "loss": LOSS, "verbose": 0, "seed": 0}
@@ -368,6 +382,7 @@ class _Examples:
         return self._x[number], self._y[number]
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("read", [False, True])
 def test_batches_that_do_not_lie_on_the_device_are_tried_too(
     trials: list[dict[str, float]], read: bool, tmp_path: Path

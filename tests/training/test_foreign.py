@@ -53,6 +53,7 @@ def assert_close(one: Any, other: Any, tolerance: float) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rule", list(RULES))
 def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> None:
     assert isinstance(interop.get(RULES[rule]()), ForeignOptimizer)
@@ -64,6 +65,7 @@ def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> N
     assert not np.allclose(one.get_weights()[0], build(RULES[rule]()).get_weights()[0], atol=1e-3)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rule", ["nadam", "adagrad"])
 @pytest.mark.parametrize("option", [{"global_clipnorm": 0.05}, {"clipvalue": 0.01}, {"weight_decay": 0.01}])
 def test_options_of_keras_hold_on_two_replicas(rule: str, option: dict[str, float]) -> None:

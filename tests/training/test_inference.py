@@ -102,6 +102,7 @@ def test_compiling_again_sees_what_the_models_python_became() -> None:
         assert tfmb.evaluate(model, x, 0 * x) == pytest.approx(float(np.mean((scale * x) ** 2)), rel=1e-5)
 
 
+@pytest.mark.compile
 def test_second_prediction_traces_nothing_and_sees_the_weights() -> None:
     model = build()
     for number in range(6, 24):  # each with another batch at its end
@@ -122,6 +123,7 @@ def test_refusals() -> None:
         tfmb.evaluate(bare, X["a"], Y["left"])
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
     "options", [{}, {"replicas": 2}, {"virtual_replicas": 4}, {"replicas": 2, "virtual_replicas": 4}]

@@ -38,12 +38,14 @@ def test_settings_of_the_matrix_matter() -> None:
         assert not np.allclose(matrix.reference("mlp", other)[0][0], plain, atol=1e-4), other
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("row", ROWS, ids=", ".join)
 def test_mlp_ends_like_whole_batches_on_one_replica(row: matrix.Row) -> None:
     matrix.check("mlp", row)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @few
 def test_table_and_cnn_end_like_whole_batches_on_one_replica(row: matrix.Row) -> None:
@@ -52,23 +54,27 @@ def test_table_and_cnn_end_like_whole_batches_on_one_replica(row: matrix.Row) ->
         matrix.check("cnn", row)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("row", SEQUENCE_ROWS, ids=", ".join)
 def test_masked_sequences_end_like_whole_batches_on_one_replica(row: matrix.Row) -> None:
     matrix.check("sequences", row)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_lstm_without_dropout_warns_of_no_random_numbers() -> None:
     matrix.check("lstm", ("1 replica", "micro", "unclipped", "sgd", "graph", "ragged"))
 
 
+@pytest.mark.compile
 @few
 @pytest.mark.parametrize("name", ["mlp", "table"])
 def test_float32_ends_within_1e_6(name: str, row: matrix.Row) -> None:
     matrix.check(name, row)
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:_Updates must see every batch")
 def test_one_float32_update_of_the_cnn_from_each_of_fifty_states() -> None:
     matrix.check_updates("cnn", ("2 replicas", "micro", "global norm", "adam", "graph", "ragged"))

@@ -172,6 +172,7 @@ def test_records_have_it_with_its_interval(tmp_path: Path) -> None:
     assert all("noise_scale" in line for line in lines)
 
 
+@pytest.mark.compile
 def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

@@ -35,6 +35,7 @@ def _float32_afterwards() -> Iterator[None]:
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_digits_are_learned(policy: str, digits: Splits) -> None:
     images, labels = digits.train.examples.astype("float32") / digits.train.examples.max(), digits.train.labels

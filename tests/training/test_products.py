@@ -140,6 +140,7 @@ def test_half_precision_is_kept() -> None:
         assert model(np.ones((2, 8, 8, 3), "float32")).dtype == tf.bfloat16
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("compiled", ["nothing", "update", "gradients", "step", "call"])
 def test_products_are_for_what_xla_compiles_of_whole_batches(compiled: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
@@ -161,6 +162,7 @@ def test_products_are_for_what_xla_compiles_of_whole_batches(compiled: str, monk
         assert not asked[1]  # bits may not depend on the number of devices
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("compiled", ["gradients", "step", "call"])
 def test_training_is_that_of_the_kernels(compiled: str) -> None:

@@ -15,6 +15,7 @@ from tfmb.training.profiling import Profile, profile
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 
 
+@pytest.mark.compile
 def test_parts_are_timed_and_nothing_changes(strategy: Any) -> None:
     x = np.random.default_rng(0).normal(size=(200, 20)).astype("float32")
     source = Source.from_arrays(x, (x.sum(1) > 0).astype("int64"))

@@ -72,6 +72,7 @@ def test_fifty_updates_in_float64(name: str) -> None:
         assert copies(optimizer.iterations)[0] == 50
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("make", [Adam, lambda: SGD(0.05, momentum=0.9)], ids=["Adam", "momentum"])
 def test_fifty_updates_of_the_mlp_in_float32(make: Callable[[], Optimizer]) -> None:
     x, y = images(8)
@@ -85,6 +86,7 @@ def test_fifty_updates_of_the_mlp_in_float32(make: Callable[[], Optimizer]) -> N
     assert_copies_equal(found.model, optimizer, 2)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_regularizer_weights_and_metrics_count_once() -> None:
     random = np.random.default_rng(1)
@@ -148,6 +150,7 @@ def test_loss_that_returns_its_mean_of_a_batch_of_one() -> None:
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rows", [25, 14], ids=["ragged", "one in a batch"])
 def test_metric_that_returns_its_mean(rows: int) -> None:
     data = regression(rows)
@@ -176,6 +179,7 @@ class Losses:
         pass
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_order_of_examples_is_the_orders_own(strategy: Any) -> None:
     # Row i has the target 2^i, so the sum of a batch names its rows.
@@ -192,6 +196,7 @@ def test_order_of_examples_is_the_orders_own(strategy: Any) -> None:
     assert len(set(expected)) > 6
 
 
+@pytest.mark.compile
 def test_metrics_with_many_states() -> None:
     # The second batch has one row, so one replica scores nothing.
     x, y = np.random.default_rng(4).normal(size=(14, 4)), np.eye(3)[np.arange(14) % 3]

@@ -38,11 +38,13 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
     return StopAfter(monkeypatch)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2], ids=["1 replica", "2 replicas"])
 def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: StopAfter, replicas: int) -> None:
     check_every_stop(tmp_path, stop, "adam", replicas)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "adam"])
 def test_rules(tmp_path: Path, stop: StopAfter, rule: str) -> None:
     whole = fit(tmp_path / "whole", RULES[rule])
@@ -64,11 +66,13 @@ def test_two_stops_in_one_epoch(tmp_path: Path, stop: StopAfter) -> None:
     assert_same(fit(tmp_path / "cut", RULES["adam"], resume=True), whole, (tmp_path / "cut", tmp_path / "whole"))
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("parts", [{"virtual_replicas": 4}, {"micro_batch_size": 2}], ids=["virtual", "micro"])
 def test_other_numbers_of_devices(tmp_path: Path, stop: StopAfter, parts: dict[str, int]) -> None:
     check_other_devices(tmp_path, stop, parts, [(1, 2, 5), (2, 4, 5), (4, 1, 5)])
 
 
+@pytest.mark.compile
 def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):
@@ -148,6 +152,7 @@ def test_other_data_and_model_are_refused(tmp_path: Path, stop: StopAfter) -> No
         resume(lambda: keras.Sequential([keras.Input((6,)), layers.Dense(2)]), X)
 
 
+@pytest.mark.compile
 def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: StopAfter) -> None:
     whole = fit(tmp_path / "whole", RULES["adam"])
     stop.batches = 7
@@ -166,6 +171,7 @@ def test_damaged_newest_checkpoint_is_set_aside(tmp_path: Path, stop: StopAfter)
     assert (checkpoints / "damaged-000000000007-0").is_dir()
 
 
+@pytest.mark.compile
 def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 7
     for name in ("lost", "gone"):
@@ -205,6 +211,7 @@ def test_run_killed_before_its_record_was_written_begins(tmp_path: Path, monkeyp
     )
 
 
+@pytest.mark.compile
 def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: StopAfter) -> None:
     def callbacks() -> list[Any]:
         return [
@@ -223,6 +230,7 @@ def test_callbacks_go_on_where_they_were(tmp_path: Path, stop: StopAfter) -> Non
     assert_same(resumed, whole, (tmp_path / "run", tmp_path / "whole"))
 
 
+@pytest.mark.compile
 def test_dataset_goes_on_only_where_it_is_declared_deterministic(tmp_path: Path, stop: StopAfter) -> None:
     options = tf.data.Options()
     options.deterministic = True
@@ -255,6 +263,7 @@ def test_resume_needs_a_run_dir() -> None:
         tfmb.fit(build, X, Y, optimizer="sgd", loss=LOSS, resume=True)
 
 
+@pytest.mark.compile
 def test_seed_that_was_drawn_is_the_records(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):

@@ -28,6 +28,7 @@ def drawn(batches: RowsOfBatches, count: int) -> list[Any]:
     return [gather(batches.arrays, row) for row in numbers[:found]]
 
 
+@pytest.mark.compile
 @settings(deadline=None, max_examples=25)
 @given(
     examples=st.integers(1, 40),

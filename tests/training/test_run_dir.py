@@ -134,6 +134,7 @@ def test_weights_are_read_back_with_their_bits(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
 
 
+@pytest.mark.compile
 def test_more_than_ten_thousand_weights_keep_their_order(tmp_path: Path) -> None:
     weights = [np.array(number, "int32") for number in range(10_001)]
     checksum = save_weights(tmp_path, weights)

@@ -49,6 +49,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
         np.testing.assert_allclose(found.history[key], values, rtol=0, atol=max(tolerance, 1e-7), err_msg=key)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
@@ -58,6 +59,7 @@ def test_answer_is_that_of_ragged_batches(where: dict[str, Any], weights: Any) -
     assert_same(fit(static_shapes=True, **where, **data), fit(**data))
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("where", [WHERE["2 replicas"], WHERE["micro"]], ids=["2 replicas", "micro"])
 def test_masks_are_counted_as_keras_counts_them(where: dict[str, Any]) -> None:
@@ -95,6 +97,7 @@ def test_metrics_leave_padding_out() -> None:
     assert_same(*runs, 1e-6)
 
 
+@pytest.mark.compile
 def test_same_bits_on_every_number_of_devices() -> None:
     runs = [fit(replicas=n, virtual_replicas=4, static_shapes=True).model.get_weights() for n in (1, 2, 4)]
     for other in runs[1:]:

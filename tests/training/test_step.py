@@ -56,6 +56,7 @@ def test_one_update_by_hand(strategy: Any) -> None:
     assert copies(optimizer.iterations)[0] == 1
 
 
+@pytest.mark.compile
 def test_one_trace_a_model_is_no_retracing(strategy: Any, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(9):
         steps = steps_of(line(strategy), SGD(0.125), strategy)

@@ -23,6 +23,8 @@ from tfmb.workers import naming_lost_peers
 SHORT = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "2", "--virtual-replicas", "2", "--json"]
 
 
+@pytest.mark.process
+@pytest.mark.sample
 def test_two_workers_end_with_the_weights_of_one_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     this = [sys.executable, "-m", "tfmb"]
     command = [*this, "launch", "--workers", "2", "--", *this, *SHORT]  # the strategy is TF_CONFIG's
@@ -38,11 +40,13 @@ def test_two_workers_end_with_the_weights_of_one_process(tmp_path: Path, capsys:
     assert two["updates"] == one["updates"] == 46
 
 
+@pytest.mark.process
 def test_a_cluster_of_one_worker_ends_with_the_same_bits() -> None:
     name = "table-sgd-clipped"
     assert worker_digests(name, 0, 30, "digits", workers=1) == digest(name, 0, 30, replicas=1)
 
 
+@pytest.mark.process
 def test_survivor_names_the_worker_that_was_killed(tmp_path: Path) -> None:
     lost = random.randrange(2)
     with Workers(tmp_path) as workers:

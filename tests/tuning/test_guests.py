@@ -138,6 +138,7 @@ def test_a_chief_that_does_not_answer_is_said(tmp_path: Path, monkeypatch: pytes
         guest.join_search(f"127.0.0.1:{free_ports(1)[0]}", CONFIG, tmp_path, print)
 
 
+@pytest.mark.process
 @pytest.mark.slow
 def test_two_hosts_share_a_search(tmp_path: Path) -> None:
     two_hosts(tmp_path, dies=False)

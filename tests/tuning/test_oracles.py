@@ -25,6 +25,7 @@ KINDS = [
 ids = [f"{kind}{', pruned' if pruned else ''}" for kind, pruned in KINDS]
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(("kind", "pruned"), KINDS, ids=ids)
 def test_every_prefix_of_the_journal_leads_to_the_same_end(kind: str, pruned: bool, tmp_path: Path) -> None:
     most = 8 if kind == "bayesian" else 12  # of which the last two are the Gaussian process's
@@ -46,6 +47,7 @@ def test_every_prefix_of_the_journal_leads_to_the_same_end(kind: str, pruned: bo
             assert len(turns) == len(set(turns)) == len(expected)  # counted once
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("kind", ORACLES)
 @pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
 def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, objective: str, tmp_path: Path) -> None:
@@ -66,6 +68,7 @@ def test_hyperband_goes_on_for_as_many_trials_as_were_asked_for(tmp_path: Path) 
     assert len(Sessions("hyperband", tmp_path, most=40).run()) == 40
 
 
+@pytest.mark.compile
 def test_bayesian_search_learns_where_trials_diverge(tmp_path: Path) -> None:
     found = Sessions("bayesian", tmp_path, most=24).run()
     fates = [fate for _, _, fate, _, _ in found]

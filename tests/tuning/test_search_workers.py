@@ -77,6 +77,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     found.close()
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     ("kind", "pruned"),
     [("random", False), ("random", True), ("grid", False), ("hyperband", False), ("bayesian", True)],

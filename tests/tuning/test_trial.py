@@ -103,6 +103,7 @@ def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
     assert numbers(ours.run({**VALUES, "units": 8})) == first
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("stops", [1, 2])
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str, tmp_path: Path) -> None:
@@ -146,6 +147,7 @@ def line(hp: Any) -> Any:
     return model
 
 
+@pytest.mark.compile
 def test_executions_are_averaged() -> None:
     one, two = trainer().run(VALUES), trainer(executions=2).run(VALUES)
     assert [e.updates for e in one] == [e.updates for e in two]

@@ -32,6 +32,7 @@ def rows(result: SearchResult) -> list[Any]:
     return [(t.trial, t.values, t.fate, t.score, look) for t, look in zip(result.trials, looks, strict=True)]
 
 
+@pytest.mark.compile
 def test_the_best_trial_and_its_model(tmp_path: Path) -> None:
     seen: list[int] = []
     result = tune(run_dir=tmp_path / "s", watch=lambda record: seen.append(len(record.trials)))
@@ -47,6 +48,7 @@ def test_the_best_trial_and_its_model(tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "s" / "tensorboard").iterdir()} == {"0", "1", "2", "3"}
 
 
+@pytest.mark.compile
 def test_the_same_call_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
     expected = rows(tune(max_trials=4))
     assert rows(tune(max_trials=2, run_dir=tmp_path / "s")) == expected[:2]
@@ -147,6 +149,7 @@ def finished(folder: Path, *options: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.process
 def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Path) -> None:
     expected = finished(tmp_path / "whole")
     with subprocess.Popen(command(tmp_path / "s"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
@@ -172,6 +175,7 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
     assert len(found["test_accuracy"]) == 1
 
 
+@pytest.mark.process
 def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
     retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "30"]
     with subprocess.Popen(

@@ -40,6 +40,8 @@ def tune(build: Any = worker_trials.build, **given: Any) -> SearchResult:
     return tfmb.tune(build, X, Y, **{**TUNE, "workers": 2, **given})
 
 
+@pytest.mark.process
+@pytest.mark.sample
 def test_two_workers_do_what_one_process_does(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     alone = tune(workers=1)
     seen: list[int] = []
@@ -60,6 +62,7 @@ def test_two_workers_do_what_one_process_does(tmp_path: Path, capfd: pytest.Capt
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.process
 def test_a_loss_and_metrics_are_handed_on_and_arrays_in_a_dict() -> None:
     given: dict[str, Any] = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)}
     given |= {"metrics": ["accuracy"], "max_trials": 2, "objective": "val_accuracy", "workers": 2}
@@ -102,6 +105,7 @@ def test_a_value_that_a_worker_cannot_make_is_one_line() -> None:
         by_value.unpack(damaged, "build")
 
 
+@pytest.mark.process
 def test_a_bug_in_the_users_code_ends_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"^worker-\d: KeyError: 'my bug'"):
         tune(worker_trials.build_broken, run_dir=tmp_path / "s")
@@ -112,6 +116,7 @@ def test_a_bug_in_the_users_code_ends_the_search(tmp_path: Path, capfd: pytest.C
     assert len(tune(run_dir=tmp_path / "s").trials) == 6  # mended, it goes on
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(MARK, str(tmp_path / "mark"))
     found = tune(worker_trials.build_dies_once, run_dir=tmp_path / "s")
@@ -122,6 +127,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest
     assert sorted(trials) == sorted(set(trials))
 
 
+@pytest.mark.process
 def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path: Path) -> None:
     words = r"worker-\d died 3 times in a row by SIGKILL \(out of memory\?\), the last time in trial \d"
     with pytest.raises(PeerLostError, match=words):
@@ -135,6 +141,7 @@ def command(folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "tfmb", "tune", *fixed, "--json", "--run-dir", str(folder), *options]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: int, tmp_path: Path) -> None:
     def heed() -> None:  # whoever runs the tests in the background may have it ignored
@@ -230,6 +237,7 @@ def test_two_kinds_of_workers_are_refused(options: dict[str, Any], tmp_path: Pat
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.process
 def test_a_worker_removes_the_socket_of_a_chief_that_died(tmp_path: Path) -> None:
     """It ends as soon as its standard input does; of a chief that is only silent the socket must stay (slow tests)."""
     socket = tmp_path / "door" / "socket"

@@ -24,6 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "run", folder / "saved"
 
 
+@pytest.mark.process
 def test_an_export_and_its_run_agree(made: tuple[Path, Path]) -> None:
     run, saved = made
     report = exports.verify_export(saved, run)
@@ -90,6 +91,7 @@ def test_provenance_is_asked_before_anything_is_loaded(made: tuple[Path, Path], 
     assert "saved_model.pb" in report.checks[0].detail
 
 
+@pytest.mark.process
 def test_the_command_on_an_export(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, saved = made
     assert main(["verify", str(saved), "--run", str(run), "--json"]) == 0
@@ -98,6 +100,7 @@ def test_the_command_on_an_export(made: tuple[Path, Path], capsys: pytest.Captur
     assert told["checks"][0]["name"] == "provenance"
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(("function", "code", "words"), [("right", 0, "verified:"), ("forgetful", 70, "missing 1/b")])
 def test_the_command_on_a_loop(
     function: str, code: int, words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -10,6 +10,8 @@ import tfmb
 from tfmb.backend import keras
 from tfmb.data import Splits
 
+pytestmark = pytest.mark.compile
+
 
 def our_loop(drops_tail: bool) -> Callable[..., Any]:
     def train(

@@ -40,6 +40,7 @@ def made(name: str, folder: Path, *options: str) -> Subject:
     return read_subject(run, *named, None, STEPS)
 
 
+@pytest.mark.compile
 def test_parity_with_fit_in_64_bits(subject: Subject) -> None:
     check = parity.check_parity(subject)
     assert check.status == "passed", check
@@ -48,6 +49,7 @@ def test_parity_with_fit_in_64_bits(subject: Subject) -> None:
     assert "Keras's own" in check.detail
 
 
+@pytest.mark.compile
 def test_parity_of_only_32_bits(tmp_path: Path) -> None:
     check = parity.check_parity(made("only_32_bits", tmp_path))
     assert check.status == "passed", check
@@ -68,6 +70,7 @@ def test_replica_invariance(name: str, tmp_path: Path) -> None:
     assert "one part a device" in tolerance.detail
 
 
+@pytest.mark.compile
 def test_what_does_not_apply_to_batch_normalization(tmp_path: Path) -> None:
     subject = small("resnet", tmp_path)
     tolerance = invariance.check_tolerance(subject)

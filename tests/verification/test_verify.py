@@ -57,6 +57,7 @@ def test_in_32_bits_too(fault: str) -> None:
     assert report.passed == (not fault)
 
 
+@pytest.mark.compile
 def test_fit_on_one_device() -> None:
     report = tfmb.verify(loops.keras_fit, loops.build, DATA)
     assert named(report) == {
@@ -66,6 +67,7 @@ def test_fit_on_one_device() -> None:
     }
 
 
+@pytest.mark.compile
 def test_fit_on_two_replicas() -> None:
     report = tfmb.verify(loops.keras_fit_on_replicas, loops.build, DATA)
     assert named(report) == {"replicas": ("mean of the parts' means",), "clipping on replicas": ("clip before reduce",)}
@@ -84,6 +86,7 @@ def our_fit(
     return tfmb.fit(build_model, x, y, optimizer=ours(**config), replicas=replicas, **given).model
 
 
+@pytest.mark.compile
 def test_our_own_fit_passes_all_checks() -> None:
     report = tfmb.verify(our_fit, loops.build, DATA)
     assert report.passed, report
@@ -104,6 +107,7 @@ def test_two_faults_are_named_together() -> None:
     assert report.check("last batch").diagnosis == ("missing 1/b", "dropped tail")
 
 
+@pytest.mark.compile
 def test_what_no_fault_explains_fails_without_a_name() -> None:
     def train(model: Any, x: Any, y: Any, optimizer: Any, batch_size: int, epochs: int) -> None:
         loops.loop()(model, x[::-1], y[::-1], optimizer, batch_size, epochs, 1, None, None, None)
@@ -125,6 +129,7 @@ def test_a_loop_that_does_nothing_or_breaks_is_failed() -> None:
     assert "not finite" in tfmb.verify(breaks, loops.build, DATA).failed[0].detail
 
 
+@pytest.mark.compile
 def test_a_loop_with_an_optimizer_of_its_own() -> None:
     def train(model: Any, x: Any, y: Any, batch_size: int, epochs: int) -> None:
         model.compile(keras.optimizers.Adam(0.001), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -140,6 +145,7 @@ def test_a_loop_with_an_optimizer_of_its_own() -> None:
         tfmb.verify(train, loops.build, DATA)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("name", ["rmsprop", "adamw", "momentum"])
 def test_other_rules_are_keras_own(name: str) -> None:
     def train(model: Any, x: Any, y: Any, optimizer: Any, batch_size: int, epochs: int) -> None:
@@ -175,6 +181,7 @@ def test_a_loop_that_cannot_be_run_in_64_bits() -> None:
     assert "float32, within 1e-06" in report.check("last batch").detail
 
 
+@pytest.mark.compile
 def test_batch_normalization_in_whole_batches() -> None:
     def build() -> Any:
         normalized = keras.layers.BatchNormalization()

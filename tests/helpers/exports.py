@@ -1,0 +1,26 @@
+"""Exports for tests of something else than the proof in a fresh process."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tfmb import _load_saved_model, comparison
+
+__all__ = ["checked_here"]
+
+
+@contextlib.contextmanager
+def checked_here() -> Iterator[None]:
+    """In the block an export is compared in this process, and not in a fresh one, which takes seconds to start."""
+
+    def run_here(command: list[str], **_: Any) -> "subprocess.CompletedProcess[str]":
+        _load_saved_model.main(*command[2:])
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(comparison, "subprocess", SimpleNamespace(run=run_here))
+        yield
