@@ -206,7 +206,11 @@ def test_an_answer_is_there_before_the_page(
     extra = ["--html", "page.html", *(["--json"] if json_line else [])]
 
     advice = SimpleNamespace(
-        batch_size=None, reason="undetermined: the answer", record=lambda: {"reason": "the answer"}
+        batch_size=None,
+        reason="undetermined: the answer",
+        record=lambda: {"reason": "the answer"},
+        extras=(),
+        predictions=(),
     )
     monkeypatch.setattr("tfmb.advice.advise.advise_on", lambda *_, **__: advice)
     monkeypatch.setattr("tfmb.advice.pages.write_advice", _no_page)

@@ -147,6 +147,7 @@ def of_epochs(order: Any, count: Any) -> Any:
 CRITICAL = chi2.isf(1e-4, 9**2)
 
 
+@pytest.mark.compile
 def test_over_seeds_any_example_may_stand_at_any_place() -> None:
     found = [Order(num_examples=10, batch_size=4, seed=seed).permutation(0).numpy() for seed in range(SEEDS)]
     assert unevenness(np.stack(found)) < CRITICAL

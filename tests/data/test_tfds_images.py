@@ -76,6 +76,7 @@ def test_the_splits_are_the_official_files(prepared: tuple[Path, Splits], mnist_
     assert str(mnist_mirror) in splits.origin
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", ["mnist", "auto"])
 def test_the_second_load_needs_neither_tfds_nor_the_mirror(
@@ -108,6 +109,7 @@ def copied(prepared: tuple[Path, Splits], tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared[0] / "cache", tmp_path / "cache")) / "datasets" / "mnist"
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 def test_a_flipped_cache_is_decoded_and_written_again(
     prepared: tuple[Path, Splits], copied: Path, monkeypatch: pytest.MonkeyPatch
@@ -121,6 +123,7 @@ def test_a_flipped_cache_is_decoded_and_written_again(
     assert load_tfds("mnist").train.fingerprint == expected
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 @pytest.mark.parametrize("name", ["test_images", "train_labels", "num_classes"])
 def test_a_flipped_cache_is_not_used_even_where_there_is_nothing_else(copied: Path, name: str) -> None:
@@ -146,6 +149,7 @@ def test_a_cache_of_other_images_is_refused_though_its_checksums_fit(
         load_tfds("mnist")
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 def test_prepared_files_that_are_damaged_are_refused(
     prepared: tuple[Path, Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from typing import Any
 import nbclient
 import nbformat
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def run_notebook(notebook: Any, folder: Path) -> list[str]:

@@ -69,7 +69,8 @@ def run(package: Path, tests: list[str]) -> "subprocess.CompletedProcess[str]":
 
     found = python("-c", "import tfmb.training.commit as commit; print(commit.__file__)")
     assert found.stdout.strip() == str(package / "tfmb" / "training" / "commit.py"), found.stderr
-    return python("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", *tests)
+    every = "--override-ini=addopts=--strict-markers"  # whatever their marks
+    return python("-m", "pytest", "-q", "-x", every, "-p", "no:cacheprovider", "-p", "no:xdist", *tests)
 
 
 @pytest.mark.parametrize("tests", [RESUME, COMMIT, SYNCED], ids=["resume", "commit", "synced"])

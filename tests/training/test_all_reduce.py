@@ -59,6 +59,7 @@ def test_a_collective_has_one_packed_node_a_replica(parts: Any) -> None:
     assert {name: count for name, count in found.items() if name.startswith("Collective")} == {"CollectiveReduceV2": 2}
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("parts", ["auto", 4])
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_our_code_reduces_once_an_update(replicas: int, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:

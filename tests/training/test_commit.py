@@ -158,6 +158,7 @@ def test_forged_index_never_reaches_tensorflow(tmp_path: Path, seed: int) -> Non
     assert tiny_run.restore(tmp_path) == 1  # the tensors are as their digest says
 
 
+@pytest.mark.process
 @needs_strace()
 def test_names_and_bytes_are_synced_before_a_save_is_told_of(server: ForkServer, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
@@ -179,6 +180,7 @@ def test_names_and_bytes_are_synced_before_a_save_is_told_of(server: ForkServer,
     assert disk.synced >= SAVES * 5
 
 
+@pytest.mark.process
 @needs_strace()
 @pytest.mark.parametrize("start", ["nothing", "leftovers"])
 @pytest.mark.filterwarnings("ignore:.*set aside")

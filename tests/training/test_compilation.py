@@ -58,6 +58,7 @@ def test_update_that_is_not_finite_is_never_made(compiled: str) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("compiled", ["update", "step", "call"])
 def test_large_gradients_are_finite(compiled: str) -> None:
     def run(jit_compile: str) -> Any:
@@ -222,6 +223,7 @@ def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str,
     assert len(trials) == 1
 
 
+@pytest.mark.compile
 def test_another_seed_has_other_masks_without_another_trace() -> None:
     def run(*seeds: int) -> tuple[Any, Any]:
         model, optimizer = build(), SGD(0.1)
@@ -260,6 +262,7 @@ def test_cache_that_cannot_be_written_stops_nothing(
     assert len(answers) == 1
 
 
+@pytest.mark.compile
 def test_what_xla_cannot_compile_is_left_to_tensorflow(trials: list[dict[str, float]]) -> None:
     def model() -> Any:
         inputs = keras.Input((6,))
@@ -296,6 +299,7 @@ def test_calls_of_one_step_are_not_measured(trials: list[dict[str, float]]) -> N
     assert not trials
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("least", [1, 100])
 def test_short_training_is_not_worth_a_trial(least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilation, "_WORTH_UPDATES", least)

@@ -74,6 +74,7 @@ def test_signature_begins_as_keras() -> None:
     assert {p.kind for p in ours[len(theirs) + 1 :]} == {inspect.Parameter.KEYWORD_ONLY}
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -96,6 +96,7 @@ def test_averages_are_written_at_the_end_as_by_fit(replicas: int) -> None:
     assert_close(trained(tfmb.fit, make(), replicas=replicas), trained(keras.Model.fit, make()), 5e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rule", ["nadam", "own"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_second_call_goes_on_with_the_state(rule: str, replicas: int) -> None:
@@ -106,6 +107,7 @@ def test_second_call_goes_on_with_the_state(rule: str, replicas: int) -> None:
     assert_close(parts, trained(keras.Model.fit, RULES[rule]()), 3e-6)
 
 
+@pytest.mark.compile
 def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
     parts = trained(tfmb.fit, RULES["nadam"](), epochs=2)
     tfmb.fit(parts, X, Y, epochs=5, initial_epoch=2, replicas=2, **FIT)

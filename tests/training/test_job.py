@@ -17,6 +17,7 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
     return job.train_job(config, lambda name: folder, lambda line: None, verbose=0)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
 @pytest.mark.parametrize("model", ["mlp", "cnn"])
 def test_a_run_is_scored_again_in_its_own_precision(precision: str, model: str, tmp_path: Path) -> None:

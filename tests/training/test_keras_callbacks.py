@@ -82,6 +82,7 @@ EFFECTS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("name", list(EFFECTS))
 def test_stops_and_rates_are_those_of_fit(name: str) -> None:
     theirs, ours = both(EFFECTS[name], epochs=25, validation_data=VALIDATION)

@@ -124,6 +124,7 @@ def noise_of_first_update(monkeypatch: pytest.MonkeyPatch, batch_size: int = BAT
     return found
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     "options",
     [

@@ -54,7 +54,7 @@ def assert_copies_equal(model: Any, optimizer: Optimizer, replicas: int) -> None
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", ["cnn", "mlp"])
+@pytest.mark.parametrize("name", [pytest.param("cnn", marks=pytest.mark.compile), "mlp"])
 def test_fifty_updates_in_float64(name: str) -> None:
     x, y = images(12 if name == "cnn" else 8)
 
@@ -114,6 +114,7 @@ def test_regularizer_weights_and_metrics_count_once() -> None:
     assert {"kind_loss", "size_auc", "val_size_mae", "val_kind_accuracy"} < set(one.history)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
 def test_batches_of_one_example(reduction: str) -> None:
     # One replica's part is empty. A single part is divided before its gradient is taken, which may move a last bit.
@@ -138,12 +139,14 @@ def regression(rows: int) -> tuple[Callable[[], Any], np.ndarray, np.ndarray]:
     return lambda: models.mlp((4,), 1, seed=1), x, x[:, :1] ** 2
 
 
+@pytest.mark.compile
 def test_loss_that_returns_its_mean() -> None:
     data = regression(25)
     one, two = (trained(*data, replicas, SGD(0.05), loss=scalar, epochs=2) for replicas in (1, 2))
     assert_close(two, one, 1e-6)
 
 
+@pytest.mark.compile
 def test_loss_that_returns_its_mean_of_a_batch_of_one() -> None:
     data = regression(14)
     one, two = (trained(*data, replicas, SGD(0.05), loss=scalar, epochs=2) for replicas in (1, 2))

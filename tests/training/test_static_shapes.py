@@ -105,6 +105,7 @@ def test_same_bits_on_every_number_of_devices() -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
 def test_layers_see_one_static_shape(where: dict[str, Any]) -> None:
     seen: list[Any] = []

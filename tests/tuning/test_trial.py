@@ -87,6 +87,7 @@ def test_momentum_is_no_part_of_what_is_traced() -> None:
     assert found != numbers(ours.run({**values, "momentum": 0.5}))
 
 
+@pytest.mark.compile
 def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
     ours = trainer()
     first = numbers(ours.run(VALUES))

@@ -70,6 +70,7 @@ def test_a_loss_and_metrics_are_handed_on_and_arrays_in_a_dict() -> None:
     assert [trial.fate for trial in found.trials] == ["completed"] * 2
 
 
+@pytest.mark.process
 def test_what_a_cell_defines_is_handed_on_by_value() -> None:
     class Twice(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:

@@ -49,6 +49,7 @@ def test_each_planted_fault_is_failed_by_name(fault: str) -> None:
     assert f"failed          {report.failed[0].name}: {fault} (" in str(report)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("fault", ["", "missing 1/b", "clip before reduce"])
 def test_in_32_bits_too(fault: str) -> None:
     report = tfmb.verify(loops.loop(fault), loops.build, DATA, precision="float32")
@@ -94,6 +95,7 @@ def test_our_own_fit_passes_all_checks() -> None:
     assert report.check("clipping on replicas").status == "passed"
 
 
+@pytest.mark.compile
 def test_two_faults_are_named_together() -> None:
     right = loops.loop("dropped tail")
 
