@@ -78,6 +78,7 @@ def advice() -> Advice:
     return Advice(
         name="mlp on digits", optimizer="Adam", target=Target.parse("val_accuracy>=0.97"), target_is_ours=True,
         batch_size=128, learning_rate=0.00566, least_compute=(8, 0.0014), curve=fitted, transfer=None, sweep=curve(),
+        as_good=(64, 128, 256),
         reason="0.07 s to loss<=0.03; batch size 512, with the highest throughput, takes 1.5 times as long",
         predictions=tuple(found), throughput=Throughput(batch_sizes=SIZES, step_seconds=tuple(seconds)),
         runs=tuple(runs), confirmed=None, extras=("A second device would take 0.7 times as long",),
