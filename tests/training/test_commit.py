@@ -159,6 +159,7 @@ def test_forged_index_never_reaches_tensorflow(tmp_path: Path, seed: int) -> Non
 
 
 @pytest.mark.process
+@pytest.mark.sample
 @needs_strace()
 def test_names_and_bytes_are_synced_before_a_save_is_told_of(server: ForkServer, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
