@@ -2,7 +2,7 @@
 
 import functools
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:At must see every batch")
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype("float32")
 Y = np.arange(40) % 3
+
+
+@pytest.fixture(autouse=True)
+def _heeds_ctrl_c() -> Iterator[None]:
+    """A shell's background job begins with SIGINT ignored: tests that run there must be told of it all the same."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 class At(keras.callbacks.Callback):
