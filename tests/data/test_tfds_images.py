@@ -133,6 +133,7 @@ def test_a_flipped_cache_is_not_used_even_where_there_is_nothing_else(copied: Pa
         load_tfds("mnist")
 
 
+@pytest.mark.compile
 @pytest.mark.mnist
 def test_a_cache_of_other_images_is_refused_though_its_checksums_fit(
     prepared: tuple[Path, Splits], copied: Path
