@@ -1,6 +1,5 @@
 """One all-reduce an update: what replicas tell each other stands in the traced graph."""
 
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import pytest
 from tfmb.backend import keras, tf
 from tfmb.distribution import adds_up_on_one_device, make_strategy
 from tfmb.optimizers import Adam
-from tfmb.training import prepared
+from tfmb.training import collectives, prepared
 from tfmb.training.compilation import Compiled
 from tfmb.training.engine import Recipe
 from tfmb.training.parts import make_cut
@@ -63,25 +62,37 @@ def test_a_collective_has_one_packed_node_a_replica(parts: Any) -> None:
 @pytest.mark.parametrize("parts", ["auto", 4])
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_our_code_reduces_once_an_update(replicas: int, parts: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    inside = threading.local()  # each replica is traced by a thread of its own
+    calls: list[str] = []  # each replica is traced by a thread of its own
 
     def counts(name: str) -> Any:
-        inner = getattr(tf.distribute.ReplicaContext, name)
+        inner = getattr(collectives, name)
 
-        def counted(*args: Any, **kwargs: Any) -> Any:
-            if getattr(inside, "a_call", False):
-                return inner(*args, **kwargs)
+        def counted(*args: Any) -> Any:
             calls.append(name)
-            inside.a_call = True
-            found = inner(*args, **kwargs)
-            inside.a_call = False
-            return found
+            return inner(*args)
 
         return counted
 
-    for name in ("all_reduce", "all_gather"):
-        monkeypatch.setattr(tf.distribute.ReplicaContext, name, counts(name))
+    for name in ("sum_up", "gather"):
+        monkeypatch.setattr(collectives, name, counts(name))
     traced(make_strategy("mirrored", replicas), parts)
     assert len(calls) == replicas, calls
-    assert set(calls) == {"all_gather" if parts == 4 and replicas > 2 else "all_reduce"}
+    assert set(calls) == {"gather" if parts == 4 and replicas > 2 else "sum_up"}
+
+
+@pytest.mark.parametrize("devices", ["one", "collective"])
+def test_replicas_add_up_and_gather(devices: str) -> None:
+    where = make_strategy("mirrored", 2) if devices == "one" else tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+    @tf.function
+    def both() -> Any:
+        def on_replica() -> Any:
+            own = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.float32)
+            return collectives.sum_up([own + 1.0, tf.stack([own, 10.0])]), collectives.gather(tf.stack([[own, 5.0]]))
+
+        return where.run(on_replica)
+
+    (total, row), table = both()
+    for value, right in ((total, 3.0), (row, [1.0, 20.0]), (table, [[0.0, 5.0], [1.0, 5.0]])):
+        found = where.experimental_local_results(value)  # one, where both have the same tensor
+        assert [copy.numpy().tolist() for copy in found] == [right] * len(found)

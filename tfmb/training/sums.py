@@ -11,6 +11,7 @@ from tfmb.distribution import adds_up_on_one_device
 from tfmb.errors import ConfigError
 from tfmb.layers import Dropout, PartOfBatch, part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training import collectives
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import LossSums, Objective
 from tfmb.training.outputs import flatten_outputs, per_output
@@ -149,7 +150,7 @@ class BatchSums:
         if self.cut.replicas == 2:
             sums = self._add_up(sums)  # the order of two does not matter
         elif self.cut.replicas > 2:
-            everyone = tf.distribute.get_replica_context().all_gather(_pack(sums)[tf.newaxis], axis=0)
+            everyone = collectives.gather(_pack(sums)[tf.newaxis])
             sums = _unpack(add_in_tree(tf.unstack(everyone, num=self.cut.replicas)), sums)
         gradients, scores, state = keras.tree.pack_sequence_as(layout[0], sums)
         return gradients, Scores.from_list(scores), state
@@ -286,10 +287,9 @@ class BatchSums:
         parts = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), parts)
         if self.cut.replicas == 1:
             return parts
-        replica = tf.distribute.get_replica_context()
-        if adds_up_on_one_device(replica.strategy):  # where packing is only a copy
-            return keras.tree.pack_sequence_as(parts, replica.all_reduce("sum", keras.tree.flatten(parts)))
-        return _unpack(replica.all_reduce("sum", _pack(parts)), parts)
+        if adds_up_on_one_device(tf.distribute.get_strategy()):  # where packing is only a copy
+            return keras.tree.pack_sequence_as(parts, collectives.sum_up(keras.tree.flatten(parts)))
+        return _unpack(collectives.sum_up([_pack(parts)])[0], parts)
 
 
 def square_of(tensors: list[Any], dtype: Any) -> Any:

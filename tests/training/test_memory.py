@@ -1,0 +1,51 @@
+"""A cell that builds a model and trains it may be run again and again: the process keeps nothing of earlier models."""
+
+import gc
+import weakref
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras, tf
+
+X = np.random.default_rng(0).normal(size=(64, 8)).astype("float32")
+Y = (X[:, :3].sum(axis=1) > 0).astype("int64")
+
+
+def build() -> Any:
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(4, "relu"), keras.layers.Dense(2)])
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def run_cell(**more: Any) -> "list[weakref.ref[Any]]":
+    """Trains a new model; what must not outlive it: itself, its copy on other devices, the optimizer, the steps."""
+    model = build()
+    callback = keras.callbacks.LambdaCallback()
+    tfmb.fit(model, X, Y, batch_size=16, epochs=1, verbose=0, validation_split=0.25, callbacks=[callback], **more)
+    placed = getattr(model, "_tfmb_copy", (None, None, model))[2]
+    steps = placed._tfmb_steps[2]
+    return [weakref.ref(thing) for thing in (model, model.history, callback, placed, steps, steps.optimizer)]
+
+
+def operations() -> int:
+    """How many operations of traced graphs the process holds."""
+    gc.collect()
+    return sum(type(thing) is tf.Operation for thing in gc.get_objects())
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"replicas": 2}, {"replicas": 2, "virtual_replicas": 4}, {"replicas": 4, "virtual_replicas": 4}],
+    ids=["one device", "two", "two of four parts", "four of four parts"],
+)
+def test_a_cell_that_is_run_again_keeps_nothing_of_earlier_models(more: dict[str, Any]) -> None:
+    run_cell(**more)
+    before = operations()
+    kept = [reference for _ in range(3) for reference in run_cell(**more)]
+    # Three graphs of some thousand operations each; what is left is Keras's own, of its functional layers.
+    assert operations() - before < 100
+    assert [reference() for reference in kept] == [None] * len(kept)
