@@ -1,10 +1,12 @@
-"""The scripts in `examples/`, run as they stand. Those that take more than some seconds are in `tests/slow`."""
+"""The scripts and notebooks in `examples/`, run as they stand. Those that take more than some seconds are in `tests/slow`."""
 
 import ast
 from pathlib import Path
 
+import nbformat
 import pytest
 from example_runs import EXAMPLES, number_after, printed
+from notebooks import run_notebook
 
 pytestmark = [pytest.mark.docs, pytest.mark.usefixtures("fresh_keras")]
 
@@ -37,6 +39,37 @@ def test_the_example_learns(name: str, same_process: None, busy_or_not: None) ->
         assert number_after("the same of best.keras:", out) == number_after("val_accuracy", out)
     if name == "advise_train_export.py":
         assert "saved_models/digits/1 answers [" in out
+
+
+# A machine that is busy with other tests must not make the advice undetermined.
+BUSY_OR_NOT = "import math, tfmb.advice.predictions\ntfmb.advice.predictions.TELLS = math.inf"
+NOTEBOOKS = {
+    "five_minutes.ipynb": [
+        "the same bits: True",
+        "SIGINT: stopped after",
+        "epochs [0, 1, 2, 3, 4, 5]",
+        "saved_models/five-minutes/1",
+    ],
+    "which_batch_size.ipynb": ["it took", "Figure("],
+}
+
+
+def test_every_notebook_is_run_and_has_no_outputs() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.ipynb")} == set(NOTEBOOKS)
+    for name in NOTEBOOKS:
+        cells = [cell for cell in nbformat.read(EXAMPLES / name, as_version=4).cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in cells)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_the_notebook_runs_from_its_first_cell_to_its_last(name: str, tmp_path: Path) -> None:
+    notebook = nbformat.read(EXAMPLES / name, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(BUSY_OR_NOT))
+    out = "".join(run_notebook(notebook, tmp_path))
+    for words in NOTEBOOKS[name]:
+        assert words in out
+    assert number_after("test accuracy", out) >= 0.85
 
 
 def test_your_own_model_takes_no_more_than_15_lines() -> None:

@@ -57,6 +57,12 @@ def test_advice_answers_with_everything_it_rests_on(tmp_path: Path, busy_or_not:
     for chart in ("updates", "seconds", "rates", "throughput", "range-test"):
         assert f'id="{chart}"' in page
     assert page.count("<tr data-batch") == 3
+    drawn = found.figure()
+    assert "training time" in drawn.layout.yaxis.title.text
+    assert any(trace.name == "advice" and tuple(trace.x) == (found.batch_size,) for trace in drawn.data)
+    assert "updates" in found.figure("updates").layout.yaxis.title.text
+    with pytest.raises(ConfigError, match="there is no chart 'time': give one of updates, seconds, rates"):
+        found.figure("time")
 
 
 def test_advice_chooses_a_target(busy_or_not: None) -> None:
@@ -75,6 +81,8 @@ def test_what_is_out_of_reach_is_undetermined(monkeypatch: pytest.MonkeyPatch, t
     assert found.reason.startswith("undetermined: no training reached val_accuracy>=1.5")
     assert found.record()["batch_size"] is None
     write_advice(found, tmp_path / "a.html")
+    with pytest.raises(ConfigError, match="the chart 'seconds' is empty: There is no prediction"):
+        found.figure()
     short = tfmb.advise(problems.build, problems.X, problems.Y, target="val_accuracy>=0.85", budget=1e-3)
     assert short.batch_size is None
     assert "the time was over" in short.reason

@@ -7,11 +7,12 @@ from typing import Any
 
 from tfmb.advice.rate_curve import RateCurve
 from tfmb.advice.records import Advice
+from tfmb.errors import ConfigError
 from tfmb.needs import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, scrolling, ticks
 from tfmb.report.page import write_page
 
-__all__ = ["draw_with", "rate_chart", "write_advice", "write_rate_curve"]
+__all__ = ["draw_with", "figure_of", "rate_chart", "write_advice", "write_rate_curve"]
 
 BLUE, ORANGE, RED, _BAND = "#4477aa", "#cc7a00", "#c0392b", "rgba(68, 119, 170, 0.18)"
 _HEIGHT = 400
@@ -26,16 +27,34 @@ def write_advice(advice: Advice, path: Path) -> None:
         ConfigError: Plotly is not installed.
         StorageError: the page cannot be written; an old one stays.
     """
+    charts = _charts(advice)
+    sections = [f"<p>{sentence}</p>" for sentence in _sentences(advice)]
+    write_page(path, f"Advice on {advice.name}", f"Advice on {advice.name}", sections, charts, _table(advice))
+
+
+def figure_of(advice: Advice, name: str) -> Any:
+    """One of the page's charts, as a Plotly figure.
+
+    Raises:
+        ConfigError: Plotly is not installed, there is no such chart, or nothing to draw in it.
+    """
+    charts = {chart.name: chart for chart in _charts(advice)}
+    if name not in charts:
+        raise ConfigError(f"there is no chart {name!r}: give one of {', '.join(charts)}")
+    if charts[name].figure is None:
+        raise ConfigError(f"the chart {name!r} is empty: {charts[name].note}")
+    return charts[name].figure
+
+
+def _charts(advice: Advice) -> list[Chart]:
     objects = draw_with()
-    charts = [
+    return [
         _updates_chart(advice, objects),
         _seconds_chart(advice, objects),
         _rates_chart(advice, objects),
         _throughput_chart(advice, objects),
         *([] if advice.sweep is None else [rate_chart(advice.sweep, objects)]),
     ]
-    sections = [f"<p>{sentence}</p>" for sentence in _sentences(advice)]
-    write_page(path, f"Advice on {advice.name}", f"Advice on {advice.name}", sections, charts, _table(advice))
 
 
 def write_rate_curve(curve: RateCurve, path: Path, name: str) -> None:

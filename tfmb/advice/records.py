@@ -105,6 +105,20 @@ class Advice:
         """The prediction for the answer."""
         return next((p for p in self.predictions if p.batch_size == self.batch_size), None)
 
+    def figure(self, chart: str = "seconds") -> Any:
+        """A chart of what the advice rests on, as a Plotly figure, which a notebook shows.
+
+        Args:
+            chart: `"seconds"` or `"updates"` to the target, `"rates"` or `"throughput"`, each over the batch size; or
+                `"range-test"`.
+
+        Raises:
+            ConfigError: Plotly is not installed, there is no such chart, or nothing to draw in it.
+        """
+        from tfmb.advice.pages import figure_of  # which imports this module
+
+        return figure_of(self, chart)
+
     def record(self) -> dict[str, Any]:
         """For JSON: one flat answer, with None for what is undetermined."""
         chosen, curve = self.chosen, self.curve
