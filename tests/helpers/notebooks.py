@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_notebook(notebook: Any, folder: Path) -> list[str]:
-    """Runs all cells in `folder`; returns what each code cell showed as text, on either stream.
+    """Runs all cells in `folder`; returns what each code cell showed: text on either stream, a chart's MIME types.
 
     Raises:
         nbclient.exceptions.CellExecutionError: a cell failed that is not tagged `raises-exception`.
@@ -36,5 +36,5 @@ def _text(outputs: list[Any]) -> str:
         if output.output_type == "error":
             shown.append(f"{output.ename}: {output.evalue}\n")
         else:
-            shown.append(output.get("text") or output["data"].get("text/plain", ""))
+            shown.append(output.get("text") or output["data"].get("text/plain") or " ".join(output["data"]))
     return "".join(shown)
