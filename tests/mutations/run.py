@@ -27,6 +27,19 @@ def copy_to(folder: Path) -> None:
             shutil.copy(path, folder)
 
 
+def check_that_it_can_be_collected() -> None:
+    """Raises where the tests cannot be collected as they are: every fault would then seem to be found.
+
+    Raises:
+        RuntimeError: what pytest says.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        copy_to(Path(name))
+        done = _pytest(Path(name), ["--collect-only", "tests"])
+    if done.returncode:
+        raise RuntimeError(done.stdout[-1000:])
+
+
 def plant(mutation: Mutation, folder: Path) -> None:
     """Changes a file of a copy.
 
@@ -42,27 +55,18 @@ def plant(mutation: Mutation, folder: Path) -> None:
 
 def killer(folder: Path, tests: str, marks: list[str]) -> str | None:
     """The first test that fails in a copy; None where all pass."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    environment.setdefault("TFMB_MNIST_MIRROR", str(ROOT.parent / "shared" / "data" / "mnist"))
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        "--tb=line",
-        *marks,
-        tests,
-    ]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = _pytest(folder, ["-x", "-n", "2", *marks, tests])
     if done.returncode in (0, 5):  # 5: no test of that mark
         return None
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return failed[1] if failed else f"rc {done.returncode}: {done.stdout[-300:]}"
+
+
+def _pytest(folder: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment.setdefault("TFMB_MNIST_MIRROR", str(ROOT.parent / "shared" / "data" / "mnist"))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def main() -> None:
@@ -72,6 +76,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="part of the names of faults")
     options = parser.parse_args()
     chosen = [mutation for mutation in MUTATIONS if options.only in mutation.name]
+    check_that_it_can_be_collected()
     killed = 0
     for mutation in chosen:
         with tempfile.TemporaryDirectory() as name:
