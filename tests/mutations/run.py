@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from mutations.planted import MUTATIONS, Mutation
 
 ROOT = Path(__file__).parents[2]
+# A room's tests take less than two minutes in the default suite; all suites less than 25.
+_NEAR_SECONDS, _WHOLE_SECONDS = 600, 2400
 MARKS = {"default": [], "all": ["-m", "not slow"]}
 
 
@@ -35,7 +38,7 @@ def check_that_it_can_be_collected() -> None:
     """
     with tempfile.TemporaryDirectory() as name:
         copy_to(Path(name))
-        done = _pytest(Path(name), ["--collect-only", "tests"])
+        done = _pytest(Path(name), ["--collect-only", "tests"], _NEAR_SECONDS)
     if done.returncode:
         raise RuntimeError(done.stdout[-1000:])
 
@@ -53,20 +56,37 @@ def plant(mutation: Mutation, folder: Path) -> None:
     path.write_text(text.replace(mutation.old, mutation.new))
 
 
-def killer(folder: Path, tests: str, marks: list[str]) -> str | None:
-    """The first test that fails in a copy; None where all pass."""
-    done = _pytest(folder, ["-x", "-n", "2", *marks, tests])
+def killer(folder: Path, tests: str, marks: list[str], seconds: float) -> str | None:
+    """The first test of a copy that fails, or that it hangs; None where all pass."""
+    try:
+        done = _pytest(folder, ["-x", "-n", "2", *marks, tests], seconds)
+    except subprocess.TimeoutExpired:
+        return f"it hangs: {tests} was not over in {seconds:.0f} s"
     if done.returncode in (0, 5):  # 5: no test of that mark
         return None
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     return failed[1] if failed else f"rc {done.returncode}: {done.stdout[-300:]}"
 
 
-def _pytest(folder: Path, arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+def _pytest(folder: Path, arguments: list[str], seconds: float) -> "subprocess.CompletedProcess[str]":
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     environment.setdefault("TFMB_MNIST_MIRROR", str(ROOT.parent / "shared" / "data" / "mnist"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=line", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as started:
+        try:
+            out, _ = started.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, signal.SIGKILL)  # pytest's own processes too
+            raise
+    return subprocess.CompletedProcess(command, started.returncode, out, "")
 
 
 def main() -> None:
@@ -84,7 +104,8 @@ def main() -> None:
             copy_to(folder)
             plant(mutation, folder)
             marks = MARKS[options.suite]
-            found = killer(folder, mutation.near, marks) or killer(folder, "tests", marks)
+            found = killer(folder, mutation.near, marks, _NEAR_SECONDS)
+            found = found or killer(folder, "tests", marks, _WHOLE_SECONDS)
         killed += found is not None
         print(f"{'killed  ' if found else 'SURVIVED'} {mutation.name}: {found or 'all tests pass'}", flush=True)
     print(f"{killed} of {len(chosen)} killed by the suite {options.suite!r}")
