@@ -23,8 +23,8 @@ from tfmb.launch import Gang, free_ports, launch
 LAUNCHER = """
 import sys
 import tfmb.launch
-tfmb.launch._NOTICE_SECONDS = 3.0  # no worker here takes as long as TensorFlow's
-code = tfmb.launch.launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]))
+# No worker here takes as long as TensorFlow's.
+code = tfmb.launch.launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]), notice_seconds=3.0, grace_seconds=3.0)
 assert "tensorflow" not in sys.modules
 sys.exit(code)
 """

@@ -22,8 +22,7 @@ from tfmb.errors import ConfigError
 
 __all__ = ["RESTARTS", "Gang", "free_ports", "launch", "visible_gpus"]
 
-_NOTICE_SECONDS = 10.0  # in which the others find out for themselves that a worker died, and say so
-_GRACE_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 _PEER_LOST = 69
 _NOT_AGAIN = (2, 3, 65, 73, 74)
 _MOST_WAIT_SECONDS = 30.0
@@ -64,6 +63,8 @@ def launch(
     hosts: Sequence[str] | None = None,
     index: int | None = None,
     restarts: int = 0,
+    notice_seconds: float = 10.0,
+    grace_seconds: float = 10.0,
 ) -> int:
     """Runs a gang of workers to its end.
 
@@ -77,6 +78,9 @@ def launch(
         hosts: `address:port` of every worker, for several machines; this one starts the worker number `index`.
         index: its rank.
         restarts: how often a gang that died is started again.
+        notice_seconds: in which the others find out for themselves that a worker died, and say so. They are told to
+            end then.
+        grace_seconds: in which workers end that were told to. They are killed then.
 
     Returns:
         0 if every worker ended with 0; else the exit code of the first that failed by itself (128 + n for signal n),
@@ -100,7 +104,8 @@ def launch(
     for attempt in itertools.count():
         at = hosts or [f"127.0.0.1:{port}" for port in free_ports(len(ranks))]
         devices = _one_gpu_each(len(ranks)) if hosts is None else {}
-        code, told = _run(Gang(command=command, hosts=at, ranks=ranks, devices=devices, restarts=attempt))
+        gang = Gang(command=command, hosts=at, ranks=ranks, devices=devices, restarts=attempt)
+        code, told = _run(gang, notice_seconds, grace_seconds)
         if code in (0, *_NOT_AGAIN) or told or attempt == restarts:
             return code
         wait = min(2.0**attempt, _MOST_WAIT_SECONDS)
@@ -118,7 +123,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _run(gang: Gang) -> tuple[int, bool]:
+def _run(gang: Gang, notice_seconds: float, grace_seconds: float) -> tuple[int, bool]:
     """(exit code, whether a signal told us to end)."""
     processes: dict[int, subprocess.Popen[str]] = {}
     readers: list[threading.Thread] = []
@@ -134,9 +139,9 @@ def _run(gang: Gang) -> tuple[int, bool]:
         for rank in gang.ranks:
             processes[rank] = _start(gang, rank)
             readers += _prefixed(processes[rank], rank)
-        code = _wait(processes, caught)
+        code = _wait(processes, caught, notice_seconds, grace_seconds)
         for reader in readers:
-            reader.join(timeout=_GRACE_SECONDS)
+            reader.join(timeout=grace_seconds)
         for process in processes.values():
             for pipe in (process.stdout, process.stderr):
                 assert pipe is not None
@@ -183,7 +188,9 @@ def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Threa
     return threads
 
 
-def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int:
+def _wait(
+    processes: dict[int, subprocess.Popen[str]], caught: list[int], notice_seconds: float, grace_seconds: float
+) -> int:
     """Waits for all; when one fails, or we are told to stop, the others get a moment, then are ended."""
     failed: dict[int, int] = {}  # rank -> exit code of those that ended by themselves, in order
     end_at = kill_at = float("inf")
@@ -192,19 +199,19 @@ def _wait(processes: dict[int, subprocess.Popen[str]], caught: list[int]) -> int
         now = time.monotonic()
         if not (told or caught):
             _note_failures(processes, failed)
-            end_at = min(end_at, now + _NOTICE_SECONDS) if failed else end_at
+            end_at = min(end_at, now + notice_seconds) if failed else end_at
         elif kill_at == float("inf"):
-            kill_at = now + (_GRACE_SECONDS if caught else _NOTICE_SECONDS / 2)
+            kill_at = now + (grace_seconds if caught else notice_seconds / 2)
         if now > end_at and not told:
             told = True
             for rank in running:
                 _send(processes[rank], signal.SIGTERM)
         if now > kill_at:
-            kill_at = now + _GRACE_SECONDS
+            kill_at = now + grace_seconds
             print(f"tfmb: worker {_list(running)} did not end: killed", file=sys.stderr, flush=True)
             for rank in running:
                 _send(processes[rank], signal.SIGKILL)
-        time.sleep(0.05)
+        time.sleep(_POLL_SECONDS)
     if not (told or caught):
         _note_failures(processes, failed)
     codes = list(failed.values()) or [process.returncode for process in processes.values() if process.returncode]

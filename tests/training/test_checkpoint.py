@@ -31,3 +31,19 @@ def test_state_that_changes_while_it_is_written_is_saved_as_it_was(
     found = tiny_run.TinyRun(tmp_path)
     assert found.keeper.restore() == tiny_run.position(1)
     assert found.counter.value == {"drawn": 1, "losses": [0.5]}
+
+
+@pytest.mark.parametrize("name", ["step-7", "step-of-my-notes0", "step-٠٠٠٠٠٠٠٠٠٠٠٧", "00000000000000007"])
+def test_a_folder_of_another_name_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    """A user's own folder, or what another program left, is neither read nor moved."""
+    run = tiny_run.TinyRun(tmp_path)
+    run.set(1)
+    run.keeper.save(tiny_run.position(1))
+    run.keeper.close()
+    theirs = next(path for path in tmp_path.rglob("step-*") if path.is_dir()).parent / name
+    theirs.mkdir()
+    (theirs / "mine.txt").write_text("mine")
+    found = tiny_run.TinyRun(tmp_path)
+    assert found.keeper.restore() == tiny_run.position(1)
+    found.keeper.close()
+    assert (theirs / "mine.txt").read_text() == "mine"

@@ -34,6 +34,18 @@ def test_one_that_waits_is_called_when_worse_ones_came() -> None:
     assert not halving.report("b", 3, 0.85)
 
 
+def test_the_highest_rung_is_called_first() -> None:
+    halving = Halving(9, "min")
+    assert halving.report("a", 1, 1.0)
+    assert not halving.report("b", 1, 2.0)
+    assert halving.report("a", 3, 1.0)
+    assert not halving.report("c", 3, 2.0)
+    for other in "defg":  # b is the second of six then, and so is c
+        assert not halving.report(other, 1, 5.0)
+        assert not halving.report(other, 3, 5.0)
+    assert [halving.next_to_call(), halving.next_to_call(), halving.next_to_call()] == ["c", "b", None]
+
+
 def test_one_that_diverged_counts_but_never_goes_on() -> None:
     halving = Halving(9, "min")
     assert not halving.report("a", 1, None)
