@@ -43,7 +43,7 @@ class ScoreScale:
     def labels(self) -> tuple[list[float], list[str]]:
         """Places on a logarithmic scale, and the scores to be written there."""
         # More values than `ticks` would name by themselves: it chooses round ones.
-        between = [self.low * (self.high / self.low) ** (step / 9) for step in range(10)]
+        between = [self.low ** (1 - step / 9) * self.high ** (step / 9) for step in range(10)]
         scores = ticks(between, log=True)
         return [self.place(score) for score in scores], [f"{score:.3g}" for score in scores]
 
