@@ -7,6 +7,7 @@ import pytest
 from fork_server import ForkServer
 
 
+@pytest.mark.process
 def test_damaged_files(tmp_path: Path) -> None:
     with ForkServer(tmp_path) as server:
         counts = {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100, "export": 100}

@@ -24,7 +24,8 @@ LAUNCHER = """
 import sys
 import tfmb.launch
 # No worker here takes as long as TensorFlow's.
-code = tfmb.launch.launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]), notice_seconds=3.0, grace_seconds=3.0)
+waits = {"notice_seconds": 3.0, "grace_seconds": 3.0}
+code = tfmb.launch.launch([sys.executable, "-c", sys.argv[2]], workers=int(sys.argv[1]), **waits)
 assert "tensorflow" not in sys.modules
 sys.exit(code)
 """

@@ -7,6 +7,7 @@ Example:
 import contextlib
 import math
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -142,6 +143,15 @@ class Dropout(keras.layers.Dropout):
         # What a branch gives XLA writes down; it would else look a number's bits up for each weight that it moves.
         kept = tf.cond(part.update >= 0, mask, lambda: tf.zeros(shape, tf.bool)) if part.xla_on_cpu else mask()
         return tf.where(kept, inputs / tf.cast(1.0 - self.rate, inputs.dtype), tf.zeros_like(inputs))
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves what Keras saves, and says that the file needs tfmb where the architecture is in it."""
+        super().save_own_variables(store)
+        warnings.warn(
+            f"{self.name} is a tfmb.layers.Dropout: a .keras file that holds it loads only where tfmb is imported "
+            "(keras.layers.Dropout loads anywhere)",
+            stacklevel=2,
+        )
 
     def _mask_shape(self, inputs: Any) -> Any:
         dynamic = tf.shape(inputs)

@@ -30,6 +30,7 @@ from tfmb.training.loop import Plan
 from tfmb.training.meter import Meter
 from tfmb.training.parts import Cut
 from tfmb.training.placement import place
+from tfmb.training.recipe import Recipe
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
@@ -200,7 +201,7 @@ class Trainer:
         if self._kept is not None and self._kept.key == key:
             self._kept.begin_anew(model, optimizer)
             return self._kept
-        recipe = engine.Recipe(
+        recipe = Recipe(
             loss=compiled.loss if compiled.loss is not None else task.loss,
             loss_weights=compiled.loss_weights,
             metrics=compiled.metrics if compiled.loss is not None else task.metrics,
@@ -221,7 +222,7 @@ class Trainer:
 class _Kept:
     """A model with its optimizer, and what was traced for them."""
 
-    def __init__(self, key: str, model: Any, optimizer: Optimizer, recipe: engine.Recipe, strategy: Any) -> None:
+    def __init__(self, key: str, model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any) -> None:
         self.key, self.model, self.optimizer = key, model, optimizer
         self._recipe, self._strategy = recipe, strategy
         for name in _ADJUSTABLE:

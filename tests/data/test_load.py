@@ -207,7 +207,7 @@ def test_the_users_byte_images_have_their_normalisation_measured(define: Define)
         ("return X, Y - 1", DataError, "label -1"),
         ("return (X, Y), (X, Y + 1)", DataError, "label 3 is out of range [0, 3)"),
         ("return (X, Y), (X, Y[:1])", DataError, "own_data:load/test"),
-        ("return None, Y", DataError, "x and y are needed"),
+        ("return None, Y", DataError, "x is needed"),
         ("return 'x', 'y'", DataError, "scalar"),
     ],
 )

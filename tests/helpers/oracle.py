@@ -52,17 +52,21 @@ def sgd(gradient: Array, slots: Slots, rate: float, count: int) -> Update:
 def momentum(
     gradient: Array, slots: Slots, rate: float, count: int, *, momentum: float, nesterov: bool, rate_in_velocity: bool
 ) -> Update:
-    """The velocity becomes gamma v + g; the weight moves by -alpha times it, or -alpha (g + gamma v) with Nesterov."""
+    """The velocity becomes gamma v + g; the weight moves by -alpha times it, or -alpha (g + gamma v) with Nesterov.
+
+    With the rate inside it is Keras's: gamma v - alpha g, by which the weight moves; with Nesterov it moves by the new
+    v's gamma v - alpha g.
+    """
     del count
-    inside, outside = (rate, 1.0) if rate_in_velocity else (1.0, rate)
+    push, outside = (-rate * gradient, 1.0) if rate_in_velocity else (gradient, -rate)
 
-    def move(v: Array, g: Array) -> tuple[Array, Array]:
-        v = momentum * v + inside * g
-        return outside * (inside * g + momentum * v if nesterov else v), v
+    def move(v: Array, push: Array) -> tuple[Array, Array]:
+        v = momentum * v + push
+        return (push + momentum * v if nesterov else v), v
 
-    step, v = move(slots[0], gradient)
-    size, v_size = move(abs(slots[0]), abs(gradient))
-    return Update(-step, size, (v,), (v_size,))
+    step, v = move(slots[0], push)
+    size, v_size = move(abs(slots[0]), abs(push))
+    return Update(outside * step, abs(outside) * size, (v,), (v_size,))
 
 
 def rmsprop(
@@ -77,7 +81,10 @@ def rmsprop(
     centered: bool,
     rate_in_velocity: bool,
 ) -> Update:
-    """The slots are the mean square, then the mean (centered), then the velocity (momentum); epsilon in the root."""
+    """The slots are the mean square, then the mean (centered), then the velocity (momentum); epsilon in the root.
+
+    The velocity is what the weight moves against, whether the rate is inside it or not.
+    """
     s = rho * slots[0] + (1 - rho) * gradient**2
     new, sizes, variance = (s,), (s,), s
     if centered:
@@ -87,10 +94,10 @@ def rmsprop(
     step = gradient / np.sqrt(variance + epsilon)
     if not momentum:
         return Update(-rate * step, rate * abs(step), new, sizes)
-    moved = RULES["momentum"](
-        step, slots[-1:], rate, count, momentum=momentum, nesterov=False, rate_in_velocity=rate_in_velocity
-    )
-    return Update(moved.delta, moved.size, new + moved.slots, sizes + moved.slot_sizes)
+    inside, outside = (rate, 1.0) if rate_in_velocity else (1.0, rate)
+    v = momentum * slots[-1] + inside * step
+    v_size = momentum * abs(slots[-1]) + inside * abs(step)
+    return Update(-outside * v, outside * v_size, (*new, v), (*sizes, v_size))
 
 
 def adam(

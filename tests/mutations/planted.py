@@ -2,7 +2,8 @@
 
 The drawn ones are from cosmic-ray 8.7.0 (arithmetic, comparisons, numbers, `not`, `and`, `or`, booleans), shuffled with
 `random.Random(21)` over rules, parts, checkpoint, batches and journal in that order: the first two of each file that
-change what the code does. At 3f3f153, 2026-11-29.
+change what the code does. At 3f3f153, 2026-11-29. RMSprop's `new + velocity`, drawn as `new * velocity`, is
+`(*new, velocity)` now: in its stead the same operator is changed in the same way where that velocity is made.
 """
 
 from dataclasses import dataclass
@@ -36,8 +37,8 @@ BY_HAND = [
     Mutation(
         "Nesterov looks back",
         RULES,
-        "g + momentum * v if nesterov",
-        "g - momentum * v if nesterov",
+        "gradient + momentum * v if nesterov",
+        "gradient - momentum * v if nesterov",
         "tests/optimizers",
     ),
     Mutation(
@@ -107,10 +108,10 @@ BY_HAND = [
 
 DRAWN = [
     Mutation(
-        "RMSprop: new + velocity",
+        "RMSprop: momentum * v + step",
         RULES,
-        "return delta, new + velocity",
-        "return delta, new * velocity",
+        "settle((momentum * rest[0] + step,), rest)",
+        "settle((momentum * rest[0] * step,), rest)",
         "tests/optimizers",
     ),
     Mutation("RMSprop: 1 + centered", RULES, "slots[: 1 + centered],", "slots[: 1 * centered],", "tests/optimizers"),
@@ -133,7 +134,7 @@ DRAWN = [
         CHECKPOINT,
         "len(name) == 17 and name[5:].isdecimal()",
         "len(name) == 17 or name[5:].isdecimal()",
-        "tests/training/test_commit.py",
+        "tests/training/test_checkpoint.py",
     ),
     Mutation(
         "the best epoch's number is 2**63",

@@ -116,6 +116,16 @@ def forgotten(case: oracle.Case, index: int) -> Rule:
     return rule
 
 
+def other_way(case: oracle.Case) -> Rule:
+    """The right step, but the velocity is kept with the other sign."""
+
+    def rule(gradient: Any, slots: Any, rate: Any, count: Any) -> Any:
+        delta, (velocity,) = changed(case)(gradient, slots, rate, count)
+        return delta, (-velocity,)
+
+    return rule
+
+
 def miscounted(case: oracle.Case, by: int) -> Rule:
     return lambda gradient, slots, rate, count: changed(case)(gradient, slots, rate, count + by)
 
@@ -200,11 +210,12 @@ def faults_of(case: oracle.Case) -> dict[str, Rule]:
             "rate in the wrong place": changed(case, rate_in_velocity=not options["rate_in_velocity"]),
         }
     if case.rule == "momentum":
-        outside = 1.0 if options["rate_in_velocity"] else oracle.RATE
+        outside = 1.0 if options["rate_in_velocity"] else -oracle.RATE
         faults |= {
             "nesterov the other way": changed(case, nesterov=not options["nesterov"]),
             "dampened": lambda gradient, slots, rate, count: changed(case)(0.1 * gradient, slots, rate, count),
-            "old velocity in the step": with_delta(case, lambda delta, g, slots, rate: -outside * slots[0]),
+            "old velocity in the step": with_delta(case, lambda delta, g, slots, rate: outside * slots[0]),
+            "velocity the other way": other_way(case),
         }
     if case.rule in COPIES:
         copy = partial(COPIES[case.rule], **options)

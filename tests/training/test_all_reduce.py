@@ -12,8 +12,8 @@ from tfmb.distribution import adds_up_on_one_device, make_strategy
 from tfmb.optimizers import Adam
 from tfmb.training import collectives, prepared
 from tfmb.training.compilation import Compiled
-from tfmb.training.engine import Recipe
 from tfmb.training.parts import make_cut
+from tfmb.training.recipe import Recipe
 
 RECIPE = Recipe(loss="mse", metrics=["mae"])
 
@@ -39,8 +39,8 @@ def traced(strategy: Any, parts: Any) -> Any:
     cut = make_cut(strategy.num_replicas_in_sync, parts, None, 8)
     steps = prepared.steps_for(model, optimizer, RECIPE, strategy, (cut, 0, Compiled.NOTHING))
     drawn = batches()
-    steps.prepare(drawn)
-    return steps.train.get_concrete_function(drawn, tf.constant(1)).graph
+    steps.prepare(drawn.element_spec)
+    return steps._train_function.get_concrete_function(drawn, tf.constant(1)).graph
 
 
 def operations(graph: Any) -> Counter[str]:

@@ -4,9 +4,9 @@ import pytest
 
 from benchmarks.bits import DEVICES, digest, worker_digests
 
-# Of those that convolve a part, for their time: slow/test_bits_of_seeds.py makes 300 of every case with five seeds.
+# A part of them, for their time: slow/test_bits_of_seeds.py makes 300 of every case with five seeds.
 UPDATES = {"cnn-adam-augmented": 150, "resnet-momentum": 90, "table-sgd-clipped": 300}
-NAMES = [name if name.startswith("table") else pytest.param(name, marks=pytest.mark.compile) for name in UPDATES]
+NAMES = [pytest.param(name, marks=pytest.mark.compile) for name in UPDATES]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -113,7 +113,7 @@ def test_what_a_dataset_brings_itself_is_refused_by_name(arguments: dict[str, An
 
 
 def test_dataset_without_targets_is_refused() -> None:
-    refused("yields no targets", tf.data.Dataset.from_tensor_slices(X).batch(8))
+    refused("y is missing", tf.data.Dataset.from_tensor_slices(X).batch(8))
 
 
 def test_class_weights_of_a_weighted_dataset_are_refused() -> None:

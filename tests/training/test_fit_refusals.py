@@ -61,11 +61,9 @@ def refused(words: str, *arguments: Any, error: type[ValueError] = ConfigError, 
         ("'everywhere'", {"strategy": "everywhere"}),
         ("replicas=0", {"replicas": 0}),
         ("'lion'", {"optimizer": "lion"}),
-        ("accumulation", {"optimizer": keras.optimizers.SGD(gradient_accumulation_steps=2)}),
-        ("loss_scale_factor", {"optimizer": keras.optimizers.SGD(loss_scale_factor=2.0)}),
         ("'nope'", {"loss": "nope"}),
         ("'nope'", {"metrics": ["nope"]}),
-        ("reduction", {"loss": keras.losses.MeanSquaredError(reduction=None)}),
+        ("reduction", {"loss": keras.losses.MeanSquaredError(reduction=None), "virtual_replicas": 2}),
     ],
     ids=lambda value: value.split("=")[0] if isinstance(value, str) else "",
 )
@@ -122,12 +120,25 @@ def test_kind_of_data(words: str, x: Any) -> None:
     refused(words, build(), x, Y)
 
 
-@pytest.mark.parametrize("method", ["train_step", "test_step", "compute_metrics"])
+def own(method: str) -> Any:
+    made = type("Own", (keras.Sequential,), {method: lambda self, *_: {}})([keras.Input((4,)), layers.Dense(3)])
+    made.compile("sgd", "mse")
+    return made
+
+
+@pytest.mark.parametrize("method", ["train_step", "fit", "make_train_function"])
 def test_step_of_the_models_own(method: str) -> None:
-    own = type("Own", (keras.Sequential,), {method: lambda self, *_: {}})
-    model = own([keras.Input((4,)), layers.Dense(3)])
-    model.compile("sgd", "mse")
-    refused(f"Own has a {method} of its own", model, X, Y)
+    refused(f"Own has a {method} of its own", own(method), X, np.ones((10, 3)))
+
+
+@pytest.mark.parametrize("method", ["test_step", "compute_metrics"])
+def test_step_of_the_models_own_that_sees_parts(method: str) -> None:
+    refused(f"Own.{method} sees parts of a batch", own(method), X, np.ones((10, 3)), virtual_replicas=2)
+
+
+def test_scoring_of_the_models_own_is_gone_past_by_no_validation() -> None:
+    y = np.ones((10, 3))
+    refused("Own has a evaluate of its own", own("evaluate"), X, y, validation_data=(X, y))
 
 
 def test_eager_model() -> None:
@@ -139,10 +150,15 @@ def test_no_keras_model() -> None:
     refused("a list", lambda: [1], X, Y)
 
 
-def test_model_with_nothing_to_train() -> None:
+@pytest.mark.parametrize("parts", ["auto", 2])
+def test_model_with_nothing_to_train_is_scored_with_a_warning(parts: Any) -> None:
     model = build()
     model.trainable = False
-    refused("no trainable weights", model, X, Y)
+    before = model.get_weights()
+    with pytest.warns(UserWarning, match="no trainable weights"):
+        history = tfmb.fit(model, X, Y, verbose=0, virtual_replicas=parts).history
+    assert history["loss"] == pytest.approx([model.evaluate(X, Y, verbose=0)], rel=1e-6)
+    np.testing.assert_array_equal(model.get_weights()[0], before[0])
 
 
 def test_optimizer_built_for_another_model() -> None:

@@ -131,9 +131,51 @@ def test_callback_sets_the_rate(replicas: int) -> None:
     assert_close(trained(tfmb.fit, RULES["adagrad"](), callbacks=halving(), replicas=replicas), expected, 3e-6)
 
 
-def test_own_accumulation_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"\A[^\n]*micro_batch_size\Z"):
-        ForeignOptimizer(optimizers.Nadam(gradient_accumulation_steps=2))
+class Counted(optimizers.Lion):
+    """A user's own that accumulates."""
+
+
+OF_KERAS: dict[str, Callable[[], Any]] = {
+    "accumulating sgd": lambda: optimizers.SGD(0.1, momentum=0.9, gradient_accumulation_steps=3),
+    "accumulating adam": lambda: optimizers.Adam(0.01, gradient_accumulation_steps=2, global_clipnorm=0.1),
+    "accumulating nadam": lambda: optimizers.Nadam(0.01, gradient_accumulation_steps=2),
+    "accumulating own": lambda: Counted(0.01, gradient_accumulation_steps=2),
+    "scaled sgd": lambda: optimizers.SGD(0.1, momentum=0.9, loss_scale_factor=1024.0),
+    "scaled adam": lambda: optimizers.Adam(0.01, loss_scale_factor=8.0, clipnorm=0.05),
+    "scaled nadam": lambda: optimizers.Nadam(0.01, loss_scale_factor=8.0),
+    "both": lambda: optimizers.AdamW(0.01, loss_scale_factor=8.0, gradient_accumulation_steps=2),
+}
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.compile)])
+@pytest.mark.parametrize(
+    "name", [name if n in (0, 4) else pytest.param(name, marks=pytest.mark.compile) for n, name in enumerate(OF_KERAS)]
+)
+def test_accumulation_and_a_fixed_loss_scale_are_kerass(name: str, replicas: int) -> None:
+    """Forty updates: a number that accumulates in threes and fours is not through at an epoch's end, either."""
+    x = X.astype("float64")
+    expected, found = build(OF_KERAS[name]()), build(OF_KERAS[name]())
+    before = found.get_weights()
+    theirs = expected.fit(x, Y, epochs=EPOCHS, **FIT)
+    ours = tfmb.fit(found, x, Y, epochs=EPOCHS, replicas=replicas, **FIT)
+    assert_close(found, expected, 1e-11)
+    np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=0, atol=1e-11)
+    assert int(found.optimizer.iterations.numpy()) == int(expected.optimizer.iterations.numpy())
+    assert not np.allclose(found.get_weights()[0], before[0], atol=1e-3)
+
+
+@pytest.mark.usefixtures("float64")
+def test_accumulated_gradients_wait_for_the_next_call() -> None:
+    """Five batches, then as many again: with three to an update the sixth makes one with two of the first call."""
+    x = X.astype("float64")
+    expected, found = build(OF_KERAS["accumulating sgd"]()), build(OF_KERAS["accumulating sgd"]())
+    for first in (0, 1):
+        expected.fit(x, Y, epochs=first + 1, initial_epoch=first, **FIT)
+        tfmb.fit(found, x, Y, epochs=first + 1, initial_epoch=first, **FIT)
+        assert_close(found, expected, 1e-11)
+    for a, b in zip(found.optimizer.variables, expected.optimizer.variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=0, atol=1e-11)
 
 
 def test_update_without_a_gradient_is_refused() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tfmb.backend import tf
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.training.feeds import EpochBatches
-from tfmb.training.loop import EpochReport, Plan, UpdatesReport, add_up, run
+from tfmb.training.loop import EpochReport, Plan, Position, UpdatesReport, Watcher, add_up, run
 
 
 class _Count:
@@ -175,6 +175,55 @@ def test_validation_comes_after_the_updates_and_before_the_epochs_report() -> No
     assert kinds == [kind.format(epoch) for epoch in range(2) for kind in once]
     logs = world.events[3].logs
     assert list(logs) == ["loss", "val_accuracy", "val_loss", "zeal"]
+
+
+@pytest.mark.parametrize(("step", "begun"), [(0, [0, 3, 6]), (2, [1, 4])])
+def test_totals_begin_anew_before_every_epoch_but_one_that_is_gone_on_with(step: int, begun: list[int]) -> None:
+    world, found = _World(), []
+    start = Position(epoch=0, step=step, sums=(1.0, 4.0, 4.0, 0.0, 1.0) if step else None)
+    run(
+        Plan(epochs=3),
+        lambda epoch: EpochBatches([0], 3),  # type: ignore[arg-type]
+        world.train,
+        world,
+        lambda sums: {"loss": 1.0},
+        lambda epoch: {},
+        [],
+        start=start,
+        begin=lambda: found.append(world.iterations.value),
+    )
+    assert found == begun
+
+
+class _Looks(Watcher):
+    """Looks at every second batch, and wants to begin with the second epoch."""
+
+    each_batch = True
+    steps_between_looks = 2
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int]] = []
+
+    def train_begin(self) -> None:
+        self.first_epoch = 1
+
+    def epoch_begin(self, epoch: int) -> None:
+        self.seen.append(("epoch", epoch))
+
+    def batch_begin(self, step: int) -> None:
+        self.seen.append(("begin", step))
+
+    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        self.seen.append(("end", step))
+
+
+def test_watcher_sees_the_first_and_last_of_the_batches_between_its_looks() -> None:
+    world, looks = _World(), _Looks()
+    batches = EpochBatches([0], 4)  # type: ignore[arg-type]
+    run(Plan(epochs=2), lambda _: batches, world.train, world, lambda _: {}, lambda _: {}, [], watcher=looks)
+    assert looks.seen == [("epoch", 1), ("begin", 0), ("end", 1), ("begin", 2), ("end", 3)]
+    assert sum(world.calls) == 4
+    assert max(world.calls) <= 2
 
 
 def test_actions_are_told_in_their_order() -> None:

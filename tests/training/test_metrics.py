@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.training.compiled import results
 from tfmb.training.metrics import Metrics
 
 m = keras.metrics
 ROWS = 23
+NAMES = ["left", "right"]
 _random = np.random.default_rng(0)
 CLASSES = _random.integers(0, 3, ROWS)
 ONE_HOT = np.eye(3, dtype="float32")[CLASSES]
@@ -68,13 +70,36 @@ def whole(metric: Any, y: Any, y_pred: Any, weight: Any) -> Any:
     return np.asarray(metric.result())
 
 
-def merged(metrics: Metrics, y: Any, y_pred: Any, weight: Any, cuts: list[int]) -> dict[str, Any]:
-    total = 0.0
-    bounds = [0, *sorted(cuts), ROWS]
-    for a, b in itertools.pairwise(bounds):
-        part = [None if weight is None else weight[a:b]]
-        total = total + metrics.sums(["output"], [y[a:b]], [y_pred[a:b]], part, tf.float64).numpy()
-    return metrics.results(np.asarray(total))
+def compiled(plain: Any, weighted: Any, y: list[Any], y_pred: list[Any]) -> Any:
+    """A Keras model whose metrics have seen the outputs once, and nothing since."""
+    inputs = keras.Input((3,))
+    heads = [keras.layers.Identity(name=name)(inputs) for name in NAMES[: len(y)]]
+    model = keras.Model(inputs, heads if len(heads) > 1 else heads[0])
+    model.compile(loss="mse", metrics=plain, weighted_metrics=weighted)
+    model._compile_metrics.update_state(*(list(each) if len(heads) > 1 else each[0] for each in (y, y_pred)))
+    model.reset_metrics()
+    return model
+
+
+def metrics_of(model: Any) -> Metrics:
+    metrics = Metrics()
+    metrics.resolve(model._compile_metrics, NAMES[: len(model.outputs)])
+    return metrics
+
+
+def merged_of(model: Any, y: list[Any], y_pred: list[Any], weight: Any, cuts: list[int]) -> dict[str, Any]:
+    """Keras's own results in the state that the parts come to, without the loss."""
+    metrics, total = metrics_of(model), 0.0
+    for a, b in itertools.pairwise([0, *sorted(cuts), ROWS]):
+        part = [[None if each is None else each[a:b] for each in given] for given in (y, y_pred, [weight] * len(y))]
+        total = total + metrics.sums(*part, tf.float64, tf.constant((b - a) / ROWS)).numpy()
+    with keras.StatelessScope(state_mapping=metrics.values(np.asarray(total))):
+        found = results(model)
+    return {key: value for key, value in found.items() if key != "loss"}
+
+
+def merged(plain: Any, weighted: Any, y: Any, y_pred: Any, weight: Any, cuts: list[int]) -> dict[str, Any]:
+    return merged_of(compiled(plain, weighted, [y], [y_pred]), [y], [y_pred], weight, cuts)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +109,9 @@ def merged(metrics: Metrics, y: Any, y_pred: Any, weight: Any, cuts: list[int]) 
 @pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weighted"])
 def test_states_of_parts_merge_into_kerass_value(make: Any, y: Any, y_pred: Any, weight: Any) -> None:
     given_metrics = make()
-    by_key = Metrics(weighted_metrics=given_metrics)
-    results = merged(by_key, y, y_pred, weight, [7, 8])
-    assert len(results) == len(given_metrics)
-    for (key, found), reference in zip(results.items(), make(), strict=True):
+    values = merged(None, given_metrics, y, y_pred, weight, [7, 8])
+    assert len(values) == len(given_metrics)
+    for (key, found), reference in zip(values.items(), make(), strict=True):
         expected = whole(reference, y, y_pred, weight)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=key)
         assert isinstance(found, float) == (expected.ndim == 0)
@@ -99,7 +123,7 @@ def test_confusion_matrices_merge() -> None:
     def make() -> list[Any]:  # Keras takes no float weights for these
         return [m.OneHotIoU(3, target_class_ids=[1, 2], name="iou"), m.OneHotMeanIoU(3, name="mean")]
 
-    found = merged(Metrics(make()), ONE_HOT, SHARES, None, [7, 8])
+    found = merged(make(), None, ONE_HOT, SHARES, None, [7, 8])
     for reference in make():
         assert found[reference.name] == pytest.approx(float(whole(reference, ONE_HOT, SHARES, None)), rel=1e-6)
 
@@ -107,14 +131,14 @@ def test_confusion_matrices_merge() -> None:
 @settings(deadline=None, max_examples=20)
 @given(cuts=st.lists(st.integers(0, ROWS), max_size=4))
 def test_cuts_do_not_matter(cuts: list[int]) -> None:
-    metrics = Metrics(["accuracy", m.AUC(name="auc"), "mse"], [m.Precision(name="precision")])
+    plain, weighted = ["accuracy", m.AUC(name="auc"), "mse"], [m.Precision(name="precision")]
     expected = {
         "accuracy": whole(m.BinaryAccuracy(), LABELS, CHANCES, None),
         "auc": whole(m.AUC(), LABELS, CHANCES, None),
         "mse": whole(m.MeanSquaredError(), LABELS, CHANCES, None),
         "precision": whole(m.Precision(), LABELS, CHANCES, WEIGHTS),
     }
-    found = merged(metrics, LABELS, CHANCES, WEIGHTS, cuts)
+    found = merged(plain, weighted, LABELS, CHANCES, WEIGHTS, cuts)
     assert list(found) == list(expected)
     for key, value in expected.items():
         assert found[key] == pytest.approx(float(value), rel=1e-5), key
@@ -131,53 +155,66 @@ def test_cuts_do_not_matter(cuts: list[int]) -> None:
     ids=["binary", "sparse", "column", "one-hot"],
 )
 def test_accuracy_by_name_is_the_one_that_fits(y: Any, y_pred: Any, reference: Any) -> None:
-    found = merged(Metrics(["accuracy", "acc"]), y, y_pred, None, [5])
+    found = merged(["accuracy", "acc"], None, y, y_pred, None, [5])
     expected = float(whole(reference(), y, y_pred, None))
     assert found == pytest.approx({"accuracy": expected, "acc": expected})
     assert 0 < expected < 1
 
 
 def test_plain_metrics_ignore_weights() -> None:
-    found = merged(Metrics(["mse"], ["mse"]), ONE_HOT, SHARES, WEIGHTS, [5])
+    found = merged(["mse"], ["mse"], ONE_HOT, SHARES, WEIGHTS, [5])
     assert found["mse"] == pytest.approx(float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, None)), rel=1e-6)
     weighted = float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, WEIGHTS))
     assert found["weighted_mse"] == pytest.approx(weighted, rel=1e-6)
     assert found["mse"] != pytest.approx(weighted, rel=1e-3)
 
 
-def compiled_names(metrics: Any, weighted: Any, outputs: int = 1) -> list[str]:
-    """The names a compiled Keras model gives its metrics, without the losses'."""
-    inputs = keras.Input((3,))
-    heads = [keras.layers.Activation("softmax", name=name)(inputs) for name in ("left", "right")[:outputs]]
-    model = keras.Model(inputs, heads if outputs > 1 else heads[0])
-    model.compile(loss="mse", metrics=metrics, weighted_metrics=weighted)
-    logs = model.evaluate(SHARES, [ONE_HOT] * outputs if outputs > 1 else ONE_HOT, verbose=0, return_dict=True)
-    return [key for key in logs if not key.endswith("loss")]
-
-
-def test_names_are_kerass() -> None:
-    def given_metrics() -> tuple[Any, Any]:
-        first = ["mse", "MeanSquaredError", m.MeanAbsoluteError(name="error"), m.Hinge(name="mse"), own_mean]
-        return first, ["mse", "accuracy", m.Hinge(name="error"), "mse"]
-
-    metrics = Metrics(*given_metrics())
-    found = merged(metrics, ONE_HOT, SHARES, WEIGHTS, [])
-    assert sorted(found) == sorted(compiled_names(*given_metrics()))
-
-
-def test_names_of_several_outputs_are_kerass() -> None:
-    plain = {"left": ["mse", m.Hinge(name="mse")], "right": m.MeanAbsoluteError(name="error")}
+@pytest.mark.parametrize("cuts", [[], [7, 8]])
+def test_each_output_has_its_own_metrics_under_kerass_names(cuts: list[int]) -> None:
+    plain = {"right": m.MeanAbsoluteError(name="error"), "left": ["mse", m.Hinge(name="mse")]}
     weighted = [["mse"], None]
-    metrics = Metrics(plain, weighted)
-    y, y_pred = [ONE_HOT, ONE_HOT], [SHARES, SHARES]
-    sums = metrics.sums(["left", "right"], y, y_pred, [WEIGHTS, WEIGHTS], tf.float32)
-    assert sorted(metrics.results(sums.numpy())) == sorted(compiled_names(plain, weighted, outputs=2))
+    y, y_pred = [ONE_HOT, ONE_HOT[::-1].copy()], [SHARES, SHARES]
+    model = compiled(plain, weighted, y, y_pred)
+    found = merged_of(model, y, y_pred, WEIGHTS, cuts)
+    model._compile_metrics.update_state(y, y_pred, [WEIGHTS, WEIGHTS])
+    expected = {key: float(value) for key, value in model._compile_metrics.result().items()}
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert set(expected) == {"left_mse", "left_mse_1", "left_weighted_mse", "right_error"}
+    assert expected["right_error"] == pytest.approx(float(whole(m.MeanAbsoluteError(), y[1], SHARES, None)), rel=1e-5)
+
+
+def test_outputs_in_another_order_than_kerass_keep_their_metrics() -> None:
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, {name: keras.layers.Identity(name=name)(inputs) for name in ("right", "left")})
+    model.compile(loss="mse", metrics={"left": ["mse"], "right": ["mae"]})
+    y, y_pred = {"right": ONE_HOT[::-1].copy(), "left": ONE_HOT}, {"right": SHARES, "left": SHARES}
+    model._compile_metrics.update_state(y, y_pred)
+    expected = {key: float(value) for key, value in model._compile_metrics.result().items()}
+    metrics = Metrics()
+    metrics.resolve(model._compile_metrics, ["right", "left"])
+    sums = metrics.sums([y["right"], y["left"]], [SHARES, SHARES], [None, None], tf.float64)
+    with keras.StatelessScope(state_mapping=metrics.values(sums.numpy())):
+        found = {key: float(value) for key, value in model._compile_metrics.result().items()}
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert expected["left_mse"] == pytest.approx(float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, None)), rel=1e-6)
 
 
 def test_no_metrics_is_no_sums() -> None:
     metrics = Metrics()
-    assert metrics.sums(["output"], [ONE_HOT], [SHARES], [None], tf.float32).shape == (0,)
-    assert metrics.results(np.zeros(0)) == {}
+    metrics.resolve(None, ["output"])
+    assert metrics.sums([ONE_HOT], [SHARES], [None], tf.float32).shape == (0,)
+    assert metrics.values(np.zeros(0)) == []
+    assert metrics.variables == []
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [0, 7, 8]])
+def test_one_number_for_a_batch_counts_by_its_share_of_the_rows(cuts: list[int]) -> None:
+    def mean(y_true: Any, y_pred: Any) -> Any:
+        return tf.reduce_mean(tf.square(y_true - y_pred))
+
+    expected = float(whole(m.MeanSquaredError(), ONE_HOT, SHARES, None))
+    found = merged([mean, keras.losses.MeanSquaredError(name="squares")], None, ONE_HOT, SHARES, None, cuts)
+    assert found == pytest.approx({"mean": expected, "squares": expected}, rel=1e-6)
 
 
 class _Largest(m.Metric):
@@ -204,16 +241,14 @@ class _LargestMean(m.MeanMetricWrapper):
 @pytest.mark.parametrize(
     ("identifier", "words"),
     [
-        ("nope", "'nope'"),
         (_Largest(), "'largest' (_Largest)"),
         (_LargestMean(own_mean, name="greatest"), "'greatest' (_LargestMean)"),
-        (keras.losses.MeanSquaredError(name="squares"), "squares"),
     ],
-    ids=["unknown", "state", "override", "loss"],
+    ids=["state", "override"],
 )
 def test_what_does_not_add_up_is_refused_by_name(identifier: Any, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        merged(Metrics([identifier]), ONE_HOT, SHARES, None, [])
+        metrics_of(compiled([identifier], None, [ONE_HOT], [SHARES]))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -226,5 +261,5 @@ class _MeanOfMax(m.Mean):
 
 
 def test_subclass_of_mean_is_taken_as_the_refusal_advises() -> None:
-    found = merged(Metrics([_MeanOfMax(name="own")]), ONE_HOT, SHARES, None, [5])
+    found = merged([_MeanOfMax(name="own")], None, ONE_HOT, SHARES, None, [5])
     assert found["own"] == pytest.approx(float(tf.reduce_mean(own_mean(ONE_HOT, SHARES))), rel=1e-6)

@@ -31,18 +31,38 @@ WEIGHTS = tf.constant(np.linspace(0.0, 2.0, ROWS).astype("float32"))
 PIXEL_WEIGHTS = tf.reshape(tf.range(ROWS * 8, dtype=tf.float32), (ROWS, 2, 4))
 
 
+def compile_loss_of(loss: Any, weights: Any, y: list[Any], y_pred: list[Any]) -> Any:
+    """What `compile` makes of a loss, once it has seen the outputs."""
+    inputs = keras.Input((3,))
+    heads = [keras.layers.Identity(name=name)(inputs) for name in names_of(y_pred)]
+    model = keras.Model(inputs, heads if len(heads) > 1 else heads[0])
+    model.compile(loss=loss, loss_weights=weights)
+    model._compile_loss(*(list(each) if len(heads) > 1 else each[0] for each in (y, y_pred)))
+    return model._compile_loss
+
+
+def names_of(y_pred: list[Any]) -> list[str]:
+    return [f"output_{i}" for i in range(len(y_pred))]
+
+
+def objective_of(loss: Any, y: list[Any], y_pred: list[Any], weights: Any = None) -> Objective:
+    """The objective of a compiled model that has seen the outputs once."""
+    objective = Objective()
+    objective.resolve(compile_loss_of(loss, weights, y, y_pred), names_of(y_pred))
+    return objective
+
+
 def part_sums(objective: Objective, y: list[Any], y_pred: list[Any], weight: list[Any], cuts: list[int]) -> list[Any]:
     """The sums of each part of the batch, cut before the rows named."""
     size = len(y_pred[0])
     bounds = [0, *sorted(cuts), size]
-    names = [f"output_{i}" for i in range(len(y))]
 
     def rows(arrays: list[Any], start: int, stop: int) -> list[Any]:
         return [None if array is None else _rows(array, start, stop) for array in arrays]
 
     return [
         objective.sums(
-            names,
+            names_of(y_pred),
             rows(y, a, b),
             rows(y_pred, a, b),
             rows(weight, a, b),
@@ -99,7 +119,7 @@ def test_sums_of_one_part_are_keras_loss(make: Callable[..., Any], target: str, 
         for weight in (None, PIXEL_WEIGHTS if target == "images" else WEIGHTS):
             loss = make(reduction=reduction)
             expected = float(loss(TARGETS[target], output, weight))
-            objective = Objective(loss)
+            objective = objective_of(loss, [TARGETS[target]], [output])
             reported, minimised = value(objective, part_sums(objective, [TARGETS[target]], [output], [weight], []))
             assert reported == pytest.approx(expected, rel=1e-6), reduction
             assert minimised == pytest.approx(expected, rel=1e-6), reduction
@@ -120,7 +140,7 @@ def test_sums_of_parts_add_up_to_the_whole(cuts: list[int], reduction: str, weig
     weight = PIXEL_WEIGHTS if weighted else None
     loss = losses.MeanSquaredError(reduction=reduction)
     expected = float(loss(TARGETS["images"], output, weight))
-    objective = Objective(loss)
+    objective = objective_of(loss, [TARGETS["images"]], [output])
     reported, minimised = value(objective, part_sums(objective, [TARGETS["images"]], [output], [weight], cuts))
     assert reported == pytest.approx(expected, rel=1e-5)
     assert minimised == pytest.approx(expected, rel=1e-5)
@@ -138,7 +158,7 @@ def test_several_outputs_add_up_to_the_weighted_losses(cuts: list[int], weighted
         float(given_losses[1](targets[1], outputs[1], picture_weight)),
         float(tf.reduce_mean(function(targets[2], outputs[2]) * (1.0 if weight is None else weight))),
     ]
-    objective = Objective(given_losses, [2.0, 0.1, -1.0])
+    objective = objective_of(given_losses, targets, outputs, [2.0, 0.1, -1.0])
     parts = part_sums(objective, targets, outputs, [weight, picture_weight, weight], cuts)
     reported, minimised = value(objective, parts)
     expected = 2 * each[0] + 0.1 * each[1] - each[2]
@@ -155,7 +175,7 @@ def test_gradient_of_parts_is_the_whole_batches() -> None:
     with tf.GradientTape() as tape:
         whole = loss(y, x @ kernel, WEIGHTS)
     expected = tape.gradient(whole, kernel)
-    objective = Objective(loss)
+    objective = objective_of(loss, [y], [x @ kernel])
     with tf.GradientTape() as tape:
         parts = part_sums(objective, [y], [x @ kernel], [WEIGHTS], [2, 7])
         total = sum(p.objectives[0] for p in parts)
@@ -176,8 +196,8 @@ def test_gradient_of_parts_is_the_whole_batches() -> None:
 def test_crossentropy_by_name_is_the_one_that_fits(target: str, output: Any, expected: Any) -> None:
     y = (CLASSES > 0).astype("float32")[:, np.newaxis] if target == "binary" else TARGETS[target]
     for name in ("crossentropy", "CE"):
-        objective = Objective(name)
-        reported, _ = value(objective, part_sums(objective, [y], [output], [None], []))
+        objective = objective_of(name, [y], [output])
+        reported, _ = value(objective, part_sums(objective, [y], [output], [None], [4]))
         assert reported == pytest.approx(float(tf.reduce_mean(expected(y, output))), rel=1e-6)
 
 
@@ -187,7 +207,7 @@ def test_function_that_returns_its_mean_counts_by_rows() -> None:
 
     expected = float(losses.MeanSquaredError()(TARGETS["real"], PREDICTIONS))
     for cuts in ([], [4]):
-        objective = Objective(mean)
+        objective = objective_of(mean, [TARGETS["real"]], [PREDICTIONS])
         reported, minimised = value(objective, part_sums(objective, [TARGETS["real"]], [PREDICTIONS], [None], cuts))
         assert reported == pytest.approx(expected, rel=1e-6)
         assert minimised == pytest.approx(expected, rel=1e-6)
@@ -198,7 +218,7 @@ def test_function_of_one_dimensional_targets_is_not_broadcast() -> None:
         return tf.square(y_true - y_pred)
 
     column, flat = PREDICTIONS[:, :1], TARGETS["real"][:, 0]
-    objective = Objective(squares)
+    objective = objective_of(squares, [flat], [column])
     reported, _ = value(objective, part_sums(objective, [flat], [column], [None], []))
     assert reported == pytest.approx(np.mean((flat - column.numpy()[:, 0]) ** 2), rel=1e-6)
 
@@ -208,9 +228,9 @@ def test_stock_loss_of_the_whole_batch_is_exact_or_refused_when_cut(make: Callab
     # These are ratios of sums over the batch, so the means of parts do not add up.
     target, output = (TARGETS["real"] > 0).astype("float32"), tf.sigmoid(3 * TARGETS["real"][::-1])
     expected = float(make()(target, output))
-    objective = Objective(make())
+    objective = objective_of(make(), [target], [output])
     assert value(objective, part_sums(objective, [target], [output], [None], []))[0] == pytest.approx(expected)
-    cut = Objective(make())
+    cut = objective_of(make(), [target], [output])
     try:
         reported, _ = value(cut, part_sums(cut, [target], [output], [None], [5]))
     except ConfigError as error:
@@ -220,20 +240,57 @@ def test_stock_loss_of_the_whole_batch_is_exact_or_refused_when_cut(make: Callab
         assert reported == pytest.approx(expected, rel=1e-6)
 
 
-def refused(words: str, loss: Any, y: list[Any], y_pred: list[Any], cuts: list[int] | None = None) -> None:
+def refused(words: str, action: Callable[[], Any]) -> None:
     with pytest.raises(ConfigError) as caught:
-        part_sums(Objective(loss), y, y_pred, [None] * len(y), cuts or [])
+        action()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_what_cannot_be_summed_is_refused_by_name() -> None:
     real, pair = TARGETS["real"], [TARGETS["real"], TARGETS["real"]]
-    refused("'nope'", "nope", [real], [PREDICTIONS])
-    refused("reduction=None", losses.MeanSquaredError(name="plain", reduction=None), [real], [PREDICTIONS])
-    refused("no output has a loss", [None, None], pair, [PREDICTIONS, PREDICTIONS])
-    refused("'output_1' has a loss but no targets", "mse", [real, None], [PREDICTIONS, PREDICTIONS])
-    refused("loss names the output 'other'", {"other": "mse", "output_0": "mse"}, [real], [PREDICTIONS])
+    outputs = [PREDICTIONS, PREDICTIONS]
+    unreduced = losses.MeanSquaredError(name="plain", reduction=None)
+    refused("plain has reduction=None", lambda: objective_of(unreduced, [real], [PREDICTIONS]))
+    refused("an output has several losses", lambda: objective_of(["mse", "mae"], [real], [PREDICTIONS]))
+    both = objective_of("mse", pair, outputs)
+    refused("'output_1' has a loss but no targets", lambda: part_sums(both, [real, None], outputs, [None, None], []))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_outputs_without_a_loss_are_refused(compiled: bool) -> None:
+    outputs, objective = [PREDICTIONS, PREDICTIONS], Objective()
+    none = compile_loss_of([None, None], None, [TARGETS["real"]] * 2, outputs) if compiled else None
+    objective.resolve(none, names_of(outputs))
+    refused("no output has a loss", lambda: part_sums(objective, [None, None], outputs, [None, None], []))
+
+
+def test_nested_outputs_are_refused() -> None:
+    inputs = keras.Input((3,))
+    heads = [keras.layers.Identity(name=name)(inputs) for name in ("left", "right")]
+    model = keras.Model(inputs, {"deep": heads, "flat": keras.layers.Identity(name="flat")(inputs)})
+    real = TARGETS["real"]
+    model.compile(loss={"deep": ["mse", "mse"], "flat": "mse"})
+    model._compile_loss({"deep": [real, real], "flat": real}, {"deep": [PREDICTIONS, PREDICTIONS], "flat": PREDICTIONS})
+    refused("nested", lambda: Objective().resolve(model._compile_loss, ["left", "right", "flat"]))
+
+
+@pytest.mark.parametrize("order", [["left", "right"], ["right", "left"]])
+def test_losses_of_a_dict_of_outputs_find_their_output(order: list[str]) -> None:
+    inputs = keras.Input((3,))
+    heads = {name: keras.layers.Identity(name=name)(inputs) for name in order}
+    model = keras.Model(inputs, heads)
+    y = {"left": TARGETS["real"], "right": TARGETS["one-hot"]}
+    y_pred = dict.fromkeys(order, PREDICTIONS)
+    model.compile(loss={"right": "mae", "left": "mse"}, loss_weights={"right": 0.5, "left": 3.0})
+    expected = float(model._compile_loss(y, y_pred))
+    objective = Objective()
+    objective.resolve(model._compile_loss, order)
+    parts = part_sums(objective, [y[name] for name in order], [PREDICTIONS, PREDICTIONS], [None, None], [4])
+    assert value(objective, parts)[0] == pytest.approx(expected, rel=1e-6)
+    left, right = losses.MeanSquaredError(), losses.MeanAbsoluteError()
+    by_hand = 3 * left(y["left"], PREDICTIONS) + 0.5 * right(y["right"], PREDICTIONS)
+    assert expected == pytest.approx(float(by_hand), rel=1e-6)
 
 
 @pytest.mark.parametrize("cuts", [[], [3], [2, 7]])
@@ -255,7 +312,8 @@ def test_outputs_with_denominators_of_their_own_have_objectives_of_their_own(cut
     with tf.GradientTape() as tape:
         loss = whole()
     expected = tape.gradient(loss, kernel)
-    objective = Objective([losses.MeanSquaredError(), losses.MeanSquaredError(reduction="mean_with_sample_weight")])
+    given_losses = [losses.MeanSquaredError(), losses.MeanSquaredError(reduction="mean_with_sample_weight")]
+    objective = objective_of(given_losses, [y, y], outputs())
     with tf.GradientTape(persistent=True) as tape:
         parts = part_sums(objective, [y, y], outputs(), [None, WEIGHTS], cuts)
         totals = [sum(p.objectives[k] for p in parts) for k in range(2)]

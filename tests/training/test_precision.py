@@ -21,8 +21,7 @@ from tfmb.optimizers import SGD, Adam
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.actions import MetricsLog
 from tfmb.training.loop import UpdatesReport
-from tfmb.training.metrics import Metrics
-from tfmb.training.objective import Objective
+from tfmb.training.recipe import Recipe
 from tfmb.training.step import Steps
 
 layers = keras.layers
@@ -103,7 +102,7 @@ def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None
     with strategy.scope():
         optimizer.build(model.trainable_variables)
         scale.build()
-    steps = Steps(model, optimizer, Objective("mse"), Metrics(), strategy, loss_scale=scale)
+    steps = Steps(model, optimizer, Recipe(loss="mse"), strategy, loss_scale=scale)
     iterator = batches(0.5, 1.5, 0.5, 1.5)
     variables = [model.trainable_variables[0].value, *optimizer.variables]
     made, scales, states = [], [], []
@@ -129,7 +128,7 @@ def test_updates_that_were_made_are_those_without_the_overflow(strategy: Any) ->
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             scale.build()
-        steps = Steps(model, optimizer, Objective("mse"), Metrics(), strategy, loss_scale=scale)
+        steps = Steps(model, optimizer, Recipe(loss="mse"), strategy, loss_scale=scale)
         steps.train(batches(*targets), tf.constant(len(targets)))
         weights.append(model.get_weights()[0])
     np.testing.assert_allclose(weights[0], weights[1], rtol=0, atol=1e-6)

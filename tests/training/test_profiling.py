@@ -10,8 +10,9 @@ from tfmb.backend import keras
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.optimizers import Adam
-from tfmb.training.prepared import Recipe, steps_of
+from tfmb.training.prepared import steps_of
 from tfmb.training.profiling import Profile, profile
+from tfmb.training.recipe import Recipe
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 
 
@@ -23,11 +24,15 @@ def test_parts_are_timed_and_nothing_changes(strategy: Any) -> None:
         hidden = [keras.layers.Dense(64, "relu"), keras.layers.BatchNormalization(), tfmb.layers.Dropout(0.2)]
         model = keras.Sequential([keras.Input((20,)), *hidden, keras.layers.Dense(2)])
     optimizer = Adam(0.01)
-    recipe = Recipe(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    recipe = Recipe(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
     steps = steps_of(model, optimizer, recipe, strategy)
-    before = [np.asarray(v.numpy()) for v in (*model.variables, *optimizer.variables)]
-    found = profile(steps, RowsOfBatches(arrays_on_device(source), Order(num_examples=200, batch_size=16, seed=0)))
-    for a, b in zip(before, (*model.variables, *optimizer.variables), strict=True):
+    batches = RowsOfBatches(arrays_on_device(source), Order(num_examples=200, batch_size=16, seed=0))
+    steps.prepare(batches.element_spec)
+    assert bool(steps.state) == (strategy.num_replicas_in_sync == 1)  # Keras's own totals
+    variables = [*model.variables, *optimizer.variables, *steps.state]
+    before = [np.asarray(v.numpy()) for v in variables]
+    found = profile(steps, batches)
+    for a, b in zip(before, variables, strict=True):
         np.testing.assert_array_equal(a, b.numpy())
     assert found.batch_size == 16
     assert all(0 < seconds < 1 for seconds in (found.whole, found.input, found.gradient, found.update))

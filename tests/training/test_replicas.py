@@ -17,6 +17,7 @@ from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import engine
 from tfmb.training.feeds import ArrayFeed
 from tfmb.training.loop import EpochReport, Plan, UpdatesReport
+from tfmb.training.recipe import Recipe
 
 layers = keras.layers
 # Batches of 13 of 53 rows: four whole ones, which no number of replicas divides, and one of a single row.
@@ -192,7 +193,7 @@ def test_order_of_examples_is_the_orders_own(strategy: Any) -> None:
     with strategy.scope():
         model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
     recorded = Losses()
-    recipe, plan = engine.Recipe(loss=by_name), Plan(epochs=3, log_every=1)
+    recipe, plan = Recipe(loss=by_name), Plan(epochs=3, log_every=1)
     engine.train(model, SGD(0.0), recipe, strategy, ArrayFeed(source, order), plan, actions=[recorded])
     expected = [int(np.sum(2 ** order.indices(epoch, step).numpy())) for epoch in range(3) for step in range(6)]
     assert recorded.sums == expected

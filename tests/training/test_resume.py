@@ -78,7 +78,10 @@ def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: StopAfter
     with pytest.raises(PreemptedError):
         fit(tmp_path / "run", RULES["adam"])
     stop.batches = None
-    with pytest.warns(UserWarning, match="goes on with 2 devices, and not 1: the same answer, but not to the bit"):
+    with (
+        pytest.warns(UserWarning, match="goes on with 2 devices, and not 1: the same answer, but not to the bit"),
+        pytest.warns(UserWarning, match="the metrics of this epoch are those of its remaining batches"),
+    ):
         fit(tmp_path / "run", RULES["adam"], replicas=2, resume=True)
 
 

@@ -13,11 +13,13 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import engine, prepared
+from tfmb.training.cut_update import CutUpdate
 from tfmb.training.feeds import ArrayFeed
-from tfmb.training.loop import EpochReport, Plan, UpdatesReport
-from tfmb.training.metrics import Metrics
-from tfmb.training.objective import Objective
+from tfmb.training.loop import EpochReport, Plan, UpdatesReport, add_up
+from tfmb.training.parts import make_cut
+from tfmb.training.recipe import Recipe
 from tfmb.training.step import Steps
+from tfmb.training.whole_update import WholeUpdate
 
 layers = keras.layers
 
@@ -30,10 +32,22 @@ def line(strategy: Any, weights: tuple[float, float] = (0.5, -0.25), **options: 
     return model
 
 
-def steps_of(model: Any, optimizer: Optimizer, strategy: Any, loss: Any = "mse", metrics: Any = None) -> Steps:
-    with strategy.scope():
-        optimizer.build(model.trainable_variables)
-    return Steps(model, optimizer, Objective(loss), Metrics(metrics), strategy)
+def steps_of(
+    model: Any, optimizer: Optimizer | None, strategy: Any, loss: Any = "mse", metrics: Any = None, parts: Any = "auto"
+) -> Steps:
+    if optimizer is not None:
+        prepared.build(model, optimizer, strategy, None)
+    cut = make_cut(strategy.num_replicas_in_sync, parts, None, None)
+    return Steps(model, optimizer, Recipe(loss=loss, metrics=metrics), strategy, cut=cut)
+
+
+def is_whole(steps: Steps) -> bool:
+    """Whether Keras's own objects do a whole batch; else its parts are added up, and reports tell more."""
+    return isinstance(steps._update, WholeUpdate)
+
+
+def logs(steps: Steps, reports: Any) -> dict[str, Any]:
+    return steps.logs(np.array(add_up(None, np.asarray(reports))))
 
 
 def batches(x: Any, y: Any, size: int) -> Any:
@@ -41,14 +55,20 @@ def batches(x: Any, y: Any, size: int) -> Any:
     return stream(source, Order(num_examples=source.size, batch_size=size, seed=0, shuffle=False))
 
 
-def test_one_update_by_hand(strategy: Any) -> None:
+@pytest.mark.parametrize("parts", ["auto", 2])
+def test_one_update_by_hand(strategy: Any, parts: Any) -> None:
     # Predictions 0 and 0.5, residuals -1 and 0.5: gradients (0.5, 0) and -0.5, all exact in binary.
     model, optimizer = line(strategy), SGD(0.125)
-    steps = steps_of(model, optimizer, strategy, metrics=["mae"])
+    steps = steps_of(model, optimizer, strategy, metrics=["mae"], parts=parts)
+    steps.begin()
     reports, finite = steps.train(batches([[1, 2], [3, 4]], [[1], [0]], 2), tf.constant(1))
     assert bool(finite)
-    # The loss, the rows; times rows: the loss, the output's loss; the metric's sum and count; not clipped; made.
-    np.testing.assert_array_equal(reports, [[0.625, 2, 1.25, 1.25, 1.5, 2, 0, 1]])
+    assert is_whole(steps) == (parts == "auto" and strategy.num_replicas_in_sync == 1)
+    # The loss, the rows; of a cut batch the loss times the rows, one batch, the output's loss, the metric's sum and
+    # count; not clipped; made.
+    cut = [] if is_whole(steps) else [1.25, 1, 0.625, 1.5, 2]
+    np.testing.assert_array_equal(reports, [[0.625, 2, *cut, 0, 1]])
+    assert logs(steps, reports) == {"loss": 0.625, "mae": 0.75}
     for copy in copies(model.trainable_variables[0].value):
         np.testing.assert_array_equal(copy, [[0.4375], [-0.25]])
     for copy in copies(model.trainable_variables[1].value):
@@ -69,32 +89,50 @@ def test_regularizer_by_hand(strategy: Any) -> None:
     # The same batch with 0.5 * |w|^2: the loss grows by 0.15625, the gradient of w by w.
     model = line(strategy, kernel_regularizer=keras.regularizers.L2(0.5))
     steps = steps_of(model, SGD(0.125), strategy)
+    steps.begin()
     reports, _ = steps.train(batches([[1, 2], [3, 4]], [[1], [0]], 2), tf.constant(1))
-    np.testing.assert_array_equal(reports, [[0.78125, 2, 1.5625, 1.25, 0, 1]])
+    np.testing.assert_array_equal(reports, [[0.78125, 2, *([] if is_whole(steps) else [1.5625, 1, 0.625]), 0, 1]])
+    assert logs(steps, reports) == {"loss": 0.78125}
     np.testing.assert_array_equal(model.get_weights()[0], [[0.5 - 0.125 * 1.0], [-0.25 + 0.125 * 0.25]])
 
 
 def test_rows_of_several_steps_and_of_evaluation(strategy: Any) -> None:
     x, y = np.random.default_rng(0).normal(size=(5, 2)), np.ones((5, 1))
     steps = steps_of(line(strategy), SGD(0.0), strategy, metrics=["mae", keras.metrics.MeanSquaredError()])
-    trained, _ = steps.train(batches(x, y, 2), tf.constant(3))
-    scored = steps.evaluate(batches(x, y, 2), tf.constant(3))
-    np.testing.assert_allclose(trained[:, :-2], scored, rtol=1e-6)
+    found = []
+    for work in (lambda *given: steps.train(*given)[0], steps.evaluate):
+        steps.begin()
+        rows = work(batches(x, y, 2), tf.constant(3)).numpy()
+        found.append((rows, logs(steps, rows)))
+    (trained, after_training), (scored, after_scoring) = found
     errors = 1 - x @ [0.5, -0.25]
-    for row, part in zip(trained.numpy(), (errors[:2], errors[2:4], errors[4:]), strict=True):
+    expected = {"loss": np.mean(errors**2), "mae": np.mean(abs(errors)), "mean_squared_error": np.mean(errors**2)}
+    assert after_training == pytest.approx(expected, rel=1e-6)
+    assert after_scoring == pytest.approx(expected, rel=1e-6)
+    for row, score, part in zip(trained, scored, (errors[:2], errors[2:4], errors[4:]), strict=True):
         loss, size = np.mean(part**2), len(part)
-        np.testing.assert_allclose(
-            row, [loss, size, *[loss * size] * 2, abs(part).sum(), size, loss * size, size, 0, 1], 1e-5
-        )
+        more = [loss * size, 1, loss, abs(part).sum(), size, loss * size, size]
+        if is_whole(steps):
+            np.testing.assert_allclose(row, [loss, size, 0, 1], 1e-5)
+            np.testing.assert_array_equal(score, [0, size, 0, 0])  # the loss is in Keras's totals
+        else:
+            np.testing.assert_allclose(row, [loss, size, *more, 0, 1], 1e-5)
+            np.testing.assert_allclose(score, [loss, size, *more], 1e-5)
 
 
 def test_evaluation_changes_nothing(strategy: Any) -> None:
     with strategy.scope():
         model = keras.Sequential([keras.Input((2,)), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(1)])
     before = [v.numpy() for v in model.variables]
-    steps = Steps(model, None, Objective("mse"), Metrics(), strategy)
-    first, second = (steps.evaluate(batches(np.eye(2), [[1], [2]], 2), tf.constant(2)) for _ in range(2))
-    np.testing.assert_array_equal(first, second)
+    steps = steps_of(model, None, strategy)
+    found = []
+    for _ in range(2):
+        steps.begin()
+        reports = steps.evaluate(batches(np.eye(2), [[1], [2]], 2), tf.constant(2))
+        found.append((reports.numpy(), logs(steps, reports)))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+    assert set(found[0][1]) == {"loss"}
     for variable, value in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
 
@@ -128,16 +166,15 @@ def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytes
     feeds = [ArrayFeed(source, Order(num_examples=37, batch_size=size, seed=0)) for size in (8, 37)]
     model, optimizer = line(strategy), SGD(0.1)
     watch = _Watch(optimizer)
-    recipe, plan = engine.Recipe(loss="mse", metrics=metrics), Plan(epochs=4, log_every=3)
+    recipe, plan = Recipe(loss="mse", metrics=metrics), Plan(epochs=4, log_every=3)
     engine.train(model, optimizer, recipe, strategy, feeds[0], plan, validation=feeds[1], actions=[watch])
     (steps,) = made
     assert len(set(watch.calls)) > 1
     assert optimizer.learning_rate < 0.1
     for count in (1, 4):  # other iterators, other numbers of steps
         steps.train(feeds[1].epoch(0).iterator, tf.constant(count))
-    assert steps.train.experimental_get_tracing_count() == 1
-    assert steps._rows.experimental_get_tracing_count() == 1
-    assert steps.evaluate.experimental_get_tracing_count() == 1
+    for function in (steps._train_function, steps._rows, steps._evaluate_function):
+        assert function.experimental_get_tracing_count() == 1
 
 
 def normed(strategy: Any) -> Any:
@@ -166,21 +203,27 @@ def test_update_that_is_not_finite_is_not_made(strategy: Any) -> None:
     x, y = infinite_loss()
     expected, stopped = normed(strategy), normed(strategy)
     reference, optimizer = Adam(0.25), Adam(0.25)
-    reports, finite = steps_of(expected, reference, strategy).train(batches(x, y, 8), tf.constant(2))
+    as_it_was = steps_of(expected, reference, strategy, metrics=["mae"])
+    as_it_was.begin()
+    reports, finite = as_it_was.train(batches(x, y, 8), tf.constant(2))
     assert bool(finite)
-    steps = steps_of(stopped, optimizer, strategy)
+    steps = steps_of(stopped, optimizer, strategy, metrics=["mae"])
     iterator = batches(x, y, 8)
+    steps.begin()
     rows, finite = steps.train(iterator, tf.constant(5))
     assert not bool(finite)
     assert len(rows) == 3  # it drew no further batch
     np.testing.assert_array_equal(rows[:2], reports)
     assert not np.isfinite(rows[2, 0])
+    assert rows[2, -1] == 0
+    assert logs(steps, rows[:2]) == logs(as_it_was, reports)
     np.testing.assert_array_equal(next(iterator)[0], x[:8].astype("float32"))
     for model, other in ((stopped, optimizer), (expected, reference)):
         assert len(model.variables) == 6
         assert copies(other.iterations)[0] == 2
-    ours = [v.value for v in stopped.variables] + optimizer.variables
-    theirs = [v.value for v in expected.variables] + reference.variables
+    assert len(steps.state) == (4 if is_whole(steps) else 0)  # Keras's totals of the loss and the metric
+    ours = [v.value for v in stopped.variables] + optimizer.variables + steps.state
+    theirs = [v.value for v in expected.variables] + reference.variables + as_it_was.state
     for a, b in zip(ours, theirs, strict=True):
         for copy in copies(a):
             np.testing.assert_array_equal(copy, copies(b)[0])
@@ -194,7 +237,7 @@ def test_divergence_tells_where(strategy: Any, data: Callable[[], tuple[np.ndarr
     model, losses = line(strategy, (0.5, 0.0)), _Losses()
     optimizer = SGD(lambda count: 0.125 / tf.cast(count + 1, tf.float64))
     with pytest.raises(DivergenceError) as caught:
-        engine.train(model, optimizer, engine.Recipe(loss="mse"), strategy, feed, Plan(epochs=1), actions=[losses])
+        engine.train(model, optimizer, Recipe(loss="mse"), strategy, feed, Plan(epochs=1), actions=[losses])
     error = caught.value
     assert (error.update, error.exit_code) == (3, 3)
     assert error.learning_rate == pytest.approx(0.125 / 3)
@@ -226,14 +269,43 @@ def test_loss_that_does_not_depend_on_the_model_is_refused(strategy: Any) -> Non
         steps.train(batches(np.eye(2), [[1], [2]], 2), tf.constant(1))
 
 
-def test_gradients_of_one_output_leave_the_other_heads_weights() -> None:
-    strategy = tf.distribute.get_strategy()
-    inputs = keras.Input((2,))
-    model = keras.Model(inputs, [layers.Dense(1, name="used")(inputs), layers.Dense(1, name="idle")(inputs)])
+def test_gradients_of_one_output_leave_the_other_heads_weights(strategy: Any) -> None:
+    with strategy.scope():
+        inputs = keras.Input((2,))
+        model = keras.Model(inputs, [layers.Dense(1, name="used")(inputs), layers.Dense(1, name="idle")(inputs)])
     before = model.get_weights()
-    steps = steps_of(model, SGD(0.1), strategy, loss={"used": "mse"})
-    dataset = tf.data.Dataset.from_tensors((np.eye(2, dtype="float32"), {"used": np.ones((2, 1), "float32")}, ()))
+    steps = steps_of(model, SGD(0.1), strategy, loss={"used": "mse", "idle": None})
+    y = tuple(np.ones((2, 1), "float32") for _ in range(2))
+    dataset = tf.data.Dataset.from_tensors((np.eye(2, dtype="float32"), y, ()))
     steps.train(iter(dataset.repeat()), tf.constant(2))
     after = model.get_weights()
     assert not np.array_equal(after[0], before[0])
     np.testing.assert_array_equal(after[2], before[2])
+
+
+@pytest.mark.parametrize("parts", ["auto", 2])
+@pytest.mark.parametrize(
+    ("loss", "metrics", "words"),
+    [("nope", None, "nope"), ("mse", ["nope"], "nope"), (None, None, "loss")],
+    ids=["loss", "metric", "nothing"],
+)
+def test_what_keras_does_not_know_is_refused_before_a_step(loss: Any, metrics: Any, words: str, parts: Any) -> None:
+    where = tf.distribute.get_strategy()
+
+    def step() -> None:
+        steps = steps_of(line(where), SGD(0.1), where, loss=loss, metrics=metrics, parts=parts)
+        steps.train(batches(np.eye(2), [[1], [2]], 2), tf.constant(1))
+
+    with pytest.raises(ConfigError, match=words):
+        step()
+
+
+def test_whole_batches_are_kerass_and_others_are_added_up(two_replicas: Any) -> None:
+    one = tf.distribute.get_strategy()
+    found = [
+        type(steps_of(line(where), SGD(0.1), where, parts=parts)._update)
+        for where, parts in ((one, "auto"), (one, 1), (one, 2), (two_replicas, "auto"))
+    ]
+    assert found == [WholeUpdate, WholeUpdate, CutUpdate, CutUpdate]
+    noisy = Steps(line(one), SGD(0.1), Recipe(loss="mse", noise_scale=True), one)
+    assert type(noisy._update) is CutUpdate

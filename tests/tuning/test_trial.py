@@ -96,7 +96,7 @@ def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
     ours.run({**VALUES, "batch_size": 16})
     assert ours._kept.model._tfmb_steps[-1] is steps
     assert steps._rows.experimental_get_tracing_count() == 1
-    assert steps.evaluate.experimental_get_tracing_count() == 1
+    assert steps._evaluate_function.experimental_get_tracing_count() == 1
     assert numbers(ours.run(VALUES)) == first
     ours.run({**VALUES, "optimizer": "sgd"})
     ours.run({**VALUES, "units": 4})

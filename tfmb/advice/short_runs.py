@@ -30,6 +30,7 @@ from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
 from tfmb.training.parts import Cut, make_cut
 from tfmb.training.placement import place
+from tfmb.training.recipe import Recipe
 from tfmb.training.rows import arrays_on_device
 from tfmb.training.slice_feed import SliceFeed
 
@@ -133,7 +134,7 @@ class ShortRuns:
         compiled = read_compiled(model)
         if compiled.loss is None and problem.loss is None:
             raise ConfigError(f"the model {model.name!r} has no loss: compile it, or give loss=...")
-        self.recipe = engine.Recipe(
+        self.recipe = Recipe(
             loss=compiled.loss if problem.loss is None else problem.loss,
             loss_weights=compiled.loss_weights if problem.loss is None else None,
             metrics=problem.metrics if compiled.loss is None else compiled.metrics,
@@ -288,7 +289,7 @@ class ShortRuns:
         return {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
 
     def _train(
-        self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int, recipe: engine.Recipe | None = None
+        self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int, recipe: Recipe | None = None
     ) -> None:
         engine.train(
             self.model,

@@ -169,10 +169,9 @@ def _axes(example: Any) -> int:
 
 def _from_memory(source: Source) -> Callable[[Any], Any]:
     """Rows -> the batch of them."""
-    weight = () if source.sample_weight is None else source.sample_weight
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
-        arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
+        arrays = keras.tree.map_structure(tf.constant, source.parts)
     arrays = keras.tree.lists_to_tuples(arrays)  # tf.data would stack a list into one tensor
 
     def gather(rows: Any) -> Any:

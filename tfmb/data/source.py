@@ -72,7 +72,7 @@ class Source:
 
         Args:
             x: an array `[n, ...]`, or a list, tuple or dict of them.
-            y: the same for the targets.
+            y: the same for the targets; None where the model itself knows its loss.
             sample_weight: None, or weights `[n]` (a structure of them for several outputs).
             num_classes: if given, `y` must be integers in `[0, num_classes)`.
             name: what error messages and records call the data.
@@ -89,8 +89,8 @@ class Source:
         except ValueError as error:
             raise DataError(f"{name}: rows of unequal length make no array: {error}") from error
         leaves = {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
-        if not _leaves(x, "x") or not _leaves(y, "y"):
-            raise DataError(f"{name}: both x and y are needed: give one array of each at least")
+        if not _leaves(x, "x"):
+            raise DataError(f"{name}: x is needed: give one array at least")
         lengths = {key: len(leaf) if leaf.ndim else None for key, leaf in leaves.items()}
         if None in lengths.values():
             raise DataError(f"{name}: an array is a scalar: give arrays whose first axis is the examples")
@@ -114,6 +114,12 @@ class Source:
             fingerprint=_digest({"x": x, "y": y, "sample_weight": sample_weight}, leaves),
             sample_weight=sample_weight,
         )
+
+    @property
+    def parts(self) -> tuple[Any, Any, Any]:
+        """`(examples, labels, sample_weight)`, with an empty tuple for what is absent."""
+        labels = () if self.labels is None else self.labels
+        return self.examples, labels, () if self.sample_weight is None else self.sample_weight
 
     @property
     def size(self) -> int:

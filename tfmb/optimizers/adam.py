@@ -2,6 +2,7 @@
 
 from typing import Any, Unpack
 
+from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer, check_number
 from tfmb.optimizers.rules import Settle, Slots
@@ -59,7 +60,13 @@ class Adam(Optimizer):
         self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
 
     def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
+        self,
+        gradient: Any,
+        slots: Slots,
+        rate: Any,
+        count: Any,
+        settle: Settle = rules.as_they_are,
+        square: Any = None,
     ) -> tuple[Any, Slots]:
         """See `tfmb.optimizers.rules.adam`."""
         return rules.adam(
@@ -72,7 +79,9 @@ class Adam(Optimizer):
             epsilon=self.epsilon,
             epsilon_hat=self.epsilon_hat,
             amsgrad=self.amsgrad,
+            powers_of=(self._rounded(self.beta_1), self._rounded(self.beta_2)),
             settle=settle,
+            square=square,
         )
 
     def get_config(self) -> dict[str, Any]:
@@ -91,7 +100,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): `Adam` with `weight_decay=0.004`.
 
     As in Keras, all weights decay, biases too: see `exclude_from_weight_decay`. The arguments are those of `Adam`, in
-    Keras's order; None for `weight_decay` leaves the decay out.
+    Keras's order.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -105,7 +114,7 @@ class AdamW(Adam):
     def __init__(
         self,
         learning_rate: Any = 0.001,
-        weight_decay: float | None = 0.004,
+        weight_decay: float = 0.004,
         beta_1: float = 0.9,
         beta_2: float = 0.999,
         epsilon: float = 1e-7,
@@ -115,6 +124,10 @@ class AdamW(Adam):
         name: str = "adamw",
         **common: Unpack[Common],
     ) -> None:
+        if weight_decay is None:
+            raise ConfigError(
+                "Argument `weight_decay` must be a float. Received: weight_decay=None; give 0.0, or Adam, for none"
+            )
         super().__init__(
             learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, epsilon_hat=epsilon_hat, name=name, **common
         )

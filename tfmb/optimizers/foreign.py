@@ -5,8 +5,10 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.optimizers.optimizer import Optimizer, raw_variable, value_of
+from tfmb.optimizers import sparse
+from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
+from tfmb.optimizers.shared_state import build, places, raw_variable, value_of
 
 __all__ = ["ForeignOptimizer"]
 
@@ -17,22 +19,18 @@ class ForeignOptimizer(Optimizer):
     In the replica context Keras would reduce the gradients again. Clipping, averaging and weight decay are Keras's own.
 
     Args:
-        optimizer: a `keras.optimizers.Optimizer`. It is used itself for the first variables it is built for; for a copy
-            of the model under a strategy a new one with its configuration and state.
+        optimizer: a `keras.optimizers.Optimizer`. It is used itself on one device; under a strategy that copies
+            variables to its devices a new one with its configuration, see `counterparts`.
 
-    Raises:
-        ConfigError: it accumulates gradients itself.
+    Attributes:
+        keras_optimizer: the one that makes the updates.
     """
 
     across_replicas = True
 
     def __init__(self, optimizer: Any) -> None:
-        if getattr(optimizer, "gradient_accumulation_steps", None):
-            raise ConfigError(
-                f"{type(optimizer).__name__}: gradient_accumulation_steps is not supported: give micro_batch_size"
-            )
-        super().__init__(0.0, name=optimizer.name)
-        self.keras_optimizer = optimizer
+        super().__init__(0.0, name=optimizer.name, loss_scale_factor=getattr(optimizer, "loss_scale_factor", None))
+        self.stands_for = self.keras_optimizer = optimizer
         # Read now: Keras reads the rate for it, which no other strategy's scope allows. A function has no config.
         plain = isinstance(optimizer._learning_rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
         self._config: dict[str, Any] | None = optimizer.get_config() if plain else None
@@ -75,33 +73,38 @@ class ForeignOptimizer(Optimizer):
         return [raw_variable(v) for v in self.keras_optimizer.variables] if self._variables else []
 
     def build(self, variables: Sequence[Any], in_place_of: Sequence[Any] | None = None) -> None:
-        """Makes Keras's slots; for other variables of the same shapes carries the state over."""
+        """Makes Keras's slots: its own, or in a strategy's scope those of a copy.
+
+        Raises:
+            ConfigError: it was built for other variables, or cannot be copied.
+        """
         del in_place_of
         raw = [raw_variable(variable) for variable in variables]
-        if len(raw) == len(self._variables) and all(a is b for a, b in zip(raw, self._variables, strict=True)):
+        shares = not tf.distribute.has_strategy()
+        if self._is_built_for(raw) and self._shares == shares:
             return
-        optimizer = self.keras_optimizer
-        state = [value_of(raw_variable(v)) for v in optimizer.variables] if optimizer.built else []
-        elsewhere = bool(self._variables) or tf.distribute.has_strategy()
-        if elsewhere:
-            if self._config is None:
-                raise ConfigError(
-                    f"{self.name}: a learning rate given as a function cannot be copied to replicas: "
-                    "give a number or a LearningRateSchedule"
-                )
-            config = dict(self._config)
-            if isinstance(optimizer._learning_rate, keras.Variable):
-                config["learning_rate"] = float(value_of(raw_variable(optimizer._learning_rate)))
-            optimizer = type(optimizer).from_config(config)
-        optimizer.build(list(variables))
-        if elsewhere and state:
-            if [v.shape for v in state] != [tuple(v.shape) for v in optimizer.variables]:
-                raise ConfigError(f"{self.name} was built for other variables: make a new optimizer for this model")
-            for variable, value in zip(optimizer.variables, state, strict=True):
-                variable.assign(value)
-        self.keras_optimizer, self._variables = optimizer, list(raw)
+        optimizer = self.stands_for if shares else self._copy()
+        build(optimizer, variables)
+        places(optimizer, variables)
+        self.keras_optimizer, self._variables, self._shares = optimizer, list(raw), shares
         self._given = list(variables)
-        self.iterations = raw_variable(optimizer.iterations)
+        self.iterations = raw_variable(optimizer._iterations)
+
+    def counterparts(self, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """See `Optimizer.counterparts`."""
+        if self._shares or self.iterations is None:
+            return []
+        build(self.stands_for, variables)
+        theirs, ours = self.stands_for.variables, self.keras_optimizer.variables
+        return [(raw_variable(a), raw_variable(b)) for a, b in zip(theirs, ours, strict=True)]
+
+    def _copy(self) -> Any:
+        if self._config is None:
+            raise ConfigError(
+                f"{self.name}: a learning rate given as a function cannot be copied to replicas: "
+                "give a number or a LearningRateSchedule"
+            )
+        return type(self.stands_for).from_config(self._config)
 
     def apply(
         self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
@@ -117,8 +120,13 @@ class ForeignOptimizer(Optimizer):
             self.build(trainable_variables)
         if all(gradient is None for gradient in gradients):
             raise ConfigError(f"{self.name}: no gradient for any variable: does the loss depend on the model?")
+        factor = self.loss_scale_factor or 1.0  # by which Keras divides
+
+        def scaled(gradient: Any, dtype: Any) -> Any:
+            return sparse.on_values(lambda values: tf.cast(values, dtype) * factor, gradient)
+
         pairs = [
-            (tf.cast(gradient, variable.dtype), variable)
+            (scaled(gradient, variable.dtype), variable)
             for gradient, variable in zip(gradients, self._given, strict=True)
             if gradient is not None
         ]
@@ -128,7 +136,7 @@ class ForeignOptimizer(Optimizer):
     def overwrite_with_averages(self) -> None:
         """What Keras does when `fit` ends."""
         self.replaced = []
-        if self._variables and int(self.keras_optimizer.iterations.numpy()):
+        if self._variables and int(value_of(self.iterations)):
             if self.keras_optimizer.use_ema:
                 self.replaced = [value_of(variable) for variable in self._variables]
             self.keras_optimizer.finalize_variable_values(self._given)

@@ -14,7 +14,16 @@ from tfmb.optimizers.sgd import SGD
 __all__ = ["KerasOptimizer", "as_keras"]
 
 _CLASSES: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, RMSprop, Adam, AdamW)}
-_KERAS_OWN = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum")
+_KERAS_OWN = (
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+)
 
 
 def as_keras(optimizer: Optimizer) -> Any:
@@ -38,7 +47,16 @@ def as_keras(optimizer: Optimizer) -> Any:
         raise ConfigError(f"as_keras takes one of {', '.join(_CLASSES)}, not {type(optimizer).__name__}")
     if optimizer.iterations is not None:
         raise ConfigError(f"{optimizer.name} was used already: give as_keras a new optimizer")
-    made = KerasOptimizer(type(optimizer).__name__, optimizer.get_config())
+    rule, settings, given = type(optimizer).__name__, optimizer.get_config(), {}
+    kind: Any = _CLASSES[rule]
+    if optimizer.name == kind().name:
+        settings.pop("name")  # Keras numbers those that nobody named
+    rate = optimizer.learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        raise ConfigError("as_keras takes a learning rate that is a number, a function or of tfmb.optimizers.schedules")
+    if not isinstance(rate, (float, schedules.Schedule)):
+        settings["learning_rate"], given["rate"] = 0.0, rate
+    made = _IN_KERAS[rule](rule, settings, **given)
     excluded, names = optimizer.not_decayed
     if excluded or names:
         made.exclude_from_weight_decay(excluded, names)
@@ -52,21 +70,24 @@ class KerasOptimizer(keras.optimizers.Optimizer):
     Args:
         rule: the class's name in `tfmb.optimizers`.
         settings: its arguments by name.
+        rate: a function that gives the learning rate, in place of the one in the settings; None for none. It is not
+            saved.
         **kwargs: what Keras adds when it loads one.
 
     Raises:
         ConfigError: no such class.
     """
 
-    def __init__(self, rule: str, settings: dict[str, Any], **kwargs: Any) -> None:
+    def __init__(self, rule: str, settings: dict[str, Any], rate: Any = None, **kwargs: Any) -> None:
         if rule not in _CLASSES:
             raise ConfigError(f"rule={rule!r} must be one of {', '.join(_CLASSES)}")
         options = {name: settings[name] for name in _KERAS_OWN if settings.get(name) is not None}
         options["ema_overwrite_frequency"] = settings.get("ema_overwrite_frequency")
-        options["name"] = settings.get("name", rule)
-        super().__init__(learning_rate=_rate(settings["learning_rate"]), **{**options, **kwargs})
+        options["name"] = settings.get("name")
+        super().__init__(learning_rate=_rate(settings["learning_rate"], rate), **{**options, **kwargs})
         self._tfmb_rule, self._tfmb_settings = rule, json.dumps(settings)  # text: Keras would track a dict
-        own = {**settings, "learning_rate": 0.0, "weight_decay": None, "use_ema": False}
+        own = {key: value for key, value in settings.items() if key not in (*_KERAS_OWN, "ema_overwrite_frequency")}
+        own["learning_rate"] = 0.0
         self._ours = _CLASSES[rule](**own)
 
     def build(self, variables: Any) -> None:
@@ -79,9 +100,19 @@ class KerasOptimizer(keras.optimizers.Optimizer):
             for variable in variables
         ]
 
+    @property
+    def slots_by_name(self) -> dict[str, list[Any]]:
+        """The rule's slots: by name one for each variable."""
+        return {name: [slots[i] for slots in self._slots] for i, name in enumerate(self._ours.slot_names)}
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """One variable's update by our rule."""
         slots = self._slots[self._get_variable_index(variable)]
+        if isinstance(gradient, tf.IndexedSlices) and not slots:  # only the rows that have a gradient
+            rate = tf.cast(learning_rate, variable.dtype)
+            delta, _ = self._ours.rule(tf.cast(gradient.values, variable.dtype), (), rate, None)
+            self.assign_add(variable, tf.IndexedSlices(delta, gradient.indices, gradient.dense_shape))
+            return
         rate = tf.cast(learning_rate, variable.dtype)
         count = tf.cast(self.iterations + 1, tf.float64)
         values = tuple(tf.convert_to_tensor(slot) for slot in slots)
@@ -91,28 +122,46 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         self.assign_add(variable, delta)
 
     def to_tfmb(self) -> Optimizer:
-        """Our optimizer anew, with the rate as it stands and no state."""
+        """Our optimizer anew, with the rate as it stands; it has no state of its own yet."""
         settings = self.get_config()["settings"]
         rate = settings["learning_rate"]
         settings["learning_rate"] = rate if isinstance(rate, float) else schedules.from_config(rate)
         return _CLASSES[self._tfmb_rule](**settings)
 
     def get_config(self) -> dict[str, Any]:
-        """The rule, its settings and the rate as it stands."""
+        """The rule, its settings and the rate as it stands.
+
+        Raises:
+            ConfigError: the rate is a function.
+        """
+        if callable(self._learning_rate) and not isinstance(self._learning_rate, _KerasSchedule):
+            raise ConfigError(f"{self.name}: a learning rate that is a function cannot be saved: give a schedule")
         rate = super().get_config()["learning_rate"]
         settings = json.loads(self._tfmb_settings)
         if isinstance(settings["learning_rate"], float) and isinstance(rate, float):
             settings["learning_rate"] = rate
+        settings["name"] = self.name
         return {"rule": self._tfmb_rule, "settings": settings}
 
 
-def _rate(rate: Any) -> Any:
-    """A float, or a Keras schedule around one of ours."""
+# By rule, so that Keras names and numbers them as it does its own.
+_IN_KERAS = {
+    name: keras.saving.register_keras_serializable(package="tfmb")(
+        type(name, (KerasOptimizer,), {"__doc__": cls.__doc__})
+    )
+    for name, cls in _CLASSES.items()
+}
+
+
+def _rate(rate: Any, function: Any = None) -> Any:
+    """A float, a Keras schedule around one of ours, or a Keras schedule or function as it is."""
+    if function is not None:
+        return function
     if isinstance(rate, float):
         return rate
     if isinstance(rate, dict) and "class" in rate:
         return _KerasSchedule(rate)
-    raise ConfigError("as_keras takes a learning rate that is a number or one of tfmb.optimizers.schedules")
+    raise ConfigError("as_keras takes a learning rate that is a number, a function or of tfmb.optimizers.schedules")
 
 
 @keras.saving.register_keras_serializable(package="tfmb")

@@ -1,18 +1,17 @@
 """Keras optimizers and names -> ours."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.foreign import ForeignOptimizer
-from tfmb.optimizers.in_keras import KerasOptimizer
-from tfmb.optimizers.optimizer import Optimizer, value_of
+from tfmb.optimizers.in_keras import KerasOptimizer, as_keras
+from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
 
-__all__ = ["OPTIMIZERS", "from_keras", "get", "give_state"]
+__all__ = ["OPTIMIZERS", "from_keras", "get", "keras_rate", "same_settings"]
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
@@ -29,11 +28,8 @@ _SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
     keras.optimizers.Adam: (Adam, ("beta_1", "beta_2", "epsilon", "amsgrad")),
     keras.optimizers.AdamW: (AdamW, ("beta_1", "beta_2", "epsilon", "amsgrad")),
 }
-# What a Keras optimizer can do besides its rule that the loop does otherwise, and how.
-_UNSUPPORTED = {
-    "loss_scale_factor": "the loop scales the loss itself where float16 needs it",
-    "gradient_accumulation_steps": "give micro_batch_size",
-}
+# Keras does these itself, around its own rule.
+_OF_KERAS = ("loss_scale_factor", "gradient_accumulation_steps")
 _COMMON = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
@@ -44,7 +40,7 @@ def get(identifier: Any) -> Optimizer:
         ConfigError: an unknown name, or a Keras optimizer that cannot be used.
     """
     if isinstance(identifier, Optimizer):
-        return identifier
+        return around_keras(identifier)
     if isinstance(identifier, str):
         if identifier.lower() not in OPTIMIZERS:
             raise ConfigError(f"unknown optimizer {identifier!r}: give one of {', '.join(OPTIMIZERS)}")
@@ -54,24 +50,35 @@ def get(identifier: Any) -> Optimizer:
     raise ConfigError(f"optimizer={identifier!r} is neither a name nor an optimizer of tfmb.optimizers or Keras")
 
 
+def around_keras(optimizer: Optimizer) -> Optimizer:
+    """One of ours as it is; with what Keras does around a rule, the same rule inside a Keras optimizer."""
+    if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in _OF_KERAS):
+        return optimizer
+    if optimizer.inside is None:
+        optimizer.inside = ForeignOptimizer(as_keras(optimizer))
+    return optimizer.inside
+
+
 def from_keras(optimizer: Any) -> Optimizer:
     """A Keras optimizer for our loop: our counterpart where there is one, else the optimizer itself, adapted.
 
     Args:
         optimizer: a `keras.optimizers.Optimizer`. Exactly an `SGD`, `RMSprop`, `Adam` or `AdamW` becomes ours: the same
-            rule (with Keras's form of momentum) and hyper-parameters, and no state. Under a `LossScaleOptimizer`, which
-            Keras puts around it for float16, the inner one is taken: the loop has a loss scale of its own.
-
-    Raises:
-        ConfigError: one that accumulates gradients or scales the loss by a fixed factor.
+            rule (with Keras's form of momentum), hyper-parameters and state. One that accumulates gradients or scales
+            the loss by a fixed factor stays Keras's. Under a `LossScaleOptimizer`, which Keras puts around it for
+            float16, the inner one is taken: see `LossScale`.
     """
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    for option in _UNSUPPORTED:
-        if getattr(optimizer, option, None):
-            raise ConfigError(f"{option} of {type(optimizer).__name__} is not supported: {_UNSUPPORTED[option]}")
+        made = from_keras(optimizer.inner_optimizer)
+        made.scaled_by = optimizer
+        return made
+    if any(getattr(optimizer, option, None) for option in _OF_KERAS):
+        return ForeignOptimizer(optimizer)
     if isinstance(optimizer, KerasOptimizer):
-        return optimizer.to_tfmb()
+        made = optimizer.to_tfmb()
+        made.exclude_as_keras(optimizer)
+        made.stands_for = optimizer
+        return made
     if type(optimizer) not in _SHARED or callable(_own_rate(optimizer)):
         return ForeignOptimizer(optimizer)
     ours, shared = _SHARED[type(optimizer)]
@@ -82,39 +89,21 @@ def from_keras(optimizer: Any) -> Optimizer:
         learning_rate=keras_rate(optimizer), weight_decay=optimizer.weight_decay, name=optimizer.name, **arguments
     )
     made.exclude_as_keras(optimizer)
+    made.stands_for, made.rounds_as_keras = optimizer, True
     return made
 
 
-def give_state(ours: Optimizer, theirs: Any, variables: Sequence[Any]) -> None:
-    """Builds a Keras optimizer and gives it the state of ours, so that what Keras saves with a model can go on.
-
-    Args:
-        ours: the counterpart that `from_keras` made of it.
-        theirs: exactly a Keras SGD, RMSprop, Adam or AdamW; anything else is left alone.
-        variables: the model's trainable Keras variables.
-    """
-    if isinstance(theirs, keras.optimizers.LossScaleOptimizer):
-        theirs = theirs.inner_optimizer
-    if type(theirs) not in _SHARED or not isinstance(ours, _SHARED[type(theirs)][0]):
-        return
-    if not theirs.built:
-        theirs.build(list(variables))
-    for name, slots in _keras_slots(theirs).items():
-        if name in ours.slot_names:
-            place, sign = ours.slot_names.index(name), -1.0 if isinstance(ours, SGD) else 1.0
-            for slot, own in zip(slots, ours.slots, strict=True):
-                slot.assign(sign * value_of(own[place]))
+def same_settings(a: Any, b: Any) -> bool:
+    """Whether two configurations of a Keras optimizer differ in nothing but a rate that is a number."""
+    return a == b or _without_rate(a) == _without_rate(b)
 
 
-def _keras_slots(optimizer: Any) -> dict[str, Any]:
-    """Keras's slot variables by the names that ours have."""
-    if isinstance(optimizer, keras.optimizers.Adam):
-        hats = getattr(optimizer, "_velocity_hats", [])
-        return {"m": optimizer._momentums, "v": optimizer._velocities, "v_largest": hats}
-    if isinstance(optimizer, keras.optimizers.RMSprop):
-        momenta, means = getattr(optimizer, "_momentums", []), getattr(optimizer, "_average_gradients", [])
-        return {"mean_square": optimizer._velocities, "velocity": momenta, "mean_gradient": means}
-    return {"velocity": getattr(optimizer, "momentums", [])}
+def _without_rate(config: dict[str, Any]) -> dict[str, Any]:
+    inner = config.get("inner_optimizer")
+    if isinstance(inner, dict):
+        return {**config, "inner_optimizer": {**inner, "config": _without_rate(inner["config"])}}
+    number = isinstance(config.get("learning_rate"), float)
+    return {key: value for key, value in config.items() if key != "learning_rate" or not number}
 
 
 def _own_rate(optimizer: Any) -> Any:

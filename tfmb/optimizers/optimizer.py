@@ -7,13 +7,16 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
-from tfmb.backend import keras, tf
+import numpy as np
+
+from tfmb.backend import tf
 from tfmb.errors import ConfigError
-from tfmb.optimizers import averaging, one_pass, transforms
+from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.schedules import Schedule
+from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 
-__all__ = ["Common", "Optimizer"]
+__all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
 
 class Common(TypedDict, total=False):
@@ -25,6 +28,8 @@ class Common(TypedDict, total=False):
     use_ema: bool
     ema_momentum: float
     ema_overwrite_frequency: int | None
+    loss_scale_factor: float | None
+    gradient_accumulation_steps: int | None
 
 
 class Optimizer:
@@ -43,9 +48,17 @@ class Optimizer:
         use_ema: whether to keep an exponential moving average of the weights.
         ema_momentum: of that average, in [0, 1].
         ema_overwrite_frequency: the weights are replaced by the average every so many updates; None for never.
+        loss_scale_factor: a fixed factor on the loss that gradients are divided by again; None for none.
+        gradient_accumulation_steps: an update is made from the mean of so many batches' gradients; None for one. As in
+            Keras, whose optimizer then makes the updates by our rule; see also `micro_batch_size` of `tfmb.fit`.
         name: the optimizer's name.
 
     Attributes:
+        stands_for: the Keras optimizer whose place it takes, or None. On one device its variables are that one's own,
+            so that both have the same state at every moment; see `counterparts`.
+        scaled_by: the Keras `LossScaleOptimizer` around that one, or None.
+        inside: what applies this one's rule inside a Keras optimizer, or None: see `interop.around_keras`.
+        rounds_as_keras: whether to round to float32 the hyper-parameters that Keras rounds for weights of any dtype.
         iterations: int64 variable, the number of updates made; made by `build`.
         slots: one tuple of variables for each trainable variable; made by `build`.
         averages: one variable for each trainable variable with `use_ema`, else none; made by `build`.
@@ -77,9 +90,19 @@ class Optimizer:
         use_ema: bool = False,
         ema_momentum: float = 0.99,
         ema_overwrite_frequency: int | None = None,
+        loss_scale_factor: float | None = None,
+        gradient_accumulation_steps: int | None = None,
         name: str = "optimizer",
     ) -> None:
         self.name = name
+        self.loss_scale_factor = (
+            None if loss_scale_factor is None else check_positive(loss_scale_factor, "loss_scale_factor")
+        )
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        if gradient_accumulation_steps is not None and not (
+            isinstance(gradient_accumulation_steps, int) and gradient_accumulation_steps >= 2
+        ):
+            raise ConfigError(f"gradient_accumulation_steps={gradient_accumulation_steps!r} must be an integer >= 2")
         self.weight_decay = None if weight_decay is None else check_number(weight_decay, "weight_decay", low=0.0)
         self.clipnorm, self.clipvalue, self.global_clipnorm = (
             None if value is None else check_positive(value, option)
@@ -90,7 +113,7 @@ class Optimizer:
             )
         )
         if sum(value is not None for value in (self.clipnorm, self.clipvalue, self.global_clipnorm)) > 1:
-            raise ConfigError("clipnorm, clipvalue and global_clipnorm cannot be given together: choose one")
+            raise ConfigError("Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set: choose one")
         self.use_ema = bool(use_ema)
         self.ema_momentum = check_number(ema_momentum, "ema_momentum", low=0.0, high=1.0)
         self.ema_overwrite_frequency = ema_overwrite_frequency
@@ -98,15 +121,21 @@ class Optimizer:
             not isinstance(ema_overwrite_frequency, int) or ema_overwrite_frequency < 1
         ):
             raise ConfigError(f"ema_overwrite_frequency={ema_overwrite_frequency!r} must be an integer of at least 1")
+        self.stands_for: Any = None
+        self.scaled_by: Any = None
+        self.inside: Any = None
+        self.rounds_as_keras = False
         self.iterations: Any = None
         self.slots: list[tuple[Any, ...]] = []
         self.averages: list[Any] = []
         self.replaced: list[Any] = []
         self._variables: list[Any] = []
+        self._constraints: list[Any] = []
         self._decays: list[bool] = []
         self.not_decayed: tuple[list[Any], list[str]] = ([], [])
         self._excluded_ids: frozenset[Any] = frozenset()  # as Keras tells variables apart
         self._rate: Any = None
+        self._shares = False
         self._schedule: Callable[[Any], Any] | None = None
         self._initial_rate = 0.0
         if callable(learning_rate):
@@ -119,7 +148,8 @@ class Optimizer:
     ) -> tuple[Any, Slots]:
         """The update of one variable: (gradient, slots, rate, count) -> (delta, slots); see `tfmb.optimizers.rules`.
 
-        A subclass may leave `settle` out: XLA then passes over its slots more often.
+        A subclass may leave `settle` out: XLA then passes over its slots more often. One that takes `square` gets the
+        square of the gradient where that is not the gradient's own: see `sparse`.
         """
         raise NotImplementedError(f"{type(self).__name__} must define rule()")
 
@@ -135,6 +165,12 @@ class Optimizer:
             "use_ema": self.use_ema,
             "ema_momentum": self.ema_momentum,
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
+            # Left out where there is none: records that were made before had no such arguments.
+            **{
+                name: value
+                for name in ("loss_scale_factor", "gradient_accumulation_steps")
+                if (value := getattr(self, name)) is not None
+            },
         }
 
     @property
@@ -170,7 +206,8 @@ class Optimizer:
         """The rate as a float, or the schedule. A float that is assigned holds from the next update, untraced."""
         if self._schedule is not None:
             return self._schedule
-        return self._initial_rate if self._rate is None else float(value_of(self._rate))
+        # The shortest decimal of the dtype that it is kept in: 0.1 for the float32 that Keras has.
+        return self._initial_rate if self._rate is None else float(str(value_of(self._rate)))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -179,12 +216,14 @@ class Optimizer:
         self._initial_rate = check_number(value, "learning_rate", low=0.0)
         if self._rate is not None:
             self._rate.assign(self._initial_rate)
+        elif self.stands_for is not None:  # whose rate it has once it is built
+            self.stands_for.learning_rate = self._initial_rate
 
     def rate_at(self, updates: Any) -> Any:
         """The rate of the update after `updates` updates (an int64 scalar), as a float64 scalar."""
         if self._schedule is not None:
             return tf.cast(self._schedule(updates), tf.float64)
-        return tf.convert_to_tensor(self._rate if self._rate is not None else self._initial_rate, tf.float64)
+        return tf.cast(self._initial_rate if self._rate is None else self._rate, tf.float64)
 
     @property
     def variables(self) -> list[Any]:
@@ -207,11 +246,47 @@ class Optimizer:
             ConfigError: it was built for variables of other shapes.
         """
         raw = [raw_variable(variable) for variable in variables]
-        if len(raw) == len(self._variables) and all(a is b for a, b in zip(raw, self._variables, strict=True)):
+        shares = self.stands_for is not None and not tf.distribute.has_strategy()
+        if self._is_built_for(raw) and self._shares == shares:
             return
         old = [(v.shape, v.dtype) for v in self._variables]
-        if old and old != [(v.shape, v.dtype) for v in raw]:
+        if self.stands_for is None and old and old != [(v.shape, v.dtype) for v in raw]:
             raise ConfigError(f"{self.name} was built for other variables: make a new optimizer for this model")
+        if shares:
+            self._share(variables)
+        else:
+            self._make(raw)
+        self._shares = shares
+        self._constraints = [getattr(variable, "constraint", None) for variable in variables]
+        self._decays = [self._does_decay(v) for v in in_place_of or variables]
+        self._variables = raw
+
+    def counterparts(self, variables: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """(the Keras optimizer's variable, ours) for every one that is not the same variable anyway.
+
+        Under a strategy that copies variables to its devices ours are others, and must be given values from Keras's
+        before a training and for each look that user code takes.
+
+        Args:
+            variables: the Keras variables of the user's model, in the order of those that it was built for.
+        """
+        if self.stands_for is None or self._shares or self.iterations is None:
+            return []
+        theirs = state_of(self.stands_for, self.slot_names, variables)
+        pairs = list(zip(theirs.variables, self.variables, strict=True))
+        return pairs if theirs.rate is None or self._rate is None else [(theirs.rate, self._rate), *pairs]
+
+    def _is_built_for(self, raw: list[Any]) -> bool:
+        return len(raw) == len(self._variables) and all(a is b for a, b in zip(raw, self._variables, strict=True))
+
+    def _share(self, variables: Sequence[Any]) -> None:
+        """Takes the Keras optimizer's own variables."""
+        theirs = state_of(self.stands_for, self.slot_names, variables)
+        self.iterations, self._rate = theirs.iterations, theirs.rate
+        self.slots, self.averages = theirs.slots, theirs.averages
+
+    def _make(self, raw: list[Any]) -> None:
+        """Makes variables of its own, with the values of those that it had."""
         with tf.init_scope():
             state = [value_of(variable) for variable in self.variables]
             rate = self._initial_rate if self._rate is None else value_of(self._rate)
@@ -223,9 +298,8 @@ class Optimizer:
             ]
             self.averages = [tf.Variable(tf.zeros(v.shape, v.dtype), trainable=False) for v in raw if self.use_ema]
             for variable, value in zip(self.variables, state, strict=False):
-                variable.assign(value)
-        self._decays = [self._does_decay(v) for v in in_place_of or variables]
-        self._variables = raw
+                if tuple(variable.shape) == value.shape:
+                    variable.assign(value)
 
     def _does_decay(self, variable: Any) -> bool:
         excluded, names = self.not_decayed
@@ -244,7 +318,7 @@ class Optimizer:
 
         Args:
             gradients: one tensor for each variable, of its shape; None leaves that variable as it is.
-                `tf.IndexedSlices` are made dense.
+                `tf.IndexedSlices` are made dense, at once or where this stands for a Keras optimizer as late as there.
             trainable_variables: the variables, if `build` was not called before.
             made: a scalar bool tensor, in a function that XLA compiles alone: where it is False nothing changes.
                 XLA would copy all that a branch may write; a choice of each value is part of the update's own pass.
@@ -261,18 +335,24 @@ class Optimizer:
             raise ConfigError(f"{self.name}: {len(gradients)} gradients for {len(self._variables)} variables")
         if all(gradient is None for gradient in gradients):
             raise ConfigError(f"{self.name}: no gradient for any variable: does the loss depend on the model?")
-        dense = [None if gradient is None else tf.convert_to_tensor(gradient) for gradient in gradients]
-        dense, clipped = self._clip(dense)
+        kinds = (tf.IndexedSlices, sparse.WithSquare) if self.rounds_as_keras else ()
+        given = [g if g is None or isinstance(g, kinds) else tf.convert_to_tensor(g) for g in gradients]
+        given, clipped = self._clip(given)
         rate = self.rate_at(self.iterations)
         if made is None:
             count = tf.cast(self.iterations.assign_add(1), tf.float64)
         else:
             count = tf.cast(self.iterations + 1, tf.float64)
             self.iterations.assign_add(tf.cast(made, tf.int64))
-        for i, gradient in enumerate(dense):
+        for i, gradient in enumerate(given):
             if gradient is not None:
                 self._update(i, gradient, rate, count, made)
         self._average(count, made)
+        for variable, gradient, constraint in zip(self._variables, given, self._constraints, strict=True):
+            if gradient is not None and constraint is not None:
+                weight = tf.convert_to_tensor(variable)
+                held = tf.cast(constraint(weight), weight.dtype)
+                variable.assign(held if made is None else tf.where(made, held, weight))
         return clipped
 
     def overwrite_with_averages(self) -> None:
@@ -295,15 +375,20 @@ class Optimizer:
     def _update(self, index: int, gradient: Any, rate: Any, count: Any, made: Any) -> None:
         variable, slots = self._variables[index], self.slots[index]
         rate = tf.cast(rate, variable.dtype)
-        gradient = tf.cast(gradient, variable.dtype)
         values = tuple(tf.convert_to_tensor(slot) for slot in slots)
-        settles = made is not None and "settle" in inspect.signature(self.rule).parameters
-        settle = {"settle": functools.partial(one_pass.settle, made)} if settles else {}
-        delta, new_values = self.rule(gradient, values, rate, count, **settle)
+        known = inspect.signature(self.rule).parameters
+        settles = made is not None and "settle" in known
+        more: dict[str, Any] = {"settle": functools.partial(one_pass.settle, made)} if settles else {}
+        if isinstance(gradient, (tf.IndexedSlices, sparse.WithSquare)):
+            if "square" in known:
+                more["square"] = tf.cast(sparse.squared(gradient, variable.shape), variable.dtype)
+            gradient = sparse.dense(gradient, variable.shape)
+        gradient = tf.cast(gradient, variable.dtype)
+        delta, new_values = self.rule(gradient, values, rate, count, **more)
         if made is not None and not settles:
             new_values = one_pass.chosen(made, new_values, values)
         if self.weight_decay and self._decays[index]:
-            delta -= rate * self.weight_decay * variable
+            delta -= rate * self._rounded(self.weight_decay) * variable
         for slot, value in zip(slots, new_values, strict=True):
             slot.assign(value)
         if made is None:
@@ -311,6 +396,10 @@ class Optimizer:
         else:
             weight = tf.convert_to_tensor(variable)
             variable.assign(*one_pass.settle(made, (weight + delta,), (weight,)))
+
+    def _rounded(self, value: float) -> float:
+        """A hyper-parameter as it is used: as Keras has it where this stands for a Keras optimizer."""
+        return float(np.float32(value)) if self.rounds_as_keras else value
 
     def _average(self, count: Any, made: Any) -> None:
         for variable, average in zip(self._variables, self.averages, strict=False):
@@ -323,16 +412,6 @@ class Optimizer:
                 due = tf.equal(tf.math.floormod(count, self.ema_overwrite_frequency), 0)
                 due = due if made is None else tf.logical_and(due, made)
                 variable.assign(tf.where(due, mean, weight))
-
-
-def value_of(variable: Any) -> Any:
-    """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
-    return getattr(variable, "values", [variable])[0].numpy()
-
-
-def raw_variable(variable: Any) -> Any:
-    """The `tf.Variable` of a `keras.Variable`; a `tf.Variable` itself."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _describe_rate(rate: Any) -> Any:

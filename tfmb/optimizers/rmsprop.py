@@ -64,7 +64,13 @@ class RMSprop(Optimizer):
         )
 
     def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
+        self,
+        gradient: Any,
+        slots: Slots,
+        rate: Any,
+        count: Any,
+        settle: Settle = rules.as_they_are,
+        square: Any = None,
     ) -> tuple[Any, Slots]:
         """See `tfmb.optimizers.rules.rmsprop`."""
         return rules.rmsprop(
@@ -78,6 +84,7 @@ class RMSprop(Optimizer):
             centered=self.centered,
             rate_in_velocity=self.rate_in_velocity,
             settle=settle,
+            square=square,
         )
 
     def get_config(self) -> dict[str, Any]:

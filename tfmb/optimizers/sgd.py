@@ -2,8 +2,9 @@
 
 from typing import Any, Unpack
 
+from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["SGD", "Momentum"]
@@ -48,11 +49,13 @@ class SGD(Optimizer):
         weight_decay: float | None = None,
         *,
         rate_in_velocity: bool = False,
-        name: str = "SGD",
+        name: str = "sgd",
         **common: Unpack[Common],
     ) -> None:
         super().__init__(learning_rate, weight_decay, name=name, **common)
-        self.momentum = check_number(momentum, "momentum", low=0.0, high=1.0)
+        if not isinstance(momentum, (float, int)) or not 0 <= momentum <= 1:
+            raise ConfigError(f"momentum={momentum!r} is refused: `momentum` must be a float between [0, 1].")
+        self.momentum = float(momentum)
         self.nesterov = bool(nesterov)
         self.rate_in_velocity = bool(rate_in_velocity)
         self.slot_names = ("velocity",) if self.momentum else ()
@@ -68,7 +71,7 @@ class SGD(Optimizer):
             slots,
             rate,
             count,
-            momentum=self.momentum,
+            momentum=self._rounded(self.momentum),
             nesterov=self.nesterov,
             rate_in_velocity=self.rate_in_velocity,
             settle=settle,

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfmb.backend import tf
+from tfmb.optimizers.sparse import dense, limited, scaled, square_sum, values_of
 
 __all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value", "global_norm"]
 
@@ -12,32 +13,37 @@ Gradients = Sequence[Any]
 
 def global_norm(gradients: Gradients) -> Any:
     """The root of the sum of squares over all gradients, a scalar; None entries count nothing."""
-    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(g)) for g in gradients if g is not None]))
+    return tf.sqrt(tf.add_n([square_sum(g) for g in gradients if g is not None]))
 
 
 def clip_by_global_norm(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
     """All gradients times min(1, norm / global norm): Keras's `global_clipnorm` (Pascanu et al. 2013).
 
     Returns:
-        The gradients, and whether they were changed.
+        The gradients, equal rows added up as Keras's product does, and whether they were changed.
     """
+    clipped, over = _shortened(gradients, norm)
+    return [None if g is None else dense(g) for g in clipped], over
+
+
+def _shortened(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
     length = global_norm(gradients)
     over = length > norm
     # Untouched, to the bit, where nothing is to be clipped.
     factor = tf.where(over, norm / length, tf.ones_like(length))
-    return [None if g is None else g * factor for g in gradients], over
+    return [None if g is None else scaled(g, factor) for g in gradients], over
 
 
 def clip_by_norm(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
     """Each gradient times min(1, norm / its own norm): Keras's `clipnorm`."""
-    clipped = [None if g is None else clip_by_global_norm([g], norm) for g in gradients]
+    clipped = [None if g is None else _shortened([g], norm) for g in gradients]
     return [None if c is None else c[0][0] for c in clipped], _any(c[1] for c in clipped if c is not None)
 
 
 def clip_by_value(gradients: Gradients, value: float) -> tuple[list[Any], Any]:
     """Each entry into [-value, value]: Keras's `clipvalue`."""
-    over = _any(tf.reduce_any(tf.abs(g) > value) for g in gradients if g is not None)
-    return [None if g is None else tf.clip_by_value(g, -value, value) for g in gradients], over
+    over = _any(tf.reduce_any(tf.abs(values_of(g)) > value) for g in gradients if g is not None)
+    return [None if g is None else limited(g, value) for g in gradients], over
 
 
 def _any(conditions: Any) -> Any:

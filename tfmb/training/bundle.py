@@ -17,28 +17,32 @@ __all__ = ["digest_of", "read_bundle", "write_bundle"]
 _BUNDLE = "state"
 
 
-def read_bundle(folder: Path, variables: dict[str, Any]) -> dict[str, np.ndarray]:
+def read_bundle(folder: Path, layout: dict[str, Any]) -> dict[str, np.ndarray]:
     """Reads the tensors of a bundle, which lie one after another in the order in which `write_bundle` got them.
 
     TensorFlow's own reader would have to parse the index, and ends the process where that is forged.
 
     Args:
         folder: where the bundle lies.
-        variables: name -> variable, in the order of the tensors that were written.
+        layout: name -> [name of the dtype, shape], in the order of the tensors that were written.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it has another size.
+        ValueError: it has another size, or the layout makes no sense.
     """
     content = (folder / f"{_BUNDLE}.data-00000-of-00001").read_bytes()
-    dtypes = {key: np.dtype(variable.dtype.as_numpy_dtype) for key, variable in variables.items()}
-    sizes = {key: dtypes[key].itemsize * math.prod(variable.shape) for key, variable in variables.items()}
+    try:
+        dtypes = {key: np.dtype(tf.dtypes.as_dtype(name).as_numpy_dtype) for key, (name, _) in layout.items()}
+    except KeyError as error:
+        raise ValueError(f"a dtype that is none: {error}") from error
+    if any(size < 0 for _, shape in layout.values() for size in shape):
+        raise ValueError("a shape that is none")
+    sizes = {key: dtypes[key].itemsize * math.prod(shape) for key, (_, shape) in layout.items()}
     if len(content) != sum(sizes.values()):
         raise ValueError(f"{len(content)} bytes of tensors, not {sum(sizes.values())}")
     tensors, at = {}, 0
-    for key in variables:
-        piece = content[at : at + sizes[key]]
-        tensors[key] = np.frombuffer(piece, dtypes[key]).reshape(tuple(variables[key].shape))
+    for key, (_, shape) in layout.items():
+        tensors[key] = np.frombuffer(content[at : at + sizes[key]], dtypes[key]).reshape(tuple(shape))
         at += sizes[key]
     return tensors
 

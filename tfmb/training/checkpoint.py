@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = ["CHECKPOINTS", "Checkpointer", "Stateful"]
 
 CHECKPOINTS = "checkpoints"
 _LOGS = ("metrics.jsonl",)
+_STATE = "state/"
 # Made with the first checkpoint: it tells a run that never had one from a run that lost them.
 _COMMITTED = "COMMITTED"
 
@@ -83,12 +84,13 @@ class Checkpointer(Keeper):
         """Where the checkpoints lie."""
         return self.run_dir / CHECKPOINTS
 
-    def attach(self, model: Any, optimizer: Any, loss_scale: Any) -> None:
-        """Names the variables: all of the model's, the optimizer's and the loss scale's, in their own order."""
+    def attach(self, model: Any, optimizer: Any, loss_scale: Any, state: Sequence[Any] = ()) -> None:
+        """Names the variables: all of the model's, the optimizer's, the loss scale's and the others, in their order."""
         groups = {
             "model": model.variables,
             "optimizer": optimizer.variables,
             "loss_scale": [] if loss_scale is None else loss_scale.variables,
+            "state": list(state),
         }
         self._variables = {
             f"{group}/{number:04d}": raw_variable(variable)
@@ -261,11 +263,12 @@ class Checkpointer(Keeper):
         about = verify_folder(path)
         check_identity(about.get("identity"), self.identity, self.run_dir, self.allow_drift)
         expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
-        if about.get("tensors") != expected:
+        layout = about.get("tensors")
+        if not isinstance(layout, dict) or _without_state(layout) != _without_state(expected):
             raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
         try:
-            tensors = read_bundle(path, self._variables)
-        except (OSError, ValueError) as error:
+            tensors = read_bundle(path, layout)
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path} cannot be read ({error}): it is damaged") from error
         if digest_of(tensors) != about.get("digest"):
             raise DataError(f"{path}: the state is not the one that was saved: it is damaged")
@@ -282,8 +285,12 @@ class Checkpointer(Keeper):
                 if isinstance(error, TfmbError):
                     raise
                 raise DataError(f"{path}: the state of its {name} makes no sense: it is damaged") from error
+        expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
+        whole = about["tensors"] == expected
+        # Metrics' totals are kept otherwise where batches are cut, which the number of devices decides.
         for key, variable in self._variables.items():
-            variable.assign(tensors[key])
+            if whole or not key.startswith(_STATE):
+                variable.assign(tensors[key])
         if isinstance(about.get("learning_rate"), float) and isinstance(self._rate_of.learning_rate, float):
             self._rate_of.learning_rate = about["learning_rate"]
         if about.get("replicas") != self.replicas and not self.exact:
@@ -295,6 +302,10 @@ class Checkpointer(Keeper):
         best = about.get("best")
         self._best = (float(best[0]), int(best[1])) if best else (math.inf, -1)
         return _position(about, path)
+
+
+def _without_state(layout: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in layout.items() if not key.startswith(_STATE)}
 
 
 def _position(about: dict[str, Any], path: Path) -> Position:

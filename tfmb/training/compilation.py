@@ -179,7 +179,7 @@ def _trial(
         if candidate is Compiled.CALL and (too_slow or not calls):
             continue
         steps = make_steps(candidate)
-        steps.prepare(batches)
+        steps.prepare(batches.element_spec)
         try:
             traced(_seconds_of(steps, batches, 1))
             once = _seconds_of(steps, batches, 1)

@@ -1,12 +1,48 @@
-"""What a compiled Keras model brings: the one place that reads what `compile` was given."""
+"""What `compile` makes of a Keras model: the one place that reads it, and puts it in a model's place for a while.
 
+Keras keeps the loss and metric objects that it trains with under private names. They are used themselves, never
+copied: whatever they are, they do what they do in `fit`.
+"""
+
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
+from tfmb.training.recipe import Recipe
 
-__all__ = ["Compiled", "check_model", "read_compiled"]
+__all__ = [
+    "Compiled",
+    "check_model",
+    "compiled_with",
+    "in_order",
+    "objects_of",
+    "read_compiled",
+    "results",
+]
+
+# What `keras.Model.compile` sets.
+_SET_BY_COMPILE = (
+    "optimizer",
+    "loss",
+    "compiled",
+    "steps_per_execution",
+    "_compile_loss",
+    "_compile_metrics",
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_loss_tracker",
+    "_run_eagerly",
+    "_jit_compile",
+    "stop_training",
+    "train_function",
+    "test_function",
+    "predict_function",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,15 +56,19 @@ class Compiled:
     weighted_metrics: Any = None
 
 
-def read_compiled(model: Any) -> Compiled:
+def read_compiled(model: Any, eagerly: bool = False) -> Compiled:
     """What the model was compiled with; nothing where it was not.
+
+    Args:
+        model: a Keras model.
+        eagerly: whether a model that shall run eagerly may be meant: its answers are the same.
 
     Raises:
         ConfigError: this Keras keeps it elsewhere, or it was compiled to run eagerly.
     """
     if not model.compiled:
         return Compiled()
-    if model.run_eagerly:
+    if model.run_eagerly and not eagerly:
         raise ConfigError("the model was compiled with run_eagerly=True, which tfmb.fit cannot do: compile without it")
     # Keras has no public way to get a custom loss or metric back as the object it is.
     config = getattr(getattr(model, "_compile_config", None), "config", None)
@@ -45,17 +85,123 @@ def read_compiled(model: Any) -> Compiled:
     )
 
 
-def check_model(model: Any) -> None:
-    """Refuses what the loop would otherwise silently do differently from `fit`.
+def check_model(model: Any, *methods: str) -> None:
+    """Refuses what the loop would otherwise silently do differently from Keras.
+
+    Args:
+        model: what the user gave.
+        *methods: those of `keras.Model` that would be gone past if the model had its own; none for those of training.
 
     Raises:
-        ConfigError: no Keras model, or a custom `train_step` or the like.
+        ConfigError: no Keras model, or a method of its own.
     """
     if not isinstance(model, keras.Model):
         raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model, or a function that builds one")
-    for method in ("train_step", "test_step", "compute_metrics"):
+    for method in methods or ("fit", "train_step", "make_train_function"):
         if getattr(type(model), method) is not getattr(keras.Model, method):
             raise ConfigError(
-                f"{type(model).__name__} has a {method} of its own, which tfmb.fit would not call: "
-                "move what it does into the loss or the layers, or train it with keras.Model.fit"
+                f"{type(model).__name__} has a {method} of its own, which tfmb would not call: "
+                f"move what it does into the loss or the layers, or call the model's own {_AT[method]}"
             )
+
+
+_AT = {
+    "train_step": "fit",
+    "fit": "fit",
+    "make_train_function": "fit",
+    "evaluate": "evaluate",
+    "make_test_function": "evaluate",
+    "predict": "predict",
+    "make_predict_function": "predict",
+}
+
+
+@contextlib.contextmanager
+def compiled_with(model: Any, recipe: Recipe) -> Iterator[None]:
+    """The model as `compile` leaves it for a recipe; afterwards as it was before.
+
+    A model that was compiled with just that stays as it is. What is made for another recipe is kept with the model, for
+    the next time. The model's optimizer stays.
+
+    Raises:
+        ConfigError: Keras refuses the loss or the metrics.
+    """
+    if _is_compiled_with(model, recipe):
+        yield
+        return
+    before = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
+    given = (recipe.loss, recipe.loss_weights, recipe.metrics, recipe.weighted_metrics)
+    known, made = getattr(model, "_tfmb_compiled", (None, None))
+    if known is None or not all(_same(a, b) for a, b in zip(known, given, strict=True)):
+        try:
+            keras.Model.compile(
+                model,
+                optimizer=None,
+                loss=recipe.loss,
+                loss_weights=recipe.loss_weights,
+                metrics=recipe.metrics,
+                weighted_metrics=recipe.weighted_metrics,
+            )
+        except (ValueError, TypeError) as error:
+            _put(model, before)
+            raise ConfigError(str(error)) from error
+        made = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
+        if recipe.loss is None:
+            made["_compile_loss"] = None
+        if recipe.metrics is None and recipe.weighted_metrics is None:
+            made["_compile_metrics"] = None
+        # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+        object.__setattr__(model, "_tfmb_compiled", (given, made))
+    assert made is not None
+    kept = ("optimizer", "stop_training", "train_function", "test_function", "predict_function")
+    _put(model, {**made, **{name: before[name] for name in kept if name in before}})
+    try:
+        yield
+    finally:
+        now = {name: model.__dict__[name] for name in ("optimizer", "stop_training") if name in model.__dict__}
+        for name in _SET_BY_COMPILE:
+            model.__dict__.pop(name, None)
+        _put(model, {**before, **now})
+
+
+def objects_of(model: Any) -> list[Any]:
+    """Keras's objects of a compiled model: whoever traced a step with others must trace it again."""
+    return [model._compile_loss, model._compile_metrics, model._loss_tracker]
+
+
+def results(model: Any) -> dict[str, Any]:
+    """The values of a compiled model's metrics by Keras's names: floats, or arrays where one has several."""
+    return {name: plain(value) for name, value in model.get_metrics_result().items()}
+
+
+def plain(value: Any) -> Any:
+    """A float for what has one value, else an array."""
+    array = np.asarray(value)
+    return float(array) if array.size == 1 and array.ndim == 0 else array
+
+
+def in_order(model: Any, logs: dict[str, Any]) -> Any:
+    """What `evaluate` returns: the values in the order of `compile`, or the one there is."""
+    return model._flatten_metrics_in_order(logs)
+
+
+def _is_compiled_with(model: Any, recipe: Recipe) -> bool:
+    if not model.compiled:
+        return False
+    config = getattr(getattr(model, "_compile_config", None), "config", {})
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return all(_same(config.get(name), getattr(recipe, name)) for name in names)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are made of the same objects."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    return a is b or (isinstance(a, (str, float, int)) and type(a) is type(b) and a == b)
+
+
+def _put(model: Any, attributes: dict[str, Any]) -> None:
+    """Sets attributes past Keras's tracking, which took them in when `compile` made them."""
+    model.__dict__.update(attributes)

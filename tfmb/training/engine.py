@@ -1,7 +1,5 @@
 """Puts the pieces of one training run together: model, strategy, steps, feeds, actions."""
 
-import contextlib
-import math
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,22 +10,22 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.data.records import telling_what_cannot_be_read
-from tfmb.distribution import is_on_cpu, makes_copies, needs_static_shapes
+from tfmb.distribution import is_on_cpu, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
-from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.agreement import check_same
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
+from tfmb.training.compiled import compiled_with
 from tfmb.training.feeds import Feed, ran_out
 from tfmb.training.loop import Action, Plan, Position, add_up, run
-from tfmb.training.metrics import Metrics
-from tfmb.training.objective import Objective
+from tfmb.training.noise_scale import noise_of_epoch
 from tfmb.training.parts import Cut
-from tfmb.training.prepared import Recipe, build, check_compiled, scoring_steps, steps_for
+from tfmb.training.prepared import build, check_compiled, scoring_steps, steps_for
+from tfmb.training.recipe import Recipe
 from tfmb.training.rows import RowsOfBatches
 from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
-from tfmb.training.state import computes_in_float16, warn_of_local_layers
+from tfmb.training.state import warn_of_local_layers
 from tfmb.training.step import Steps
 
 __all__ = ["Recipe", "evaluate", "optimizer_for", "recall", "score_feed", "train"]
@@ -36,8 +34,8 @@ _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
 
 
-# model -> (what the user named, our optimizer): a second call goes on with the first one's state.
-_optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Optimizer]] = weakref.WeakKeyDictionary()
+# model -> (what the user named, its settings, our optimizer): a second call need not trace anew.
+_optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Optimizer]] = weakref.WeakKeyDictionary()
 
 
 def optimizer_for(model: Any, identifier: Any) -> Optimizer:
@@ -48,16 +46,15 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
         identifier: a name, a Keras optimizer, or one of ours.
     """
     if isinstance(identifier, Optimizer):
-        return identifier
-    known, optimizer = _optimizers.get(model, (None, None))
+        return interop.around_keras(identifier)
+    settings = identifier.get_config() if isinstance(identifier, keras.optimizers.Optimizer) else None
+    known, as_it_was, optimizer = _optimizers.get(model, (None, None, None))
     same = known == identifier if isinstance(identifier, str) else known is identifier
+    if same and settings is not None:
+        same = interop.same_settings(settings, as_it_was)
     if optimizer is None or not same:
         optimizer = interop.get(identifier)
-        _optimizers[model] = (identifier, optimizer)
-    elif isinstance(identifier, keras.optimizers.Optimizer):
-        rate = interop.keras_rate(identifier)
-        if isinstance(rate, float):
-            optimizer.learning_rate = rate
+        _optimizers[model] = (identifier, settings, optimizer)
     return optimizer
 
 
@@ -108,7 +105,7 @@ def train(
         ConfigError: the model, loss, metrics and data do not fit together.
     """
     if not model.trainable_variables:
-        raise ConfigError(f"the model {model.name!r} has no trainable weights: set trainable=True on a layer")
+        warnings.warn(f"the model {model.name!r} has no trainable weights: it is scored, not trained", stacklevel=3)
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     if recipe.noise_scale and cut.all_parts == 1:
         raise ConfigError(
@@ -123,18 +120,27 @@ def train(
     if cut.all_parts > 1:
         warn_of_local_layers(model, cut)
     build(model, optimizer, strategy, original)
-    steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled))
+    keras_model = original or model
+    steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled), original)
+    steps.prepare(feed.spec())
 
     def train(batches: Any, count: Any) -> tuple[Any, Any]:
-        steps.prepare(batches)
         if not isinstance(batches, RowsOfBatches):
-            with telling_what_cannot_be_read():
-                reports, finite = steps.train(batches, count)
+            try:
+                with telling_what_cannot_be_read():
+                    reports, finite = steps.train(batches, count)
+            except tf.errors.OutOfRangeError:
+                feed.ended()
+                raise
+            if not finite:
+                steps.check()
             rows = np.asarray(reports)
             steps.traces.met(rows[:, 1])  # the batches' numbers of examples
             return rows, finite
         reports, finite, done = steps.train_rows(batches.arrays, *batches.take(int(count)))
         batches.move_on(int(done))
+        if not finite:
+            steps.check()
         return np.asarray(reports)[: int(done)], finite
 
     def validate(epoch: int) -> dict[str, Any]:
@@ -150,13 +156,20 @@ def train(
 
     def run_from(start: Position | None) -> Position:
         if start is not None:
+            start = replace(start, sums=steps.take_up(start.sums))
             feed.start_at(start.epoch, start.step)
+
+        def batches(epoch: int) -> Any:
+            if start is None and watcher is not None and epoch == watcher.first_epoch:
+                feed.begin_at(epoch)
+            return feed.epoch(epoch)
+
         return run(
             plan,
-            feed.epoch,
+            batches,
             train,
             optimizer,
-            lambda sums: {**_logs(steps.objective, steps.metrics, sums), **_noise(recipe, sums)},
+            lambda sums: {**steps.logs(sums), **noise_of_epoch(sums if recipe.noise_scale else None)},
             validate,
             actions,
             watcher=watcher,
@@ -166,29 +179,39 @@ def train(
             noise=recipe.noise_scale,
             traces=lambda: steps.traces.count,
             tracing_seconds=tracing_seconds,
+            begin=steps.begin,
         )
 
-    if checkpointer is None:
-        return run_from(None)
-    checkpointer.attach(model, optimizer, steps.loss_scale)
-    try:
-        start = checkpointer.restore() if resume else None
-        check_same(-1 if start is None else start.drawn, strategy, "the number of batches they have behind them")
-        return _with_retries(run_from, checkpointer, optimizer, plan, start)
-    finally:
-        checkpointer.close()
+    with compiled_with(keras_model, recipe):
+        if watcher is not None:
+            watcher.attach(steps.loss_scale)
+        if checkpointer is None:
+            return run_from(None)
+        checkpointer.attach(model, optimizer, steps.loss_scale, steps.state)
+        try:
+            start = checkpointer.restore() if resume else None
+            check_same(-1 if start is None else start.drawn, strategy, "the number of batches they have behind them")
+            return _with_retries(run_from, checkpointer, optimizer, plan, start)
+        finally:
+            checkpointer.close()
 
 
 def recall(
-    model: Any, optimizer: Optimizer, strategy: Any, checkpointer: Checkpointer, original: Any = None
+    model: Any,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    strategy: Any,
+    feed: Feed,
+    checkpointer: Checkpointer,
+    cut: Cut | None = None,
+    original: Any = None,
 ) -> Position | None:
     """Puts a run's last state into a placed model and its optimizer, without training; where that was."""
-    scale = LossScale() if computes_in_float16(model) else None
-    with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
-        optimizer.build(model.trainable_variables, (original or model).trainable_variables)
-        if scale is not None:
-            scale.build()
-    checkpointer.attach(model, optimizer, scale)
+    build(model, optimizer, strategy, original)
+    cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
+    steps = steps_for(model, optimizer, recipe, strategy, (cut, 0, Compiled.NOTHING), original)
+    steps.prepare(feed.spec())
+    checkpointer.attach(model, optimizer, steps.loss_scale, steps.state)
     return checkpointer.restore()
 
 
@@ -226,15 +249,27 @@ def _with_retries(
             )
 
 
-def evaluate(model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any = None) -> dict[str, Any]:
+def evaluate(
+    model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any = None, original: Any = None
+) -> dict[str, Any]:
     """Loss and metrics of a placed model over all batches of a feed, with Keras's names.
 
-    A watcher sees it as callbacks do: see `InferenceCallbacks`.
+    Args:
+        model: built in the strategy's scope.
+        recipe: loss and metrics.
+        strategy: where.
+        feed: the batches.
+        watcher: sees it as callbacks do: see `InferenceCallbacks`.
+        original: the user's model where `model` is a copy of it.
+
+    Raises:
+        ConfigError: the loss, the metrics, the model and the data do not fit together, or there is no batch.
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
     batches = feed.once()
-    return _score(scoring_steps(model, recipe, strategy, cut, batches.iterator.element_spec), batches, watcher)
+    spec = batches.iterator.element_spec
+    return _score(scoring_steps(model, recipe, strategy, cut, spec, original), batches, watcher)
 
 
 def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
@@ -243,17 +278,20 @@ def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
 
 
 def _score(steps: Steps, batches: Any, watcher: Any) -> dict[str, Any]:
-    steps.prepare(batches.iterator)
     each_batch = watcher is not None and watcher.each_test_batch
     if watcher is not None:
         watcher.test_begin()
+    steps.begin()
     sums: tuple[float, ...] | None = None
-    done = 0
-    while done != (batches.most if batches.steps is None else batches.steps):
+    done, shown = 0, 0
+    total = batches.most if batches.steps is None else batches.steps
+    while done != total:
         # Scoring holds no gradients: many batches a call cost nothing but the wait.
-        count = 1 if batches.steps is None or each_batch else min(_SCORED_A_CALL, batches.steps - done)
+        count = 1 if batches.steps is None else min(_SCORED_A_CALL, batches.steps - done)
         if each_batch:
-            watcher.test_batch_begin(done)
+            count = min(count, watcher.steps_between_looks - shown)
+            if not shown:
+                watcher.test_batch_begin(done)
         try:
             with telling_what_cannot_be_read():
                 reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
@@ -262,33 +300,23 @@ def _score(steps: Steps, batches: Any, watcher: Any) -> dict[str, Any]:
                 warnings.warn(ran_out(done, batches.most), stacklevel=3)
             break
         sums = add_up(sums, reports)
-        if each_batch:
-            watcher.test_batch_end(done, _logs(steps.objective, steps.metrics, np.array(sums)))
         done += count
+        if each_batch:
+            shown = (shown + count) % watcher.steps_between_looks
+            if not shown:
+                watcher.test_batch_end(done - 1, _sorted(steps.logs(np.array(sums))))
         if watcher is not None and watcher.stop_scoring:
             break
+    if shown:
+        watcher.test_batch_end(done - shown + watcher.steps_between_looks - 1, _sorted(steps.logs(np.array(sums))))
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
-    logs = _logs(steps.objective, steps.metrics, np.array(sums))
+    logs = _sorted(steps.logs(np.array(sums)))
     if watcher is not None:
         watcher.test_end(logs)
     return logs
 
 
-def _noise(recipe: Recipe, sums: np.ndarray) -> dict[str, Any]:
-    """The noise scale over an epoch; NaN where it is undetermined."""
-    if not recipe.noise_scale:
-        return {}
-    noise, signal = float(sums[-4]), float(sums[-3])
-    return {"noise_scale": noise / signal if noise > 0 and signal > 0 else math.nan}
-
-
-def _logs(objective: Objective, metrics: Metrics, sums: np.ndarray) -> dict[str, Any]:
-    """Keras's logs from the sum of reports: sorted, an output's loss only where there are several."""
-    count = len(objective.names)
-    rows, losses, metric_sums = sums[1], sums[2 : 3 + count], sums[3 + count :]
-    logs: dict[str, Any] = {"loss": float(losses[0] / rows)}
-    if count > 1:
-        logs |= {f"{name}_loss": float(loss / rows) for name, loss in zip(objective.names, losses[1:], strict=True)}
-    logs |= metrics.results(metric_sums)
+def _sorted(logs: dict[str, Any]) -> dict[str, Any]:
+    """As Keras sorts what it shows."""
     return dict(sorted(logs.items()))

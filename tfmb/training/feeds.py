@@ -11,7 +11,7 @@ from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, first_batches
+from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
@@ -57,8 +57,17 @@ class Feed(Protocol):
     def example(self) -> Any:
         """A few inputs `[rows, ...]`, to build a model with."""
 
+    def spec(self) -> Any:
+        """The element spec of its batches `(x, y, sample_weight)`, absent ones `()`."""
+
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch, counted from 0; epochs are asked for in order."""
+
+    def begin_at(self, epoch: int) -> None:
+        """The first epoch that is asked for is this one; where the data has an order of its own, from its start."""
+
+    def ended(self) -> None:
+        """The iterator that was given last has no batch more."""
 
     def start_at(self, epoch: int, step: int) -> None:
         """The next epoch that is asked for is `epoch`, from batch number `step` on; its `steps` stay those of all."""
@@ -124,6 +133,19 @@ class ArrayFeed:
             return self._source.read(tf.zeros([1], tf.int64))[0]
         first = keras.tree.map_structure(lambda array: array[:1], self._source.examples)
         return keras.tree.lists_to_tuples(first)
+
+    def spec(self) -> Any:
+        """See `Feed`."""
+        if isinstance(self._source, Records):
+            return self._batched(0, 0).element_spec
+        return element_spec(self._source)
+
+    def begin_at(self, epoch: int) -> None:
+        """See `Feed`."""
+        self.start_at(epoch, 0)
+
+    def ended(self) -> None:
+        """See `Feed`: it is endless."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch: one endless source of them serves all."""
@@ -209,8 +231,7 @@ class DatasetFeed:
 
     Args:
         dataset: batched; elements `(x, y)` or `(x, y, sample_weight)`.
-        steps_per_epoch: None for all batches of the dataset; otherwise as in `ArrayFeed` (a dataset of unknown
-            size is repeated).
+        steps_per_epoch: None for all batches of the dataset; otherwise as in `ArrayFeed`.
         name: the argument it came in, for error messages.
         steps_name: the argument that limits it.
 
@@ -224,14 +245,12 @@ class DatasetFeed:
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         _check_elements(dataset.element_spec, name)
         self._dataset = dataset.map(_unpack).prefetch(_PREFETCHED)
-        self._passes_once = self._dataset
         self._name = name
         size = int(dataset.cardinality())
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
             raise ConfigError(f"{name} is an infinite dataset: give {steps_name or 'steps_per_epoch'}")
         self._size = None if size < 0 else size
-        if self._size is None and steps_per_epoch is not None:
-            self._dataset = self._dataset.repeat()
+        self._endless = size == tf.data.INFINITE_CARDINALITY
         self.steps: int | None = steps_per_epoch or self._size
         self._steps_per_epoch = steps_per_epoch
         self._iterator: Iterator[Any] | None = None
@@ -244,6 +263,13 @@ class DatasetFeed:
         for x, _, _ in self._dataset:
             return x
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
+
+    def spec(self) -> Any:
+        """See `Feed`."""
+        return self._dataset.element_spec
+
+    def begin_at(self, epoch: int) -> None:
+        """See `Feed`: its own order."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch."""
@@ -287,7 +313,15 @@ class DatasetFeed:
             steps = self._size - self._drawn
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
         self._drawn += steps
+        if self._size is None and not self._endless:
+            return EpochBatches(self._iterator, None, steps)
         return EpochBatches(self._iterator, steps)
+
+    def ended(self) -> None:
+        """See `Feed`: the next epoch begins with the dataset's first batch, as in Keras."""
+        if self._steps_per_epoch is not None and self._iterator is not None:
+            warnings.warn("the data ran out: this epoch is shorter; repeat the dataset for more", stacklevel=2)
+        self._iterator = None
 
     def once(self) -> EpochBatches:
         """The dataset from its start, once."""
@@ -296,8 +330,8 @@ class DatasetFeed:
             warnings.warn(ran_out(self._size, limit), stacklevel=2)
             limit = self._size
         if self._size is None:
-            return EpochBatches(iter(self._passes_once), None, limit)
-        return EpochBatches(iter(self._passes_once), self._size if limit is None else limit)
+            return EpochBatches(iter(self._dataset), None, limit)
+        return EpochBatches(iter(self._dataset), self._size if limit is None else limit)
 
     def rows_of_batches(self) -> None:
         """See `Feed`."""
@@ -319,13 +353,11 @@ def ran_out(steps: int, wanted: int) -> str:
 
 
 def _check_elements(spec: Any, name: str) -> None:
-    parts = spec if isinstance(spec, tuple) else (spec,)
-    if len(parts) == 1 or parts[1] is None:
-        raise ConfigError(f"{name} yields no targets: let it yield (x, y) or (x, y, sample_weight)")
-    if len(parts) > 3:
-        raise ConfigError(f"{name} yields {len(parts)} parts: let it yield (x, y) or (x, y, sample_weight)")
+    if isinstance(spec, tuple) and not 1 <= len(spec) <= 3:
+        raise ConfigError(f"{name} yields {len(spec)} parts: let it yield (x, y) or (x, y, sample_weight)")
 
 
 def _unpack(*element: Any) -> tuple[Any, Any, Any]:
-    """A dataset's element as `(x, y, sample_weight)`."""
-    return element if len(element) == 3 else (*element, ())
+    """A dataset's element as `(x, y, sample_weight)`; an empty tuple for what is absent."""
+    x, y, sample_weight = (*element, None, None)[:3]
+    return x, () if y is None else y, () if sample_weight is None else sample_weight

@@ -18,10 +18,12 @@ from tfmb.optimizers import Optimizer
 from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
 from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.engine import Recipe, optimizer_for
+from tfmb.training.engine import optimizer_for
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
 from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
+from tfmb.training.placement import built_under
+from tfmb.training.recipe import Recipe
 from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir, read_run
 from tfmb.training.session import Session
 from tfmb.workers import naming_lost_peers
@@ -70,9 +72,10 @@ def fit(
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
-    The arguments up to `validation_freq` mean what they mean in `fit`, and what a compiled model was given is used.
-    `steps_per_execution` and `jit_compile` only say how Keras executes: here many updates run in one call anyway.
-    A batch larger than the data is one batch of all of it.
+    The arguments up to `validation_freq` mean what they mean in `fit`. A batch that nothing cuts is trained by the
+    objects that `compile` made; docs/moving.md says what is the same and what differs. Many updates run in one call;
+    `steps_per_execution` only decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
+    larger than the data is one batch of all of it.
 
     Args:
         model: a `keras.Model`; or a function without arguments that builds one, which is then called in the
@@ -80,12 +83,13 @@ def fit(
         x: inputs: arrays `[n, ...]` in any list, tuple or dict; or a batched `tf.data.Dataset` of `(x, y)` or
             `(x, y, sample_weight)`; or a source of single such examples by number (`len(x)`, `x[i]`, such as
             `tfds.data_source` gives), which are read as they are needed.
-        y: targets, where `x` is arrays.
+        y: targets, where `x` is arrays; None where the model's loss is all its own (`add_loss`, `compute_loss`).
         batch_size: examples an update, over all replicas; None is 32.
         epochs: the number of the epoch to stop before.
         verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error. A notebook shows a
             line an epoch, and of one that lasts long more.
-        callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes one step a call.
+        callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes no more steps a call
+            than `steps_per_execution`.
         validation_split: the share of the last examples that is held out, before shuffling.
         validation_data: `(x, y)`, `(x, y, sample_weight)`, or a dataset or source as for `x`.
         shuffle: whether each epoch has a new order; a dataset keeps its own.
@@ -97,11 +101,13 @@ def fit(
         validation_steps: batches a validation; None for all.
         validation_batch_size: None for `batch_size`.
         validation_freq: validates every so many epochs, or after the epochs listed (counted from 1).
-        optimizer: one of `tfmb.optimizers`, a name, or a Keras SGD, RMSprop, Adam or AdamW; None for the
-            compiled one's counterpart. A second call for the same model and optimizer goes on with its state.
+        optimizer: one of `tfmb.optimizers`, a name, or a Keras optimizer; None for the compiled one. The rule that
+            takes the place of a Keras SGD, RMSprop, Adam or AdamW works on that one's own state, so that a next
+            training goes on with it, whoever makes it. So does a second call for the same model and one of ours.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
-        strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`.
+        strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`. A model
+            that was built in the scope of a strategy is trained under that one by `"auto"`.
         replicas: how many devices.
         seed: decides the order of examples, and the initial weights where `model` is a function: of all that its
             initializers, NumPy and `keras.random` draw. Python's, NumPy's and Keras's generators are afterwards where
@@ -155,7 +161,7 @@ def fit(
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
     _check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
-    where = make_strategy(strategy, replicas)
+    where = make_strategy(built_under(model, strategy, replicas), replicas)
     if on_divergence not in DIVERGENCE_NAMES:
         raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
     if run_dir is None and (resume or on_divergence == "restore"):
@@ -186,7 +192,11 @@ def fit(
         augmentation=augment,
     )
     validation = held_out if validation_data is None else validation_data
+    if validation is not None:
+        check_model(model, "evaluate", "make_test_function")
     size = None if source is None else (batch_size or DEFAULT_BATCH_SIZE)
+    if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
+        raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
     cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, size, static)
     record = {
@@ -287,8 +297,6 @@ def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
-    if recipe.loss is None:
-        raise ConfigError("there is no loss: compile the model, or give loss=...")
     chosen = compiled.optimizer if optimizer is None else optimizer
     if chosen is None:
         raise ConfigError("there is no optimizer: compile the model, or give optimizer=...")

@@ -33,7 +33,7 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
     Args:
         x: NumPy arrays, tensors, lists of numbers or pandas objects `[n, ...]`, in any list, tuple or dict; or a source
             of whole examples: see `Records.from_source`.
-        y: the same for the targets; None for such a source.
+        y: the same for the targets; None for such a source, and where the model itself knows its loss.
         sample_weight: None, or weights `[n]`, by output where there are several.
         name: what error messages call `x`.
 
@@ -41,7 +41,7 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
         The source. Floats have the dtype `keras.config.floatx()`, as in `fit`; other dtypes stay.
 
     Raises:
-        ConfigError: no targets, or a kind of data that is not supported.
+        ConfigError: a kind of data that is not supported.
         DataError: arrays that make no sense.
     """
     if has_random_access(x):
@@ -49,8 +49,6 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
             given = "sample_weight" if y is None else "y"
             raise ConfigError(f"{given} cannot be given with a {type(x).__name__}, which holds whole examples")
         return Records.from_source(x, name)
-    if y is None:
-        raise ConfigError(f"y is missing: give the targets of {name}")
     arrays = (_to_arrays(part, label) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight")))
     return Source.from_arrays(*arrays, name=name)
 
@@ -112,8 +110,8 @@ def make_feed(
         for argument, is_given in given.items():
             if is_given:
                 raise ConfigError(f"{argument} cannot be given with a tf.data.Dataset, which is batched and complete")
-        if class_weight is not None and isinstance(x.element_spec, tuple) and len(x.element_spec) > 2:
-            raise ConfigError("class_weight needs a dataset of (x, y), without sample weights")
+        if class_weight is not None and not (isinstance(x.element_spec, tuple) and len(x.element_spec) == 2):
+            raise ConfigError("class_weight needs a dataset of (x, y), with targets and without sample weights")
         dataset = x if class_weight is None else x.map(_class_weighter(class_weight))
         return DatasetFeed(dataset, steps_per_epoch), None, None
     refuse_streams(x, "x")

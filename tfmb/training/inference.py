@@ -7,17 +7,18 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched, part_bounds
-from tfmb.data.records import has_random_access, telling_what_cannot_be_read
+from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
-from tfmb.training.compiled import check_model, read_compiled
+from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.parts import rows_of_part, static_rows
-from tfmb.training.placement import place
+from tfmb.training.placement import built_under, place
 from tfmb.training.prepared import kept
+from tfmb.training.recipe import Recipe
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["evaluate", "predict"]
@@ -57,7 +58,7 @@ def evaluate(
         replicas: as in `tfmb.fit`.
 
     Returns:
-        The loss, or a list of the loss, the outputs' losses and the metrics sorted by name, or a dict of them.
+        The loss, or a list of the loss and the metrics in the order of `compile`, or a dict of them by name.
 
     Raises:
         ConfigError: an argument that cannot be honoured.
@@ -68,33 +69,28 @@ def evaluate(
         >>> sorted(tfmb.evaluate(model, x, y, return_dict=True))
         ['accuracy', 'loss']
     """
-    check_model(model)
-    compiled = read_compiled(model)
-    recipe = engine.Recipe(
+    check_model(model, "evaluate", "make_test_function")
+    compiled = read_compiled(model, eagerly=True)
+    recipe = Recipe(
         loss=compiled.loss if loss is None else loss,
         loss_weights=compiled.loss_weights if loss is None else None,
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
-    if recipe.loss is None and type(model).compute_loss is keras.Model.compute_loss:
-        raise ConfigError("there is no loss: compile the model, or give loss=...")
-    where = make_strategy(strategy, replicas, joins=False)
+    where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
     feed = validation_feed(data, batch_size, steps)
     with naming_lost_peers(where):
         placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
-        logs = engine.evaluate(placed, recipe, where, feed, watcher)
+        with compiled_with(model, recipe):
+            logs = engine.evaluate(placed, recipe, where, feed, watcher, model)
+            values = in_order(model, logs)
     if verbose_level(verbose):
         print(format_logs(logs), file=sys.stderr, flush=True)
     if return_dict:
         return logs
-    output = getattr(model, "output", None)
-    names = list(output) if isinstance(output, dict) else getattr(model, "output_names", None) or []
-    losses = ["loss", *(f"{name}_loss" for name in names)]
-    values = [logs[key] for key in losses if key in logs]
-    values += [value for key, value in sorted(logs.items()) if key not in losses]
-    return values[0] if len(values) == 1 else values
+    return values
 
 
 def predict(
@@ -132,13 +128,14 @@ def predict(
         >>> tfmb.predict(model, x[:5]).shape
         (5, 2)
     """
-    check_model(model)
-    where = make_strategy(strategy, replicas, joins=False)
-    batches, number = _input_batches(x, batch_size)
+    check_model(model, "predict", "make_predict_function")
+    where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
+    own_step = type(model).predict_step is not keras.Model.predict_step
+    batches, number = _input_batches(x, batch_size, whole=own_step)
     if steps is not None:
         batches, number = batches.take(steps), steps if number is None else min(steps, number)
     with naming_lost_peers(where):
-        placed = place(model, where, lambda: next(iter(batches)))
+        placed = place(model, where, lambda: keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0])
     rows = (
         static_rows(batches.element_spec)
         if needs_static_shapes(where) and isinstance(x, tf.data.Dataset)
@@ -147,19 +144,31 @@ def predict(
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
     watcher.predict_begin()
-    found = []
+    found: list[Any] = []
+    some: list[Any] = []  # what the callbacks have not seen yet
     with telling_what_cannot_be_read():
         for step, inputs in enumerate(batches):
-            watcher.predict_batch_begin(step)
-            outputs = on_all(inputs)
-            found.append(keras.tree.map_structure(lambda tensor: tensor.numpy(), outputs))
-            watcher.predict_batch_end(step, outputs)
+            if not some:
+                watcher.predict_batch_begin(step)
+            some.append(on_all(inputs))
+            if len(some) == watcher.steps_between_looks or step + 1 == number:
+                found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
+                some = []
             if watcher.stop_predicting:
                 break
+        if some:
+            found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
     watcher.predict_end()
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+
+
+def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:
+    """Shows the callbacks the outputs of some batches, the last of them number `step`; returns them on the host."""
+    one = outputs[0] if len(outputs) == 1 else keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+    watcher.predict_batch_end(step, one)
+    return [keras.tree.map_structure(lambda tensor: tensor.numpy(), one)]
 
 
 def _predictor(placed: Any, where: Any, rows: int) -> Any:
@@ -178,7 +187,7 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         if count > 1:
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
             inputs, _ = rows_of_part(inputs, *part_bounds(size, number, count), count, static, False)
-        return placed(inputs, training=False)
+        return placed.predict_step(inputs)
 
     def join(size: Any, value: Any) -> Any:
         """The replicas' outputs one after the other, without what filled up a part."""
@@ -201,21 +210,23 @@ def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:
     return {"verbose": verbose_level(verbose), "epochs": 1, "steps": steps}
 
 
-def _input_batches(x: Any, batch_size: int | None) -> tuple[Any, int | None]:
-    """(a dataset of the inputs, its number of batches where that is known)."""
+def _input_batches(x: Any, batch_size: int | None, whole: bool) -> tuple[Any, int | None]:
+    """(a dataset of what `predict_step` gets, its number of batches where that is known).
+
+    Args:
+        x: as `predict` got it.
+        batch_size: as `predict` got it.
+        whole: whether a dataset's elements stay as they are: a model's own `predict_step` may look at targets.
+    """
     if isinstance(x, tf.data.Dataset):
         if batch_size is not None:
             raise ConfigError("batch_size cannot be given with a tf.data.Dataset, which is batched")
         number = int(x.cardinality())
-        return x.map(lambda *element: element[0]), number if number >= 0 else None
+        inputs = x if whole else x.map(lambda *element: keras.utils.pack_x_y_sample_weight(element[0]))
+        return inputs, number if number >= 0 else None
     refuse_streams(x, "x")
-    if has_random_access(x):
-        source: Any = to_source(x, None)
-        rows = source.size
-    else:
-        rows = len(keras.tree.flatten(x)[0])
-        source = to_source(x, np.zeros(rows, np.int32))
-    size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, rows)
-    order = Order(num_examples=rows, batch_size=size, seed=0, shuffle=False)
+    source = to_source(x, None)
+    size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, source.size)
+    order = Order(num_examples=source.size, batch_size=size, seed=0, shuffle=False)
     batches = batched(source, order).take(order.steps_per_epoch)
-    return batches.map(lambda inputs, *_: inputs), order.steps_per_epoch
+    return batches.map(lambda inputs, *_: keras.utils.pack_x_y_sample_weight(inputs)), order.steps_per_epoch

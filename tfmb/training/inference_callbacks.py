@@ -31,6 +31,11 @@ class InferenceCallbacks:
         self.each_test_batch = any(overrides(callback, hooks) for callback in self._list.callbacks)
 
     @property
+    def steps_between_looks(self) -> int:
+        """The batches between two looks: `steps_per_execution` of `compile`."""
+        return int(self._model.steps_per_execution or 1)
+
+    @property
     def stop_scoring(self) -> bool:
         """Whether a callback asked to stop scoring."""
         return bool(self._model.stop_evaluating)
@@ -65,11 +70,11 @@ class InferenceCallbacks:
         self._take_over()
 
     def predict_batch_begin(self, step: int) -> None:
-        """Before a batch is predicted."""
+        """Before a batch, or the first of some, is predicted."""
         self._list.on_predict_batch_begin(step)
 
     def predict_batch_end(self, step: int, outputs: Any) -> None:
-        """After a batch was predicted."""
+        """After a batch, or the last of some, was predicted."""
         self._list.on_predict_batch_end(step, {"outputs": outputs})
 
     def predict_end(self) -> None:

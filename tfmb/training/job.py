@@ -28,6 +28,7 @@ from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import place
 from tfmb.training.profiling import Profile, profile, seconds_of_update
+from tfmb.training.recipe import Recipe
 from tfmb.training.rows import RowsOfBatches, arrays_on_device
 from tfmb.training.session import Session
 from tfmb.training.step import Steps
@@ -242,7 +243,7 @@ def _build(model: str, input_shape: Any, num_classes: Any, normalization: Any, s
     return models.with_preprocessing(bare, input_shape, normalization)
 
 
-def recipe_of(model: Any, config: TrainConfig | None) -> engine.Recipe:
+def recipe_of(model: Any, config: TrainConfig | None) -> Recipe:
     """Cross-entropy and accuracy for our models; for the user's (`config` None too), what it was compiled with.
 
     Raises:
@@ -251,11 +252,11 @@ def recipe_of(model: Any, config: TrainConfig | None) -> engine.Recipe:
     if config is not None and not config.own_model:
         dtype = "float64" if config.precision == "float64" else None  # Keras would compute the loss in 32 bits
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=dtype)
-        return engine.Recipe(loss=loss, metrics=["accuracy"])
+        return Recipe(loss=loss, metrics=["accuracy"])
     compiled = read_compiled(model)
     if compiled.loss is None:
         raise ConfigError(f"the model {model.name!r} has no loss: let your function return it compiled")
-    return engine.Recipe(
+    return Recipe(
         loss=compiled.loss,
         loss_weights=compiled.loss_weights,
         metrics=compiled.metrics,
@@ -263,7 +264,7 @@ def recipe_of(model: Any, config: TrainConfig | None) -> engine.Recipe:
     )
 
 
-def score(model: Any, recipe: engine.Recipe, source: Source) -> dict[str, Any]:
+def score(model: Any, recipe: Recipe, source: Source) -> dict[str, Any]:
     """Loss and metrics over every example of a source, on one device."""
     strategy = tf.distribute.get_strategy()
     return engine.evaluate(model, recipe, strategy, validation_feed(source, _SCORING_BATCH, None))

@@ -12,7 +12,8 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
-from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers import Optimizer
+from tfmb.optimizers.shared_state import raw_variable, value_of
 
 __all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides"]
 
@@ -60,13 +61,23 @@ class KerasCallbacks:
         self.each_batch = any(overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
         self.each_test_batch = any(overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
         self.history = model.history
-        # What Keras saves of a model has its optimizer's state in it.
-        savers = (keras.callbacks.ModelCheckpoint, keras.callbacks.BackupAndRestore)
-        self._saves = any(isinstance(callback, savers) for callback in self._list.callbacks)
-        self._stands_in = not isinstance(getattr(model, "optimizer", None), keras.optimizers.Optimizer)
+        self._before: Any = getattr(model, "optimizer", None)
+        self._loss_scale: Any = None
         self._shown_rate: float | None = None
         self._resumed: dict[str, Any] | None = None
         self._fresh: list[dict[str, Any]] = []
+
+    def attach(self, loss_scale: Any) -> None:
+        """Puts what stands for our optimizer in its place, with its state; ours starts from that where it has its own.
+
+        Args:
+            loss_scale: the one that is used, or None.
+        """
+        self._loss_scale = loss_scale
+        theirs = self._optimizer.scaled_by or self._optimizer.stands_for
+        self._put(StandInOptimizer() if theirs is None else theirs)
+        for theirs, ours in self._counterparts():
+            ours.assign(value_of(theirs))
 
     def state(self) -> dict[str, Any]:
         """The History so far, and what changed of every callback's plain public attributes since training began."""
@@ -94,9 +105,20 @@ class KerasCallbacks:
         return [type(callback).__name__ for callback in self._list.callbacks if overrides(callback, hooks)]
 
     @property
+    def steps_between_looks(self) -> int:
+        """The batches between two looks: `steps_per_execution` of `compile`."""
+        return int(self._model.steps_per_execution or 1)
+
+    @property
     def stop(self) -> bool:
         """Whether a callback asked to stop training."""
         return bool(getattr(self._model, "stop_training", False))
+
+    @property
+    def first_epoch(self) -> int | None:
+        """The epoch that a callback (`BackupAndRestore`) wants to begin with; None for the first."""
+        found: int | None = getattr(self._model, "_initial_epoch", None)
+        return found
 
     @property
     def stop_scoring(self) -> bool:
@@ -106,8 +128,7 @@ class KerasCallbacks:
     def train_begin(self) -> None:
         """Before the first epoch."""
         self._model.stop_training = False
-        if self._stands_in:
-            self._model.optimizer = StandInOptimizer()
+        self._model._initial_epoch = None  # of a training before this one
         self._call("on_train_begin")
         self._fresh = [_plain(callback) for callback in self._others()]
         if self._resumed is not None:
@@ -157,47 +178,54 @@ class KerasCallbacks:
         self._call("on_train_end", logs)
 
     def close(self) -> None:
-        """Takes away what stood in for a Keras optimizer."""
-        if self._stands_in and isinstance(getattr(self._model, "optimizer", None), StandInOptimizer):
-            self._model.optimizer = None
+        """Gives the Keras optimizer the last state, and takes away what stood in its place."""
+        for theirs, ours in self._counterparts():
+            theirs.assign(value_of(ours))
+        self._put(self._before)
+
+    def _put(self, optimizer: Any) -> None:
+        """Sets the model's optimizer past Keras's tracking: it is the model's for this training only."""
+        self._model.__dict__["optimizer"] = optimizer
 
     def _call(self, hook: str, *arguments: Any) -> None:
         shown = self._show()
         getattr(self._list, hook)(*arguments)
         self._take_over(shown)
 
-    def _show(self) -> list[np.ndarray] | None:
+    def _show(self) -> list[np.ndarray]:
         """Lets the user's model and its optimizer say what is true in our loop."""
         optimizer, ours = self._model.optimizer, self._optimizer
-        made = 0 if ours.iterations is None else int(np.asarray(_first(ours.iterations)))
         if isinstance(optimizer, StandInOptimizer):
-            optimizer.iterations = made
-            optimizer.learning_rate = float(ours.rate_at(made))
+            optimizer.iterations = 0 if ours.iterations is None else int(value_of(ours.iterations))
+            optimizer.learning_rate = float(ours.rate_at(optimizer.iterations))
             self._shown_rate = optimizer.learning_rate
-        elif optimizer is not None:
-            if self._saves:
-                interop.give_state(ours, optimizer, self._model.trainable_variables)
-            optimizer.iterations.assign(made)
-            if isinstance(ours.learning_rate, float):
-                optimizer.learning_rate = ours.learning_rate
-            self._shown_rate = _rate_of(optimizer)
-        if self._placed is self._model:
-            return None
-        shown = [variable.numpy() for variable in self._placed.variables]
-        for variable, value in zip(self._model.variables, shown, strict=True):
-            variable.assign(value)
+        shown = []
+        for theirs, value in self._pairs():
+            shown.append(np.asarray(value_of(value)))
+            theirs.assign(shown[-1])
         return shown
 
-    def _take_over(self, shown: list[np.ndarray] | None) -> None:
-        """Takes over a rate or weights that a callback set."""
-        rate = _rate_of(self._model.optimizer)
-        if rate is not None and rate != self._shown_rate:
-            self._optimizer.learning_rate = rate
-        if shown is not None:
-            for variable, copy, value in zip(self._model.variables, self._placed.variables, shown, strict=True):
-                now = variable.numpy()
-                if not np.array_equal(now, value):
-                    copy.assign(now)
+    def _take_over(self, shown: list[np.ndarray]) -> None:
+        """Takes over a rate or values that a callback set."""
+        optimizer = self._model.optimizer
+        if isinstance(optimizer, StandInOptimizer) and float(optimizer.learning_rate) != self._shown_rate:
+            self._optimizer.learning_rate = float(optimizer.learning_rate)
+        for (theirs, ours), value in zip(self._pairs(), shown, strict=True):
+            now = np.asarray(value_of(theirs))
+            if not np.array_equal(now, value.astype(now.dtype)):
+                ours.assign(now)
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        """(what user code sees, what our loop uses) for every variable that is another one."""
+        if self._placed is self._model:
+            return self._counterparts()
+        variables = zip(self._model.variables, self._placed.variables, strict=True)
+        return [*((raw_variable(theirs), raw_variable(ours)) for theirs, ours in variables), *self._counterparts()]
+
+    def _counterparts(self) -> list[tuple[Any, Any]]:
+        trained = self._model.trainable_variables
+        scale = [] if self._loss_scale is None else self._loss_scale.counterparts(trained)
+        return [*self._optimizer.counterparts(trained), *scale]
 
 
 def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_history: bool = False) -> Any:
@@ -219,16 +247,9 @@ def overrides(callback: Any, hooks: Sequence[str]) -> bool:
     """Whether a callback does anything in one of the hooks; Keras marks its own empty ones."""
     if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
         return False  # its batch hook only counts batches then
+    if isinstance(callback, keras.callbacks.BackupAndRestore) and callback.save_freq == "epoch":
+        return False
     return any(not hasattr(getattr(callback, hook), "_is_default") for hook in hooks)
-
-
-def _rate_of(optimizer: Any) -> float | None:
-    """The rate as the shortest decimal of the float32 that Keras keeps, or None where a schedule decides."""
-    if isinstance(optimizer, StandInOptimizer):
-        return float(optimizer.learning_rate)
-    if optimizer is None or isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-        return None
-    return float(str(keras.ops.convert_to_numpy(optimizer.learning_rate)))
 
 
 def _plain(callback: Any) -> dict[str, Any]:
@@ -240,7 +261,3 @@ def _plain(callback: Any) -> dict[str, Any]:
         name: v for name, v in values.items()
         if isinstance(v, plain) and not name.startswith("_") and name != "min_delta"
     }  # fmt: skip
-
-
-def _first(variable: Any) -> Any:
-    return getattr(variable, "values", [variable])[0].numpy()

@@ -159,12 +159,19 @@ class Watcher:
     """Sees the run as `fit` shows it to callbacks; the one thing that may stop it. This one does nothing.
 
     Attributes:
-        each_batch: whether it must see every batch, so that a call is one step long.
+        each_batch: whether it must see every batch, so that a call is no longer than `steps_between_looks`.
+        steps_between_looks: the batches between its looks.
         stop: whether to stop.
+        first_epoch: the number of the epoch that a callback wants to begin with, once training began; or None.
     """
 
     each_batch = False
+    steps_between_looks = 1
     stop = False
+    first_epoch: int | None = None
+
+    def attach(self, loss_scale: Any) -> None:
+        """Before all else: the loss scale that is used, or None."""
 
     def train_begin(self) -> None:
         """Before the first epoch."""
@@ -173,10 +180,10 @@ class Watcher:
         """Before an epoch."""
 
     def batch_begin(self, step: int) -> None:
-        """Before a batch, where `each_batch`."""
+        """Before a batch, or the first of some, where `each_batch`."""
 
     def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After a batch, where `each_batch`."""
+        """After a batch, or the last of some, where `each_batch`."""
 
     def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """After an epoch; it may add to the logs."""
@@ -209,6 +216,7 @@ def run(
     noise: bool = False,
     traces: Callable[[], int] = lambda: 0,
     tracing_seconds: float = 0.0,
+    begin: Callable[[], None] = lambda: None,
 ) -> Position:
     """Trains for the epochs of a plan.
 
@@ -228,6 +236,7 @@ def run(
         noise: whether the reports tell of the noise in gradients.
         traces: how often something was traced or compiled so far.
         tracing_seconds: what that took before the first epoch, which tells of it.
+        begin: called before each epoch that is not gone on with.
 
     Returns:
         Where it ended.
@@ -241,20 +250,24 @@ def run(
     steps_a_call, calls, in_a_row = plan.steps_a_call or 1, 0, 0
     logs: dict[str, Any] | None = None
     watcher.train_begin()
+    at = replace(at, epoch=max(at.epoch, watcher.first_epoch or 0))
     for epoch in range(at.epoch, at.epoch if at.ended else plan.epochs):
+        if not at.step:
+            begin()
         watcher.epoch_begin(epoch)
-        iterator, steps, _ = batches(epoch)
+        iterator, steps, most = batches(epoch)
         meter, learning_rate = Meter(tracing_seconds), _rate(optimizer)
-        tracing_seconds = 0.0
+        tracing_seconds, shown = 0.0, 0
         # The order is: save, draw the batch, step, report, evaluate. Saving comes before drawing, so that a
         # restored run draws the same batch again. Do not change it.
-        while steps is None or at.step < steps:
+        while (steps is None or at.step < steps) and (most is None or at.step < most):
             keeper.visit(at)
             count = min(steps_a_call, plan.log_every - at.step % plan.log_every, keeper.most(at) or steps_a_call)
             count = 1 if steps is None else min(count, steps - at.step)
             if watcher.each_batch:
-                count = 1
-                watcher.batch_begin(at.step)
+                count = min(watcher.steps_between_looks - shown, count if steps is None else steps - at.step)
+                if not shown:
+                    watcher.batch_begin(at.step)
             first_update = int(optimizer.iterations.numpy())
             traced, started = traces(), clock()
             try:
@@ -301,10 +314,14 @@ def run(
             )
             for action in (meter, *actions):
                 action.updates_made(report)
-            if watcher.each_batch and at.sums is not None:
+            shown = (shown + drawn) % watcher.steps_between_looks
+            if watcher.each_batch and not shown and at.sums is not None:
                 watcher.batch_end(at.step - 1, score(np.array(at.sums)))
             if watcher.stop:
                 break
+        if watcher.each_batch and shown and at.sums is not None:
+            # Keras names the last batch that there might have been.
+            watcher.batch_end(at.step - shown + watcher.steps_between_looks - 1, score(np.array(at.sums)))
         if at.sums is None and at.step:
             raise _divergence(int(optimizer.iterations.numpy()) + 1, _rate(optimizer), at.last_loss)
         if at.sums is None:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NoiseEstimate", "NoiseScale"]
+__all__ = ["NoiseEstimate", "NoiseScale", "noise_of_epoch"]
 
 _WINDOW = 200
 _QUANTILE = 1.6448536  # of the normal distribution: 90 % lie within so many deviations
@@ -115,3 +115,11 @@ class NoiseScale:
     def restore(self, state: Sequence[float]) -> None:
         """Knows what `state` gave; nothing where that is empty."""
         self._sums = [float(value) for value in state] or [0.0] * 7
+
+
+def noise_of_epoch(sums: Any) -> dict[str, float]:
+    """The noise scale from the sum of an epoch's reports, NaN where it is undetermined; nothing for None."""
+    if sums is None:
+        return {}
+    noise, signal = float(sums[-4]), float(sums[-3])
+    return {"noise_scale": noise / signal if noise > 0 and signal > 0 else math.nan}

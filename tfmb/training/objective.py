@@ -4,13 +4,13 @@ Keras's loss of an output is a mean, num / den, where den counts elements (or, b
 weights, or is 1). Both add up over parts, so the loss of the whole batch comes out exactly, however it is cut.
 """
 
-import copy
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.training.outputs import function_name, per_output
 
 __all__ = ["LossSums", "Objective"]
 
@@ -38,22 +38,15 @@ class LossSums:
 
 
 class Objective:
-    """The losses of a model's outputs.
-
-    Args:
-        loss: a name, a function, a `keras.losses.Loss`, or a list or dict of them by output.
-        loss_weights: None, a number, or a list or dict of numbers by output.
+    """The losses of a model's outputs: Keras's own objects, of a compiled model.
 
     Attributes:
-        names: the outputs that have a loss, known once the first batch was traced.
+        losses: each loss with the number of its output, known once it was resolved.
         weights: the weight of each.
     """
 
-    def __init__(self, loss: Any, loss_weights: Any = None) -> None:
-        self._loss = loss
-        self._loss_weights = loss_weights
-        self._losses: list[Any] | None = None
-        self.names: list[str] = []
+    def __init__(self) -> None:
+        self.losses: list[tuple[Any, int]] = []
         self.weights: list[float] = []
 
     def sums(
@@ -87,93 +80,87 @@ class Objective:
         Raises:
             ConfigError: a loss that does not fit the outputs, or one of a cut batch that is no mean or sum over rows.
         """
-        if self._losses is None:
-            self.resolve(names, y, y_pred)
-        assert self._losses is not None
-        used = [i for i, loss in enumerate(self._losses) if loss is not None]
-        if cut and (whole := [loss.name for loss in self._losses if isinstance(loss, _OF_THE_WHOLE)]):
+        for _, i in self.losses:
+            if y[i] is None:
+                raise ConfigError(f"the output {names[i]!r} has a loss but no targets: give y for it")
+        if cut and (whole := [loss.name for loss, _ in self.losses if isinstance(loss, _OF_THE_WHOLE)]):
             raise ConfigError(
                 f"the loss {whole[0]} is a ratio over the whole batch, which cannot be summed over parts: "
                 "use one replica and no micro-batches"
             )
-        parts = [_loss_sums(self._losses[i], y[i], y_pred[i], weight[i], rows, size, present) for i in used]
+        parts = [_loss_sums(loss, y[i], y_pred[i], weight[i], rows, size, present) for loss, i in self.losses]
         # An output's mean is over a fixed number of elements a row: these have one objective, divided by the rows.
         by_rows = [self.weights[k] * part.by_rows for k, part in enumerate(parts) if part.by_rows is not None]
         if added is not None:
             by_rows.append(tf.where(rows > 0, added, tf.zeros_like(added)) * rows)
         own = [(self.weights[k] * part.total, part.count) for k, part in enumerate(parts) if part.by_rows is None]
+        if not parts and added is None:
+            raise ConfigError("no output has a loss: compile the model with one, or give loss=...")
         pairs = [(tf.add_n([tf.cast(term, rows.dtype) for term in by_rows]), rows)] if by_rows else []
         pairs += [(tf.cast(total, rows.dtype), tf.cast(count, rows.dtype)) for total, count in own]
         return LossSums(
             objectives=[objective for objective, _ in pairs],
             counts=tf.stack([count for _, count in pairs]),
-            numerators=tf.stack([tf.cast(part.total, rows.dtype) for part in parts]),
-            denominators=tf.stack([tf.cast(part.count, rows.dtype) for part in parts]),
+            numerators=_stack([part.total for part in parts], rows.dtype),
+            denominators=_stack([part.count for part in parts], rows.dtype),
         )
+
+    def sums_of(self, number: int, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any) -> list[tuple[Any, Any]]:
+        """[(sum, what it is divided by)] of one loss over one part: what is reported, and what has the gradient."""
+        found = _loss_sums(self.losses[number][0], y, y_pred, weight, rows, size, None)
+        reported = (found.total, tf.cast(found.count, found.total.dtype))
+        return [reported, reported if found.by_rows is None else (found.by_rows, tf.cast(rows, found.total.dtype))]
 
     def stand_for_own_loss(self) -> None:
         """For a model with a `compute_loss` of its own: one loss, of weight 1."""
-        self.names, self.weights = ["loss"], [1.0]
+        self.losses, self.weights = [], [1.0]
 
     def mean(self, numerators: Any, denominators: Any) -> Any:
         """The batch's loss from the sums over all its parts: the weighted sum of the outputs' means."""
         means = tf.math.divide_no_nan(numerators, denominators)
         return tf.reduce_sum(tf.constant(self.weights, means.dtype) * means)
 
-    def resolve(self, names: list[str], y: list[Any], y_pred: list[Any]) -> None:
-        """Makes the losses for outputs of these names and shapes, once.
+    def resolve(self, compile_loss: Any, names: list[str]) -> None:
+        """Takes the losses of Keras's `CompileLoss`, which has seen outputs of these names; None for no loss.
 
         Raises:
-            ConfigError: a loss that does not fit them.
+            ConfigError: a loss that gives a batch no single number, or several losses of one output.
         """
-        if self._losses is not None:
-            return
-        identifiers = per_output(self._loss, names, "loss", shared=True)
-        weights = per_output(self._loss_weights, names, "loss_weights")
-        losses: list[Any] = []
-        for name, identifier, target, output in zip(names, identifiers, y, y_pred, strict=True):
-            if identifier is not None and target is None:
-                raise ConfigError(f"the output {name!r} has a loss but no targets: give y for it")
-            losses.append(None if identifier is None else _loss_object(identifier, target, output))
-        if not any(losses):
-            raise ConfigError("no output has a loss: compile the model with one, or give loss=...")
-        self._losses = losses
-        self.names = [name for name, loss in zip(names, losses, strict=True) if loss]
-        self.weights = [
-            1.0 if weight is None else float(weight) for weight, loss in zip(weights, losses, strict=True) if loss
-        ]
+        found = [] if compile_loss is None else compile_loss._flat_losses
+        self.losses = [(each.loss, _output(each.path, names)) for each in found]
+        self.weights = [1.0 if each.loss_weights is None else float(each.loss_weights) for each in found]
+        for loss, _ in self.losses:
+            if loss.reduction in (None, "none"):
+                raise ConfigError(
+                    f"the loss {loss.name} has reduction=None, so a batch has no single loss: leave it out"
+                )
+        outputs = [output for _, output in self.losses]
+        if len(set(outputs)) != len(outputs):
+            raise ConfigError("an output has several losses, which tfmb does not cut: add them up in one function")
 
 
-class _FunctionLoss(keras.losses.Loss):
-    """A loss function `(y_true, y_pred) -> [rows, ...]` as a Keras loss, as `compile` would wrap it."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__(name=function_name(function))
-        self.function = function
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Brings targets and outputs to one rank, as Keras does, and calls the function."""
-        return self.function(*_same_rank(y_true, y_pred))
+def _output(path: tuple[Any, ...], names: list[str]) -> int:
+    """The number of the output that Keras's path to a loss leads to."""
+    if not path:
+        return 0
+    if len(path) > 1:
+        raise ConfigError("the model's outputs are nested: return a tensor, or one list or dict of tensors")
+    return path[0] if isinstance(path[0], int) else names.index(path[0])
 
 
-def _loss_object(identifier: Any, y: Any, y_pred: Any) -> Any:
-    if str(identifier).lower() in ("crossentropy", "ce"):
-        if y_pred.shape[-1] == 1:
-            identifier = keras.losses.binary_crossentropy
-        elif len(y.shape) < len(y_pred.shape) or y.shape[-1] == 1:
-            identifier = keras.losses.sparse_categorical_crossentropy
-        else:
-            identifier = keras.losses.categorical_crossentropy
+@contextlib.contextmanager
+def _unreduced(loss: Any) -> Iterator[str]:
+    """Lets a Keras loss give its weighted and masked elements, which we sum ourselves; gives its reduction."""
+    reduction = loss.reduction
+    loss.reduction = None
     try:
-        loss = keras.losses.get(identifier)
-    except ValueError as error:
-        raise ConfigError(f"unknown loss {identifier!r}: give one of keras.losses, or a function") from error
-    loss = copy.copy(loss) if isinstance(loss, keras.losses.Loss) else _FunctionLoss(loss)
-    if loss.reduction in (None, "none"):
-        raise ConfigError(f"the loss {loss.name} has reduction=None, so a batch has no single loss: leave it out")
-    # With no reduction Keras's own call gives the weighted and masked elements; we sum and count them ourselves.
-    loss.their_reduction, loss.reduction = loss.reduction, None
-    return loss
+        yield reduction
+    finally:
+        loss.reduction = reduction
+
+
+def _stack(values: list[Any], dtype: Any) -> Any:
+    return tf.stack([tf.cast(value, dtype) for value in values]) if values else tf.zeros([0], dtype)
 
 
 class _Sums(NamedTuple):
@@ -189,7 +176,8 @@ class _Sums(NamedTuple):
 
 def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any, present: Any) -> _Sums:
     mask = _mask(y_pred)
-    values = loss(y, y_pred, weight)
+    with _unreduced(loss) as reduction:
+        values = loss(y, y_pred, weight)
     rows, size = tf.cast(rows, values.dtype), tf.cast(size, values.dtype)
     if present is not None:
         if values.shape.rank == 0:
@@ -206,9 +194,9 @@ def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any
         return _Sums(total, rows, total)
     total = tf.reduce_sum(values)
     elements = tf.cast(tf.size(values), values.dtype) if present is None else rows * _elements_a_row(values)
-    if loss.their_reduction == "sum":
+    if reduction == "sum":
         return _Sums(total, rows / size, total * size)
-    if loss.their_reduction in _MEAN:
+    if reduction in _MEAN:
         if mask is None:
             return _Sums(total, elements, total / _elements_a_row(values))
         mask = tf.cast(mask, values.dtype)

@@ -1,15 +1,31 @@
 """Where a model's variables are: on a strategy's devices, in a copy of it where it was built elsewhere."""
 
+import contextlib
 import json
 from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import keras, tf
-from tfmb.distribution import makes_copies
+from tfmb.distribution import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 
-__all__ = ["place", "take_back"]
+__all__ = ["built_under", "place", "take_back"]
+
+
+def built_under(model: Any, strategy: Any, replicas: int | None, joins: bool = True) -> Any:
+    """The strategy that a model was built under where `"auto"` leaves it open, as Keras does; else what was given.
+
+    Args:
+        model: the user's.
+        strategy: as it was given.
+        replicas: as it was given.
+        joins: whether all workers of a cluster take part; else a strategy of several is not taken.
+    """
+    theirs = getattr(model, "_distribute_strategy", None)
+    if strategy != "auto" or replicas is not None or theirs is None or (is_multi_worker(theirs) and not joins):
+        return strategy
+    return theirs
 
 
 def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
@@ -28,7 +44,7 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     """
     if not model.built:
         with strategy.scope():
-            model(example())
+            _build(model, example())
     raw = [raw_variable(v) for v in model.variables]
     elsewhere = [v for v in raw if getattr(v, "distribute_strategy", strategy) is not strategy]
     if elsewhere and not makes_copies(strategy):
@@ -49,6 +65,14 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     for ours, theirs in zip(placed.variables, model.variables, strict=True):
         ours.assign(theirs)
     return placed
+
+
+def _build(model: Any, example: Any) -> None:
+    """Builds a model as Keras does, without computing anything: a layer may count its calls."""
+    with contextlib.suppress(AttributeError, TypeError, ValueError, NotImplementedError):
+        model(keras.tree.map_structure(lambda tensor: keras.KerasTensor(tensor.shape, tensor.dtype.name), example))
+    if not model.built or not all(layer.built for layer in model._flatten_layers(include_self=False)):
+        model(example)  # with what symbols cannot be
 
 
 def take_back(placed: Any, model: Any) -> None:

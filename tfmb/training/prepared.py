@@ -2,24 +2,22 @@
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.distribution import describe, is_on_cpu, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.training.compilation import Compiled, Execution, fastest
+from tfmb.training.compiled import compiled_with, objects_of
 from tfmb.training.feeds import Feed
-from tfmb.training.metrics import Metrics
-from tfmb.training.objective import Objective
 from tfmb.training.parts import Cut
+from tfmb.training.recipe import Recipe
 from tfmb.training.state import computes_in_float16
 from tfmb.training.step import Steps
 
 __all__ = [
-    "Recipe",
     "build",
     "check_compiled",
     "execution_of",
@@ -28,22 +26,6 @@ __all__ = [
     "steps_for",
     "steps_of",
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """What to minimise and what to measure, as a user of Keras writes it, and whether to measure gradients' noise."""
-
-    loss: Any
-    loss_weights: Any = None
-    metrics: Any = None
-    weighted_metrics: Any = None
-    noise_scale: bool = False
-
-    def names(self) -> list[str]:
-        """The names of all of them, in order."""
-        parts = keras.tree.flatten([self.loss, self.metrics, self.weighted_metrics])
-        return [str(getattr(part, "name", getattr(part, "__name__", part))) for part in parts]
 
 
 def execution_of(
@@ -64,7 +46,7 @@ def execution_of(
     where several devices share the work, for Keras's own optimizers, and in float16, whose scale a trial would move.
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
-    if not model.trainable_variables or computes_in_float16(model):
+    if not model.trainable_variables or computes_in_float16(original or model):
         return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
@@ -75,12 +57,14 @@ def execution_of(
     made: dict[Compiled, Any] = {}
 
     def make_steps(compiled: Compiled) -> Steps:
-        steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled))
+        steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled), original)
         made[compiled] = model._tfmb_steps
         return steps
 
     def state() -> list[Any]:
-        return [*model.variables, *optimizer.variables]
+        steps = make_steps(Compiled.NOTHING)
+        steps.prepare(feed.spec())
+        return [*model.variables, *optimizer.variables, *steps.state]
 
     fingerprint = {**fingerprint, "loss": recipe.names(), "batches": facts}
     execution = fastest(make_steps, feed.for_trial, state, updates, fingerprint, facts["on_device"])
@@ -123,42 +107,64 @@ def build(model: Any, optimizer: Optimizer, strategy: Any, original: Any) -> Non
 
 
 def steps_for(
-    model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any, execution: tuple[Cut, int, Compiled]
+    model: Any,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    strategy: Any,
+    execution: tuple[Cut, int, Compiled],
+    original: Any = None,
 ) -> Steps:
-    """The steps of the model's last training where nothing about them changed: they are traced and compiled."""
+    """The steps of the model's last training where nothing about them changed: they are traced and compiled.
+
+    Args:
+        model: built in the strategy's scope.
+        optimizer: built for it.
+        recipe: loss and metrics.
+        strategy: where.
+        execution: how batches are cut, the seed, and what XLA compiles.
+        original: the user's model where `model` is a copy of it.
+    """
     cut, seed, compiled = execution
+    keras_model = original or model
+    with compiled_with(keras_model, recipe):
+        objects = objects_of(keras_model)
     known = getattr(model, "_tfmb_steps", None)
     if known is not None:
-        theirs, variables, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe, cut, compiled)
+        theirs, seen, steps = known
+        same = steps.optimizer is optimizer and theirs == (recipe.noise_scale, cut, compiled)
         same = same and _same_strategy(steps.strategy, strategy)
-        if same and list(map(id, variables)) == list(map(id, _moved_by(model, optimizer))):
+        if same and list(map(id, seen)) == list(map(id, [*objects, *_moved_by(model, optimizer)])):
             steps.use_seed(seed)
             return steps
-    objective, metrics = Objective(recipe.loss, recipe.loss_weights), Metrics(recipe.metrics, recipe.weighted_metrics)
-    scale = None
-    if computes_in_float16(model):
-        scale = LossScale()
-        with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
-            scale.build()
     steps = Steps(
         model,
         optimizer,
-        objective,
-        metrics,
+        recipe,
         strategy,
+        keras_model=keras_model,
         cut=cut,
         seed=seed,
-        loss_scale=scale,
+        loss_scale=_loss_scale(model, optimizer, strategy, keras_model),
         compiled=compiled,
-        noise=recipe.noise_scale,
     )
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, "_tfmb_steps", ((recipe, cut, compiled), _moved_by(model, optimizer), steps))
+    seen = [*objects, *_moved_by(model, optimizer)]
+    object.__setattr__(model, "_tfmb_steps", ((recipe.noise_scale, cut, compiled), seen, steps))
     return steps
 
 
-def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: Any) -> Steps:
+def _loss_scale(model: Any, optimizer: Optimizer, strategy: Any, keras_model: Any) -> LossScale | None:
+    """The loss scale of a Keras `LossScaleOptimizer`, as Keras has it; of ours where a layer computes in float16."""
+    theirs = optimizer.scaled_by
+    if theirs is None and (optimizer.stands_for is not None or not computes_in_float16(model)):
+        return None
+    scale = LossScale(stands_for=theirs)
+    with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+        scale.build(keras_model.trainable_variables)
+    return scale
+
+
+def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: Any, original: Any = None) -> Steps:
     """The steps that score a placed model, those of the last call where nothing about them changed: they are traced.
 
     Args:
@@ -167,13 +173,19 @@ def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: An
         strategy: where.
         cut: how batches are cut into parts.
         batch: the element spec of the batches, by which losses and metrics are chosen.
+        original: the user's model where `model` is a copy of it.
     """
 
-    def make() -> Steps:
-        objective = Objective(recipe.loss, recipe.loss_weights)
-        return Steps(model, None, objective, Metrics(recipe.metrics, recipe.weighted_metrics), strategy, cut=cut)
-
-    found: Steps = kept(model, "_tfmb_scoring", strategy, (recipe, cut, str(batch)), make)
+    keras_model = original or model
+    with compiled_with(keras_model, recipe):
+        objects = objects_of(keras_model)
+    found: Steps = kept(
+        model,
+        "_tfmb_scoring",
+        strategy,
+        (cut, str(batch), tuple(map(id, objects))),
+        lambda: Steps(model, None, recipe, strategy, keras_model=keras_model, cut=cut),
+    )
     return found
 
 
@@ -181,9 +193,9 @@ def kept(model: Any, name: str, strategy: Any, key: Any, make: Callable[[], Any]
     """What reads the model and was made before under the same name, or what `make` returns, kept for the next time.
 
     It is made anew where the key, the strategy, or a variable is another one, or one is trainable that was not; and
-    after `compile`, as in Keras: the model's Python may have changed. The new optimizer that it makes tells.
+    after `compile`, as in Keras: the model's Python may have changed.
     """
-    seen = [getattr(model, "optimizer", None), *model.trainable_variables, *model.variables]
+    seen = [getattr(model, "_compile_config", None), *model.trainable_variables, *model.variables]
     known = getattr(model, name, None)
     if known is not None:
         where, old_key, objects, made = known

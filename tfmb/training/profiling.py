@@ -77,7 +77,7 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
     """
     optimizer, strategy = steps.optimizer, steps.strategy
     assert optimizer is not None
-    steps.prepare(batches)
+    steps.prepare(batches.element_spec)
     numbers, most = batches.take(100)
     arrays, first = batches.arrays, strategy.experimental_local_results
     batch = gather(arrays, numbers[0])
@@ -122,7 +122,7 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
 
 def seconds_of_update(steps: Steps, batches: RowsOfBatches) -> float:
     """Seconds of an update as the loop makes it; puts everything back as it was."""
-    steps.prepare(batches)
+    steps.prepare(batches.element_spec)
     with _put_back(steps):
         return _whole(steps, batches.arrays, *batches.take(100))
 
@@ -131,7 +131,8 @@ def seconds_of_update(steps: Steps, batches: RowsOfBatches) -> float:
 def _put_back(steps: Steps) -> Iterator[None]:
     """Gives every variable that an update moves its value again."""
     assert steps.optimizer is not None
-    state = [raw_variable(v) for v in (*steps.model.variables, *steps.optimizer.variables)]
+    scale = [] if steps.loss_scale is None else steps.loss_scale.variables
+    state = [raw_variable(v) for v in (*steps.model.variables, *steps.optimizer.variables, *scale, *steps.state)]
     before = [value_of(v) for v in state]
     try:
         yield

@@ -8,12 +8,12 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 
-__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "first_batches", "gather"]
+__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "element_spec", "first_batches", "gather"]
 
 # Batches in one block of row numbers, and the most numbers that one may have.
 _MOST_BATCHES, _MOST_NUMBERS = 100, 1 << 20
 
-# `(x, y, sample_weight)`: tensors `[n, ...]` in any structure; an empty tuple for no weights.
+# `(x, y, sample_weight)`: tensors `[n, ...]` in any structure; an empty tuple for what is absent.
 Arrays = tuple[Any, Any, Any]
 
 
@@ -84,9 +84,16 @@ class RowsOfBatches:
 
 def arrays_on_device(source: Source) -> Arrays:
     """The arrays of a source as tensors."""
-    weight = () if source.sample_weight is None else source.sample_weight
-    arrays: Arrays = keras.tree.map_structure(tf.constant, (source.examples, source.labels, weight))
+    arrays: Arrays = keras.tree.map_structure(tf.constant, source.parts)
     return keras.tree.lists_to_tuples(arrays)
+
+
+def element_spec(source: Source) -> Arrays:
+    """The specs of batches of a source's rows."""
+    spec: Arrays = keras.tree.map_structure(
+        lambda array: tf.TensorSpec([None, *array.shape[1:]], tf.dtypes.as_dtype(array.dtype)), source.parts
+    )
+    return keras.tree.lists_to_tuples(spec)
 
 
 def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | None:

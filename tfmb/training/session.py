@@ -16,6 +16,7 @@ from tfmb.distribution import describe, is_on_cpu
 from tfmb.errors import DivergenceError, PreemptedError, TfmbError
 from tfmb.notebook import in_notebook
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.shared_state import value_of
 from tfmb.training import engine, prepared
 from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
 from tfmb.training.agreement import reason_of_any
@@ -33,6 +34,7 @@ from tfmb.training.parts import Cut
 from tfmb.training.placement import place, take_back
 from tfmb.training.preemption import StopSignals, uninterrupted
 from tfmb.training.reading import Reading, reading_of
+from tfmb.training.recipe import Recipe
 from tfmb.training.run_dir import (
     RAW_WEIGHTS_FILE,
     hash_of_raw_weights,
@@ -85,7 +87,7 @@ class Session:
 
     model: Any
     optimizer: Optimizer
-    recipe: engine.Recipe
+    recipe: Recipe
     strategy: Any
     feed: Feed
     plan: Plan
@@ -287,8 +289,11 @@ class Session:
         found = None
         checkpointer.exact = True  # nothing is computed on these devices
         if checkpointer.folder.is_dir():  # which a user may delete to save room
-            found = engine.recall(placed, self.optimizer, self.strategy, checkpointer, self.model)
+            where = (self.strategy, self.feed, checkpointer, self.cut, self.model)
+            found = engine.recall(placed, self.optimizer, self.recipe, *where)
             take_back(placed, self.model)
+            for theirs, ours in self.optimizer.counterparts(self.model.trainable_variables):
+                theirs.assign(value_of(ours))
         if found is None or not found.ended:
             self.model.set_weights(load_weights(self.checkpoints, str(record.get("weights_sha256"))))
         if raw := record.get("raw_weights_sha256"):

@@ -8,7 +8,7 @@ from tfmb.errors import ConfigError
 from tfmb.layers import Dropout
 from tfmb.training.parts import Cut
 
-__all__ = ["computes_in_float16", "merged_state", "refuse_padding", "warn_of_local_layers"]
+__all__ = ["computes_in_float16", "dropouts", "merged_state", "refuse_padding", "warn_of_local_layers"]
 
 _BATCH_NORM = keras.layers.BatchNormalization
 
@@ -24,6 +24,11 @@ def merged_state(model: Any) -> list[Any]:
 def computes_in_float16(model: Any) -> bool:
     """Whether a layer computes in float16, whose gradients need a loss scale."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
+
+
+def dropouts(model: Any) -> list[Any]:
+    """The model's layers of our `Dropout`, in order."""
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
 
 
 def refuse_padding(model: Any) -> None:

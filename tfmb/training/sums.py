@@ -9,8 +9,9 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import part_bounds
 from tfmb.distribution import adds_up_on_one_device
 from tfmb.errors import ConfigError
-from tfmb.layers import Dropout, PartOfBatch, part_of_batch
+from tfmb.layers import PartOfBatch, part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.optimizers.sparse import squared
 from tfmb.training import collectives
 from tfmb.training.metrics import Metrics
 from tfmb.training.objective import LossSums, Objective
@@ -25,12 +26,10 @@ from tfmb.training.parts import (
     whole_batch,
 )
 from tfmb.training.products import as_products
-from tfmb.training.state import merged_state, refuse_padding
+from tfmb.training.state import dropouts, merged_state, refuse_padding
+from tfmb.training.update import data_of, report_dtype, square_of
 
-__all__ = ["BatchSums", "Scores", "dropouts", "square_of"]
-
-# Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
-_SMALL = 2**18
+__all__ = ["BatchSums", "Scores"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,7 @@ class BatchSums:
         jit_compile: whether XLA compiles the work on each part.
         xla_on_cpu: whether XLA compiles a whole batch's work for one CPU: what it does badly is then put otherwise.
         noise: whether the squares of the parts' gradients are added up too.
+        squares: whether the squares of every occurrence of an embedding's row are added up too: see `sparse`.
 
     Attributes:
         trainable: the raw trainable variables.
@@ -84,6 +84,7 @@ class BatchSums:
         dtype: that in which sums travel between replicas: the widest of the weights'.
         has_own_loss: whether the model overrides `compute_loss`.
         present: by objective, the numbers of the trainable variables that have a gradient; known after tracing.
+        repeated: by objective, those whose gradient is of rows, with `squares`; known after tracing.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class BatchSums:
         jit_compile: bool = False,
         xla_on_cpu: bool = False,
         noise: bool = False,
+        squares: bool = False,
     ) -> None:
         self.model = model
         self.objective = objective
@@ -103,15 +105,19 @@ class BatchSums:
         self.cut = cut
         self.trainable = [raw_variable(v) for v in model.trainable_variables]
         self.merged = [raw_variable(v) for v in merged_state(model)]
-        self.dtype = tf.float64 if any(v.dtype == tf.float64 for v in self.trainable) else tf.float32
+        self.dtype = report_dtype(self.trainable)
         self.present: list[list[int]] = []
+        self.repeated: list[list[int]] = []
+        self._squares = squares
         self._mask_keys, self._noise, self._xla_on_cpu = mask_keys, noise, xla_on_cpu
         self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
 
-    def training(self, batch: Any, before: list[Any], update: Any, scale: Any) -> tuple[Any, Scores, list[Any]]:
-        """(gradient sums by objective, scores, moves of the state times rows) of a batch; the same on every replica.
+    def training(self, batch: Any, before: list[Any], update: Any, scale: Any) -> tuple[Any, Scores, list[Any], Any]:
+        """(gradient sums by objective, scores, moves of the state times rows, sums of squares by objective) of a batch.
+
+        They are the same on every replica.
 
         Args:
             batch: `(x, y, sample_weight)`, the whole of it; padded, with its number of rows in fourth place.
@@ -125,8 +131,9 @@ class BatchSums:
         batch, size = whole_batch(batch)
         if self.cut.parts is None:
             part, start, rows = self._own_rows(batch, size, padded)
-            gradients, scores, state = self._add_up(self._work(part, start, rows, size, before, update, scale))
-            return gradients, Scores.from_list(scores), state
+            found = self._add_up(self._work(part, start, rows, size, before, update, scale))
+            gradients, scores, state, squares = found
+            return gradients, Scores.from_list(scores), state, squares
         layout: list[Any] = []
 
         def flat(*arguments: Any) -> Any:
@@ -152,8 +159,8 @@ class BatchSums:
         elif self.cut.replicas > 2:
             everyone = collectives.gather(_pack(sums)[tf.newaxis])
             sums = _unpack(add_in_tree(tf.unstack(everyone, num=self.cut.replicas)), sums)
-        gradients, scores, state = keras.tree.pack_sequence_as(layout[0], sums)
-        return gradients, Scores.from_list(scores), state
+        gradients, scores, state, squares = keras.tree.pack_sequence_as(layout[0], sums)
+        return gradients, Scores.from_list(scores), state, squares
 
     def scoring(self, batch: Any) -> Scores:
         """The scores of a batch, with the weights as they are."""
@@ -214,12 +221,20 @@ class BatchSums:
             [tf.ensure_shape(tf.convert_to_tensor(gradients[i]), self.trainable[i].shape) for i in present]
             for present, gradients in zip(self.present, by_objective, strict=True)
         ]
+        self.repeated = [
+            [i for i in present if self._squares and isinstance(gradients[i], tf.IndexedSlices)]
+            for present, gradients in zip(self.present, by_objective, strict=True)
+        ]
+        squares = [
+            [squared(gradients[i], self.trainable[i].shape) for i in repeated]
+            for repeated, gradients in zip(self.repeated, by_objective, strict=True)
+        ]
         # What it moved the state by, and not the state: what no part moved keeps its bits.
         weight = tf.cast(rows, self.dtype)
         if self._noise:
             scores[-1] = (weight * self.square_of_mean(flat, scores[0], scale))[tf.newaxis]
         state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
-        sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state))
+        sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state, squares))
         if self.cut.all_parts == 1:
             return sums
         # A part without rows counts nothing, whatever a layer made of no rows. Such parts are rare: others are not
@@ -242,9 +257,9 @@ class BatchSums:
 
     def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
-        (x, y, sample_weight), present = part
+        batch, present = part
+        x, y, sample_weight = data_of(batch)
         present = None if _absent(present) else present
-        sample_weight = None if _absent(sample_weight) else sample_weight
         with as_products(self.model) if training and self._xla_on_cpu else contextlib.nullcontext():
             outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
@@ -277,7 +292,7 @@ class BatchSums:
             added=tf.constant(0.0, self.dtype) if added is None else _weighed(added, rows),
             numerators=sums.numerators,
             denominators=sums.denominators,
-            metrics=self.metrics.sums(names, targets, y_pred, weight, self.dtype, rows / size, present),
+            metrics=self.metrics.sums(targets, y_pred, weight, self.dtype, rows / size, present),
             squares=tf.zeros([0], self.dtype),
         )
         return sums.objectives, scores.to_list()
@@ -290,23 +305,6 @@ class BatchSums:
         if adds_up_on_one_device(tf.distribute.get_strategy()):  # where packing is only a copy
             return keras.tree.pack_sequence_as(parts, collectives.sum_up(keras.tree.flatten(parts)))
         return _unpack(collectives.sum_up([_pack(parts)])[0], parts)
-
-
-def square_of(tensors: list[Any], dtype: Any) -> Any:
-    """The sum of the squares of all entries, a scalar."""
-    return tf.add_n([tf.cast(_square_of(tensor), dtype) for tensor in tensors])
-
-
-def dropouts(model: Any) -> list[Any]:
-    """The model's layers of our `Dropout`, in order."""
-    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
-
-
-def _square_of(tensor: Any) -> Any:
-    size = tensor.shape.num_elements()
-    if size is not None and size <= _SMALL:
-        return tf.reduce_sum(tf.square(tensor))
-    return 2.0 * tf.nn.l2_loss(tensor)  # makes no second tensor
 
 
 def _mean_as_sums(mean: Any, rows: Any) -> LossSums:

@@ -159,7 +159,7 @@ def compiled_for_keras(subject: Subject, model: Any, settle: Callable[[Optimizer
     compiled, ours = read_compiled(model), subject.make_optimizer(model)
     settle(ours)
     theirs, what = keras_counterpart(ours)
-    if _has_sparse_gradients(subject, model):
+    if ours.stands_for is None and _has_sparse_gradients(subject, model):
         apply_dense_gradients(theirs)
         what += " on gradients made dense (on sparse ones it counts an embedding's repeated rows apart)"
     model.compile(theirs, compiled.loss, loss_weights=compiled.loss_weights, jit_compile=False)

@@ -1,0 +1,106 @@
+"""The variables of a Keras optimizer in the order in which our rules keep theirs: one state for both."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+
+__all__ = ["KerasState", "raw_variable", "state_of", "value_of"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KerasState:
+    """A Keras optimizer's own `tf.Variable`s.
+
+    Attributes:
+        iterations: the count of updates.
+        rate: the learning rate; None where a schedule decides it.
+        slots: one tuple for each variable that is trained.
+        averages: one for each variable that is trained, with `use_ema`; else none.
+    """
+
+    iterations: Any
+    rate: Any
+    slots: list[tuple[Any, ...]]
+    averages: list[Any]
+
+    @property
+    def variables(self) -> list[Any]:
+        """All but the rate, in the order of `Optimizer.variables`."""
+        return [self.iterations, *(slot for slots in self.slots for slot in slots), *self.averages]
+
+
+def raw_variable(variable: Any) -> Any:
+    """The `tf.Variable` of a `keras.Variable`; a `tf.Variable` itself."""
+    return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def value_of(variable: Any) -> Any:
+    """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
+    return getattr(variable, "values", [variable])[0].numpy()
+
+
+def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]) -> KerasState:
+    """The state of a Keras SGD, RMSprop, Adam, AdamW or `KerasOptimizer`, which is built first where it is not.
+
+    Args:
+        optimizer: Keras's.
+        slot_names: what the counterpart calls its slots.
+        variables: the Keras variables that are trained, of those that the optimizer was built for.
+
+    Raises:
+        ConfigError: the optimizer was built for other variables.
+    """
+    build(optimizer, variables)
+    at = places(optimizer, variables)
+    slots = _slots_by_name(optimizer)
+    rate = optimizer._learning_rate
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+    return KerasState(
+        iterations=raw_variable(optimizer._iterations),
+        rate=raw_variable(rate) if isinstance(rate, keras.Variable) else None,
+        slots=[tuple(raw_variable(slots[name][i]) for name in slot_names) for i in at],
+        averages=[raw_variable(averages[i]) for i in at if optimizer.use_ema],
+    )
+
+
+def build(optimizer: Any, variables: Sequence[Any]) -> None:
+    """Builds a Keras optimizer where it is not built yet, in the scope that it was made in."""
+    if optimizer.built:
+        return
+    made_in: Any = getattr(optimizer, "_distribution_strategy", None)
+    elsewhere = made_in is not None and made_in is not tf.distribute.get_strategy()
+    with tf.init_scope(), made_in.scope() if elsewhere else contextlib.nullcontext():
+        optimizer.build(list(variables))
+
+
+def places(optimizer: Any, variables: Sequence[Any]) -> list[int]:
+    """The numbers by which a built Keras optimizer knows some variables.
+
+    Raises:
+        ConfigError: it does not know one of them.
+    """
+    try:
+        return [optimizer._get_variable_index(variable) for variable in variables]
+    except KeyError as error:
+        raise ConfigError(
+            f"the optimizer {optimizer.name} was built for other variables: after what is trainable has changed, "
+            "compile the model again with a new optimizer"
+        ) from error
+
+
+def _slots_by_name(optimizer: Any) -> dict[str, Any]:
+    """Keras's slot variables by the names that ours have."""
+    if hasattr(optimizer, "slots_by_name"):  # `as_keras`
+        found: dict[str, Any] = optimizer.slots_by_name
+        return found
+    if isinstance(optimizer, keras.optimizers.Adam):
+        largest = getattr(optimizer, "_velocity_hats", [])
+        return {"m": optimizer._momentums, "v": optimizer._velocities, "v_largest": largest}
+    if isinstance(optimizer, keras.optimizers.RMSprop):
+        momenta, means = getattr(optimizer, "_momentums", []), getattr(optimizer, "_average_gradients", [])
+        return {"mean_square": optimizer._velocities, "velocity": momenta, "mean_gradient": means}
+    return {"velocity": getattr(optimizer, "momentums", [])}

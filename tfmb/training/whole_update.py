@@ -1,0 +1,318 @@
+"""An update from a whole batch on one device: Keras's own objects compute the loss and update the metrics."""
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.layers import PartOfBatch, part_of_batch
+from tfmb.optimizers import Optimizer
+from tfmb.optimizers.loss_scale import LossScale
+from tfmb.optimizers.optimizer import raw_variable
+from tfmb.optimizers.sparse import dense, on_values, values_of
+from tfmb.training import compiled as keras_objects
+from tfmb.training.compilation import Compiled
+from tfmb.training.products import as_products
+from tfmb.training.state import dropouts
+from tfmb.training.update import OF_THE_REST, Update, check_targets, data_of, report_dtype, square_of
+from tfmb.training.written import StateVariable, graph_of, written_in
+
+__all__ = ["WholeUpdate"]
+
+
+class WholeUpdate(Update):
+    """Trains and scores whole batches, in the cross-replica context.
+
+    What `keras.Model.train_step` does is done here by the same objects: `compute_loss`, the loss tracker,
+    `compute_metrics`. The tape, the rule, and what becomes of an update that is not finite are ours: every variable
+    that the step wrote then has its value again, whoever owns it.
+
+    Args:
+        model: compiled, its variables on the strategy's device.
+        optimizer: built for the model's trainable variables; None where the model is only scored.
+        strategy: of one device.
+        mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
+        loss_scale: built; None for none.
+        compiled: what XLA compiles.
+        xla_on_cpu: whether XLA compiles the step for a CPU: what it does badly is then put otherwise.
+
+    Attributes:
+        width: numbers in a report: the loss, the examples, whether gradients were clipped, and whether the update was
+            made.
+        dtype: of reports.
+    """
+
+    width = 4
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: Optimizer | None,
+        strategy: Any,
+        mask_keys: Any,
+        loss_scale: LossScale | None,
+        compiled: Compiled,
+        xla_on_cpu: bool,
+    ) -> None:
+        super().__init__(optimizer, loss_scale, compiled)
+        self.model, self._strategy = model, strategy
+        self.trainable = [raw_variable(v) for v in model.trainable_variables]
+        self.dtype = report_dtype([raw_variable(v) for v in model.variables])
+        self._written: dict[str, list[StateVariable]] = {}
+        self._mask_keys, self._xla_on_cpu = mask_keys, xla_on_cpu
+        self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
+        self._differentiate: Any = self._loss_and_gradients
+        if compiled is Compiled.GRADIENTS:
+            self._differentiate = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
+        self._present: list[int] = []
+        self._own_logs = _LastLogs()
+
+    def prepare(self, batch: Any, training: bool) -> None:
+        """Makes loss and metric objects for batches of a spec, and finds what a step writes. Call it eagerly."""
+        check_targets(self.model, batch)
+        if training and _kind_of(batch) not in self._written:
+            # Never run: it shows what a step writes, and lets Keras make its objects outside of what XLA compiles.
+            with _naming_what_is_missing():
+                graph = graph_of(self._forward, batch, tf.TensorSpec([], tf.int64))
+            moved = [*self.trainable, *self.optimizer_variables]
+            self._written[_kind_of(batch)] = [
+                v for v in written_in(graph) if not any(v.is_of(known) for known in moved)
+            ]
+        elif not training and not _built(self.model):
+            with _naming_what_is_missing():
+                graph_of(self._score, batch)
+
+    @property
+    def state(self) -> list[StateVariable]:
+        """Besides the model's and the optimizer's variables, what a step writes; known after `prepare`."""
+        known = [raw_variable(v) for v in self.model.variables]
+        found: list[StateVariable] = []
+        for written in self._written.values():
+            for variable in written:
+                if not any(variable.is_same(other) for other in found) and not any(variable.is_of(v) for v in known):
+                    found.append(variable)
+        return found
+
+    @property
+    def optimizer_variables(self) -> list[Any]:
+        """The optimizer's, which only its own update writes."""
+        return [] if self.optimizer is None else self.optimizer.variables
+
+    def train(self, batch: Any) -> tuple[Any, Any]:
+        """One update; returns `(report [4], whether to draw on)`."""
+        assert self.optimizer is not None
+        if not self.optimizer.across_replicas:
+            return self._strategy.run(self._update, args=(batch,))
+        loss_finite, finite, loss, rows, means = self._strategy.run(self._gradients, args=(batch,))
+        optimizer = self.optimizer
+        if means:
+            tf.cond(finite, lambda: _nothing(optimizer.apply(means)), lambda: tf.constant(0))
+        report = self._report(loss, rows, tf.constant(False), finite)
+        return report, self.goes_on(loss_finite, finite)
+
+    def score(self, batch: Any) -> Any:
+        """Scores a batch with the weights as they are, as `test_step` does; returns its report."""
+        with _naming_what_is_missing():
+            rows = self._strategy.run(self._score, args=(batch,))
+        zero = tf.zeros([], self.dtype)
+        return tf.stack([zero, tf.cast(rows, self.dtype), zero, zero])
+
+    def take_up(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """The sum of an epoch's reports so far, from a run whose batches may have been cut."""
+        if len(sums) == self.width:
+            return sums
+        warnings.warn(OF_THE_REST, stacklevel=4)
+        return (*sums[:2], *sums[-2:])
+
+    def first_gradients(self, batch: Any) -> Any:
+        """The sum of a batch's gradients' first entries, in the replica context: for timing them alone."""
+        *_, gradients = self._gradients(batch)
+        return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
+
+    def begin(self) -> None:
+        """Before an epoch, and before scoring: totals begin anew."""
+        self.model.reset_metrics()
+
+    def check(self) -> None:
+        """After an update that was not made: a whole batch is what Keras's objects make of it."""
+
+    def logs(self, sums: Any) -> dict[str, Any]:
+        """Keras's logs of all batches since `begin`."""
+        del sums
+        return self._own_logs.of_step(keras_objects.results(self.model))
+
+    def _update(self, batch: Any) -> tuple[Any, Any]:
+        loss_finite, finite, loss, rows, means = self._gradients(batch)
+        clipped = self.apply_if(finite, means)
+        return self._report(loss, rows, clipped, finite), self.goes_on(loss_finite, finite)
+
+    def _report(self, loss: Any, rows: Any, clipped: Any, finite: Any) -> Any:
+        made = tf.cast(finite, self.dtype)
+        return tf.stack(
+            [tf.cast(loss, self.dtype), tf.cast(rows, self.dtype), tf.cast(clipped, self.dtype) * made, made]
+        )
+
+    def _gradients(self, batch: Any) -> tuple[Any, Any, Any, Any, list[Any]]:
+        """(whether the loss is finite, whether all is, loss, rows, gradients), with the state as it shall stay."""
+        assert self.optimizer is not None
+        written = self._written[_kind_of(batch)]
+        before = [variable.read() for variable in written]
+        scale = self.scale()
+        loss, rows, found = self._differentiate(batch, tf.identity(self.optimizer.iterations), scale)
+        if not _absent(scale):
+            found = [on_values(lambda g: g / tf.cast(scale, g.dtype), gradient) for gradient in found]
+        square = square_of(found, self.dtype) if found and not self.selects else None
+        loss_finite = tf.math.is_finite(loss)
+        finite = tf.logical_and(loss_finite, self.all_finite(found, square))
+        self._put_back_unless(self.bring_on(loss_finite, finite), written, before)
+        gradients: list[Any] = [None] * len(self.trainable)
+        for number, gradient in zip(self._present, found, strict=True):
+            gradients[number] = gradient
+        return loss_finite, finite, loss, rows, gradients if self.trainable else []
+
+    def _put_back_unless(self, stays: Any, written: list[StateVariable], before: list[Any]) -> None:
+        """Gives every variable that the step wrote its value again, where the update is not made."""
+        if self.selects:
+            for variable, value in zip(written, before, strict=True):
+                variable.assign(tf.where(stays, variable.read(), value))
+            return
+
+        def put_back() -> Any:
+            for variable, value in zip(written, before, strict=True):
+                variable.assign(value)
+            return tf.constant(0)
+
+        tf.cond(stays, lambda: tf.constant(0), put_back)
+
+    def _loss_and_gradients(self, batch: Any, update: Any, scale: Any) -> tuple[Any, Any, list[Any]]:
+        """(loss, rows, the gradients that there are), times the scale; metrics are updated."""
+        with tf.GradientTape() as tape:
+            loss, rows, update_metrics = self._loss(batch, update)
+            target = loss if _absent(scale) else loss * tf.cast(scale, loss.dtype)
+        gradients = tape.gradient(target, self.trainable)
+        update_metrics()
+        self._present = [i for i, gradient in enumerate(gradients) if gradient is not None]
+        return (
+            tf.cast(tf.reduce_mean(loss), self.dtype),  # which may be a vector, with reduction=None
+            rows,
+            [self._kept(gradients[i], self.trainable[i].shape) for i in self._present],
+        )
+
+    def _forward(self, batch: Any, update: Any) -> Any:
+        """All of a step but gradients and the update."""
+        loss, _, update_metrics = self._loss(batch, update)
+        update_metrics()
+        return loss
+
+    def _loss(self, batch: Any, update: Any) -> tuple[Any, Any, Callable[[], None]]:
+        """(loss, rows, what updates the metrics) of a batch."""
+        x, y, sample_weight = data_of(batch)
+        model = self.model
+        here = PartOfBatch(
+            keys=self._mask_keys,
+            update=update,
+            start=tf.constant(0),
+            order=self._dropouts,
+            xla_on_cpu=self._xla_on_cpu,
+        )
+        products = as_products(model) if self._xla_on_cpu else contextlib.nullcontext()
+        with part_of_batch(here):
+            with products:
+                y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
+            loss = _loss_of(model, x, y, y_pred, sample_weight)
+        rows = _rows(x)
+
+        def update_metrics() -> None:
+            model._loss_tracker.update_state(loss, sample_weight=rows)
+            self._own_logs.take(model.compute_metrics(x, y, y_pred, sample_weight=sample_weight), model)
+
+        return loss, rows, update_metrics
+
+    def _kept(self, gradient: Any, shape: Any) -> Any:
+        """A gradient of a known shape; rows stay rows where Keras's optimizer would see them."""
+        if not isinstance(gradient, tf.IndexedSlices):
+            return tf.ensure_shape(gradient, shape)
+        if self.optimizer is None or self.optimizer.stands_for is None:
+            return dense(gradient, shape)
+        return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(shape.as_list()))
+
+    def _score(self, batch: Any) -> Any:
+        data = data_of(batch)
+        self._own_logs.take(self.model.test_step(keras.utils.pack_x_y_sample_weight(*data)), self.model)
+        return _rows(data[0])
+
+
+class _LastLogs:
+    """What the last step returned, where a model's own `compute_metrics` or `test_step` decides that.
+
+    Keras shows it in place of the metrics' values where the names are others.
+    """
+
+    def __init__(self) -> None:
+        self._variables: dict[str, Any] | None = None
+
+    def take(self, logs: dict[str, Any], model: Any) -> None:
+        """Notes a step's logs, while it is traced."""
+        kind = type(model)
+        own = [kind.compute_metrics, kind.test_step, kind.get_metrics_result]
+        if own == [keras.Model.compute_metrics, keras.Model.test_step, keras.Model.get_metrics_result]:
+            return
+        if self._variables is None:
+            with tf.init_scope():
+                self._variables = {}
+                for name, value in logs.items():
+                    value = tf.convert_to_tensor(value) if not tf.is_tensor(value) else value
+                    self._variables[name] = tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
+        for name, value in logs.items():
+            self._variables[name].assign(value)
+
+    def of_step(self, results: dict[str, Any]) -> dict[str, Any]:
+        """The metrics' values, or what the last step returned where it has other names."""
+        if self._variables is None or set(self._variables) == set(results):
+            return results
+        return {name: keras_objects.plain(variable.numpy()) for name, variable in self._variables.items()}
+
+
+@contextlib.contextmanager
+def _naming_what_is_missing() -> Iterator[None]:
+    """Says in our words that there is no loss."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("No loss to compute"):
+            raise
+        raise ConfigError("there is no loss: compile the model with one, or give loss=...") from error
+
+
+def _loss_of(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+    return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+
+
+def _rows(x: Any) -> Any:
+    return tf.shape(next(tensor for tensor in keras.tree.flatten(x) if tensor is not None))[0]
+
+
+def _built(model: Any) -> bool:
+    objects = (model._compile_loss, model._compile_metrics)
+    return all(each is None or each.built for each in objects)
+
+
+def _kind_of(batch: Any) -> str:
+    """A text for the structure, the dtypes and the shapes of a batch or of its specs, but for the number of rows."""
+
+    def kind(part: Any) -> str:
+        of = next((name for name in ("Ragged", "Sparse") if name in type(part).__name__), "dense")
+        return f"{of} {part.dtype.name} {part.shape[1:] if part.shape.rank else part.shape}"
+
+    return str(keras.tree.map_structure(kind, batch))
+
+
+def _absent(value: Any) -> bool:
+    return isinstance(value, tuple) and not value
+
+
+def _nothing(value: Any) -> Any:
+    del value
+    return tf.constant(0)

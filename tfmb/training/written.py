@@ -1,0 +1,93 @@
+"""Which variables a traced function writes, whoever owns them: totals of metrics, layers' state, seeds, counters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras, tf
+
+__all__ = ["StateVariable", "graph_of", "written_in"]
+
+# Operations that only look at a variable; what is not known here is taken to write.
+_READ = frozenset(["ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"])
+# What TensorFlow notes on an operation that calls functions: the inputs that none of them writes.
+_ONLY_READ = "_read_only_resource_inputs"
+
+
+class StateVariable:
+    """A variable known by its handle alone, as a traced function captured it.
+
+    Args:
+        handle: a resource tensor.
+
+    Attributes:
+        dtype: of its value.
+        shape: of its value.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        about = handle._handle_data.shape_and_type[0]
+        self.dtype = tf.dtypes.as_dtype(about.dtype)
+        self.shape = tf.TensorShape(about.shape)
+
+    def read(self) -> Any:
+        """Its value, as a tensor."""
+        value = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=self.dtype)
+        return tf.ensure_shape(value, self.shape)
+
+    def numpy(self) -> np.ndarray:
+        """Its value, on the host."""
+        value: np.ndarray = self.read().numpy()
+        return value
+
+    def assign(self, value: Any) -> None:
+        """Gives it a value of its dtype."""
+        value = tf.convert_to_tensor(value, self.dtype)
+        tf.raw_ops.AssignVariableOp(resource=self._handle, value=value)
+
+    def is_of(self, variable: Any) -> bool:
+        """Whether it is this `tf.Variable`."""
+        return getattr(variable, "handle", None) is self._handle
+
+    def is_same(self, other: "StateVariable") -> bool:
+        """Whether both are the same variable."""
+        return other._handle is self._handle
+
+
+def graph_of(function: Callable[..., Any], *specs: Any) -> Any:
+    """The graph of a function of tensors of some specs, which cannot be run: it costs less than a `tf.function`."""
+    if not all(isinstance(spec, tf.TensorSpec) for spec in keras.tree.flatten(specs)):
+        return tf.function(function, autograph=False).get_concrete_function(*specs).graph
+    graph = tf.__internal__.FuncGraph(getattr(function, "__name__", "function"))
+    with graph.as_default():
+        function(*keras.tree.map_structure(lambda spec: tf.compat.v1.placeholder(spec.dtype, spec.shape), specs))
+    return graph
+
+
+def written_in(graph: Any) -> list[StateVariable]:
+    """The variables that a function's graph or what it calls may write, in the order of their captures."""
+    captured = {id(inside): outside for outside, inside in graph.captures if outside.dtype == tf.resource}
+    written: set[int] = set()
+    for operation in graph.get_operations():
+        if operation.type in _READ:
+            continue
+        only_read = _only_read(operation)
+        for number, tensor in enumerate(operation.inputs):
+            if tensor.dtype == tf.resource and number not in only_read:
+                written.add(id(tensor))
+    return [StateVariable(outside) for inside, outside in captured.items() if inside in written and _holds(outside)]
+
+
+def _only_read(operation: Any) -> list[int]:
+    try:
+        return list(operation.get_attr(_ONLY_READ))
+    except ValueError:
+        return []
+
+
+def _holds(handle: Any) -> bool:
+    """Whether the resource is a variable, and no table or iterator."""
+    about = getattr(handle, "_handle_data", None)
+    return about is not None and about.is_set and len(about.shape_and_type) == 1
