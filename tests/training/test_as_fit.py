@@ -313,7 +313,14 @@ class OwnScoring(Own):
         return {"largest": keras.ops.max(y_pred), "loss": self._loss_tracker.result()}
 
 
-@pytest.mark.parametrize("kind", most_elsewhere([Own, OwnScoring], OwnScoring))
+class OwnTest(OwnScoring):
+    """Whose validation names its logs differently from its training."""
+
+    def test_step(self, data: Any) -> Any:
+        return {"error": keras.ops.mean(keras.ops.abs(data[1] - self(data[0], training=False)))}
+
+
+@pytest.mark.parametrize("kind", most_elsewhere([Own, OwnScoring, OwnTest], OwnTest))
 @pytest.mark.parametrize("loss", most_elsewhere(["mse", None], "mse"))
 def test_a_models_own_loss_metrics_and_steps(kind: Any, loss: Any) -> None:
     def program(fit: Fit) -> Any:

@@ -183,7 +183,7 @@ def test_totals_begin_anew_before_every_epoch_but_one_that_is_gone_on_with(step:
     start = Position(epoch=0, step=step, sums=(1.0, 4.0, 4.0, 0.0, 1.0) if step else None)
     run(
         Plan(epochs=3),
-        lambda epoch: EpochBatches([0], 3),  # type: ignore[arg-type]
+        lambda epoch: EpochBatches([0], 3),  # type: ignore[arg-type]  # a list is enough for a fake training
         world.train,
         world,
         lambda sums: {"loss": 1.0},
@@ -219,7 +219,7 @@ class _Looks(Watcher):
 
 def test_watcher_sees_the_first_and_last_of_the_batches_between_its_looks() -> None:
     world, looks = _World(), _Looks()
-    batches = EpochBatches([0], 4)  # type: ignore[arg-type]
+    batches = EpochBatches([0], 4)  # type: ignore[arg-type]  # a list is enough for a fake training
     run(Plan(epochs=2), lambda _: batches, world.train, world, lambda _: {}, lambda _: {}, [], watcher=looks)
     assert looks.seen == [("epoch", 1), ("begin", 0), ("end", 1), ("begin", 2), ("end", 3)]
     assert sum(world.calls) == 4

@@ -143,6 +143,8 @@ def compiled_with(model: Any, recipe: Recipe) -> Iterator[None]:
                 weighted_metrics=recipe.weighted_metrics,
             )
         except (ValueError, TypeError) as error:
+            for name in _SET_BY_COMPILE:
+                model.__dict__.pop(name, None)
             _put(model, before)
             raise ConfigError(str(error)) from error
         made = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}

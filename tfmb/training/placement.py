@@ -69,10 +69,11 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
 
 def _build(model: Any, example: Any) -> None:
     """Builds a model as Keras does, without computing anything: a layer may count its calls."""
+    # A user's layer may not compute on symbols. It is called with numbers below, where its own errors are raised.
     with contextlib.suppress(AttributeError, TypeError, ValueError, NotImplementedError):
         model(keras.tree.map_structure(lambda tensor: keras.KerasTensor(tensor.shape, tensor.dtype.name), example))
     if not model.built or not all(layer.built for layer in model._flatten_layers(include_self=False)):
-        model(example)  # with what symbols cannot be
+        model(example)
 
 
 def take_back(placed: Any, model: Any) -> None:

@@ -67,10 +67,13 @@ class WholeUpdate(Update):
         if compiled is Compiled.GRADIENTS:
             self._differentiate = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
         self._present: list[int] = []
-        self._own_logs = _LastLogs()
+        # A training step and a scoring step of the model's own may name their logs differently.
+        self._logs = {True: _LastLogs(), False: _LastLogs()}
+        self._own_logs = self._logs[True]
 
     def prepare(self, batch: Any, training: bool) -> None:
         """Makes loss and metric objects for batches of a spec, and finds what a step writes. Call it eagerly."""
+        self._own_logs = self._logs[training]
         check_targets(self.model, batch)
         if training and _kind_of(batch) not in self._written:
             # Never run: it shows what a step writes, and lets Keras make its objects outside of what XLA compiles.
