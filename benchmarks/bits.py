@@ -126,6 +126,8 @@ def main() -> None:
     parser.add_argument("--dataset", default="digits", help="digits or mnist")
     parser.add_argument("--one", choices=list(cases()), help="only this case, as one of the workers of TF_CONFIG")
     options = parser.parse_args()
+    if options.updates < 1 or options.updates % UPDATES_AN_EPOCH:
+        parser.error(f"--updates {options.updates} must be a multiple of {UPDATES_AN_EPOCH}, an epoch's")
     if options.one:
         where = {"strategy": "multi-worker"}
         print("digest", digest(options.one, options.seed, options.updates, options.dataset, **where), flush=True)

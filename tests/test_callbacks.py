@@ -34,6 +34,7 @@ def test_fit_logs_the_noise_scale() -> None:
     assert found.low < values[-1]
 
 
+@pytest.mark.compile
 def test_it_agrees_with_the_loop_that_needs_no_gradients_of_its_own() -> None:
     model, noise = build(), tfmb.callbacks.NoiseScale(X, Y, batch_size=16, every=1, window=None)
     model.optimizer.learning_rate = 1e-9  # both look at the same weights

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tfmb
-from tfmb.backend import tf
+from tfmb.backend import keras, tf
 from tfmb.checksums import write_sums
 from tfmb.classify import ExportedClassifier, RunClassifier, read_image
 from tfmb.cli import main
@@ -143,3 +143,22 @@ def test_a_model_that_is_no_image_classifier_is_refused(tmp_path: Path) -> None:
     tfmb.export(table, tmp_path / "t", logits=True)
     with pytest.raises(ConfigError, match="one image"):
         ExportedClassifier(tmp_path / "t")
+
+
+def test_without_a_name_it_is_the_newest_run_that_needs_none(
+    run: RestoredRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "ours").symlink_to(run.run_dir)
+    monkeypatch.chdir(tmp_path)
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    tfmb.fit(model, np.ones((8, 2)), np.ones((8, 1)), verbose=0, run_dir="runs/a-later-fit")
+    assert main(["predict", "test:0"]) == 0
+    out, err = capsys.readouterr()
+    assert "class" in out
+    assert "model of runs/ours\n" in err
+    (tmp_path / "runs" / "ours").unlink()
+    with pytest.raises(SystemExit):
+        main(["predict", "test:0"])
+    assert "no finished run of `tfmb train` in runs/" in capsys.readouterr().err

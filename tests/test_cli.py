@@ -253,6 +253,7 @@ def test_your_own_model_and_data(tmp_path: Path, commands: Commands) -> None:
     assert exported.returncode == 0, exported.stderr
 
 
+@pytest.mark.compile
 def test_auto_without_network_says_that_it_took_digits(tmp_path: Path, commands: Commands) -> None:
     caches = {"TFMB_CACHE": str(tmp_path / "c"), "TFDS_DATA_DIR": str(tmp_path / "t")}
     nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}

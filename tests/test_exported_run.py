@@ -116,6 +116,7 @@ def test_another_kind_of_model_cannot_be_compared(run: Path, tmp_path: Path, mon
     assert not list((tmp_path / "m").iterdir())
 
 
+@pytest.mark.compile
 def test_on_the_command_line(
     run: Path, raw_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

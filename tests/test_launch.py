@@ -144,7 +144,7 @@ def test_69_where_a_worker_hangs() -> None:
     assert seconds < SOON
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_killed_worker_of_a_training_ends_the_other_with_its_name(tmp_path: Path) -> None:
     lost, run = random.randrange(2), tmp_path / "run"
     command = [sys.executable, "-m", "tfmb", "launch", "--workers", "2", "--", *TRAIN, "--run-dir", str(run)]

@@ -106,6 +106,7 @@ def test_all_who_came_name_the_one_who_did_not(start: Any) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.compile
 def test_worker_whose_time_is_up_first_names_the_missing_one_too(start: Any) -> None:
     workers = clusters(3)
     first, second = start(workers[0], 4.0), start(workers[1], SHORT)

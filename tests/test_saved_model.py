@@ -315,7 +315,7 @@ def test_the_trained_weights_leave_under_replicas_too(tmp_path: Path, strategy: 
     np.testing.assert_allclose(served(images=tf.constant(images))["logits"], model(images), atol=1e-6)
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_saved_model_cli_shows_and_runs_it(tmp_path: Path, images: np.ndarray) -> None:
     version = tfmb.export(classifier(), tmp_path / "m", logits=True)
     np.save(tmp_path / "x.npy", images)

@@ -110,6 +110,7 @@ def test_rest_request_of_the_docs(version: Path, images: np.ndarray, tmp_path: P
     np.testing.assert_allclose(prediction["logits"], expected, atol=1e-6)
 
 
+@pytest.mark.compile
 def test_rest_by_rows_and_by_columns(version: Path, images: np.ndarray, tmp_path: Path) -> None:
     server = Server(version)
     by_rows = server.rest(json.dumps({"instances": images.tolist()}))["predictions"]

@@ -163,6 +163,7 @@ def train(run_dir: Path) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("worth_it")
 def test_one_thread_a_core_stays_where_it_is_fastest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -173,6 +174,7 @@ def test_one_thread_a_core_stays_where_it_is_fastest(
     assert capsys.readouterr().err.count("tfmb: threads: 2 (measured, an update: 2 ms with 1, 1 ms with 2)") == 2
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("worth_it")
 def test_measurement_that_fails_does_not_end_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -186,6 +188,7 @@ def test_measurement_that_fails_does_not_end_the_training(
     assert "warning: the profile with 1 thread(s) failed; the training goes on with one thread a core" in said
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("worth_it")
 def test_command_that_another_program_calls_never_begins_again(tmp_path: Path, asked: list[int]) -> None:
     command = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1", "--run-dir"]
@@ -210,6 +213,7 @@ def test_child_that_fails_is_told() -> None:
         threads._seconds_with(TrainConfig(model="no_such_module:build"), 1, "nothing")
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(("seconds", "advised"), [(1e-9, True), (1e9, False)])
 def test_doctor_advises_fewer_threads_where_they_are_faster(
     seconds: float, advised: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

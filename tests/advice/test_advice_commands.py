@@ -38,6 +38,7 @@ def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path, busy_or_not:
     assert "it took" in capsys.readouterr().out
 
 
+@pytest.mark.compile
 def test_lr_range(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = tmp_path / "r.html"
     found = answer(capsys, "lr-range", *OWN, "--batch-size", "16", "--updates", "60", "--html", str(page))

@@ -65,6 +65,7 @@ def test_advice_answers_with_everything_it_rests_on(tmp_path: Path, busy_or_not:
         found.figure("time")
 
 
+@pytest.mark.compile
 def test_advice_chooses_a_target(busy_or_not: None) -> None:
     found = tfmb.advise(problems.build, problems.X, problems.Y, batch_sizes=[16, 64])
     assert found.target_is_ours
@@ -73,6 +74,7 @@ def test_advice_chooses_a_target(busy_or_not: None) -> None:
     assert found.batch_size in (16, 64)
 
 
+@pytest.mark.compile
 def test_what_is_out_of_reach_is_undetermined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tfmb.advice.inquiry._MOST_PASSES", 1.0)
     monkeypatch.setattr("tfmb.advice.inquiry._LEAST_UPDATES", 10)
@@ -103,6 +105,7 @@ def _still() -> Any:
     return model
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -120,6 +123,7 @@ def test_arguments_that_make_no_sense(given: dict[str, Any], words: str) -> None
         tfmb.advise(problems.build, problems.X, problems.Y, **given)
 
 
+@pytest.mark.compile
 def test_a_range_test_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = problems.build_with_state()
     model.fit(problems.X, problems.Y, verbose=0)
@@ -174,6 +178,7 @@ def test_looks_may_begin_later_and_show_the_same() -> None:
     assert [look.updates for look in runs.run(16, 0.05, target, most_updates=30, first_look=40).looks] == [30]
 
 
+@pytest.mark.compile
 def test_advice_looks_only_where_the_target_may_be_reached() -> None:
     found = tfmb.advise(problems.build, problems.X, problems.Y, target="val_loss<=0.35", batch_sizes=[8, 32, 128])
     first = next(run for run in found.runs if run.updates is not None)
@@ -236,6 +241,7 @@ def test_the_three_ways_down(tmp_path: Path) -> None:
         comparison.compare(problem(), Target.parse("loss<=1"), batch_size=1)
 
 
+@pytest.mark.compile
 def test_the_noise_at_the_start_is_that_of_single_examples() -> None:
     runs = ShortRuns(problem(optimizer="sgd", seed=1))
     noise, signal = runs.noise_at_start().means

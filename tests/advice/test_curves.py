@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,8 +46,11 @@ def test_a_true_curve_is_found(least: float, critical: float) -> None:
     assert curve.critical_batch_size.value == pytest.approx(critical, rel=0.02)
 
 
+NOISE = here([(1, 0.08), (3, 0.15), (3, 0.4)], [(3, 0.15)], several=True)
+
+
 @pytest.mark.compile
-@pytest.mark.parametrize(("seeds", "deviation"), [(1, 0.08), (3, 0.15), (3, 0.4)])
+@pytest.mark.parametrize(("seeds", "deviation"), NOISE)
 def test_intervals_cover_the_truth_where_updates_are_noisy(seeds: int, deviation: float) -> None:
     random, covered = np.random.default_rng(0), 0
     for _ in range(60):

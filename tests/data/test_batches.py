@@ -49,6 +49,7 @@ def test_each_epoch_takes_each_example_once_and_keeps_the_ragged_batch(order: Or
         np.testing.assert_array_equal(rows, np.arange(n))
 
 
+@pytest.mark.compile
 @settings(derandomize=True, deadline=None, max_examples=25)
 @given(orders(), st.integers(0, 100))
 def test_the_pipeline_agrees_with_the_indices_from_any_first_update(order: Order, first: int) -> None:
@@ -65,6 +66,7 @@ def test_the_pipeline_starts_where_it_is_told_however_late() -> None:
         np.testing.assert_array_equal(batch, order.indices(*divmod(update, 3)))
 
 
+@pytest.mark.compile
 def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
     def order_of(seed: int, epoch: int) -> bytes:
         return Order(num_examples=50, batch_size=8, seed=seed).permutation(epoch).numpy().tobytes()
@@ -158,6 +160,7 @@ def test_over_epochs_any_example_may_stand_at_any_place() -> None:
     assert unevenness(of_epochs(order.permutation, SEEDS).numpy()) < CRITICAL
 
 
+@pytest.mark.compile
 def test_the_check_of_places_rejects_an_unfair_shuffle() -> None:
     found = of_epochs(lambda epoch: index_shuffle(10, 0, epoch), SEEDS).numpy()
     np.testing.assert_array_equal(np.sort(found), np.tile(np.arange(10), (SEEDS, 1)))

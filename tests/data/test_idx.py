@@ -148,6 +148,7 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scratch") / "file"
 
 
+@pytest.mark.compile
 @settings(derandomize=True, deadline=None, max_examples=500)
 @given(st.lists(MUTATION, min_size=1, max_size=3))
 def test_any_mutation_of_a_gzip_file_is_refused_or_harmless(

@@ -50,6 +50,7 @@ def operations(graph: Any) -> Counter[str]:
     return Counter(node.op for node in nodes)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("parts", ["auto", 4])
 def test_a_collective_has_one_packed_node_a_replica(parts: Any) -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])

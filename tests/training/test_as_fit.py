@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 from same_as_fit import Fit, assert_same, by_keras, by_tfmb
 
 import tfmb
@@ -22,11 +23,6 @@ def dense(units: int = 1, activation: str | None = None, **compiled: Any) -> Any
     model = keras.Sequential([keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(units, activation)])
     model.compile(**{"optimizer": "adam", "loss": "mse", **compiled})
     return model
-
-
-def most_elsewhere(names: Any, *here: Any) -> list[Any]:
-    """Parameters of which only some are in the default suite: each traces two models."""
-    return [name if name in here else pytest.param(name, marks=pytest.mark.compile) for name in names]
 
 
 class Plain(losses.Loss):
@@ -76,7 +72,8 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", most_elsewhere(OPTIMIZERS, "SGD", "Adam"))
+@pytest.mark.compile
+@pytest.mark.parametrize("name", here(OPTIMIZERS, ["SGD", "Adam"], "compile"))
 def test_fifty_updates_of_each_optimizer(name: str) -> None:
     def program(fit: Fit) -> Any:
         model = dense(optimizer=OPTIMIZERS[name](global_clipnorm=0.5, use_ema=True, ema_momentum=0.9))
@@ -96,8 +93,8 @@ def test_a_new_rate_meets_kerass_form_of_momentum(name: str) -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", most_elsewhere(OPTIMIZERS, "Adam"))
-@pytest.mark.parametrize("constraint", most_elsewhere(["unit_norm", "non_neg"], "unit_norm"))
+@pytest.mark.parametrize("name", here(OPTIMIZERS, ["Adam"], "compile"))
+@pytest.mark.parametrize("constraint", here(["unit_norm", "non_neg"], ["unit_norm"], "compile"))
 def test_constraints_hold_after_every_update(name: str, constraint: str) -> None:
     def program(fit: Fit) -> Any:
         first = layers.Dense(3, kernel_constraint=constraint)
@@ -112,8 +109,9 @@ def test_constraints_hold_after_every_update(name: str, constraint: str) -> None
         assert kernel.min() >= 0
 
 
-@pytest.mark.parametrize("clip", most_elsewhere(["none", "clipnorm", "global_clipnorm", "clipvalue"], "none"))
-@pytest.mark.parametrize("name", most_elsewhere(OPTIMIZERS, "Adam"))
+@pytest.mark.compile
+@pytest.mark.parametrize("clip", here(["none", "clipnorm", "global_clipnorm", "clipvalue"], ["none", "clipnorm"]))
+@pytest.mark.parametrize("name", here(OPTIMIZERS, ["SGD", "Adam"]))
 def test_rows_that_occur_again_in_a_batch_are_squared_and_clipped_one_by_one(name: str, clip: str) -> None:
     """Of an embedding: Keras works on the rows of `tf.IndexedSlices` before it adds up equal ones."""
     words, limits = np.random.default_rng(1).integers(0, 4, (20, 6)), {"clipnorm": 0.01, "clipvalue": 0.001}
@@ -128,8 +126,8 @@ def test_rows_that_occur_again_in_a_batch_are_squared_and_clipped_one_by_one(nam
     assert_same(program)
 
 
-@pytest.mark.parametrize("saved", most_elsewhere([False, True], True))
-@pytest.mark.parametrize("name", most_elsewhere(["SGD", "RMSprop", "Adam", "Adagrad"], "Adam"))
+@pytest.mark.parametrize("saved", here([False, True], [True], "compile"))
+@pytest.mark.parametrize("name", here(["SGD", "RMSprop", "Adam", "Adagrad"], ["Adam"], "compile"))
 def test_one_state_whoever_trains(name: str, saved: bool, tmp_path: Path) -> None:
     """Slots, count, schedule and averages: four ways of two trainings end alike, saved in between or not."""
     ends = []
@@ -207,7 +205,8 @@ WEIGHTED: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", most_elsewhere(WEIGHTED, "classes"))
+@pytest.mark.compile
+@pytest.mark.parametrize("kind", here(WEIGHTED, ["classes"], "compile"))
 def test_weights(kind: str) -> None:
     loss, y, given = WEIGHTED[kind]
 
@@ -320,8 +319,9 @@ class OwnTest(OwnScoring):
         return {"error": keras.ops.mean(keras.ops.abs(data[1] - self(data[0], training=False)))}
 
 
-@pytest.mark.parametrize("kind", most_elsewhere([Own, OwnScoring, OwnTest], OwnTest))
-@pytest.mark.parametrize("loss", most_elsewhere(["mse", None], "mse"))
+@pytest.mark.compile
+@pytest.mark.parametrize("kind", here([Own, OwnScoring, OwnTest], [OwnTest], "compile"))
+@pytest.mark.parametrize("loss", here(["mse", None], ["mse"], "compile"))
 def test_a_models_own_loss_metrics_and_steps(kind: Any, loss: Any) -> None:
     def program(fit: Fit) -> Any:
         model = kind()
@@ -351,10 +351,9 @@ def test_evaluate_returns_its_list_in_the_order_of_compile() -> None:
         np.testing.assert_allclose(found, right, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("monitor", most_elsewhere(["val_accuracy", "val_mse", "accuracy"], "val_accuracy"))
-@pytest.mark.parametrize(
-    "kind", most_elsewhere(["EarlyStopping", "ReduceLROnPlateau", "ModelCheckpoint"], "EarlyStopping")
-)
+@pytest.mark.compile
+@pytest.mark.parametrize("monitor", here(["val_accuracy", "val_mse", "accuracy"], ["val_accuracy"]))
+@pytest.mark.parametrize("kind", here(["EarlyStopping", "ReduceLROnPlateau", "ModelCheckpoint"], ["EarlyStopping"]))
 def test_callbacks_find_the_direction_of_a_metric(kind: str, monitor: str, tmp_path: Path) -> None:
     def program(fit: Fit) -> Any:
         given: dict[str, Any] = {"monitor": monitor}
@@ -369,7 +368,7 @@ def test_callbacks_find_the_direction_of_a_metric(kind: str, monitor: str, tmp_p
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("kind", most_elsewhere(["swapped", "saved"], "swapped"))
+@pytest.mark.parametrize("kind", here(["swapped", "saved"], ["swapped"], "compile"))
 def test_averages_of_weights_are_there_for_callbacks(kind: str, tmp_path: Path) -> None:
     def program(fit: Fit) -> Any:
         path = tmp_path / "a.keras"
@@ -426,7 +425,7 @@ class Batches(keras.callbacks.Callback):
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:.*must see every batch")
-@pytest.mark.parametrize("steps", most_elsewhere([2, 3], 3))
+@pytest.mark.parametrize("steps", here([2, 3], [3], "compile"))
 def test_steps_per_execution_decides_what_batch_hooks_see(steps: int) -> None:
     seen = []
 
@@ -442,7 +441,7 @@ def test_steps_per_execution_decides_what_batch_hooks_see(steps: int) -> None:
 
 @pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:.*ran out", "ignore:`shuffle=True` was passed")
-@pytest.mark.parametrize("steps", most_elsewhere([2, 4, 7], 4))
+@pytest.mark.parametrize("steps", here([2, 4, 7], [4], "compile"))
 def test_an_epoch_ends_where_data_of_unknown_size_does(steps: int) -> None:
     def program(fit: Fit) -> Any:
         spec = (tf.TensorSpec((4,), "float64"), tf.TensorSpec((1,), "float64"))

@@ -118,6 +118,7 @@ def test_every_step_of_some_saves(tmp_path: Path, disk: _Disk, how: str, start: 
     assert at > 30
 
 
+@pytest.mark.compile
 def test_train_ends_with_74_and_goes_on_later(
     tmp_path: Path, disk: _Disk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

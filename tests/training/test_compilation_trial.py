@@ -70,7 +70,7 @@ def test_whole_steps_are_tried_only_where_they_are_short(
     assert list(trials[0]) == ["nothing", "update"]
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_whole_steps_are_tried_where_their_operations_are_short(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +89,7 @@ def test_short_updates(seconds: float, operations: int, short: bool) -> None:
     assert compilation._is_short(seconds, operations) is short
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_calls_are_not_tried_where_a_compiled_step_is_slow(
     trials: list[dict[str, float]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +146,7 @@ def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str,
     assert len(trials) == 1
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_damaged_cache_is_measured_anew(answers: list[dict[str, float]], tmp_path: Path) -> None:
     fit("auto")
     (path,) = (tmp_path / "cache" / "execution").iterdir()
@@ -158,6 +158,7 @@ def test_damaged_cache_is_measured_anew(answers: list[dict[str, float]], tmp_pat
         assert json.loads(path.read_text())["compiled"] == "update"
 
 
+@pytest.mark.compile
 def test_cache_that_cannot_be_written_stops_nothing(
     answers: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +179,7 @@ def test_what_xla_cannot_compile_is_left_to_tensorflow(trials: list[dict[str, fl
     assert set(trials[0]) == {"nothing", "update"}
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, float]]) -> None:
     for cut in ({"virtual_replicas": 2}, {"micro_batch_size": 4}, {"replicas": 2}):
         with pytest.warns(UserWarning, match="normalise by the statistics of each"):
@@ -187,6 +188,7 @@ def test_what_asks_for_the_same_bits_is_not_measured(trials: list[dict[str, floa
     assert not trials
 
 
+@pytest.mark.compile
 def test_float16_is_not_measured(trials: list[dict[str, float]]) -> None:
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")

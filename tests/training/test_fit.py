@@ -97,6 +97,7 @@ def test_two_inputs_with_class_weights(optimizer: Callable[[], Any]) -> None:
     assert list(history) == ["accuracy", "loss", "val_accuracy", "val_loss"]
 
 
+@pytest.mark.compile
 def test_sample_weights_and_weighted_metrics() -> None:
     history = assert_parity(
         lambda: tabular(keras.optimizers.Adam(0.01), metrics=["accuracy"], weighted_metrics=["accuracy", "acc"]),
@@ -110,6 +111,7 @@ def test_sample_weights_and_weighted_metrics() -> None:
     assert "val_weighted_accuracy" in history
 
 
+@pytest.mark.compile
 def test_two_outputs() -> None:
     losses = {"kind": "sparse_categorical_crossentropy", "size": "mse"}
     metrics = {"kind": ["accuracy"], "size": ["mae", "mse"]}
@@ -133,6 +135,7 @@ def test_two_outputs_with_one_loss() -> None:
     assert list(history) == ["kind_accuracy", "loss"]
 
 
+@pytest.mark.compile
 def test_losses_of_several_outputs_over_ragged_batches() -> None:
     """Keras weighs the smaller last batch of an output's own loss like the others: so do whole batches and cut ones."""
     given: dict[str, Any] = {"batch_size": 8, "epochs": 2, "sample_weight": WEIGHTS, "loss_weights": [2.0, 0.5]}
@@ -150,6 +153,7 @@ def test_losses_of_several_outputs_over_ragged_batches() -> None:
         assert histories[1][key] == pytest.approx(values, rel=1e-5)
 
 
+@pytest.mark.compile
 def test_first_and_later_epochs_and_validation_arguments() -> None:
     for frequency in (2, [1, 4]):
         history = assert_parity(
@@ -178,12 +182,14 @@ def test_steps_per_epoch_of_arrays(steps: int) -> None:
     assert_parity(classifier, X, CLASSES, batch_size=8, epochs=4, steps_per_epoch=steps)
 
 
+@pytest.mark.compile
 def test_regression() -> None:
     metrics = ["mae", "mse", keras.metrics.RootMeanSquaredError(name="rmse"), "MeanAbsolutePercentageError"]
     assert_parity(lambda: dense(1, None, "mse", metrics=metrics), X, REAL[:, 0], batch_size=8, epochs=2)
     assert_parity(lambda: dense(1, None, keras.losses.Huber(), metrics=["mae"]), X, REAL, epochs=2)
 
 
+@pytest.mark.compile
 def test_one_hot() -> None:
     def build() -> Any:
         metrics = [
@@ -199,6 +205,7 @@ def test_one_hot() -> None:
     assert "auc_1" in assert_parity(build, X, ONE_HOT, batch_size=8, epochs=2)
 
 
+@pytest.mark.compile
 def test_binary() -> None:
     def build() -> Any:
         metrics = ["accuracy", keras.metrics.AUC(name="auc"), keras.metrics.Precision(name="p"), "Recall"]

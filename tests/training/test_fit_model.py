@@ -48,6 +48,7 @@ def test_two_calls_are_one_longer_run(steps_per_epoch: int | None) -> None:
     assert len(set(expected)) == 5
 
 
+@pytest.mark.compile
 def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
     longer, parts = build(), build()
     tfmb.fit(longer, X, Y, epochs=3, **FIT)
@@ -68,6 +69,7 @@ def test_new_rate_of_the_compiled_optimizer_holds_in_the_next_call() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.compile
 def test_model_compiled_anew_is_trained_as_compiled_last() -> None:
     theirs, ours = build(), build()
     for model, fit in ((theirs, keras.Model.fit), (ours, tfmb.fit)):
@@ -86,6 +88,7 @@ def test_seed_decides_the_order() -> None:
     assert losses["a"] == losses["b"] != losses["c"]
 
 
+@pytest.mark.compile
 def test_seed_none_is_drawn_from_pythons_random() -> None:
     losses = []
     for seed in (3, 3, 4):
@@ -103,6 +106,7 @@ def build_unseeded() -> Any:
     return model
 
 
+@pytest.mark.compile
 def test_seed_decides_initial_weights_where_a_function_builds_the_model() -> None:
     def weights(seed: int, replicas: int) -> list[Any]:
         given = {"optimizer": keras.optimizers.SGD(0.0), "replicas": replicas, "seed": seed, "verbose": 0}
@@ -118,6 +122,7 @@ def test_seed_decides_initial_weights_where_a_function_builds_the_model() -> Non
     assert not np.array_equal(first[1], other[1])
 
 
+@pytest.mark.compile
 def test_own_model_built_outside_the_scope_holds_the_weights_of_two_replicas() -> None:
     one, two = build(), build()
     tfmb.fit(one, X, Y, epochs=2, **FIT)
@@ -130,6 +135,7 @@ def test_own_model_built_outside_the_scope_holds_the_weights_of_two_replicas() -
     np.testing.assert_allclose(two.predict(X, verbose=0), one(X), atol=1e-5)
 
 
+@pytest.mark.compile
 def test_second_training_on_two_replicas_traces_nothing() -> None:
     one, two = build(), build()
     kept = []
@@ -145,6 +151,7 @@ def test_second_training_on_two_replicas_traces_nothing() -> None:
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+@pytest.mark.compile
 def test_changed_model_is_copied_anew_for_its_replicas() -> None:
     one, two = build(), build()
     for model, given in ((one, {}), (two, {"replicas": 2})):
@@ -156,6 +163,7 @@ def test_changed_model_is_copied_anew_for_its_replicas() -> None:
         np.testing.assert_allclose(a, b, atol=2e-6)
 
 
+@pytest.mark.compile
 def test_function_in_the_models_place_is_called_in_the_scope() -> None:
     expected = build()
     tfmb.fit(expected, X, Y, **FIT)
@@ -199,6 +207,7 @@ def test_model_whose_configuration_fails_is_refused_in_one_line() -> None:
         tfmb.fit(model, X, Y, replicas=2, **FIT)
 
 
+@pytest.mark.compile
 def test_compiled_with_a_function_as_loss_is_trained_on_two_replicas() -> None:
     def squares(y_true: Any, y_pred: Any) -> Any:
         return tf.reduce_mean(tf.square(y_true - y_pred), -1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -66,7 +67,7 @@ def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> N
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("rule", ["nadam", "adagrad"])
+@pytest.mark.parametrize("rule", here(["nadam", "adagrad"], ["nadam"]))
 @pytest.mark.parametrize("option", [{"global_clipnorm": 0.05}, {"clipvalue": 0.01}, {"weight_decay": 0.01}])
 def test_options_of_keras_hold_on_two_replicas(rule: str, option: dict[str, float]) -> None:
     expected = trained(keras.Model.fit, RULES[rule](**option))
@@ -88,6 +89,7 @@ def test_clipped_step_has_the_right_length(replicas: int) -> None:
     assert np.sqrt(sum(np.sum(move**2) for move in moved)) == pytest.approx(0.5 * 0.01, rel=1e-4)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_averages_are_written_at_the_end_as_by_fit(replicas: int) -> None:
     def make() -> Any:
@@ -115,6 +117,7 @@ def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
     assert_close(parts, trained(keras.Model.fit, RULES["nadam"]()), 3e-6)
 
 
+@pytest.mark.compile
 def test_schedule_of_keras_is_followed() -> None:
     def make() -> Any:
         return optimizers.Nadam(optimizers.schedules.ExponentialDecay(0.02, 10, 0.5))
@@ -148,10 +151,8 @@ OF_KERAS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("replicas", [1, pytest.param(2, marks=pytest.mark.compile)])
-@pytest.mark.parametrize(
-    "name", [name if n in (0, 4) else pytest.param(name, marks=pytest.mark.compile) for n, name in enumerate(OF_KERAS)]
-)
+@pytest.mark.parametrize("replicas", here([1, 2], [1], "compile"))
+@pytest.mark.parametrize("name", here(OF_KERAS, ["accumulating sgd", "accumulating nadam", "scaled adam", "both"]))
 def test_accumulation_and_a_fixed_loss_scale_are_kerass(name: str, replicas: int) -> None:
     """Forty updates: a number that accumulates in threes and fours is not through at an epoch's end, either."""
     x = X.astype("float64")

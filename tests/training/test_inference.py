@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -26,6 +27,7 @@ def build() -> Any:
     return model
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_evaluate_is_keras_s(replicas: int) -> None:
     model, weights = build(), np.linspace(0.5, 2, 23).astype("float32")
@@ -49,6 +51,7 @@ def test_predict_is_keras_s(replicas: int) -> None:
     assert tfmb.predict(model, X, batch_size=7, steps=2)["left"].shape == (14, 1)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_second_evaluation_traces_nothing_and_sees_the_weights(replicas: int) -> None:
     model, other = build(), build()
@@ -62,6 +65,7 @@ def test_second_evaluation_traces_nothing_and_sees_the_weights(replicas: int) ->
     assert scored._tfmb_scoring[-1]._evaluate_function.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.compile
 def test_evaluation_after_a_change_is_keras_s() -> None:
     """Targets of another form, another loss, a layer that is no longer trained: nothing stale is used."""
     inputs = keras.Input((3,))
@@ -121,7 +125,7 @@ def test_refusals() -> None:
 @pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    "options", [{}, {"replicas": 2}, {"virtual_replicas": 4}, {"replicas": 2, "virtual_replicas": 4}]
+    "options", here([{}, {"replicas": 2}, {"virtual_replicas": 4}, {"replicas": 2, "virtual_replicas": 4}], [{}])
 )
 def test_xla_changes_no_answer(options: dict[str, Any]) -> None:
     x, y = np.random.default_rng(0).normal(size=(37, 6)), np.arange(37) % 3

@@ -73,6 +73,7 @@ def assert_trained(model: Any, replicas: int) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_the_model_keeps_its_weights_and_the_history_its_epochs(replicas: int) -> None:
     one = model()
@@ -84,6 +85,7 @@ def test_the_model_keeps_its_weights_and_the_history_its_epochs(replicas: int) -
     assert fit(one, replicas=replicas).epoch == [0, 1, 2, 3]  # and it can be trained on
 
 
+@pytest.mark.compile
 def test_a_second_ctrl_c_does_not_part_the_model_from_its_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     take_back = session.take_back
 

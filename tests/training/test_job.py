@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 
 from tfmb.backend import keras
 from tfmb.config import TrainConfig
@@ -19,7 +20,7 @@ def train(folder: Path, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.compile
 @pytest.mark.parametrize("precision", ["float32", "float64", "mixed_bfloat16"])
-@pytest.mark.parametrize("model", ["mlp", "cnn"])
+@pytest.mark.parametrize("model", here(["mlp", "cnn"], ["mlp"]))
 def test_a_run_is_scored_again_in_its_own_precision(precision: str, model: str, tmp_path: Path) -> None:
     before = keras.config.dtype_policy().name
     result = train(tmp_path, precision=precision, model=model)
@@ -34,6 +35,7 @@ def test_a_run_is_scored_again_in_its_own_precision(precision: str, model: str, 
     assert job.accuracy_of(logs) == result["test_accuracy"]
 
 
+@pytest.mark.compile
 def test_logits_are_no_less_than_float32(tmp_path: Path) -> None:
     train(tmp_path, precision="mixed_bfloat16", model="mlp")
     run = restore_run(tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 from spies import spy
 
 import tfmb
@@ -52,6 +53,7 @@ def assert_history_close(ours: Any, theirs: Any) -> None:
         np.testing.assert_allclose(ours.history[key], values, rtol=0, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings(BATCH_WARNING)
 @pytest.mark.parametrize(
     "arguments",
@@ -83,7 +85,7 @@ EFFECTS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("name", list(EFFECTS))
+@pytest.mark.parametrize("name", here(EFFECTS, ["stop and restore", "plateau"]))
 def test_stops_and_rates_are_those_of_fit(name: str) -> None:
     theirs, ours = both(EFFECTS[name], epochs=25, validation_data=VALIDATION)
     if "stop" in name:
@@ -120,6 +122,7 @@ def test_whole_model_of_a_checkpoint_can_be_loaded_compiled(tmp_path: Path) -> N
     assert int(loaded.optimizer.iterations) == 5
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings(BATCH_WARNING)
 def test_csv_and_tensorboard_files(tmp_path: Path) -> None:
     tables, boards = [], []
@@ -135,6 +138,7 @@ def test_csv_and_tensorboard_files(tmp_path: Path) -> None:
     assert boards == [["train", "validation"]] * 2
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings(BATCH_WARNING)
 def test_lambda_callback() -> None:
     calls: list[list[Any]] = [[], []]

@@ -128,6 +128,7 @@ def test_confusion_matrices_merge() -> None:
         assert found[reference.name] == pytest.approx(float(whole(reference, ONE_HOT, SHARES, None)), rel=1e-6)
 
 
+@pytest.mark.compile
 @settings(deadline=None, max_examples=20)
 @given(cuts=st.lists(st.integers(0, ROWS), max_size=4))
 def test_cuts_do_not_matter(cuts: list[int]) -> None:

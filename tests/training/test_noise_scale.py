@@ -147,6 +147,7 @@ def test_the_loop_measures_what_single_gradients_say(
     np.testing.assert_allclose(found[0], by_hand(options.get("virtual_replicas", 2)), rtol=2e-4)
 
 
+@pytest.mark.compile
 def test_parts_of_any_size_and_of_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = noise_of_first_update(monkeypatch, 59, virtual_replicas=8, run_dir=tmp_path / "r")
     np.testing.assert_allclose(found[0], by_hand(8, 59), rtol=2e-4)
@@ -202,6 +203,7 @@ def test_a_whole_batch_tells_nothing() -> None:
         tfmb.fit(build(), X, Y, noise_scale=True, verbose=0)
 
 
+@pytest.mark.compile
 def test_two_outputs_make_one_gradient(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def two() -> Any:
         keras.utils.set_random_seed(4)

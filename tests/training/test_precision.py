@@ -182,6 +182,7 @@ def test_overflow_that_no_scale_mends_ends_the_run() -> None:
     assert (model.get_weights()[0] == 0).all()
 
 
+@pytest.mark.compile
 def test_run_that_was_stopped_goes_on_with_its_loss_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keras.config.set_dtype_policy("mixed_float16")
     stop = stopped_runs.StopAfter(monkeypatch)

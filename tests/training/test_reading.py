@@ -133,6 +133,7 @@ def test_run_whose_arrays_lay_on_the_device_is_measured_elsewhere(measured: list
     assert len(measured) == 1
 
 
+@pytest.mark.compile
 def test_how_far_is_read_changes_no_bit() -> None:
     weights = [fit(prefetch=count).model.get_weights() for count in (1, 2, 64)]
     for others in weights[1:]:

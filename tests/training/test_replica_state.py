@@ -62,6 +62,7 @@ def test_batch_norm_takes_a_last_batch_of_one_example() -> None:
     assert all(np.isfinite(weights).all() for weights in history.model.get_weights())
 
 
+@pytest.mark.compile
 @local
 def test_frozen_weights_keep_their_bits() -> None:
     def build() -> Any:
@@ -81,6 +82,7 @@ def test_frozen_weights_keep_their_bits() -> None:
             np.testing.assert_array_equal(copy, value, err_msg=variable.path)
 
 
+@pytest.mark.compile
 def test_stock_random_layers_warn_by_name() -> None:
     def build() -> Any:
         model = models.mlp((4,), 1, dropout=0.5)  # whose dropout is ours, and is not named

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here_by_name
 from stopped_runs import (
     BATCH_SIZE,
     EPOCHS,
@@ -39,7 +40,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("replicas", [1, 2], ids=["1 replica", "2 replicas"])
+@pytest.mark.parametrize("replicas", here_by_name({"1 replica": 1, "2 replicas": 2}, ["1 replica"]))
 def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: StopAfter, replicas: int) -> None:
     check_every_stop(tmp_path, stop, "adam", replicas)
 
@@ -67,7 +68,9 @@ def test_two_stops_in_one_epoch(tmp_path: Path, stop: StopAfter) -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("parts", [{"virtual_replicas": 4}, {"micro_batch_size": 2}], ids=["virtual", "micro"])
+@pytest.mark.parametrize(
+    "parts", here_by_name({"virtual": {"virtual_replicas": 4}, "micro": {"micro_batch_size": 2}}, ["virtual"])
+)
 def test_other_numbers_of_devices(tmp_path: Path, stop: StopAfter, parts: dict[str, int]) -> None:
     check_other_devices(tmp_path, stop, parts, [(1, 2, 5), (2, 4, 5), (4, 1, 5)])
 
@@ -85,6 +88,7 @@ def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: StopAfter
         fit(tmp_path / "run", RULES["adam"], replicas=2, resume=True)
 
 
+@pytest.mark.compile
 def test_finished_run_gives_its_weights_and_history(tmp_path: Path) -> None:
     whole = fit(tmp_path / "run", RULES["adam"])
     for replicas in (1, 2):
@@ -99,6 +103,7 @@ def test_finished_run_gives_its_weights_and_history(tmp_path: Path) -> None:
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.compile
 def test_early_stop_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def callbacks() -> list[Any]:
         return [keras.callbacks.EarlyStopping("loss", min_delta=10.0, patience=1)]
@@ -199,6 +204,7 @@ def test_no_whole_checkpoint_is_refused_and_none_ever_begins_anew(tmp_path: Path
     assert_same(fit(tmp_path / "gone", RULES["adam"], resume=True), whole, (tmp_path / "gone", tmp_path / "whole"))
 
 
+@pytest.mark.compile
 def test_run_killed_before_its_record_was_written_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt

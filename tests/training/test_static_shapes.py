@@ -5,6 +5,7 @@ from typing import Any
 import matrix
 import numpy as np
 import pytest
+from cases import here_by_name
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -56,7 +57,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
 @pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("where", WHERE.values(), ids=WHERE)
+@pytest.mark.parametrize("where", here_by_name(WHERE, ["4 replicas", "micro"]))
 def test_answer_is_that_of_ragged_batches(where: dict[str, Any], weights: Any) -> None:
     metrics = ["accuracy", "sparse_categorical_crossentropy"]
     data = {"sample_weight": weights, "metrics": metrics, "validation_data": (X[:7], Y[:7]), "validation_batch_size": 4}
@@ -65,7 +66,7 @@ def test_answer_is_that_of_ragged_batches(where: dict[str, Any], weights: Any) -
 
 @pytest.mark.compile
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("where", [WHERE["2 replicas"], WHERE["micro"]], ids=["2 replicas", "micro"])
+@pytest.mark.parametrize("where", here_by_name({name: WHERE[name] for name in ("2 replicas", "micro")}, ["2 replicas"]))
 def test_masks_are_counted_as_keras_counts_them(where: dict[str, Any]) -> None:
     problem = matrix.MODELS["lstm"]()
     y = [part[:11] for part in problem.y]
@@ -169,6 +170,7 @@ class OwnLoss(keras.Model):
         return tf.reduce_mean(keras.losses.sparse_categorical_crossentropy(y, y_pred, from_logits=True))
 
 
+@pytest.mark.compile
 def test_what_cannot_leave_rows_out_is_refused_by_name() -> None:
     def active() -> Any:
         return keras.Sequential([keras.Input((4,)), layers.Dense(3, activity_regularizer="l2")], name="active")
@@ -189,6 +191,7 @@ def test_what_cannot_leave_rows_out_is_refused_by_name() -> None:
         fit(y=X[:, :3], loss="mse", metrics=[adjusted], static_shapes=True)
 
 
+@pytest.mark.compile
 def test_dataset_must_have_batches_of_a_known_size() -> None:
     data = tf.data.Dataset.from_tensor_slices((X, Y))
     with pytest.raises(ConfigError, match=r"static_shapes needs batches of a known size.*drop_remainder=True"):

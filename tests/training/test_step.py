@@ -76,7 +76,7 @@ def test_one_update_by_hand(strategy: Any, parts: Any) -> None:
     assert copies(optimizer.iterations)[0] == 1
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_one_trace_a_model_is_no_retracing(strategy: Any, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(9):
         steps = steps_of(line(strategy), SGD(0.125), strategy)
@@ -152,6 +152,7 @@ class _Watch:
         pass
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("metrics", [None, ["mae"]], ids=["loss", "metrics by name"])
 def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Steps] = []
@@ -198,6 +199,7 @@ def infinite_gradient() -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:with several replicas")
 def test_update_that_is_not_finite_is_not_made(strategy: Any) -> None:
     x, y = infinite_loss()

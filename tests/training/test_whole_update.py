@@ -67,6 +67,7 @@ def test_a_batch_that_is_skipped_leaves_the_history_and_the_seeds_of_a_run_witho
         np.testing.assert_array_equal(ours, right)
 
 
+@pytest.mark.compile
 def test_a_run_that_diverged_holds_the_state_of_before() -> None:
     huge = np.concatenate([X[:8], np.full((4, 4), 3e38, "float32")])
     diverged, right = build(), build()

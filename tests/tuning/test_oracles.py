@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import here
 from fake_trials import SLICES, FakeTrainer, Sessions, space, table
 
 from tfmb.errors import ConfigError, DataError
@@ -26,7 +27,7 @@ ids = [f"{kind}{', pruned' if pruned else ''}" for kind, pruned in KINDS]
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize(("kind", "pruned"), KINDS, ids=ids)
+@pytest.mark.parametrize(("kind", "pruned"), here(KINDS, [("bayesian", True), ("grid", False)], several=True), ids=ids)
 def test_every_prefix_of_the_journal_leads_to_the_same_end(kind: str, pruned: bool, tmp_path: Path) -> None:
     most = 8 if kind == "bayesian" else 12  # of which the last two are the Gaussian process's
     whole = Sessions(kind, tmp_path / "whole", pruned, most)

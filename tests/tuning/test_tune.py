@@ -66,12 +66,14 @@ def test_the_same_call_goes_on_and_repeats_nothing(tmp_path: Path) -> None:
             tune(run_dir=tmp_path / "s", **other)
 
 
+@pytest.mark.compile
 def test_a_searchs_validation_is_never_trained_on() -> None:
     result = tune(validation_data=(X[:10], Y[:10]), max_trials=1)
     assert result.trials[0].history[0].examples == 80
     assert tune(max_trials=1).trials[0].history[0].examples == 72
 
 
+@pytest.mark.compile
 def test_a_bug_in_the_users_code_ends_the_search_with_its_own_words(tmp_path: Path) -> None:
     calls = []
 
@@ -100,6 +102,7 @@ def test_one_search_a_directory(tmp_path: Path) -> None:
     tune(run_dir=tmp_path / "s", watch=second, max_trials=1)
 
 
+@pytest.mark.compile
 def test_time_to_a_target_and_pruning() -> None:
     result = tune(objective="examples:val_accuracy>=0.8", pruning=True, epochs=9, max_trials=6)
     assert result.record.direction == "min"
@@ -107,6 +110,7 @@ def test_time_to_a_target_and_pruning() -> None:
     assert result.best.score <= 9 * 72
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     ("given", "words"),
     [

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import worker_trials
+from cases import here
 from search_processes import is_alive, workers_of
 from worker_trials import MARK, TUNE, X, Y
 
@@ -106,7 +107,7 @@ def test_a_value_that_a_worker_cannot_make_is_one_line() -> None:
         by_value.unpack(damaged, "build")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_bug_in_the_users_code_ends_the_search(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError, match=r"^worker-\d: KeyError: 'my bug'"):
         tune(worker_trials.build_broken, run_dir=tmp_path / "s")
@@ -128,7 +129,7 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest
     assert sorted(trials) == sorted(set(trials))
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_worker_that_dies_again_and_again_ends_the_search(tmp_path: Path) -> None:
     words = r"worker-\d died 3 times in a row by SIGKILL \(out of memory\?\), the last time in trial \d"
     with pytest.raises(PeerLostError, match=words):
@@ -142,8 +143,11 @@ def command(folder: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "tfmb", "tune", *fixed, "--json", "--run-dir", str(folder), *options]
 
 
+ENDS = here([(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)], [(signal.SIGKILL, -9)], several=True)
+
+
 @pytest.mark.process
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), ENDS)
 def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: int, tmp_path: Path) -> None:
     def heed() -> None:  # whoever runs the tests in the background may have it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import subjects
+from cases import here
 
 import tfmb
 from tfmb.backend import keras
@@ -44,9 +45,7 @@ def problem(name: str, digits: Splits) -> tuple[Callable[[], Any], Any]:
     return getattr(subjects, name), getattr(subjects, f"{name}_data")()
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "resnet" else n for n in subjects.NAMES]
-)
+@pytest.mark.parametrize("name", here(subjects.NAMES, ["mlp", "two_outputs"]))
 def test_a_right_loop_passes_on_each_model(name: str, digits: Splits) -> None:
     report = tfmb.verify(our_loop(drops_tail=False), *problem(name, digits), epochs=1)
     assert report.passed, report

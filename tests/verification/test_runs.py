@@ -119,6 +119,7 @@ def test_resume_is_compared_to_the_bit(tmp_path: Path) -> None:
     assert resume.check_resume(subject, folder).status == "failed"
 
 
+@pytest.mark.compile
 def test_a_run_of_fit_goes_by_its_record(tmp_path: Path) -> None:
     x, y = subjects.two_inputs_data()
     model = subjects.two_inputs()

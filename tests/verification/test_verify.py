@@ -30,6 +30,7 @@ def named(report: Report) -> dict[str, tuple[str, ...]]:
     return {check.name: check.diagnosis for check in report.failed}
 
 
+@pytest.mark.compile
 def test_a_right_loop_passes() -> None:
     report = tfmb.verify(loops.loop(), loops.build, DATA)
     assert report.passed, report
@@ -40,6 +41,7 @@ def test_a_right_loop_passes() -> None:
     assert str(report).endswith("train: verified: 8 passed, 0 failed, 1 not applicable")
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("fault", PLANTED)
 def test_each_planted_fault_is_failed_by_name(fault: str) -> None:
     report = tfmb.verify(loops.loop(fault), loops.build, DATA)
@@ -109,7 +111,7 @@ def test_two_faults_are_named_together() -> None:
     assert report.check("last batch").diagnosis == ("missing 1/b", "dropped tail")
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_what_no_fault_explains_fails_without_a_name() -> None:
     def train(model: Any, x: Any, y: Any, optimizer: Any, batch_size: int, epochs: int) -> None:
         loops.loop()(model, x[::-1], y[::-1], optimizer, batch_size, epochs, 1, None, None, None)
@@ -131,7 +133,7 @@ def test_a_loop_that_does_nothing_or_breaks_is_failed() -> None:
     assert "not finite" in tfmb.verify(breaks, loops.build, DATA).failed[0].detail
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_a_loop_with_an_optimizer_of_its_own() -> None:
     def train(model: Any, x: Any, y: Any, batch_size: int, epochs: int) -> None:
         model.compile(keras.optimizers.Adam(0.001), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -183,7 +185,7 @@ def test_a_loop_that_cannot_be_run_in_64_bits() -> None:
     assert "float32, within 1e-06" in report.check("last batch").detail
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_batch_normalization_in_whole_batches() -> None:
     def build() -> Any:
         normalized = keras.layers.BatchNormalization()

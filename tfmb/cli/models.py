@@ -133,7 +133,7 @@ def predict(
         list[str],
         typer.Argument(help="PNG or JPEG files, or rows of the run's data such as test:0.", metavar="IMAGE..."),
     ],
-    run: Annotated[Path | None, typer.Option(help="A run. Default: the newest in runs.")] = None,
+    run: Annotated[Path | None, typer.Option(help="A run. Default: the newest of `tfmb train` in runs.")] = None,
     export: Annotated[Path | None, typer.Option(help="An exported model in place of a run.")] = None,
     model: _Model = None,
     data: _Data = None,
@@ -147,7 +147,7 @@ def predict(
     if run is not None and export is not None:
         raise ConfigError("--run and --export cannot both be given")
     if run is None and export is None:
-        run = newest_run()
+        run = newest_run(named_model=model is not None)
         say(f"model of {run}")
     start_tensorflow()
     from tfmb.classify import ExportedClassifier, RunClassifier, check_images

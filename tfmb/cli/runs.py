@@ -7,6 +7,7 @@ import typer
 
 from tfmb.cli.screen import emit_json, say
 from tfmb.cli.train import RUNS
+from tfmb.config import MODEL_NAMES
 from tfmb.errors import DataError
 
 __all__ = ["newest_run", "runs"]
@@ -52,16 +53,28 @@ def runs(
         print("options that differ: " + ", ".join(differing))
 
 
-def newest_run() -> Path:
+def newest_run(named_model: bool) -> Path:
     """The finished run under `runs/` that was written last.
+
+    Args:
+        named_model: whether the user names the run's model; without it only runs of our models count.
 
     Raises:
         DataError: there is none.
     """
-    finished = [path for path in _find([RUNS]) if _read(path).get("status") == "finished"]
+    records = [(path, _read(path)) for path in _find([RUNS])]
+    finished = [
+        path for path, record in records if record.get("status") == "finished" and (named_model or _is_ours(record))
+    ]
     if not finished:
-        raise DataError(f"there is no finished run in {RUNS}/: run `tfmb train`, or name one with --run")
+        raise DataError(f"there is no finished run of `tfmb train` in {RUNS}/: train one, or name one with --run")
     return max(finished, key=lambda path: (path / "run.json").stat().st_mtime)
+
+
+def _is_ours(record: dict[str, Any]) -> bool:
+    """Whether the run can be restored without the name of its model."""
+    config = record.get("config")
+    return isinstance(config, dict) and config.get("model") in MODEL_NAMES
 
 
 def _find(directories: list[Path]) -> list[Path]:
