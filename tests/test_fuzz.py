@@ -11,10 +11,11 @@ from fork_server import ForkServer
 def test_damaged_files(tmp_path: Path) -> None:
     with ForkServer(tmp_path) as server:
         counts = {"checkpoint": 60, "idx": 100, "weights": 50, "cache": 50, "record": 100, "export": 100}
+        counts |= {"journal": 60, "log": 60, "answer": 100, "state": 50, "image": 60}
         for kind, count in counts.items():
             outcomes = fuzzing.files(server, tmp_path, kind, range(count))
-            assert outcomes["refused"] >= count / 5
-            assert outcomes["equal"] >= 1
+            assert outcomes["refused"] >= count / 5, kind
+            assert outcomes["equal"] >= 1, kind
 
 
 @pytest.mark.process

@@ -111,7 +111,15 @@ def test_environment_may_say_it(asked: list[int], variable: str, monkeypatch: py
     assert not asked
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"1": "x", "2": 1}', '{"1": 0.1}', '{"one": 1, "2": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", '{"1": "x", "2": 1}', '{"1": 0.1}', '{"one": 1, "2": 1}'),
+        *('{"1": 0.1, "2": 0.2, "100000": 0.01}', '{"1": 0.1, "2": 0.2, "-5": 0.01}', '{"1": 0.1, "2": -1}'),
+        *('{"1": NaN, "2": 1}', '{"1": 1e999, "2": 1}', "[" * 10**5, '{"1": ' + "1" * 400 + "0" * 400 + "}"),
+    ],
+    ids=range(12),
+)
 def test_damaged_answer_is_measured_anew(asked: list[int], content: str, tmp_path: Path) -> None:
     threads.fewer_threads(CONFIG, "call", LONG)
     (path,) = (tmp_path / "cache" / "threads").iterdir()

@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.data.cache import cache_root
+from tfmb.files import read_json
 
 __all__ = ["recall", "remember"]
+
+# An answer has some hundred bytes.
+_MOST_BYTES = 2**20
 
 
 def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
@@ -19,7 +23,7 @@ def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
         fingerprint: all that decides the answer.
     """
     try:
-        return json.loads(_path(kind, fingerprint).read_text())
+        return read_json(_path(kind, fingerprint), _MOST_BYTES)
     except (OSError, ValueError):
         return None
 
@@ -30,7 +34,7 @@ def remember(kind: str, fingerprint: dict[str, Any], answer: Any) -> None:
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(answer))
+        temporary.write_text(json.dumps(answer, allow_nan=False))
         temporary.replace(path)
     except OSError:
         pass

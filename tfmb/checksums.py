@@ -6,7 +6,9 @@ import re
 import stat
 from pathlib import Path
 
+from tfmb import files
 from tfmb.errors import DataError
+from tfmb.folders import naming
 
 __all__ = ["SUMS_FILE", "check_sums", "read_plain", "write_sums"]
 
@@ -25,7 +27,8 @@ def write_sums(folder: Path) -> None:
         DataError: something in it is neither a file nor a folder.
     """
     lines = [f"{_hash(folder / name)}  {name}\n" for name in _files(folder)]
-    (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
+    with naming(folder / SUMS_FILE):
+        (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def check_sums(folder: Path) -> None:
@@ -55,13 +58,7 @@ def read_plain(path: Path, most: int) -> bytes:
         DataError: it is none, or cannot be read.
     """
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise DataError(f"{path} is no plain file: the export is damaged")
-        if found.st_size > most:
-            raise DataError(f"{path} is too large ({found.st_size} bytes, {most} at most): the export is damaged")
-        with path.open("rb") as file:
-            return file.read(most)
+        return files.read_plain(path, most, follow=False)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): the export is damaged") from error
 
@@ -89,8 +86,8 @@ def _files(folder: Path) -> list[str]:
         DataError: something is neither a plain file nor a folder, or has a name that a line cannot hold.
     """
     names = []
-    for parent, folders, files in os.walk(folder):
-        for name in [*folders, *files]:
+    for parent, folders, names_of_files in os.walk(folder):
+        for name in [*folders, *names_of_files]:
             path = Path(parent) / name
             mode = path.lstat().st_mode
             if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
@@ -108,7 +105,7 @@ def _files(folder: Path) -> list[str]:
 
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with files.open_plain(path, follow=False) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfmb.backend import tf
 from tfmb.errors import ConfigError, DataError
+from tfmb.files import check_plain, read_plain
 from tfmb.operations import check_operations
 from tfmb.provenance import check_export, is_signed
 from tfmb.signatures import decode_image
@@ -20,6 +21,7 @@ from tfmb.versions import newest_version
 
 __all__ = ["ExportedClassifier", "Prediction", "RunClassifier", "check_images"]
 
+_MOST_IMAGE_BYTES = 256 * 2**20
 _ROW = re.compile(r"(train|test):(\d{1,18})")
 
 
@@ -164,9 +166,8 @@ def check_images(images: Sequence[str]) -> None:
         try:
             if Path(image).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if not os.access(image, os.R_OK) and _ROW.fullmatch(image) is None:
-                Path(image).stat()
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if _ROW.fullmatch(image) is None or Path(image).exists():
+                check_plain(image)
         except OSError as error:
             raise DataError(f"{image} cannot be read ({error.strerror}): give a PNG or JPEG file") from error
 
@@ -178,7 +179,7 @@ def read_image(path: str, shape: tuple[int, int, int], invert: bool = False) -> 
         DataError: it is missing, unreadable or no image.
     """
     try:
-        contents = Path(path).read_bytes()
+        contents = read_plain(path, _MOST_IMAGE_BYTES)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): give a PNG or JPEG file") from error
     try:

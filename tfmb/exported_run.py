@@ -1,6 +1,5 @@
 """A finished run's model as an export, with all that `run.json` and `metrics.jsonl` tell of its training."""
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from tfmb.backend import keras as keras_module
 from tfmb.errors import ConfigError, DataError
 from tfmb.exported_weights import KINDS
+from tfmb.files import open_plain, parse_json
 from tfmb.saved_model import Export, Options, write_export
 from tfmb.training.averages import remember
 from tfmb.training.restore import RestoredRun
@@ -99,15 +99,16 @@ def _keep_raw_weights(run: RestoredRun, weights: str | None) -> None:
 def _last_line(path: Path) -> dict[str, Any]:
     """The last whole line of a log, however long that is; empty where there is none."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             end = file.seek(0, 2)
             file.seek(max(0, end - _MOST_LINE_BYTES))
             lines = file.read(_MOST_LINE_BYTES).splitlines()
-        return _table(json.loads(lines[-1])) if lines else {}
+        return _table(parse_json(lines[-1], finite=False)) if lines else {}
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read ({str(error)[:150]}): the run is damaged") from error
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)[:150]
+        raise DataError(f"{path} cannot be read ({reason}): the run is damaged") from error
 
 
 def _table(value: Any) -> dict[str, Any]:

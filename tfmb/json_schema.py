@@ -103,6 +103,7 @@ _CHECKS: dict[str, Any] = {
     "maxLength": lambda value, rule, *_: not isinstance(value, str) or len(value) <= rule,
     "minimum": lambda value, rule, *_: not _TYPES["number"](value) or value >= rule,
     "maximum": lambda value, rule, *_: not _TYPES["number"](value) or value <= rule,
+    "exclusiveMinimum": lambda value, rule, *_: not _TYPES["number"](value) or value > rule,
     "minItems": lambda value, rule, *_: not isinstance(value, list) or len(value) >= rule,
     "maxItems": lambda value, rule, *_: not isinstance(value, list) or len(value) <= rule,
     "maxProperties": lambda value, rule, *_: not isinstance(value, dict) or len(value) <= rule,

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 
 from tfmb.errors import ConfigError, DirectoryError
+from tfmb.folders import check_name, probe
 
 __all__ = ["PAGE_MODULES", "need_folder", "need_modules", "need_page"]
 
@@ -58,20 +59,24 @@ def need_page(option: str, path: str | Path) -> Path:
 
 
 def need_folder(option: str, path: str | Path) -> None:
-    """Looks whether a folder can be made, or written where it is there. Nothing is left of the look.
+    """Looks whether a folder can be made, or written where it is there, and keeps what is saved in it: see `probe`.
 
     Args:
         option: what the user calls it.
         path: the folder.
 
     Raises:
-        DirectoryError: it cannot be made or written.
+        DirectoryError: it cannot be made or written, or does not keep what is saved.
     """
+    check_name(path, option)
     try:
         folder = Path(path).expanduser()
         while not folder.exists():
             folder = folder.parent
         _try_to_write(folder)
+        probe(folder)
+    except DirectoryError:
+        raise
     except (OSError, ValueError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or error
         raise DirectoryError(f"{path} cannot be made or written ({reason}): give another {option}") from error

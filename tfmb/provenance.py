@@ -9,6 +9,8 @@ from typing import Any
 
 from tfmb.checksums import SUMS_FILE, check_sums, read_plain
 from tfmb.errors import ConfigError, DataError
+from tfmb.files import parse_json
+from tfmb.folders import naming
 from tfmb.json_schema import check_schema
 
 __all__ = ["EXTRAS", "KNOWN_TO_CALLERS", "check", "check_export", "is_signed", "make", "write"]
@@ -55,7 +57,8 @@ def write(folder: Path, record: dict[str, Any]) -> None:
     if len(text.encode()) > _MOST_BYTES:
         raise ConfigError(f"provenance is too large ({len(text)} characters): leave out what no reader needs")
     (folder / EXTRAS).mkdir(exist_ok=True)
-    (folder / PROVENANCE_FILE).write_text(text, encoding="utf-8")
+    with naming(folder / PROVENANCE_FILE):
+        (folder / PROVENANCE_FILE).write_text(text, encoding="utf-8")
 
 
 def check(folder: Path) -> dict[str, Any]:
@@ -66,19 +69,14 @@ def check(folder: Path) -> dict[str, Any]:
     """
     path = folder / PROVENANCE_FILE
     try:
-        record = json.loads(
-            read_plain(path, _MOST_BYTES).decode(), parse_constant=_refuse, object_pairs_hook=_without_repetition
-        )
-    except (ValueError, RecursionError) as error:
+        record = parse_json(read_plain(path, _MOST_BYTES))
+    except ValueError as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} is no JSON ({_first_line(error)}): the export is damaged") from error
     if isinstance(record, dict) and isinstance(record.get("format"), int) and record["format"] > FORMAT:
         raise DataError(f"{path} is of format {record['format']}: read it with a newer tfmb")
-    try:
-        check_schema(record, _schema(), str(path))
-    except RecursionError as error:
-        raise DataError(f"{path} is nested too deeply: the export is damaged") from error
+    check_schema(record, _schema(), str(path))
     return dict(record)
 
 
@@ -123,16 +121,6 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is no number")
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name stands twice")
-    return dict(pairs)
 
 
 def _first_line(error: BaseException) -> str:

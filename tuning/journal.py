@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DataError, StorageError
+from tfmb.files import check_plain, parse_json
 
 __all__ = ["Journal"]
 
@@ -34,6 +35,8 @@ class Journal:
         self.path = path
         self.events: list[dict[str, Any]] = []
         try:
+            if path.exists() or path.is_symlink():
+                check_plain(path)
             self._file = path.open("a+b")
         except OSError as error:
             raise StorageError(f"{path} cannot be opened ({error.strerror})") from error
@@ -81,10 +84,10 @@ class Journal:
         whole, _, rest = content.rpartition(b"\n")
         for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
             try:
-                event = json.loads(line)
+                event = parse_json(line)
                 if not isinstance(event, dict) or not isinstance(event.get("event"), str):
                     raise ValueError("it is no event")
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise DataError(f"{self.path}: line {number} is damaged ({error}): give another --run-dir") from error
             self.events.append(event)
         if rest:  # the process ended while it wrote: nobody heard of that event

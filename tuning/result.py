@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import ConfigError, DataError
+from tfmb.folders import naming
 
 from .records import SearchRecord, TrialRecord
 from .search import WEIGHTS
@@ -84,5 +85,6 @@ def write_best(record: SearchRecord, path: Path) -> None:
         "seconds": round(record.seconds, 3),
     }
     temporary = path.with_name(f".tmp-{path.name}")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
+    with naming(temporary):
+        temporary.write_text(json.dumps(found, indent=1) + "\n")
     os.replace(temporary, path)

@@ -11,7 +11,8 @@ from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.errors import ConfigError
 from tfmb.training.job import load_splits, train_job
 from tfmb.training.resume import resumed
-from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir
+from tfmb.training.run_dir import create_run_dir, open_run_dir
+from tfmb.training.run_record import RUN_FILE
 
 from .job import TuneConfig
 from .records import TrialRecord

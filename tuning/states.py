@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import DataError
+from tfmb.files import load_arrays
 from tfmb.optimizers.optimizer import value_of
 from tfmb.training.commit import commit_folder, remove_temporary, verify_folder
 
@@ -32,8 +33,8 @@ def load_weights(folder: Path) -> list[np.ndarray]:
         DataError: it is missing or damaged.
     """
     verify_folder(folder)
-    with np.load(folder / _WEIGHTS, allow_pickle=False) as file:
-        return [file[name] for name in sorted(file.files)]
+    arrays = _arrays(folder / _WEIGHTS)
+    return [arrays[name] for name in sorted(arrays)]
 
 
 def save_state(folder: Path, variables: Sequence[Any], slices: int, first_loss: float | None) -> None:
@@ -60,8 +61,7 @@ def load_state(folder: Path, variables: Sequence[Any], slices: int) -> float:
     """
     place = _place(folder, slices)
     verify_folder(place)
-    with np.load(place / _STATE, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = _arrays(place / _STATE)
     first_loss = float(arrays.pop("first_loss"))
     values = [arrays[name] for name in sorted(arrays)]
     if [value.shape for value in values] != [tuple(v.shape) for v in variables]:
@@ -80,3 +80,10 @@ def newest_state(folder: Path | None, most: int) -> int:
 
 def _place(folder: Path, slices: int) -> Path:
     return folder / f"state-{slices:04d}"
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return load_arrays(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}): it is damaged") from error

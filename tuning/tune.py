@@ -13,6 +13,7 @@ from tfmb.data.records import Records
 from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError, StorageError
 from tfmb.needs import PAGE_MODULES, need_folder, need_modules
+from tfmb.training.commit import remove_temporary
 from tfmb.training.fit_data import to_source, train_and_validation
 from tfmb.training.lock import DirectoryLock
 
@@ -191,6 +192,7 @@ def search_in(
     folder.mkdir(parents=True, exist_ok=True)
     lock.acquire()
     try:
+        _remove_leftovers(folder)
         if workers > 1 or listen is not None:
             leave_memory()
         search = Search(
@@ -219,6 +221,7 @@ def search_in(
         finally:
             search.close()
             remove(folder)
+        _remove_leftovers(folder)
         watch_all(record)
         page = record.only(search.searched), folder / "report.html"
         try:
@@ -231,6 +234,13 @@ def search_in(
         return record
     finally:
         lock.release()
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what chiefs and workers that were killed while they wrote left over."""
+    inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
+    for place in (folder, *inner):
+        remove_temporary(place)
 
 
 def _space(**given: Any) -> Space:

@@ -231,3 +231,18 @@ def test_a_reference_to_nothing_names_the_option(define: Define, reference: str)
     define("return X, Y")
     with pytest.raises(ConfigError, match="--data"):
         load_user_data(reference)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digits", "digits needs none"),
+        ("{folder}", "needs none"),
+        ("mnist", "no such folder"),
+        ("auto", "no such folder"),
+    ],
+)
+def test_a_mirror_that_changes_nothing_or_is_none_is_refused(name: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "idx").mkdir()
+    with pytest.raises((ConfigError, DataError), match=words):
+        load(name.format(folder=tmp_path / "idx"), tmp_path / "nowhere")

@@ -7,6 +7,7 @@ import pytest
 from fork_server import ForkServer
 
 FILES = {"checkpoint": 2000, "idx": 3000, "weights": 1000, "cache": 1000, "record": 2000, "export": 2000}
+FILES |= {"journal": 1000, "log": 1000, "answer": 1000, "state": 1000, "image": 1000}
 WORDS = {"config": 5000, "command": 3000}
 FIRST = 10_000  # other seeds than the sample's
 

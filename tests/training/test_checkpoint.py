@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import tiny_run
 
-from tfmb.training import checkpoint
+from tfmb.errors import DataError
+from tfmb.training import checkpoint, commit
 
 
 def test_state_that_changes_while_it_is_written_is_saved_as_it_was(
@@ -47,3 +48,43 @@ def test_a_folder_of_another_name_is_no_checkpoint(tmp_path: Path, name: str) ->
     assert found.keeper.restore() == tiny_run.position(1)
     found.keeper.close()
     assert (theirs / "mine.txt").read_text() == "mine"
+
+
+def saved(tmp_path: Path) -> Path:
+    """The newest of two checkpoints of a run."""
+    run = tiny_run.TinyRun(tmp_path)
+    for number in (1, 2):
+        run.set(number)
+        run.keeper.save(tiny_run.position(number))
+    run.keeper.close()
+    return sorted((tmp_path / "checkpoints").glob("step-*"))[-1]
+
+
+def test_what_our_own_reader_misreads_is_never_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checksums are right, so the fault is ours: it cost whole trainings in float16."""
+    newest = saved(tmp_path)
+    monkeypatch.setattr(checkpoint, "digest_of", lambda tensors: "another")
+    with pytest.raises(DataError, match="nothing was changed; go on with the versions that wrote it"):
+        tiny_run.TinyRun(tmp_path).keeper.restore()
+    monkeypatch.undo()
+    assert newest.is_dir()
+    assert not list(newest.parent.glob("damaged-*"))
+    assert tiny_run.TinyRun(tmp_path).keeper.restore() == tiny_run.position(2)
+
+
+def test_a_checkpoint_of_another_format_is_never_set_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commit, "FORMAT", 2)
+    newest = saved(tmp_path)
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="it is of another version of tfmb; go on with that one"):
+        tiny_run.TinyRun(tmp_path).keeper.restore()
+    assert newest.is_dir()
+
+
+def test_a_checkpoint_whose_checksum_is_wrong_is_set_aside(tmp_path: Path) -> None:
+    newest = saved(tmp_path)
+    content = bytearray((newest / "state.data-00000-of-00001").read_bytes())
+    content[0] ^= 1
+    (newest / "state.data-00000-of-00001").write_bytes(bytes(content))
+    with pytest.warns(UserWarning, match="it is set aside as damaged-"):
+        assert tiny_run.TinyRun(tmp_path).keeper.restore() == tiny_run.position(1)

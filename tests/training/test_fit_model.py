@@ -13,7 +13,8 @@ from replica_copies import copies
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DirectoryError, DivergenceError
-from tfmb.training.run_dir import load_weights, read_run
+from tfmb.training.run_dir import load_weights
+from tfmb.training.run_record import read_run
 
 layers = keras.layers
 _random = np.random.default_rng(0)

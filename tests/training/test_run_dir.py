@@ -15,16 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from tfmb.errors import DataError, DirectoryError
 from tfmb.training.lock import LOCK_FILE
-from tfmb.training.run_dir import (
-    create_run_dir,
-    hash_weights,
-    load_weights,
-    open_run_dir,
-    read_run,
-    save_weights,
-    versions,
-    write_run,
-)
+from tfmb.training.run_dir import create_run_dir, hash_weights, load_weights, open_run_dir, save_weights, versions
+from tfmb.training.run_record import read_run, write_run
 
 WEIGHTS = [np.arange(6, dtype="float32").reshape(2, 3), np.zeros((0, 4)), np.array(7, "int32"), np.ones(3, "float16")]
 

@@ -73,3 +73,9 @@ def test_damage_is_told_with_its_line(line: str, tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be opened"):
         Journal(tmp_path)
+
+
+def test_a_pipe_is_no_journal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "journal.jsonl")
+    with pytest.raises(StorageError, match="it is no plain file"):
+        Journal(tmp_path / "journal.jsonl")

@@ -10,7 +10,7 @@ from tfmb.cli.runs import newest_run
 from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.errors import ConfigError
 from tfmb.needs import need_folder
-from tfmb.training.run_dir import read_run
+from tfmb.training.run_record import read_run
 
 __all__ = ["evaluate", "export", "predict"]
 

@@ -1,5 +1,6 @@
 """`tfmb runs`: lists runs and compares them."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,7 +81,7 @@ def _is_ours(record: dict[str, Any]) -> bool:
 def _find(directories: list[Path]) -> list[Path]:
     found: list[Path] = []
     for directory in directories:
-        if (directory / "run.json").is_file():
+        if os.path.lexists(directory / "run.json"):  # what it is, and whether it can be read, is told later
             found.append(directory)
         elif directory.is_dir():
             found += sorted(path.parent for path in directory.glob("*/run.json"))
@@ -90,7 +91,7 @@ def _find(directories: list[Path]) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from tfmb.training.run_dir import read_run
+    from tfmb.training.run_record import read_run
 
     try:
         return read_run(path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -60,9 +61,11 @@ def known_threads(config: TrainConfig) -> dict[int, float] | None:
 
     try:
         found = {int(count): float(seconds) for count, seconds in recall(_KIND, _fingerprint(config)).items()}
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, OverflowError, TypeError, ValueError):
         return None
-    return found if cores() in found else None
+    asked = {*counts(), cores()}
+    whole = cores() in found and set(found) <= asked and all(0 < seconds < math.inf for seconds in found.values())
+    return found if whole else None
 
 
 def fewer_threads(config: TrainConfig, compiled: str, seconds: float) -> dict[int, float] | None:

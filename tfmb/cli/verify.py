@@ -8,7 +8,7 @@ import typer
 from tfmb.cli.screen import emit_json, start_tensorflow
 from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
-from tfmb.training.run_dir import read_run
+from tfmb.training.run_record import read_run
 
 if TYPE_CHECKING:
     from tfmb.verification.checks import Report

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tfmb.files import open_plain, read_json
+
 __all__ = ["cache_root", "is_folder", "load_arrays", "save_arrays"]
 
 _INDEX = "SHA256.json"
+_MOST_INDEX_BYTES = 2**20
 
 
 def cache_root() -> Path:
@@ -24,14 +28,10 @@ def cache_root() -> Path:
 def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
     """The arrays of a cache folder, or None where it is missing, incomplete or does not match its checksums."""
     try:
-        if not (folder / _INDEX).is_file():  # nor a pipe, on which reading would wait for ever
-            return None
-        index = json.loads((folder / _INDEX).read_text())
+        index = read_json(folder / _INDEX, _MOST_INDEX_BYTES)
         arrays = {}
         for name, checksum in index.items():
-            if not (folder / f"{name}.npy").is_file():
-                return None
-            array = np.load(folder / f"{name}.npy", allow_pickle=False)
+            array = _array(folder / f"{name}.npy")
             if _sha256(array) != checksum:
                 return None
             arrays[name] = array
@@ -39,6 +39,25 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
     except Exception:  # a damaged header raises whatever the parser of Python literals does
         return None
     return arrays if complete else None
+
+
+def _array(path: Path) -> np.ndarray:
+    """What a `.npy` file holds; one that promises more than it has is refused before it takes the memory.
+
+    Raises:
+        OSError: see `open_plain`.
+        ValueError: it is no such file.
+    """
+    with open_plain(path) as file:
+        size, start = os.fstat(file.fileno()).st_size, file.tell()
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if file.tell() + math.prod(shape) * dtype.itemsize != size:
+            raise ValueError("it has another size than its header says")
+        file.seek(start)
+        array: np.ndarray = np.load(file, allow_pickle=False)
+        return array
 
 
 def is_folder(path: Path) -> bool:

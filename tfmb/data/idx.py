@@ -1,6 +1,8 @@
 """IDX files, MNIST's own format: a magic number, the sizes, then the bytes. Read strictly, gzipped or not."""
 
+import contextlib
 import gzip
+import os
 import zlib
 from pathlib import Path
 from typing import Protocol
@@ -10,10 +12,13 @@ import numpy as np
 from tfmb.data.cache import is_folder
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import DataError
+from tfmb.files import open_plain
 
 __all__ = ["load_idx_folder", "read_idx"]
 
 _UNSIGNED_BYTE = 0x08
+# So many bytes are unpacked whatever they were packed to; beyond, no images pack better than this (MNIST's: 5 times).
+_SURE_BYTES, _MOST_RATIO = 256 * 2**20, 100
 _STEMS = {
     "train images": ("train-images-idx3-ubyte", "train-images.idx3-ubyte"),
     "train labels": ("train-labels-idx1-ubyte", "train-labels.idx1-ubyte"),
@@ -37,11 +42,12 @@ def read_idx(path: str | Path) -> np.ndarray:
     """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise DataError(f"{path}: no such file: give a folder with the four IDX files")
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if zipped else path.open("rb") as file:
+        with contextlib.ExitStack() as stack:
+            plain = stack.enter_context(open_plain(path))
+            size = os.fstat(plain.fileno()).st_size
+            zipped = plain.read(2) == b"\x1f\x8b"
+            plain.seek(0)
+            file = stack.enter_context(gzip.GzipFile(fileobj=plain)) if zipped else plain
             header = file.read(4)
             if len(header) < 4 or header[:2] != b"\0\0" or header[2] != _UNSIGNED_BYTE or header[3] not in (1, 3, 4):
                 raise DataError(
@@ -53,11 +59,19 @@ def read_idx(path: str | Path) -> np.ndarray:
                 raise DataError(f"{path}: the header is cut short: fetch the file again")
             shape = tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
             expected = int(np.prod(shape, dtype=object))
+            if expected > _SURE_BYTES and expected > (_MOST_RATIO if zipped else 1) * size:
+                mend = "unpack it yourself if that is right" if zipped else "fetch the file again"
+                raise DataError(
+                    f"{path}: the header {'x'.join(map(str, shape))} promises {expected} bytes, which the file's "
+                    f"{size} cannot hold: {mend}"
+                )
             # One byte more than expected, read to the end: only there does gzip check its checksum.
-            # Reading in pieces keeps a forged header from reserving more memory than the file fills.
             body = _read_up_to(file, expected + 1)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file: give a folder with the four IDX files") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read ({error}): fetch the file again") from error
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{path}: cannot be read ({reason}): fetch the file again") from error
     if len(body) != expected:
         found = f"more than {expected}" if len(body) > expected else str(len(body))
         raise DataError(
@@ -79,12 +93,12 @@ class SupportsRead(Protocol):
         """Up to `size` bytes, none at the end."""
 
 
-def _read_up_to(file: SupportsRead, limit: int) -> bytes:
-    pieces, total = [], 0
-    while total < limit and (piece := file.read(min(limit - total, 1 << 20))):
-        pieces.append(piece)
-        total += len(piece)
-    return b"".join(pieces)
+def _read_up_to(file: SupportsRead, limit: int) -> bytearray:
+    """In pieces: a forged header reserves no more memory than the file fills, and nothing is there twice."""
+    body = bytearray()
+    while len(body) < limit and (piece := file.read(min(limit - len(body), 1 << 20))):
+        body += piece
+    return body
 
 
 def load_idx_folder(folder: str | Path) -> Splits:

@@ -13,12 +13,12 @@ from typing import Any
 
 from tfmb.backend import keras
 
-__all__ = ["DEFAULT", "depth", "waits"]
+__all__ = ["DEFAULT", "MOST", "depth", "waits"]
 
 # Where nothing is measured: enough to hide the host's hiccups, few enough to be cheap in memory.
 DEFAULT = 8
 # At least, and at most, and at most so many bytes.
-_LEAST, _MOST, _MOST_BYTES = 2, 64, 2**28
+_LEAST, MOST, _MOST_BYTES = 2, 64, 2**28
 # So many batches are timed, in at most about this long.
 _BATCHES, _SECONDS = 64, 0.5
 
@@ -45,7 +45,7 @@ def depth(waits: Sequence[float], element_spec: Any) -> int:
         element_spec: of the batches; an unknown size counts as 1.
     """
     longest, mostly = max(waits), max(statistics.median(waits), 1e-9)
-    wanted = min(max(math.ceil(longest / mostly), _LEAST), _MOST)
+    wanted = min(max(math.ceil(longest / mostly), _LEAST), MOST)
     room = max(_MOST_BYTES // max(_bytes(element_spec), 1), _LEAST)
     return int(min(1 << (wanted - 1).bit_length(), 1 << (room.bit_length() - 1)))
 

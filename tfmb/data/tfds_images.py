@@ -20,6 +20,7 @@ import numpy as np
 from tfmb.data.cache import cache_root, is_folder, load_arrays, save_arrays
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import ConfigError, DataError
+from tfmb.files import open_plain
 
 __all__ = ["PROBE_SECONDS", "is_cached", "load_tfds", "mirror_from_environment", "reachable"]
 
@@ -205,12 +206,23 @@ def _check_mirror(builder: Any, mirror: Path) -> None:
     if missing := [path.name for path in paths if not path.is_file()]:
         raise DataError(f"mirror {mirror}: {', '.join(missing)} missing: give a folder with the official files")
     for path, info in paths.items():
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        size, expected = path.stat().st_size, int(info.size)
+        if size != expected:
+            raise DataError(f"{path}: wrong size ({size} bytes, expected {expected}): fetch the file again")
+        found = _sha256(path)
         if found != info.checksum:
             raise DataError(
-                f"{path}: wrong checksum (sha256 {found[:16]}..., {path.stat().st_size} bytes; "
+                f"{path}: wrong checksum (sha256 {found[:16]}..., "
                 f"expected {info.checksum[:16]}..., {int(info.size)} bytes): fetch the file again"
             )
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open_plain(path) as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _prepare_from_network(builder: Any, name: str) -> None:

@@ -11,7 +11,9 @@ from typing import Any, TextIO
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.errors import DataError
+from tfmb.errors import DataError, StorageError
+from tfmb.files import check_plain
+from tfmb.folders import naming
 from tfmb.training.loop import EpochReport, UpdatesReport
 from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
@@ -73,7 +75,8 @@ class MetricsLog:
         if size < state["size"]:
             raise DataError(f"{self._metrics} is shorter than at the checkpoint ({size} < {state['size']} bytes)")
         if size > state["size"]:
-            with self._metrics.open("r+b") as file:
+            check_plain(self._metrics)
+            with naming(self._metrics), self._metrics.open("r+b") as file:
                 file.truncate(state["size"])
         self._losses = [float(loss) for loss in state["losses"]]
         self._clipped, self._skipped = int(state["clipped"]), int(state["skipped"])
@@ -132,15 +135,16 @@ class TensorBoardLog:
 
     def __init__(self, folder: Path, log_every: int, noise: NoiseScale | None = None) -> None:
         self._noise = noise
-        self._train = tf.summary.create_file_writer(str(folder / "train"))
-        self._validation: Any = None
         self._folder = folder
+        with self._told():
+            self._train = tf.summary.create_file_writer(str(folder / "train"))
+        self._validation: Any = None
         self._log_every = log_every
 
     def updates_made(self, report: UpdatesReport) -> None:
         """Writes the last loss and the rate at each `log_every`th update."""
         if report.step % self._log_every == 0 and report.losses:
-            with self._train.as_default():
+            with self._told(), self._train.as_default():
                 tf.summary.scalar("batch_loss", report.losses[-1], step=report.update)
                 tf.summary.scalar("learning_rate", report.learning_rate, step=report.update)
                 if self._noise is not None and (found := self._noise.estimate()).value is not None:
@@ -148,6 +152,10 @@ class TensorBoardLog:
 
     def epoch_ended(self, report: EpochReport) -> None:
         """Writes the epoch's logs and flushes."""
+        with self._told():
+            self._write_epoch(report)
+
+    def _write_epoch(self, report: EpochReport) -> None:
         for key, value in report.logs.items():
             if np.ndim(value):
                 continue
@@ -159,6 +167,21 @@ class TensorBoardLog:
         for writer in (self._train, self._validation):
             if writer is not None:
                 writer.flush()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Says in our words that the events cannot be written.
+
+        Raises:
+            StorageError: they cannot.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = (error.message or type(error).__name__).splitlines()[0][:150]
+            raise StorageError(
+                f"{self._folder}: TensorBoard's events cannot be written ({reason}): make room, or let it be written"
+            ) from error
 
 
 class Progress:
@@ -273,5 +296,5 @@ def _or_none(value: Any) -> Any:
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:
-    with path.open("a") as file:
+    with naming(path), path.open("a") as file:
         file.write(json.dumps(line) + "\n")

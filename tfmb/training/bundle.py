@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import tf
+from tfmb.files import open_plain
 
 __all__ = ["digest_of", "read_bundle", "write_bundle"]
 
@@ -30,7 +31,8 @@ def read_bundle(folder: Path, layout: dict[str, Any]) -> dict[str, np.ndarray]:
         OSError: the file cannot be read.
         ValueError: it has another size, or the layout makes no sense.
     """
-    content = (folder / f"{_BUNDLE}.data-00000-of-00001").read_bytes()
+    with open_plain(folder / f"{_BUNDLE}.data-00000-of-00001", follow=False) as file:
+        content = file.read()
     try:
         dtypes = {key: np.dtype(tf.dtypes.as_dtype(name).as_numpy_dtype) for key, (name, _) in layout.items()}
     except KeyError as error:

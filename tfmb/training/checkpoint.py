@@ -20,7 +20,7 @@ import numpy as np
 from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError, TfmbError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training.bundle import digest_of, read_bundle, write_bundle
-from tfmb.training.commit import commit_folder, remove_temporary, sync, verify_folder
+from tfmb.training.commit import UnreadableError, commit_folder, remove_temporary, sync, verify_folder
 from tfmb.training.identity import check_identity
 from tfmb.training.loop import Keeper, Position
 
@@ -199,6 +199,8 @@ class Checkpointer(Keeper):
         for drawn, path in reversed(self._found()):
             try:
                 about, tensors = self._read(path)
+            except UnreadableError:
+                raise  # a fault of ours must not cost the user his checkpoint
             except DataError as error:
                 damaged.append(str(error))
                 self._set_aside(path, error)
@@ -266,14 +268,17 @@ class Checkpointer(Keeper):
         layout = about.get("tensors")
         if not isinstance(layout, dict) or _without_state(layout) != _without_state(expected):
             raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
+        # From here on the files are known to be what was written: what is odd is no damage.
         try:
             tensors = read_bundle(path, layout)
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{path} cannot be read ({error}): it is damaged") from error
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}): it is damaged") from error
+        except (ValueError, TypeError) as error:
+            raise _unreadable(path, about, str(error)) from error
         if digest_of(tensors) != about.get("digest"):
-            raise DataError(f"{path}: the state is not the one that was saved: it is damaged")
+            raise _unreadable(path, about, "another state")
         if _position(about, path).drawn != int(path.name[5:]) or not _fits(about):
-            raise DataError(f"{path}: its manifest makes no sense: it is damaged")
+            raise _unreadable(path, about, "a manifest that makes no sense")
         return about, tensors
 
     def _apply(self, about: dict[str, Any], tensors: dict[str, np.ndarray], path: Path) -> Position:
@@ -284,7 +289,7 @@ class Checkpointer(Keeper):
             except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
                 if isinstance(error, TfmbError):
                     raise
-                raise DataError(f"{path}: the state of its {name} makes no sense: it is damaged") from error
+                raise _unreadable(path, about, f"a state of its {name} that makes no sense") from error
         expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
         whole = about["tensors"] == expected
         # Metrics' totals are kept otherwise where batches are cut, which the number of devices decides.
@@ -304,6 +309,16 @@ class Checkpointer(Keeper):
         return _position(about, path)
 
 
+def _unreadable(path: Path, about: dict[str, Any], what: str) -> UnreadableError:
+    identity = about.get("identity")
+    written_by = identity.get("versions") if isinstance(identity, dict) else None
+    with_what = f" ({written_by})" if isinstance(written_by, dict) else ""
+    return UnreadableError(
+        f"{path} is as it was written (its checksums are right), but this version of tfmb reads {what} from it: "
+        f"nothing was changed; go on with the versions that wrote it{with_what}"
+    )
+
+
 def _without_state(layout: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in layout.items() if not key.startswith(_STATE)}
 
@@ -318,12 +333,12 @@ def _position(about: dict[str, Any], path: Path) -> Position:
             waiting=None if waiting is None else (float(waiting[0]), int(waiting[1]), int(waiting[2])),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path}: its position makes no sense: it is damaged") from error
+        raise _unreadable(path, about, "a position that makes no sense") from error
     counts = (position.epoch, position.step, position.drawn, position.skipped, position.restored)
     whole = all(isinstance(count, int) and 0 <= count < 2**63 for count in counts)
     loss = position.last_loss
     if not whole or not (loss is None or isinstance(loss, float)) or not isinstance(position.ended, bool):
-        raise DataError(f"{path}: its position makes no sense: it is damaged")
+        raise _unreadable(path, about, "a position that makes no sense")
     return position
 
 

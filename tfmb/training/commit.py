@@ -9,21 +9,25 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DataError
+from tfmb.files import open_plain, read_plain
 
-__all__ = ["MANIFEST", "commit_folder", "remove_temporary", "sync", "verify_folder"]
+__all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "sync", "verify_folder"]
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _TEMPORARY = ".tmp-"
 _MOST_MANIFEST_BYTES = 64 * 2**20
 _CHUNK = 2**20
+
+
+class UnreadableError(DataError):
+    """What is there is as it was written, but this version of tfmb cannot read it: it is never set aside."""
 
 
 def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
@@ -67,21 +71,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        _check_plain(path)
-        if path.stat().st_size > _MOST_MANIFEST_BYTES:
-            raise DataError(f"{path} is too large for a manifest: the folder is damaged")
-        manifest = json.loads(path.read_text())
+        # Written by us with the numbers of a training, some of which may not be finite.
+        manifest = json.loads(read_plain(path, _MOST_MANIFEST_BYTES, follow=False))
         known = isinstance(manifest, dict) and manifest.pop("sha256", None) == _hash_of(manifest)
     except (OSError, ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path} cannot be read ({_first_line(error)}): the folder is damaged") from error
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("files"), dict):
-        raise DataError(f"{path} is no manifest: the folder is damaged")
-    if manifest.get("format") != FORMAT:
-        raise DataError(f"{path}: format {manifest.get('format')!r} is not {FORMAT}: it is of another version of tfmb")
+        reason = (isinstance(error, OSError) and error.strerror) or _first_line(error)
+        raise DataError(f"{path} cannot be read ({reason}): the folder is damaged") from error
     if not known:
         raise DataError(f"{path} does not match its own SHA-256: the folder is damaged")
+    if manifest.get("format") != FORMAT:
+        raise UnreadableError(
+            f"{path}: format {manifest.get('format')!r} is not {FORMAT}: it is of another version of tfmb; "
+            "go on with that one"
+        )
+    if not isinstance(manifest.get("files"), dict):
+        raise DataError(f"{path} is no manifest: the folder is damaged")
     return manifest
 
 
@@ -102,8 +106,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     for name, about in files.items():
         path = folder / name
         try:
-            _check_plain(path)
-            known = isinstance(about, dict) and path.stat().st_size == about.get("size")
+            known = isinstance(about, dict) and path.lstat().st_size == about.get("size")
             if not known or _hash(path) != about.get("sha256"):
                 raise DataError(f"{path} is not as it was written (size or SHA-256): the folder is damaged")
         except OSError as error:
@@ -129,19 +132,13 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _check_plain(path: Path) -> None:
-    """Raises where a name is no plain file: a link, pipe or device is never followed or opened."""
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise DataError(f"{path} is no plain file: the folder is damaged")
-
-
 def _hash_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _hash(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_plain(path, follow=False) as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

@@ -226,6 +226,8 @@ def _known(fingerprint: dict[str, Any]) -> Execution | None:
     try:
         found = recall(_KIND, fingerprint)
         seconds = {str(Compiled(name).value): float(value) for name, value in found["seconds"].items()}
+        if not all(0 < value < math.inf for value in seconds.values()):
+            return None
         return Execution(compiled=Compiled(found["compiled"]), seconds=seconds, cached=True)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, OverflowError, TypeError, AttributeError):
         return None

@@ -24,7 +24,8 @@ from tfmb.training.loop import Plan
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
 from tfmb.training.recipe import Recipe
-from tfmb.training.run_dir import RUN_FILE, create_run_dir, open_run_dir, read_run
+from tfmb.training.run_dir import create_run_dir, open_run_dir
+from tfmb.training.run_record import RUN_FILE, read_run
 from tfmb.training.session import Session
 from tfmb.workers import naming_lost_peers
 

@@ -14,7 +14,15 @@ from tfmb.data import Source, Splits, load, load_user_data, read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Normalization
-from tfmb.distribution import describe, is_chief, make_strategy, needs_static_shapes, steps_a_call
+from tfmb.distribution import (
+    available_cores,
+    describe,
+    is_chief,
+    is_on_cpu,
+    make_strategy,
+    needs_static_shapes,
+    steps_a_call,
+)
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.optimizers import Optimizer, interop, schedules
@@ -108,6 +116,11 @@ def train_job(
     if chief:
         say(f"data: {_describe_data(parts)}")
         say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
+        if is_on_cpu(strategy) and strategy.num_replicas_in_sync > available_cores():
+            say(
+                f"warning: {strategy.num_replicas_in_sync} devices share {available_cores()} core(s): each is traced "
+                "and started by itself, and nothing gets faster; this is for tests"
+            )
         run_dir = make_run_dir(f"{record['data']['name']}-{parts.model.name}") if resume is None else resume
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed, shuffle=config.shuffle)
     recipe = replace(recipe_of(parts.model, config), noise_scale=config.noise_scale)
@@ -198,6 +211,8 @@ def _timed(config: TrainConfig, compiled: Compiled) -> tuple[Steps, RowsOfBatche
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
     """The user's `--data module:load`, or else the dataset of that name."""
+    if data and mirror:
+        raise ConfigError(f"--mirror {mirror} holds files of TFDS, and --data {data} needs none: leave it out")
     return load_user_data(data) if data else load(dataset, mirror)
 
 

@@ -1,5 +1,6 @@
 """How many batches a training reads ahead: as asked for, as it began, or as a short measurement says."""
 
+import math
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -93,7 +94,10 @@ def _known(question: dict[str, Any]) -> Reading | None:
     try:
         found = recall(_KIND, question)
         mostly, longest = map(float, found["seconds"])
-        return Reading(prefetch=_positive(found["prefetch"]), seconds=(mostly, longest), cached=True)
+        prefetch = _positive(found["prefetch"])
+        if prefetch > read_ahead.MOST or not 0 <= mostly <= longest < math.inf:
+            return None
+        return Reading(prefetch=prefetch, seconds=(mostly, longest), cached=True)
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -9,7 +9,8 @@ from tfmb.data import Splits
 from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError, DataError
 from tfmb.training import job
-from tfmb.training.run_dir import RUN_FILE, load_weights, read_run
+from tfmb.training.run_dir import load_weights
+from tfmb.training.run_record import RUN_FILE, read_run
 
 __all__ = ["RestoredRun", "restore_run"]
 

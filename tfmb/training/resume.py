@@ -22,7 +22,7 @@ def resumed(run_dir: Path, given: dict[str, Any]) -> tuple[TrainConfig, dict[str
         ConfigError: the run was made by `tfmb.fit`, or an option makes no sense.
         DataError: there is no run, or its record is damaged.
     """
-    from tfmb.training.run_dir import read_run
+    from tfmb.training.run_record import read_run
 
     record = read_run(run_dir)
     if record.get("made_by") != "tfmb train":
@@ -30,9 +30,14 @@ def resumed(run_dir: Path, given: dict[str, Any]) -> tuple[TrainConfig, dict[str
     if any(isinstance(value, (dict, list)) for value in record["config"].values()):
         raise DataError(f"{run_dir}: the record's options are no numbers and words: the run is damaged")
     config = TrainConfig.from_dict(record["config"], str(run_dir))
+    asked = dataclasses.replace(config, **given)
     if record.get("status") == "finished":
+        changed = [f.name for f in dataclasses.fields(config) if getattr(asked, f.name) != getattr(config, f.name)]
+        if changed:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in changed)
+            raise ConfigError(f"{run_dir} is finished: {options} would change nothing; train a new run with it")
         result = record.get("result")
         if not isinstance(result, dict):
             raise DataError(f"{run_dir}: the record has no result: the run is damaged")
         return config, {**result, "run_dir": str(run_dir), "weights_sha256": record.get("weights_sha256")}
-    return dataclasses.replace(config, **given), None
+    return asked, None

@@ -2,9 +2,10 @@
 
 import contextlib
 import functools
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.distribution import describe, is_on_cpu
-from tfmb.errors import DivergenceError, PreemptedError, TfmbError
+from tfmb.errors import DivergenceError, PreemptedError, StorageError, TfmbError
 from tfmb.notebook import in_notebook
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.shared_state import value_of
@@ -40,11 +41,10 @@ from tfmb.training.run_dir import (
     hash_of_raw_weights,
     hash_weights,
     load_weights,
-    read_run,
     save_weights,
     versions,
-    write_run,
 )
+from tfmb.training.run_record import read_run, write_run
 from tfmb.workers import naming_lost_peers
 
 __all__ = ["Session"]
@@ -160,7 +160,12 @@ class Session:
         logs = self._logs(execution.tracing_seconds)
         advice = "" if self.run_dir is None else f", with --resume {self.run_dir}"
         try:
-            with progress.shown(), naming_lost_peers(self.strategy, advice), contextlib.ExitStack() as stack:
+            with (
+                self._telling_of_a_move(),
+                progress.shown(),
+                naming_lost_peers(self.strategy, advice),
+                contextlib.ExitStack() as stack,
+            ):
                 checkpointer = None
                 if self.checkpoints is not None:
                     signals = stack.enter_context(StopSignals())
@@ -309,7 +314,9 @@ class Session:
         """Writes the final weights and the result where there is a run directory; returns the weights' SHA-256."""
         weights = self.model.get_weights()
         checksum = hash_weights(weights)
-        if self.run_dir is not None:
+        if self.run_dir is None:
+            return checksum
+        with self._telling_of_a_move():
             save_weights(self.run_dir, weights)
             logs = {key: [np.asarray(v).tolist() for v in values] for key, values in history.history.items()}
             ended: dict[str, Any] = {"history": {"history": logs, "epochs": list(history.epoch)}, "result": result}
@@ -317,6 +324,33 @@ class Session:
                 ended["raw_weights_sha256"] = raw
             self._write_record({"status": "finished", "weights_sha256": checksum, **ended})
         return checksum
+
+    @functools.cached_property
+    def _inode(self) -> int:
+        """By which the run's directory is known whatever its name, from when it was first asked for."""
+        assert self.run_dir is not None
+        return os.stat(self.run_dir).st_ino
+
+    @contextlib.contextmanager
+    def _telling_of_a_move(self) -> Iterator[None]:
+        """Names what cannot be found any more because its directory has another name.
+
+        Raises:
+            StorageError: so it is.
+        """
+        if self.run_dir is None:
+            yield
+            return
+        was = self._inode
+        try:
+            yield
+        except (OSError, TfmbError) as error:
+            if os.path.exists(self.run_dir) and os.stat(self.run_dir).st_ino == was:
+                raise
+            raise StorageError(
+                f"{self.run_dir} was renamed or removed while it was trained: what was saved lies where it is now; "
+                "go on with --resume and that name"
+            ) from error
 
     def _logs(self, tracing_seconds: float) -> list[Any]:
         if self.run_dir is None:

@@ -14,7 +14,7 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, interop, schedules
 from tfmb.training import job
 from tfmb.training.compiled import read_compiled
-from tfmb.training.run_dir import read_run
+from tfmb.training.run_record import read_run
 
 __all__ = ["Subject", "read_subject"]
 
