@@ -1,5 +1,6 @@
 """What every optimizer promises besides its equations: slots, count, rates, refusals, precision and replicas."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from replica_copies import copies
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop
+from tfmb.optimizers.optimizer import describe_rate
 
 Make = Callable[..., Optimizer]
 
@@ -268,8 +270,28 @@ def test_get_config_gives_back_the_arguments(kind: Any) -> None:
     given = {**GIVEN[kind], "name": "mine"}
     assert given.items() <= kind(**given).get_config().items()
     assert kind().get_config() == kind(**kind().get_config()).get_config()
-    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
-    assert kind(schedule).get_config()["learning_rate"] == repr(schedule)
+    found = [kind(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)).get_config() for _ in range(2)]
+    # By what it is, not by where it lies in memory: a run that goes on is compared with it.
+    assert found[0]["learning_rate"] == found[1]["learning_rate"]
+    assert found[0]["learning_rate"]["keras_class"] == "ExponentialDecay"
+    assert found[0]["learning_rate"]["decay_rate"] == 0.5
+    json.dumps(found[0])
+
+
+def test_rates_are_described_alike_in_every_process() -> None:
+    class Own(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step: Any) -> Any:
+            return 0.1
+
+    class Nested(Own):
+        def get_config(self) -> Any:
+            inner = keras.optimizers.schedules.CosineDecay(np.float32(0.5), 3)
+            return {"inner": inner, "values": np.arange(2), "function": Own}
+
+    assert describe_rate(0.25) == 0.25
+    assert "0x" not in json.dumps([describe_rate(Own()), describe_rate(Nested()), describe_rate(lambda: 0.1)])
+    assert describe_rate(Nested())["inner"]["initial_learning_rate"] == 0.5
+    assert describe_rate(Nested())["values"] == [0, 1]
 
 
 BAD = {

@@ -185,3 +185,30 @@ def test_update_without_a_gradient_is_refused() -> None:
         optimizer.apply([None], [variable])
     optimizer.apply([tf.ones(2)], [variable])
     assert int(optimizer.iterations.numpy()) == 1
+
+
+def test_a_schedule_is_told_by_what_it_is() -> None:
+    """A run that goes on is compared with it: by its place in memory it would be refused, by nothing passed over."""
+    schedules = [optimizers.schedules.CosineDecay(0.1, steps) for steps in (3, 3, 4)]
+    found = [ForeignOptimizer(optimizers.Nadam(schedule, name="mine")).get_config() for schedule in schedules]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_state_that_keras_does_not_list_is_state(replicas: int) -> None:
+    """Nadam makes its product while its `LossScaleOptimizer` forbids Keras to look."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = build(optimizers.Nadam(0.01))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    tfmb.fit(model, X, Y, replicas=replicas, **FIT)
+    inner = model.optimizer.inner_optimizer
+    if replicas == 2:  # Keras's own was then built by Keras
+        assert not any(variable is inner._u_product for variable in inner.variables)
+    product = float(inner._u_product.numpy())
+    assert 0 < product < 1
+    ours = interop.from_keras(model.optimizer)
+    ours.build(model.trainable_variables)
+    assert any(variable is inner._u_product.value for variable in ours.variables)

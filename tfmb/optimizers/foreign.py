@@ -6,9 +6,9 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import sparse
-from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.optimizer import Optimizer, describe_rate
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
-from tfmb.optimizers.shared_state import build, places, raw_variable, value_of
+from tfmb.optimizers.shared_state import build, places, raw_variable, value_of, variables_by_name
 
 __all__ = ["ForeignOptimizer"]
 
@@ -44,7 +44,9 @@ class ForeignOptimizer(Optimizer):
     def get_config(self) -> dict[str, Any]:
         """The Keras optimizer's configuration, as far as it is plain."""
         plain = {k: v for k, v in (self._config or {}).items() if isinstance(v, (int, float, str, bool)) or v is None}
-        return {"keras_class": type(self.keras_optimizer).__name__, **plain}
+        rate = self.keras_optimizer._learning_rate
+        schedule = {} if isinstance(rate, keras.Variable) else {"learning_rate": describe_rate(rate)}
+        return {"keras_class": type(self.keras_optimizer).__name__, **plain, **schedule}
 
     @property
     def learning_rate(self) -> Any:
@@ -69,8 +71,10 @@ class ForeignOptimizer(Optimizer):
 
     @property
     def variables(self) -> list[Any]:
-        """All of Keras's."""
-        return [raw_variable(v) for v in self.keras_optimizer.variables] if self._variables else []
+        """All of Keras's, those that it does not list too."""
+        if not self._variables:
+            return []
+        return [raw_variable(v) for v in variables_by_name(self.keras_optimizer, self._given).values()]
 
     def build(self, variables: Sequence[Any], in_place_of: Sequence[Any] | None = None) -> None:
         """Makes Keras's slots: its own, or in a strategy's scope those of a copy.
@@ -95,8 +99,11 @@ class ForeignOptimizer(Optimizer):
         if self._shares or self.iterations is None:
             return []
         build(self.stands_for, variables)
-        theirs, ours = self.stands_for.variables, self.keras_optimizer.variables
-        return [(raw_variable(a), raw_variable(b)) for a, b in zip(theirs, ours, strict=True)]
+        theirs, ours = (
+            variables_by_name(self.stands_for, variables),
+            variables_by_name(self.keras_optimizer, self._given),
+        )
+        return [(raw_variable(theirs[name]), raw_variable(variable)) for name, variable in ours.items()]
 
     def _copy(self) -> Any:
         if self._config is None:

@@ -1,5 +1,6 @@
 """`Optimizer`: owns the slots and the count, and is the only writer of weights."""
 
+import contextlib
 import functools
 import inspect
 import math
@@ -9,14 +10,14 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from tfmb.backend import tf
+from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.schedules import Schedule
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 
-__all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
+__all__ = ["Common", "Optimizer", "describe_rate", "raw_variable", "value_of"]
 
 
 class Common(TypedDict, total=False):
@@ -157,7 +158,7 @@ class Optimizer:
         """The constructor's arguments, for records; a schedule by its own configuration."""
         return {
             "name": self.name,
-            "learning_rate": _describe_rate(self.learning_rate),
+            "learning_rate": describe_rate(self.learning_rate),
             "weight_decay": self.weight_decay,
             "clipnorm": self.clipnorm,
             "clipvalue": self.clipvalue,
@@ -414,10 +415,30 @@ class Optimizer:
                 variable.assign(tf.where(due, mean, weight))
 
 
-def _describe_rate(rate: Any) -> Any:
+def describe_rate(rate: Any) -> Any:
+    """A rate as JSON can hold it, the same in every process: a number, a schedule's configuration, or a name."""
     if isinstance(rate, float):
         return rate
-    return rate.get_config() if isinstance(rate, Schedule) else repr(rate)
+    if isinstance(rate, Schedule):
+        return rate.get_config()
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        with contextlib.suppress(NotImplementedError):  # of a class of the user's that does not say it
+            return {"keras_class": type(rate).__name__, **_as_json(rate.get_config())}
+    return getattr(rate, "__qualname__", type(rate).__qualname__)
+
+
+def _as_json(value: Any) -> Any:
+    """Configurations and arrays in plain values; of what is none of these the name of its kind."""
+    if isinstance(value, dict):
+        return {str(key): _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(inner) for inner in value]
+    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
+        return describe_rate(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    array = np.asarray(value)
+    return array.tolist() if array.dtype.kind in "biufU" else type(value).__qualname__
 
 
 def check_positive(value: Any, name: str) -> float:

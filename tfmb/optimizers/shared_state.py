@@ -8,7 +8,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
-__all__ = ["KerasState", "raw_variable", "state_of", "value_of"]
+__all__ = ["KerasState", "raw_variable", "state_of", "value_of", "variables_by_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +75,29 @@ def build(optimizer: Any, variables: Sequence[Any]) -> None:
     elsewhere = made_in is not None and made_in is not tf.distribute.get_strategy()
     with tf.init_scope(), made_in.scope() if elsewhere else contextlib.nullcontext():
         optimizer.build(list(variables))
+
+
+def variables_by_name(optimizer: Any, trained: Sequence[Any]) -> dict[str, Any]:
+    """The variables of a built Keras optimizer by the attributes that hold them, those of its own list first.
+
+    Its list lacks what it makes while Keras does not look: Nadam's product under a `LossScaleOptimizer`.
+
+    Args:
+        optimizer: of Keras.
+        trained: the model's variables, which it holds too.
+    """
+    names: dict[int, tuple[str, Any]] = {}
+    not_its_own = {id(variable) for variable in trained}
+    for attribute, value in vars(optimizer).items():
+        inner = value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else [value])
+        for place, variable in inner:
+            if isinstance(variable, keras.Variable) and id(variable) not in not_its_own:
+                names.setdefault(id(variable), (f"{attribute}/{place}", variable))
+    listed = {}
+    for number, variable in enumerate(optimizer.variables):
+        name, _ = names.pop(id(variable), (f"variables/{number}", variable))
+        listed[name] = variable
+    return {**listed, **dict(names.values())}
 
 
 def places(optimizer: Any, variables: Sequence[Any]) -> list[int]:
