@@ -40,7 +40,7 @@ def test_xla_is_not_pinned() -> None:
         TrainConfig(deterministic=True, jit_compile="step")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_threads_are_as_many_as_asked_for(tmp_path: Path) -> None:
     record = train(tmp_path, "a", "--threads", "1")
     assert record["numerics"]["intra_op_threads"] == record["config"]["threads"] == 1

@@ -1,10 +1,45 @@
 """A sample of `slow/test_fuzz.py`: damaged files and bad options are refused in one line, or do what they say."""
 
+import re
 from pathlib import Path
 
+import fuzz_files
 import fuzzing
 import pytest
 from fork_server import ForkServer
+
+ROOT = Path(__file__).parents[1]
+# Who reads files, and which kinds of damaged files show what becomes of it.
+READERS = {
+    "tfmb/answers.py": ["answer"],
+    "tfmb/checksums.py": ["export"],
+    "tfmb/classify.py": ["image"],
+    "tfmb/data/cache.py": ["cache"],
+    "tfmb/data/idx.py": ["idx"],
+    "tfmb/data/tfds_images.py": [],  # official files, by their checksums: tests/data/test_tfds_images.py damages each
+    "tfmb/exported_run.py": ["log"],
+    "tfmb/provenance.py": ["export"],
+    "tfmb/training/actions.py": ["log"],
+    "tfmb/training/bundle.py": ["checkpoint"],
+    "tfmb/training/commit.py": ["checkpoint", "state"],
+    "tfmb/training/run_dir.py": ["weights"],
+    "tfmb/training/run_record.py": ["record"],
+    "tuning/journal.py": ["journal"],
+    "tuning/states.py": ["state"],
+}
+
+
+def test_damage_to_what_any_module_reads_is_tried() -> None:
+    """Files are read by `tfmb.files` alone, which another test sees to."""
+    asks = re.compile(r"^from tfmb\.files import|^from tfmb import files", re.MULTILINE)
+    found = {
+        str(path.relative_to(ROOT))
+        for top in ("tfmb", "tuning")
+        for path in (ROOT / top).rglob("*.py")
+        if not path.is_relative_to(ROOT / "tfmb" / "tuning") and asks.search(path.read_text())
+    }
+    assert found == set(READERS)
+    assert {kind for kinds in READERS.values() for kind in kinds} == set(fuzz_files.KINDS)
 
 
 @pytest.mark.process

@@ -164,7 +164,7 @@ def exported_bits(version: Path) -> dict[str, bytes]:
     return {name: reader.get_tensor(name).tobytes() for name in names}
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_process")
 @pytest.mark.filterwarnings("ignore:.*normalise by the statistics")
 def test_two_replicas_export_the_bits_of_one(tmp_path: Path, digits: Splits) -> None:

@@ -133,7 +133,7 @@ def test_fewer_threads_must_be_faster_by_a_share(asked: list[int], seconds: dict
     assert threads.described(seconds).startswith(f"threads: {best} (measured, an update: ")
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_command_begins_again_with_fewer_threads_and_remembers(tmp_path: Path) -> None:
     command = [sys.executable, "-c", COMMAND, "train", "--dataset", "digits", "--model", "mlp", "--epochs", "1"]
     for name in ("a", "b"):

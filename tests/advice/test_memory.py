@@ -210,7 +210,7 @@ def test_fits_ends_with_4_where_not_even_one_example_fits(
     assert set(re.findall(r"--[a-z-]+", line)) <= {"--model", "--optimizer"}
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_real_batch_trains_and_evaluates_in_a_process() -> None:
     said: list[str] = []
     found = largest_batch({"dataset": "digits", "model": "mlp"}, 2, say=said.append)

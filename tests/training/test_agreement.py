@@ -14,7 +14,9 @@ import os, json, sys, hashlib
 import numpy as np
 import tfmb
 from tfmb.backend import keras
+from pathlib import Path
 from tfmb.errors import DataError
+from tfmb.training.run_record import read_run, write_run
 from tfmb.training.agreement import check_same, of_first_worker, reason_of_any
 
 rank = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
@@ -44,10 +46,10 @@ print("digest", hashlib.sha256(b"".join(w.tobytes() for w in history.model.get_w
 own = sys.argv[1] + f"/own-{rank}"
 given = dict(optimizer="sgd", loss="mse", strategy="multi-worker", seed=0, run_dir=own)
 tfmb.fit(build, x, x[:, :1], 8, 2, 0, **given)
-record = json.loads(open(own + "/run.json").read()) if rank == 0 else None
 if rank == 0:
+    record = read_run(own)
     record["status"] = "preempted"
-    open(own + "/run.json", "w").write(json.dumps(record))
+    write_run(Path(own), record)
 try:
     tfmb.fit(build, x, x[:, :1], 8, 2, 0, resume=True, **given)
 except DataError as error:

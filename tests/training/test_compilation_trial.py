@@ -14,6 +14,7 @@ from tfmb.backend import keras, tf
 from tfmb.optimizers import SGD, Adam
 from tfmb.training import compilation
 from tfmb.training.compilation import Compiled
+from tfmb.training.run_record import read_run, write_run
 
 layers = keras.layers
 
@@ -134,7 +135,7 @@ def test_answer_is_kept_for_the_same_work(answers: list[dict[str, float]]) -> No
     assert len(answers) == 3
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_second_training_uses_what_the_first_one_compiled(trials: list[dict[str, float]]) -> None:
     model, optimizer = build(), Adam(0.01)
     made = []
@@ -221,10 +222,10 @@ def test_run_that_goes_on_is_executed_as_it_began(
     trials: list[dict[str, float]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit("auto", run_dir=tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    record = read_run(tmp_path / "run")
     assert record["execution"]["compiled"] == "call"
     record["status"] = "running"  # as after a kill; its last checkpoint is its end
-    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    write_run(tmp_path / "run", record)
     seen: list[Compiled] = []
     steps_for = tfmb.training.engine.steps_for
     monkeypatch.setattr(
@@ -249,7 +250,7 @@ class _Examples:
         return self._x[number], self._y[number]
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [False, True])
 def test_batches_that_do_not_lie_on_the_device_are_tried_too(
     trials: list[dict[str, float]], read: bool, tmp_path: Path

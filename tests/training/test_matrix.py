@@ -21,7 +21,7 @@ SEQUENCE_ROWS = [
 ]
 few = pytest.mark.parametrize("row", FEW, ids=", ".join)
 # The others, and every row of every model, are slow.
-SOME = here(ROWS, ROWS[::3])
+SOME = here(ROWS, ROWS[::5])
 
 
 def test_every_pair_occurs() -> None:
@@ -49,7 +49,7 @@ def test_mlp_ends_like_whole_batches_on_one_replica(row: matrix.Row) -> None:
     matrix.check("mlp", row)
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.usefixtures("float64")
 @few
 def test_table_and_cnn_end_like_whole_batches_on_one_replica(row: matrix.Row) -> None:
@@ -78,7 +78,7 @@ def test_float32_ends_within_1e_6(name: str, row: matrix.Row) -> None:
     matrix.check(name, row)
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:_Updates must see every batch")
 def test_one_float32_update_of_the_cnn_from_each_of_fifty_states() -> None:
     matrix.check_updates("cnn", ("2 replicas", "micro", "global norm", "adam", "graph", "ragged"))

@@ -67,7 +67,7 @@ def test_two_stops_in_one_epoch(tmp_path: Path, stop: StopAfter) -> None:
     assert_same(fit(tmp_path / "cut", RULES["adam"], resume=True), whole, (tmp_path / "cut", tmp_path / "whole"))
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "parts", here_by_name({"virtual": {"virtual_replicas": 4}, "micro": {"micro_batch_size": 2}}, ["virtual"])
 )

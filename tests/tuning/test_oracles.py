@@ -69,7 +69,7 @@ def test_hyperband_goes_on_for_as_many_trials_as_were_asked_for(tmp_path: Path) 
     assert len(Sessions("hyperband", tmp_path, most=40).run()) == 40
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_bayesian_search_learns_where_trials_diverge(tmp_path: Path) -> None:
     found = Sessions("bayesian", tmp_path, most=24).run()
     fates = [fate for _, _, fate, _, _ in found]

@@ -179,7 +179,7 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
     assert len(found["test_accuracy"]) == 1
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
     retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "30"]
     with subprocess.Popen(

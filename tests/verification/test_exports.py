@@ -91,7 +91,7 @@ def test_provenance_is_asked_before_anything_is_loaded(made: tuple[Path, Path], 
     assert "saved_model.pb" in report.checks[0].detail
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_the_command_on_an_export(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, saved = made
     assert main(["verify", str(saved), "--run", str(run), "--json"]) == 0

@@ -70,7 +70,7 @@ def test_fit_on_one_device() -> None:
     }
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_fit_on_two_replicas() -> None:
     report = tfmb.verify(loops.keras_fit_on_replicas, loops.build, DATA)
     assert named(report) == {"replicas": ("mean of the parts' means",), "clipping on replicas": ("clip before reduce",)}
@@ -97,7 +97,7 @@ def test_our_own_fit_passes_all_checks() -> None:
     assert report.check("clipping on replicas").status == "passed"
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_two_faults_are_named_together() -> None:
     right = loops.loop("dropped tail")
 
@@ -149,7 +149,7 @@ def test_a_loop_with_an_optimizer_of_its_own() -> None:
         tfmb.verify(train, loops.build, DATA)
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rmsprop", "adamw", "momentum"])
 def test_other_rules_are_keras_own(name: str) -> None:
     def train(model: Any, x: Any, y: Any, optimizer: Any, batch_size: int, epochs: int) -> None:

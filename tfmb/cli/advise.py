@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.durations import seconds_of
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.errors import ConfigError
 from tfmb.needs import need_page
 
@@ -80,7 +80,7 @@ def advise(
     else:
         _show(found)
         if largest is not None:
-            print(f"largest batch that fits: {largest}", flush=True)
+            tell(f"largest batch that fits: {largest}")
     if page is not None:  # after the answer, which a page that cannot be written must not take along
         from tfmb.advice.pages import write_advice
 
@@ -147,33 +147,30 @@ def lr_range(
 
 def _show_curve(curve: Any) -> None:
     shown = "undetermined" if curve.learning_rate is None else f"learning rate {curve.learning_rate:.3g}"
-    print(f"{shown}: {curve.reason.removeprefix('undetermined: ')}")
+    tell(f"{shown}: {curve.reason.removeprefix('undetermined: ')}")
     marks = {"steepest": curve.steepest, "valley": curve.valley, "edge of divergence": curve.edge}
-    print(
-        "  ".join(f"{name} {'none' if rate is None else format(rate, '.3g')}" for name, rate in marks.items()),
-        flush=True,
-    )
+    tell("  ".join(f"{name} {'none' if rate is None else format(rate, '.3g')}" for name, rate in marks.items()))
 
 
 def _show(found: Any) -> None:
     """The answer, and the table it comes from."""
     if found.batch_size is None:
-        print(found.reason)
+        tell(found.reason)
     else:
-        print(found.answer)
-        print(f"  {found.reason}")
+        tell(found.answer)
+        tell(f"  {found.reason}")
         size, rate = found.least_compute
-        print(f"  for the least compute: batch size {size}, learning rate {rate:.3g}")
-        print(f"  critical batch size {found.curve.critical_batch_size}")
+        tell(f"  for the least compute: batch size {size}, learning rate {rate:.3g}")
+        tell(f"  critical batch size {found.curve.critical_batch_size}")
     for extra in found.extras:
-        print(f"  {extra}")
+        tell(f"  {extra}")
     if not found.predictions:
         return
-    print("batch size  learning rate  updates to target        seconds")
+    tell("batch size  learning rate  updates to target        seconds")
     for p in found.predictions:
         mark = " <-" if p.batch_size == found.batch_size else ""
-        print(f"{p.batch_size:10}  {p.learning_rate:13.3g}  {p.updates!s:23}  {p.seconds}{mark}")
-    print(f"it took {found.cost_seconds:.0f} s and {found.cost_examples:,} examples to find out", flush=True)
+        tell(f"{p.batch_size:10}  {p.learning_rate:13.3g}  {p.updates!s:23}  {p.seconds}{mark}")
+    tell(f"it took {found.cost_seconds:.0f} s and {found.cost_examples:,} examples to find out")
 
 
 def _sizes(text: str) -> list[int]:

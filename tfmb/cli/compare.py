@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from tfmb.cli.durations import seconds_of
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.errors import ConfigError
 from tfmb.needs import need_page
 
@@ -68,7 +68,7 @@ def compare(
         table = [list(HEAD), *rows_of(found)]
         widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
         for row in table:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip(), flush=True)
+            tell("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     if page is not None:  # after the answer, which a page that cannot be written must not take along
         write_comparison(found, page)
         say(f"page: {page}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.runs import newest_run
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.errors import ConfigError
 from tfmb.needs import need_folder
 from tfmb.training.run_record import read_run
@@ -52,7 +52,7 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
         emit_json(result)
         return
     accuracy = "" if result["test_accuracy"] is None else f"test accuracy {result['test_accuracy']:.4f}, "
-    print(f"{result['dataset']}: {accuracy}test loss {result['test_loss']:.4f} on {splits.test.size:,} examples; {run}")
+    tell(f"{result['dataset']}: {accuracy}test loss {result['test_loss']:.4f} on {splits.test.size:,} examples; {run}")
 
 
 def export(
@@ -105,7 +105,7 @@ def export(
             {"export": str(made.folder), "run_dir": str(run), "weights_sha256": told["weights"]["sha256"], **facts}
         )
     else:
-        print(made.folder)
+        tell(str(made.folder))
     difference = told["verification"]["max_difference"]
     say(f"exported to {made.folder}; the outputs in a fresh process differ by at most {difference:.3g}")
     if told["comparison"]:
@@ -166,4 +166,4 @@ def predict(
         if json:
             emit_json(prediction.to_dict())
         else:
-            print(prediction)
+            tell(str(prediction))

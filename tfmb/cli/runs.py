@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.screen import emit_json, say
+from tfmb.cli.screen import emit_json, say, tell
 from tfmb.cli.train import RUNS
 from tfmb.config import MODEL_NAMES
 from tfmb.errors import DataError
@@ -48,10 +48,10 @@ def runs(
     rows = [[_text(value) for value in _row(path, record).values()] for path, record in records]
     widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
     for row in [list(_COLUMNS), *rows]:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        tell("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     differing = _differences([record.get("config") or {} for _, record in records])
     if differing and len(records) > 1:
-        print("options that differ: " + ", ".join(differing))
+        tell("options that differ: " + ", ".join(differing))
 
 
 def newest_run(named_model: bool) -> Path:

@@ -7,9 +7,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
-__all__ = ["OWN_PROCESS", "emit_json", "fail", "quiet_start", "say", "show_warnings", "start_tensorflow"]
+__all__ = ["OWN_PROCESS", "emit_json", "fail", "quiet_start", "say", "show_warnings", "start_tensorflow", "tell"]
 
 # What a command's context holds where the process is that command's and no other program's.
 OWN_PROCESS = "own process"
@@ -18,6 +18,20 @@ OWN_PROCESS = "own process"
 def say(line: str) -> None:
     """A line for the user, on standard error."""
     print(f"tfmb: {_plain(line)}", file=sys.stderr, flush=True)
+
+
+def tell(line: str, to: TextIO | None = None) -> None:
+    """A line of a result, on standard output or `to`; on a terminal without what would steer it."""
+    stream = sys.stdout if to is None else to
+    steers = stream.isatty()
+    print("".join(c if _is_shown(c, steers) else ascii(c)[1:-1] for c in line), file=stream, flush=True)
+
+
+def _is_shown(character: str, on_terminal: bool) -> bool:
+    """Whether a character can be written; halves of surrogate pairs, from names that are no UTF-8, cannot."""
+    if "\ud800" <= character <= "\udfff":
+        return False
+    return character.isprintable() or not on_terminal
 
 
 def fail(code: int, message: str) -> NoReturn:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.determinism import start_pinned
-from tfmb.cli.screen import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow
+from tfmb.cli.screen import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow, tell
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
 from tfmb.config import COMPILE_NAMES, TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
@@ -297,7 +297,7 @@ def _tell(result: dict[str, Any], json: bool) -> None:
     if json:
         emit_json(result)
     else:
-        print(_summary(result))
+        tell(_summary(result))
 
 
 def _is_given(context: typer.Context, name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.durations import seconds_of
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.cli.train import RUNS
 from tfmb.errors import ConfigError
 from tfmb.needs import PAGE_MODULES, need_folder, need_modules
@@ -203,7 +203,7 @@ def tune(
         if not json:
             shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
             found = f"{record.objective} {best.score:.4g} with {shown}"
-            print(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}", flush=True)
+            tell(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}")
         result: dict[str, Any] = {
             "objective": record.objective,
             "score": best.score,
@@ -222,7 +222,7 @@ def tune(
         if json:
             emit_json(result)
         elif "export" in result:
-            print(result["export"], flush=True)
+            tell(result["export"])
 
     record = tune_job(config, folder, say, _Table(max_trials).show, conclude)
     if record.best is None:
@@ -247,11 +247,10 @@ class _Table:
             best = record.best
             known = "" if best is None else f"  best {best.score:.4g} (trial {best.trial})"
             cause = f" ({trial.cause})" if trial.fate == "diverged" else ""
-            print(
+            tell(
                 f"trial {trial.trial} ({number}/{self._most})  {values}  {record.objective} {score}  "
                 f"{trial.fate}{cause}  {trial.seconds:.1f} s{known}",
-                file=sys.stderr,
-                flush=True,
+                to=sys.stderr,
             )
 
 
