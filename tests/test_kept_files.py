@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
 # Versions whose runs cannot go on, and the words that say what to do then. So far there is none.
 REFUSED: dict[str, str] = {}
+# The epoch in which it was stopped: 0.1.0 kept sums, and not the state of Keras's metrics, which a warning says.
+PARTS_OF_EPOCHS = {("0.1.0", kept_files.STOPPED // 4)}
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")
 
@@ -75,8 +77,10 @@ def test_a_stopped_run_goes_on(kept: Path, version: str) -> None:
     history = fit(kept / "stopped")
     whole = read_run(kept / "finished")["history"]["history"]
     assert history.epoch == list(range(kept_files.EPOCHS))
-    for key, values in whole.items():  # another processor may round otherwise
-        np.testing.assert_allclose(history.history[key], values, rtol=1e-3, err_msg=key)
+    for key, values in whole.items():
+        epochs = [epoch for epoch in history.epoch if key.startswith("val_") or (version, epoch) not in PARTS_OF_EPOCHS]
+        found = np.array(history.history[key])[epochs]
+        np.testing.assert_allclose(found, np.array(values)[epochs], rtol=1e-3, err_msg=key)  # another processor rounds
     assert not list((kept / "stopped" / "checkpoints").glob("damaged-*"))
 
 
