@@ -98,6 +98,7 @@ def test_the_run_directory_holds_the_record(run: tuple[Path, dict[str, Any], str
     assert all("examples_per_second" in line for line in (path / "timings.jsonl").read_text().splitlines())
 
 
+@pytest.mark.compile
 def test_evaluate_finds_what_train_found(run: tuple[Path, dict[str, Any], str], commands: Commands) -> None:
     folder, result, _ = run
     done = commands("evaluate", result["run_dir"], "--json", cwd=folder)
@@ -139,6 +140,7 @@ def test_runs_lists_and_compares(
     assert json.loads(capsys.readouterr().out)["dataset"] == "digits"
 
 
+@pytest.mark.compile
 def test_runs_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1", "--schedule", "cosine", "--warmup", "5"]
     assert main(["train", *small, "--learning-rate", "0.003", "--run-dir", str(tmp_path / "run")]) == 0

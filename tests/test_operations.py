@@ -71,6 +71,7 @@ def test_hostile(case: str, tmp_path: Path) -> None:
         check_operations(folder)
 
 
+@pytest.mark.compile
 def test_models_of_many_kinds_pass(tmp_path: Path) -> None:
     layers = keras.layers
     x = keras.Input((8, 8, 3))

@@ -109,6 +109,7 @@ def small_run(run_dir: Path) -> None:
     )
 
 
+@pytest.mark.compile
 def test_two_equal_runs_write_equal_metrics_and_no_times(tmp_path: Path) -> None:
     for name in ("one", "two"):
         small_run(tmp_path / name)

@@ -50,6 +50,7 @@ def kept(y_true: Any, y_pred: Any) -> Any:
     return tf.square(tf.boolean_mask(y_true, there) - tf.boolean_mask(y_pred, there))
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     "loss",
     [Plain, lambda: Scaled(3.0), lambda: losses.Huber(0.1), lambda: kept, lambda: losses.MeanSquaredError(None)],
@@ -334,6 +335,7 @@ def test_a_models_own_loss_metrics_and_steps(kind: Any, loss: Any) -> None:
     assert set(tfmb.evaluate(model, X, REAL, verbose=0, return_dict=True)) == set(right)
 
 
+@pytest.mark.compile
 def test_a_loss_that_is_all_the_layers_own_needs_no_targets() -> None:
     def program(fit: Fit) -> Any:
         model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Gauge()])

@@ -82,6 +82,7 @@ def test_model_compiled_anew_is_trained_as_compiled_last() -> None:
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.compile
 def test_seed_decides_the_order() -> None:
     losses = {}
     for name, seed in {"a": 1, "b": 1, "c": 2}.items():
@@ -230,6 +231,7 @@ def test_frozen_layer_inside_a_nested_model_stays_frozen_on_two_replicas() -> No
     assert not np.allclose(inner.get_layer("free").get_weights()[0], free[0], atol=1e-6)
 
 
+@pytest.mark.compile
 def test_model_of_a_mirrored_scope_is_trained_there(two_replicas: Any) -> None:
     expected = build()
     tfmb.fit(expected, X, Y, **FIT)
@@ -290,6 +292,7 @@ def test_run_dir_holds_the_record_and_the_weights(tmp_path: Path) -> None:
         tfmb.fit(model, X, Y, run_dir=run_dir, **FIT)
 
 
+@pytest.mark.compile
 def test_divergence_is_written_down_and_keeps_the_last_weights(tmp_path: Path) -> None:
     # The 17th row's loss overflows float32: it is in the third update.
     rows, targets = np.ones((24, 4), "float32"), np.ones((24, 1), "float32")

@@ -125,6 +125,7 @@ def test_schedule_of_keras_is_followed() -> None:
     assert_close(trained(tfmb.fit, make(), replicas=2), trained(keras.Model.fit, make()), 3e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_callback_sets_the_rate(replicas: int) -> None:
     def halving() -> list[Any]:
@@ -150,6 +151,7 @@ OF_KERAS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("replicas", here([1, 2], [1], "compile"))
 @pytest.mark.parametrize("name", here(OF_KERAS, ["accumulating sgd", "accumulating nadam", "scaled adam", "both"]))
@@ -166,6 +168,7 @@ def test_accumulation_and_a_fixed_loss_scale_are_kerass(name: str, replicas: int
     assert not np.allclose(found.get_weights()[0], before[0], atol=1e-3)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_accumulated_gradients_wait_for_the_next_call() -> None:
     """Five batches, then as many again: with three to an update the sixth makes one with two of the first call."""

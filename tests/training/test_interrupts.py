@@ -118,6 +118,7 @@ def stop_third(model: Any) -> Callable[[int, Any], None]:
     return stop
 
 
+@pytest.mark.compile
 def test_with_a_run_directory_the_run_is_saved_and_the_model_holds_its_weights(tmp_path: Path) -> None:
     one = model()
     with pytest.raises(PreemptedError, match="SIGINT: stopped after 13 batches"):

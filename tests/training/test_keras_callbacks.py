@@ -97,6 +97,7 @@ def test_stops_and_rates_are_those_of_fit(name: str) -> None:
     assert_weights_close(ours[1], theirs[1])
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("weights_only", [False, True])
 def test_model_checkpoint(weights_only: bool, tmp_path: Path) -> None:
     suffix = ".weights.h5" if weights_only else ".keras"
@@ -157,6 +158,7 @@ class StopsAt(callbacks.Callback):
             self.model.stop_training = True
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings(BATCH_WARNING)
 def test_stop_in_a_batch_hook_stops_at_that_batch() -> None:
     theirs, ours = both(StopsAt, epochs=3, validation_data=VALIDATION)

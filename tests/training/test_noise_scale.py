@@ -166,6 +166,7 @@ def test_measuring_leaves_every_bit(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.compile
 def test_records_have_it_with_its_interval(tmp_path: Path) -> None:
     tfmb.fit(build(), X, Y, 2, 5, seed=1, verbose=0, virtual_replicas=2, noise_scale=True, run_dir=tmp_path / "r")
     lines = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]

@@ -28,6 +28,7 @@ def recorded(run_dir: Path, **arguments: Any) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.compile
 def test_tensor_float_32_is_off_where_exactness_is_asked_for(tmp_path: Path) -> None:
     assert recorded(tmp_path / "fast")["tensor_float_32"] is True
     assert recorded(tmp_path / "exact", virtual_replicas=2)["tensor_float_32"] is False

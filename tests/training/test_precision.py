@@ -120,6 +120,7 @@ def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None
         assert states[after][0][0] != states[before][0][0]
 
 
+@pytest.mark.compile
 def test_updates_that_were_made_are_those_without_the_overflow(strategy: Any) -> None:
     weights = []
     initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**12

@@ -103,6 +103,7 @@ def test_bad_numbers_are_refused(asked: Any) -> None:
         fit(prefetch=asked)
 
 
+@pytest.mark.compile
 def test_run_says_it_and_goes_on_with_it(measured: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def stop(epoch: int, logs: Any) -> None:
         raise KeyboardInterrupt

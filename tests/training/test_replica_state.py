@@ -38,6 +38,7 @@ def test_batch_norm_warns_by_name_and_merges_what_each_replica_saw() -> None:
     np.testing.assert_allclose(norm.moving_variance.numpy(), 0.99 + 0.01 * variance, rtol=1e-5)
 
 
+@pytest.mark.compile
 def test_synchronized_batch_norm_gives_one_replicas_answer_without_a_warning() -> None:
     def build() -> Any:
         return normed(synchronized=True)

@@ -142,6 +142,7 @@ def test_what_differs_is_refused_by_name(tmp_path: Path, stop: StopAfter) -> Non
     assert history.epoch == [0, 1, 2]
 
 
+@pytest.mark.compile
 def test_other_data_and_model_are_refused(tmp_path: Path, stop: StopAfter) -> None:
     stop.batches = 5
     with pytest.raises(PreemptedError):

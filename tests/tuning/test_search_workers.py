@@ -249,6 +249,7 @@ def test_a_process_that_was_replaced_is_not_heard(served: Served) -> None:
         new.create_trial("worker-0")
 
 
+@pytest.mark.compile
 def test_a_worker_notices_that_the_chief_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.5)
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.1)

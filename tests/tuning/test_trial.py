@@ -123,6 +123,7 @@ def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str, tmp_p
     assert numbers(trainer().run(values, state=tmp_path / "state", begun=begun)) == expected
 
 
+@pytest.mark.compile
 def test_a_damaged_state_is_told(tmp_path: Path) -> None:
     begun = trainer().run(VALUES, lambda e: False, tmp_path)
     (place,) = tmp_path.iterdir()

@@ -94,6 +94,7 @@ def test_no_time_is_left() -> None:
         _ = tune(timeout=1e-9).best
 
 
+@pytest.mark.compile
 def test_one_search_a_directory(tmp_path: Path) -> None:
     def second(record: Any) -> None:
         with pytest.raises(DirectoryError, match="is in use"):
@@ -131,6 +132,7 @@ def test_arguments_that_make_no_sense_are_refused(given: dict[str, Any], words: 
         tune(**given)
 
 
+@pytest.mark.compile
 def test_a_damaged_journal_is_refused(tmp_path: Path) -> None:
     tune(run_dir=tmp_path / "s", max_trials=1)
     journal = tmp_path / "s" / "journal.jsonl"
