@@ -48,7 +48,7 @@ def test_lr_range(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "edge of divergence" in capsys.readouterr().out
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "compare", *OWN, "--seconds", "0.3s", "--batch-size", "32", "--no-memory")
     assert [method["name"] for method in found["methods"]] == ["batch", "mini-batch", "stochastic"]

@@ -36,7 +36,7 @@ def test_three_batch_sizes_predict_the_others() -> None:
         assert curve.updates(size).value == pytest.approx(updates, rel=0.13)
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.floats(2, 1e5), st.floats(1, 1e4))
 def test_a_true_curve_is_found(least: float, critical: float) -> None:

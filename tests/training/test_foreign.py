@@ -154,7 +154,7 @@ OF_KERAS: dict[str, Callable[[], Any]] = {
 @pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("replicas", here([1, 2], [1], "compile"))
-@pytest.mark.parametrize("name", here(OF_KERAS, ["accumulating sgd", "accumulating nadam", "scaled adam", "both"]))
+@pytest.mark.parametrize("name", here(OF_KERAS, ["accumulating nadam", "scaled adam", "both"]))
 def test_accumulation_and_a_fixed_loss_scale_are_kerass(name: str, replicas: int) -> None:
     """Forty updates: a number that accumulates in threes and fours is not through at an epoch's end, either."""
     x = X.astype("float64")

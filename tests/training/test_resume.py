@@ -39,7 +39,7 @@ def stop(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
     return StopAfter(monkeypatch)
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.parametrize("replicas", here_by_name({"1 replica": 1, "2 replicas": 2}, ["1 replica"]))
 def test_every_update_of_two_epochs_as_a_stopping_point(tmp_path: Path, stop: StopAfter, replicas: int) -> None:
     check_every_stop(tmp_path, stop, "adam", replicas)

@@ -48,7 +48,7 @@ def test_every_prefix_of_the_journal_leads_to_the_same_end(kind: str, pruned: bo
             assert len(turns) == len(set(turns)) == len(expected)  # counted once
 
 
-@pytest.mark.compile
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ORACLES)
 @pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
 def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, objective: str, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "run", folder / "saved"
 
 
-@pytest.mark.process
+@pytest.mark.slow
 def test_an_export_and_its_run_agree(made: tuple[Path, Path]) -> None:
     run, saved = made
     report = exports.verify_export(saved, run)
