@@ -39,7 +39,11 @@ def trials(folder: Path) -> list[Any]:
     """What every trial came to, but for its times."""
     events = [json.loads(line) for line in (folder / "s" / "journal.jsonl").read_text().splitlines()]
     began = {event["trial"]: event["values"] for event in events if event["event"] == "began"}
-    reports = {(e["trial"], e["slice"]): e["metrics"] for e in events if e["event"] == "report"}
+    told = [event for event in events if event["event"] == "report"]
+    reports = {
+        (event["trial"], event["slice"]): {k: v for k, v in event["metrics"].items() if k != "tfmb/seconds"}
+        for event in told
+    }
     ended = Counter(event["trial"] for event in events if event["event"] == "ended")
     assert set(ended.values()) == {1}
     return [began, sorted(reports.items())]
