@@ -35,7 +35,7 @@ def test_what_is_no_plain_file_is_refused_at_once(
     read: Callable[[Path], Any], make: Callable[[Path], None], tmp_path: Path
 ) -> None:
     make(tmp_path / "a")
-    found: list[BaseException] = []
+    found: list[OSError] = []
 
     def look() -> None:
         with pytest.raises(OSError, match="it is no plain file") as caught:
@@ -46,7 +46,7 @@ def test_what_is_no_plain_file_is_refused_at_once(
     looking.start()
     looking.join(10)
     assert found, "it waits"
-    assert found[0].filename == str(tmp_path / "a")  # type: ignore[attr-defined]
+    assert found[0].filename == str(tmp_path / "a")
 
 
 def test_a_link_to_a_plain_file_is_one_where_links_are_followed(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def refusing(code: int) -> Callable[..., Any]:
         ("os.replace", refusing(errno.EPERM), "a file cannot take the place of another there"),
         ("os.replace", lambda old, new: None, "a file cannot take the place of another there"),
         ("pathlib.Path.rename", refusing(errno.EXDEV), "a folder cannot be renamed there"),
-        ("tfmb.folders._sync", refusing(errno.EIO), "the names in a folder cannot be synced to the disk there"),
+        ("tfmb.folders.sync", refusing(errno.EIO), "the names in a folder cannot be synced to the disk there"),
     ],
 )
 def test_what_does_not_hold_is_named(

@@ -36,7 +36,7 @@ def remember(kind: str, fingerprint: dict[str, Any], answer: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(json.dumps(answer, allow_nan=False))
         temporary.replace(path)
-    except OSError:
+    except (OSError, ValueError):  # a number that is not finite, too: such an answer is none
         pass
 
 

@@ -1,6 +1,5 @@
 """`SHA256SUMS`: every file of a folder, as sha256sum writes and checks it."""
 
-import hashlib
 import os
 import re
 import stat
@@ -13,7 +12,6 @@ from tfmb.folders import naming
 __all__ = ["SUMS_FILE", "check_sums", "read_plain", "write_sums"]
 
 SUMS_FILE = "SHA256SUMS"
-_CHUNK = 2**20
 _MOST_BYTES = 4 * 2**20
 _MOST_FILES = 10_000
 _LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
@@ -26,7 +24,7 @@ def write_sums(folder: Path) -> None:
         OSError: the disk is full or fails.
         DataError: something in it is neither a file nor a folder.
     """
-    lines = [f"{_hash(folder / name)}  {name}\n" for name in _files(folder)]
+    lines = [f"{files.sha256_of(folder / name, follow=False)}  {name}\n" for name in _files(folder)]
     with naming(folder / SUMS_FILE):
         (folder / SUMS_FILE).write_text("".join(lines), encoding="utf-8")
 
@@ -44,7 +42,7 @@ def check_sums(folder: Path) -> None:
         raise DataError(f"{folder}: {name} {odd} {SUMS_FILE}: the export is damaged, export it again")
     for name, checksum in sums.items():
         try:
-            known = _hash(folder / name) == checksum
+            known = files.sha256_of(folder / name, follow=False) == checksum
         except OSError as error:
             raise DataError(f"{folder / name} cannot be read ({error.strerror}): the export is damaged") from error
         if not known:
@@ -101,11 +99,3 @@ def _files(folder: Path) -> list[str]:
             if len(names) > _MOST_FILES:
                 raise DataError(f"{folder} holds more than {_MOST_FILES} files: it is no export")
     return sorted(names)
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with files.open_plain(path, follow=False) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -18,7 +18,6 @@ from tfmb.workers import multi_worker_strategy, workers_of_environment
 
 __all__ = [
     "adds_up_on_one_device",
-    "available_cores",
     "configure_replicas",
     "describe",
     "is_chief",
@@ -142,11 +141,6 @@ def is_on_cpu(strategy: Any) -> bool:
     """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
     devices = describe(strategy)["devices"]
     return not is_multi_worker(strategy) and all("CPU" in device.upper() for device in devices)
-
-
-def available_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def is_multi_worker(strategy: Any) -> bool:

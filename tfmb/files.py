@@ -5,6 +5,7 @@ refusal is an `OSError` with words for the user in `strerror`, like those of the
 """
 
 import errno
+import hashlib
 import json
 import os
 import stat
@@ -13,13 +14,23 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["MOST_JSON_BYTES", "check_plain", "load_arrays", "open_plain", "parse_json", "read_json", "read_plain"]
+__all__ = [
+    "MOST_JSON_BYTES",
+    "check_plain",
+    "load_arrays",
+    "open_plain",
+    "parse_json",
+    "read_json",
+    "read_plain",
+    "sha256_of",
+]
 
 MOST_JSON_BYTES = 64 * 2**20
 # Deeper than any file of ours, and far below where Python's parser gives up.
 _MOST_DEPTH = 100
 # So many digits hold every number that we write; Python takes seconds for those of a million.
 _MOST_DIGITS = 400
+_CHUNK = 2**20
 
 
 def open_plain(path: str | Path, most: int | None = None, *, follow: bool = True) -> BinaryIO:
@@ -107,6 +118,19 @@ def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
     return found
 
 
+def sha256_of(path: str | Path, *, follow: bool = True) -> str:
+    """SHA-256 of a plain file, in hexadecimal; of any size, for it is read in pieces.
+
+    Raises:
+        OSError: as `open_plain`.
+    """
+    digest = hashlib.sha256()
+    with open_plain(path, follow=follow) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an `.npz` file as NumPy writes it without packing; no Python object is unpickled.
 
@@ -126,7 +150,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
                 return {key: arrays[key] for key in arrays.files}
         except OSError:
             raise
-        except Exception as error:  # a damaged zip raises many kinds
+        except Exception as error:  # zipfile and NumPy raise a dozen kinds for a damaged archive, KeyError too
             raise ValueError(str(error) or type(error).__name__) from error
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tfmb.errors import DirectoryError
 
-__all__ = ["PROBE", "check_name", "naming", "probe"]
+__all__ = ["PROBE", "check_name", "naming", "probe", "sync"]
 
 PROBE = ".tmp-probe-"
 # A look takes milliseconds: what is older is of a process that was killed.
@@ -77,8 +77,8 @@ def probe(folder: Path) -> None:
         if not (place / "d").is_dir() or (place / "c").exists():
             raise OSError(errno.EIO, "it has both names, or none")
         what = "the names in a folder cannot be synced to the disk"
-        _sync(place)
-        _sync(folder)
+        sync(place)
+        sync(folder)
     except OSError as error:
         raise DirectoryError(
             f"{folder}: {what} there ({error.strerror or error}): what is saved could be lost; "
@@ -135,8 +135,9 @@ def _write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes a file's bytes durable, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,14 +1,20 @@
 """What processor this machine has. It needs no TensorFlow."""
 
+import os
 import platform
 import subprocess
 from pathlib import Path
 
-__all__ = ["instruction_sets", "processor_name"]
+__all__ = ["available_cores", "instruction_sets", "processor_name"]
 
 _CPUINFO = Path("/proc/cpuinfo")
 # What TensorFlow's kernels are made for: float32 in 8 and 16 lanes, bfloat16, matrices; Arm's counterparts.
 _OF_USE = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "asimd", "sve", "bf16")
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name(cpuinfo: Path = _CPUINFO, system: str | None = None) -> str:

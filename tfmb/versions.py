@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tfmb.errors import ConfigError, DataError, DirectoryError
-from tfmb.training.commit import sync
+from tfmb.folders import sync
 
 __all__ = ["check_is_no_version", "newest_version", "publish", "temporary_in", "version_before"]
 

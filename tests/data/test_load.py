@@ -246,3 +246,15 @@ def test_a_mirror_that_changes_nothing_or_is_none_is_refused(name: str, words: s
     (tmp_path / "idx").mkdir()
     with pytest.raises((ConfigError, DataError), match=words):
         load(name.format(folder=tmp_path / "idx"), tmp_path / "nowhere")
+
+
+def test_a_folder_may_be_called_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is one of IDX files, but for a mirror that is given: then the name is the dataset's."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(DataError, match="give a folder with the four IDX files"):
+        load("mnist")
+    asked: list[tuple[str, str]] = []
+    monkeypatch.setattr(tfds_images, "load_tfds", lambda *given: asked.append(given))
+    load("mnist", "mnist")
+    assert asked == [("mnist", "mnist")]

@@ -3,11 +3,13 @@
 python tests/helpers/kept_files.py FOLDER      # with the version that is to be kept; a folder that does not exist
 """
 
+import contextlib
 import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -67,21 +69,16 @@ def make(folder: Path) -> None:
     warnings.simplefilter("ignore")
     history = fit(folder / "finished", build())
     tfmb.export(history.model, folder / "export")
-    visit, most = Checkpointer.visit, Checkpointer.most
+    visit = Checkpointer.visit
 
     def visit_and_stop(keeper: Any, position: Any) -> None:
         keeper.stop = lambda: "stopped" if position.drawn == STOPPED else None
         visit(keeper, position)
 
-    def one(keeper: Any, position: Any) -> Any:
-        del keeper, position
-        return 1
-
-    Checkpointer.visit, Checkpointer.most = visit_and_stop, one  # type: ignore[method-assign]
-    try:
+    one_a_call = mock.patch.object(Checkpointer, "most", return_value=1)
+    stopping = mock.patch.object(Checkpointer, "visit", visit_and_stop)
+    with one_a_call, stopping, contextlib.suppress(PreemptedError):
         fit(folder / "stopped", build())
-    except PreemptedError:
-        Checkpointer.visit, Checkpointer.most = visit, most  # type: ignore[method-assign]
     search(folder / "search", 2)
     for name in ("tensorboard", "report.html", "trials", "timings.jsonl"):
         for path in folder.rglob(name):

@@ -1,6 +1,6 @@
 """Recipes in which every pair of settings occurs; each is killed, resumed, and compared with one that was not.
 
-A row is one level of each factor, by its name. Pairs that are refused by name on purpose are in `REFUSED`.
+A row is one level of each factor, by its name. What `fit` refuses on purpose is in `valid`.
 """
 
 import hashlib
@@ -12,7 +12,6 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -317,12 +316,3 @@ def _optimizer(row: Row) -> Any:
     }
     found = make[row["optimizer"]]()
     return found if theirs else optimizers.as_keras(found)
-
-
-def refusals(rows: list[Row], folder: Path) -> Iterator[tuple[Row, str]]:
-    """What this process says of rows that it cannot train."""
-    for number, row in enumerate(rows):
-        try:
-            train(row, str(folder / str(number)))
-        except Exception as error:
-            yield row, f"{type(error).__name__}: {error}"

@@ -12,7 +12,7 @@ from replica_copies import copies
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import SGD, Adam, AdamW, Momentum, Optimizer, RMSprop
-from tfmb.optimizers.optimizer import describe_rate
+from tfmb.optimizers.hyper_parameters import describe_rate
 
 Make = Callable[..., Optimizer]
 

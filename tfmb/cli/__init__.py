@@ -82,15 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             fail(4, _out_of_memory(arguments))
-        if type(error).__module__ == "tensorflow.python.framework.errors_impl" and _is_of_storage(error):
-            fail(74, f"TensorFlow cannot read or write: {' '.join(str(error).split())[:300]}")
         raise
-
-
-def _is_of_storage(error: Exception) -> bool:
-    """Whether an error of TensorFlow's runtime is about files, which other words in it would have to say."""
-    text = str(error)
-    return any(words in text for words in ("No space left", "Permission denied", "Read-only file system", "Disk quota"))
 
 
 def _out_of_memory(arguments: Sequence[str] | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
+from tfmb.processor import available_cores as cores
 
 __all__ = ["best_of", "cores", "counts", "described", "fewer_threads", "known_threads", "seconds_by_threads"]
 
@@ -26,11 +27,6 @@ _DECIDING = (
     *("dataset", "data", "augment", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "replicas"),
     *("static_shapes", "noise_scale"),
 )
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def counts() -> list[int]:

@@ -37,7 +37,7 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
         10
     """
     if mirror is not None:
-        if name == "digits" or _names_a_folder(name):
+        if name == "digits" or (name not in ("auto", "mnist") and _names_a_folder(name)):
             raise ConfigError(f"--mirror {mirror} holds files of TFDS, and {name} needs none: leave it out")
         if not is_folder(Path(mirror).expanduser()):
             raise DataError(f"mirror {mirror}: no such folder: give the one with the official files")
@@ -53,7 +53,7 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
         return Splits(**{**vars(digits), "origin": f"{digits.origin} (auto: {reason})"})
     if name == "digits":
         return load_digits()
-    if _names_a_folder(name):
+    if mirror is None and _names_a_folder(name):
         return load_idx_folder(Path(os.path.expanduser(name)))  # leaves an unknown user's name as it is
     if name == "mnist":
         mirror = mirror or tfds_images.mirror_from_environment()
@@ -61,7 +61,7 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
 
 
 def _names_a_folder(name: str) -> bool:
-    return name.startswith((".", "~", os.sep)) or (name not in ("auto", "mnist") and is_folder(Path(name)))
+    return name.startswith((".", "~", os.sep)) or is_folder(Path(name))
 
 
 def load_user_data(reference: str) -> Splits:

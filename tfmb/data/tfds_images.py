@@ -20,7 +20,7 @@ import numpy as np
 from tfmb.data.cache import cache_root, is_folder, load_arrays, save_arrays
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import ConfigError, DataError
-from tfmb.files import open_plain
+from tfmb.files import sha256_of
 
 __all__ = ["PROBE_SECONDS", "is_cached", "load_tfds", "mirror_from_environment", "reachable"]
 
@@ -209,20 +209,12 @@ def _check_mirror(builder: Any, mirror: Path) -> None:
         size, expected = path.stat().st_size, int(info.size)
         if size > 2 * expected + 2**20:  # not worth the time to read it
             raise DataError(f"{path}: wrong size ({size} bytes, expected {expected}): fetch the file again")
-        found = _sha256(path)
+        found = sha256_of(path)
         if found != info.checksum:
             raise DataError(
                 f"{path}: wrong checksum (sha256 {found[:16]}..., {size} bytes; "
                 f"expected {info.checksum[:16]}..., {expected} bytes): fetch the file again"
             )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_plain(path) as file:
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _prepare_from_network(builder: Any, name: str) -> None:

@@ -4,7 +4,8 @@ from typing import Any, Unpack
 
 from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.hyper_parameters import check_number
+from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["Adam", "AdamW"]

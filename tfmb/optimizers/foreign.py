@@ -6,7 +6,8 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import sparse
-from tfmb.optimizers.optimizer import Optimizer, describe_rate
+from tfmb.optimizers.hyper_parameters import describe_rate
+from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.shared_state import build, places, raw_variable, value_of, variables_by_name
 
@@ -99,10 +100,8 @@ class ForeignOptimizer(Optimizer):
         if self._shares or self.iterations is None:
             return []
         build(self.stands_for, variables)
-        theirs, ours = (
-            variables_by_name(self.stands_for, variables),
-            variables_by_name(self.keras_optimizer, self._given),
-        )
+        theirs = variables_by_name(self.stands_for, variables)
+        ours = variables_by_name(self.keras_optimizer, self._given)
         return [(raw_variable(theirs[name]), raw_variable(variable)) for name, variable in ours.items()]
 
     def _copy(self) -> Any:

@@ -1,23 +1,21 @@
 """`Optimizer`: owns the slots and the count, and is the only writer of weights."""
 
-import contextlib
 import functools
 import inspect
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
+from tfmb.optimizers.hyper_parameters import check_number, check_positive, describe_rate
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
-from tfmb.optimizers.schedules import Schedule
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 
-__all__ = ["Common", "Optimizer", "describe_rate", "raw_variable", "value_of"]
+__all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
 
 class Common(TypedDict, total=False):
@@ -413,53 +411,3 @@ class Optimizer:
                 due = tf.equal(tf.math.floormod(count, self.ema_overwrite_frequency), 0)
                 due = due if made is None else tf.logical_and(due, made)
                 variable.assign(tf.where(due, mean, weight))
-
-
-def describe_rate(rate: Any) -> Any:
-    """A rate as JSON can hold it, the same in every process: a number, a schedule's configuration, or a name."""
-    if isinstance(rate, float):
-        return rate
-    if isinstance(rate, Schedule):
-        return rate.get_config()
-    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        with contextlib.suppress(NotImplementedError):  # of a class of the user's that does not say it
-            return {"keras_class": type(rate).__name__, **_as_json(rate.get_config())}
-    return getattr(rate, "__qualname__", type(rate).__qualname__)
-
-
-def _as_json(value: Any) -> Any:
-    """Configurations and arrays in plain values; of what is none of these the name of its kind."""
-    if isinstance(value, dict):
-        return {str(key): _as_json(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_json(inner) for inner in value]
-    if isinstance(value, keras.optimizers.schedules.LearningRateSchedule):
-        return describe_rate(value)
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    array = np.asarray(value)
-    return array.tolist() if array.dtype.kind in "biufU" else type(value).__qualname__
-
-
-def check_positive(value: Any, name: str) -> float:
-    """`value` as a finite float above 0; else a `ConfigError` that names it."""
-    number = check_number(value, name, low=0.0)
-    if not number:
-        raise ConfigError(f"{name}={value!r} must be above 0: leave it out for none")
-    return number
-
-
-def check_number(
-    value: Any, name: str, low: float = -math.inf, high: float = math.inf, below: float = math.inf
-) -> float:
-    """`value` as a finite float in [low, high] and less than `below`; else a `ConfigError` that names it."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{name}={value!r} is not a number") from error
-    if isinstance(value, bool) or not math.isfinite(number) or not low <= number <= high or number >= below:
-        limit = f"in [{low:g}, {below:g})" if below < math.inf else f"in [{low:g}, {high:g}]"
-        raise ConfigError(
-            f"{name}={value!r} must be {limit if high < math.inf or below < math.inf else f'at least {low:g}'}"
-        )
-    return number

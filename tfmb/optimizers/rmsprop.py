@@ -3,7 +3,8 @@
 from typing import Any, Unpack
 
 from tfmb.optimizers import rules
-from tfmb.optimizers.optimizer import Common, Optimizer, check_number
+from tfmb.optimizers.hyper_parameters import check_number
+from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Settle, Slots
 
 __all__ = ["RMSprop"]

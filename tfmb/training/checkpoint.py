@@ -18,9 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError, TfmbError
+from tfmb.folders import sync
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training.bundle import digest_of, read_bundle, write_bundle
-from tfmb.training.commit import UnreadableError, commit_folder, remove_temporary, sync, verify_folder
+from tfmb.training.commit import UnreadableError, commit_folder, remove_temporary, verify_folder
 from tfmb.training.identity import check_identity
 from tfmb.training.loop import Keeper, Position
 

@@ -7,7 +7,6 @@ bears a final name was whole when it got it.
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -15,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DataError
-from tfmb.files import open_plain, read_plain
+from tfmb.files import read_plain, sha256_of
+from tfmb.folders import sync
 
-__all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "sync", "verify_folder"]
+__all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "verify_folder"]
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
 _TEMPORARY = ".tmp-"
 _MOST_MANIFEST_BYTES = 64 * 2**20
-_CHUNK = 2**20
 
 
 class UnreadableError(DataError):
@@ -46,7 +45,7 @@ def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, An
     try:
         write(temporary)
         files = {
-            file.name: {"size": file.stat().st_size, "sha256": _hash(file)} for file in sorted(temporary.iterdir())
+            file.name: {"size": file.stat().st_size, "sha256": sha256_of(file)} for file in sorted(temporary.iterdir())
         }
         manifest: dict[str, Any] = {"format": FORMAT, "files": files, **about}
         manifest["sha256"] = _hash_of(manifest)
@@ -107,7 +106,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         path = folder / name
         try:
             known = isinstance(about, dict) and path.lstat().st_size == about.get("size")
-            if not known or _hash(path) != about.get("sha256"):
+            if not known or sha256_of(path, follow=False) != about.get("sha256"):
                 raise DataError(f"{path} is not as it was written (size or SHA-256): the folder is damaged")
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}): the folder is damaged") from error
@@ -123,25 +122,8 @@ def remove_temporary(parent: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Makes a file's bytes durable, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _hash_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open_plain(path, follow=False) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _first_line(error: Exception) -> str:

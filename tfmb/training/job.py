@@ -15,7 +15,6 @@ from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Normalization
 from tfmb.distribution import (
-    available_cores,
     describe,
     is_chief,
     is_on_cpu,
@@ -27,6 +26,7 @@ from tfmb.errors import ConfigError
 from tfmb.imports import load_function
 from tfmb.optimizers import Optimizer, interop, schedules
 from tfmb.optimizers.schedules import Plateau
+from tfmb.processor import available_cores
 from tfmb.training import engine, prepared
 from tfmb.training.compilation import Compiled, asked_for
 from tfmb.training.compiled import check_model, read_compiled

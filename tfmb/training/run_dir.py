@@ -14,8 +14,7 @@ import numpy as np
 
 from tfmb.errors import DataError, DirectoryError
 from tfmb.files import load_arrays
-from tfmb.folders import PROBE, check_name, naming, probe
-from tfmb.training.commit import sync
+from tfmb.folders import PROBE, check_name, naming, probe, sync
 from tfmb.training.lock import LOCK_FILE, DirectoryLock
 from tfmb.training.run_record import RUN_FILE, TEMPORARY_RUN_FILE, read_run
 

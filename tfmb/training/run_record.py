@@ -17,9 +17,8 @@ import numpy as np
 
 from tfmb.errors import DataError
 from tfmb.files import read_json
-from tfmb.folders import naming
+from tfmb.folders import naming, sync
 from tfmb.json_schema import check_schema
-from tfmb.training.commit import sync
 
 __all__ = ["NOTES", "RUN_FILE", "TEMPORARY_RUN_FILE", "read_run", "seal", "write_run"]
 
