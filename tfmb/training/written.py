@@ -7,7 +7,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 
-__all__ = ["StateVariable", "graph_of", "written_in"]
+__all__ = ["StateVariable", "graph_of", "written_here", "written_in"]
 
 # Operations that only look at a variable; what is not known here is taken to write.
 _READ = frozenset(["ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"])
@@ -47,6 +47,10 @@ class StateVariable:
         value = tf.convert_to_tensor(value, self.dtype)
         tf.raw_ops.AssignVariableOp(resource=self._handle, value=value)
 
+    def inside(self, graph: Any) -> int:
+        """The id of the tensor by which a graph under construction knows its resource."""
+        return id(graph.capture(self._handle))
+
     def is_of(self, variable: Any) -> bool:
         """Whether it is this `tf.Variable`."""
         return getattr(variable, "handle", None) is self._handle
@@ -69,15 +73,28 @@ def graph_of(function: Callable[..., Any], *specs: Any) -> Any:
 def written_in(graph: Any) -> list[StateVariable]:
     """The variables that a function's graph or what it calls may write, in the order of their captures."""
     captured = {id(inside): outside for outside, inside in graph.captures if outside.dtype == tf.resource}
+    written = _written_by(graph.get_operations())
+    return [StateVariable(outside) for inside, outside in captured.items() if inside in written and _holds(outside)]
+
+
+def written_here(start: int, variables: list[StateVariable]) -> list[int]:
+    """The places of the variables that the graph under construction writes by its operations from `start` on."""
+    graph = tf.compat.v1.get_default_graph()
+    written = _written_by(graph.get_operations()[start:])
+    return [number for number, variable in enumerate(variables) if variable.inside(graph) in written]
+
+
+def _written_by(operations: list[Any]) -> set[int]:
+    """The ids of the resource tensors that operations may write."""
     written: set[int] = set()
-    for operation in graph.get_operations():
+    for operation in operations:
         if operation.type in _READ:
             continue
         only_read = _only_read(operation)
         for number, tensor in enumerate(operation.inputs):
             if tensor.dtype == tf.resource and number not in only_read:
                 written.add(id(tensor))
-    return [StateVariable(outside) for inside, outside in captured.items() if inside in written and _holds(outside)]
+    return written
 
 
 def _only_read(operation: Any) -> list[int]:
