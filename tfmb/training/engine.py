@@ -13,6 +13,7 @@ from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import is_on_cpu, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.agreement import check_same
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
@@ -28,7 +29,7 @@ from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import warn_of_local_layers
 from tfmb.training.step import Steps
 
-__all__ = ["Recipe", "evaluate", "optimizer_for", "recall", "score_feed", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "own_step_for", "recall", "score_feed", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
@@ -56,6 +57,15 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
         optimizer = interop.get(identifier)
         _optimizers[model] = (identifier, settings, optimizer)
     return optimizer
+
+
+def own_step_for(model: Any) -> OwnStepOptimizer:
+    """What counts the steps of a model that trains by its own: the one of its last training, which goes on counting."""
+    known = _optimizers.get(model, (None, None, None))[2]
+    if not isinstance(known, OwnStepOptimizer):
+        known = OwnStepOptimizer(model)
+        _optimizers[model] = (None, None, known)
+    return known
 
 
 def train(
@@ -104,7 +114,7 @@ def train(
         PreemptedError: the checkpointer was asked to end.
         ConfigError: the model, loss, metrics and data do not fit together.
     """
-    if not model.trainable_variables:
+    if not model.trainable_variables and not isinstance(optimizer, OwnStepOptimizer):
         warnings.warn(f"the model {model.name!r} has no trainable weights: it is scored, not trained", stacklevel=3)
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     if recipe.noise_scale and cut.all_parts == 1:
@@ -117,12 +127,18 @@ def train(
     check_compiled(compiled, cut, strategy, optimizer, feed)
     if validation is not None:
         validation.static = cut.static
-    if cut.all_parts > 1:
+    if cut.all_parts > 1 and not isinstance(optimizer, OwnStepOptimizer):
         warn_of_local_layers(model, cut)
     build(model, optimizer, strategy, original)
     keras_model = original or model
     steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled), original)
     steps.prepare(feed.spec())
+    if checkpointer is not None and steps.unseen:
+        warnings.warn(
+            f"the model's step uses {' and '.join(steps.unseen)}, whose state no checkpoint has: a run that is resumed "
+            "goes on, but not to the same bits",
+            stacklevel=3,
+        )
 
     def train(batches: Any, count: Any) -> tuple[Any, Any]:
         if not isinstance(batches, RowsOfBatches):

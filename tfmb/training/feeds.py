@@ -1,7 +1,7 @@
 """Where the batches of an epoch come from: arrays in our order, or the user's own `tf.data.Dataset`."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from tfmb.backend import keras, tf
@@ -12,6 +12,7 @@ from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
+from tfmb.training.update import WholeElement
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
@@ -234,17 +235,26 @@ class DatasetFeed:
         steps_per_epoch: None for all batches of the dataset; otherwise as in `ArrayFeed`.
         name: the argument it came in, for error messages.
         steps_name: the argument that limits it.
+        whole: whether elements stay as they are, of any structure, for a model's own step: see `WholeElement`.
 
     Raises:
         ConfigError: the dataset is infinite and there is no limit.
     """
 
-    def __init__(self, dataset: Any, steps_per_epoch: int | None = None, name: str = "x", steps_name: str = ""):
+    def __init__(
+        self,
+        dataset: Any,
+        steps_per_epoch: int | None = None,
+        name: str = "x",
+        steps_name: str = "",
+        whole: bool = False,
+    ) -> None:
         self.on_device = False  # which a dataset's batches never are
         self.prefetch = _PREFETCHED  # what else is read ahead is the dataset's own affair
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
-        _check_elements(dataset.element_spec, name)
-        self._dataset = dataset.map(_unpack).prefetch(_PREFETCHED)
+        if not whole:
+            _check_elements(dataset.element_spec, name)
+        self._dataset = dataset.map(_keeping(dataset.element_spec) if whole else _unpack).prefetch(_PREFETCHED)
         self._name = name
         size = int(dataset.cardinality())
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
@@ -261,7 +271,7 @@ class DatasetFeed:
     def example(self) -> Any:
         """The first batch's inputs."""
         for x, _, _ in self._dataset:
-            return x
+            return keras.utils.unpack_x_y_sample_weight(x.element)[0] if isinstance(x, WholeElement) else x
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
 
     def spec(self) -> Any:
@@ -355,6 +365,14 @@ def ran_out(steps: int, wanted: int) -> str:
 def _check_elements(spec: Any, name: str) -> None:
     if isinstance(spec, tuple) and not 1 <= len(spec) <= 3:
         raise ConfigError(f"{name} yields {len(spec)} parts: let it yield (x, y) or (x, y, sample_weight)")
+
+
+def _keeping(spec: Any) -> Callable[..., Any]:
+    def keep(*element: Any) -> tuple[WholeElement, tuple[()], tuple[()]]:
+        # tf.data takes a tuple apart, and nothing else.
+        return WholeElement(element if type(spec) is tuple else element[0]), (), ()
+
+    return keep
 
 
 def _unpack(*element: Any) -> tuple[Any, Any, Any]:

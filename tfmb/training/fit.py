@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from tfmb.optimizers import Optimizer
 from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
 from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.engine import optimizer_for
+from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
 from tfmb.training.loop import Plan
+from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
 from tfmb.training.recipe import Recipe
@@ -175,7 +177,21 @@ def fit(
             drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
             seed = of_first_worker(drawn, where)
         model = _built_model(model, where, seed)
-    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
+    own_step = runs_own_step(model)
+    if own_step:
+        asked = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "micro_batch_size": micro_batch_size}
+        given = {argument: value is not None for argument, value in asked.items()}
+        given |= {"virtual_replicas": virtual_replicas != "auto", "noise_scale": noise_scale}
+        given |= {"static_shapes": bool(static_shapes), "on_divergence='skip'": on_divergence == "skip"}
+        if model.run_eagerly:
+            given |= {"run_dir": run_dir is not None, "jit_compile": jit_compile not in ("auto", False, "nothing")}
+        check_own_step(model, where, given)
+        if model.run_eagerly:
+            warnings.warn(
+                "the model was compiled with run_eagerly=True: each step runs in Python, slowly", stacklevel=2
+            )
+        jit_compile = "step" if jit_compile is True else "nothing" if model.run_eagerly else jit_compile
+    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
     recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
@@ -191,6 +207,7 @@ def fit(
         initial_epoch=initial_epoch,
         validation_split=0.0 if validation_data is not None else validation_split,
         augmentation=augment,
+        whole=has_own_step(model),
     )
     validation = held_out if validation_data is None else validation_data
     if validation is not None:
@@ -228,7 +245,9 @@ def fit(
             ),
             validation=None
             if validation is None
-            else validation_feed(validation, validation_batch_size or batch_size, validation_steps),
+            else validation_feed(
+                validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+            ),
             validates=_schedule_of(validation_freq),
             run_dir=directory,
             record=record,
@@ -289,7 +308,9 @@ def _built_model(model: Any, strategy: Any, seed: int) -> Any:
     return model
 
 
-def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -> tuple[Recipe, Optimizer]:
+def _recipe_and_optimizer(
+    model: Any, optimizer: Any, loss: Any, metrics: Any, own_step: bool
+) -> tuple[Recipe, Optimizer]:
     """What was given here, else what the model was compiled with."""
     compiled = read_compiled(model)
     recipe = Recipe(
@@ -298,6 +319,8 @@ def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
+    if own_step:
+        return recipe, own_step_for(model)
     chosen = compiled.optimizer if optimizer is None else optimizer
     if chosen is None:
         raise ConfigError("there is no optimizer: compile the model, or give optimizer=...")

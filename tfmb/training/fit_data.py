@@ -89,8 +89,9 @@ def train_and_validation(source: Source, validation_data: Any, validation_split:
 def make_feed(
     x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
+    whole: bool = False,
 ) -> tuple[Feed, Source | Records | None, Source | None]:  # fmt: skip
-    """The training batches of `fit`'s arguments.
+    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes a dataset's elements.
 
     Returns:
         The feed, its source (None for a dataset), and the validation source that was split off, or None.
@@ -113,7 +114,7 @@ def make_feed(
         if class_weight is not None and not (isinstance(x.element_spec, tuple) and len(x.element_spec) == 2):
             raise ConfigError("class_weight needs a dataset of (x, y), with targets and without sample weights")
         dataset = x if class_weight is None else x.map(_class_weighter(class_weight))
-        return DatasetFeed(dataset, steps_per_epoch), None, None
+        return DatasetFeed(dataset, steps_per_epoch, whole=whole), None, None
     refuse_streams(x, "x")
     source = to_source(x, y, sample_weight)
     held_out = None
@@ -131,22 +132,22 @@ def make_feed(
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
-def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Feed:
+def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> Feed:
     """The validation batches of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, a source or a dataset.
 
     Raises:
         ConfigError: something else.
     """
     if isinstance(data, tf.data.Dataset):
-        return DatasetFeed(data, steps, name="validation_data", steps_name="validation_steps")
+        return DatasetFeed(data, steps, name="validation_data", steps_name="validation_steps", whole=whole)
     if has_random_access(data) and not isinstance(data, (Source, Records)):
         data = Records.from_source(data, "validation_data")
     if not isinstance(data, (Source, Records)):
         refuse_streams(data, "validation_data")
-        if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-            raise ConfigError("validation_data must be (x, y), (x, y, sample_weight) or a tf.data.Dataset")
-        x, y, *sample_weight = data
-        data = to_source(x, y, sample_weight[0] if sample_weight else None, name="validation_data")
+        if not isinstance(data, (tuple, list)) or len(data) not in (1, 2, 3):
+            raise ConfigError("validation_data must be (x, y), (x, y, sample_weight), (x,) or a tf.data.Dataset")
+        x, y, sample_weight = (*data, None, None)[:3]
+        data = to_source(x, y, sample_weight, name="validation_data")
     size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, data.size)
     return ArrayFeed(data, Order(num_examples=data.size, batch_size=size, seed=0, shuffle=False), steps)
 

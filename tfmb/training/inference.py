@@ -15,6 +15,7 @@ from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 from tfmb.training.inference_callbacks import InferenceCallbacks
+from tfmb.training.own_step import has_own_test_step
 from tfmb.training.parts import rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
 from tfmb.training.prepared import kept
@@ -70,7 +71,7 @@ def evaluate(
         ['accuracy', 'loss']
     """
     check_model(model, "evaluate", "make_test_function")
-    compiled = read_compiled(model, eagerly=True)
+    compiled = read_compiled(model)
     recipe = Recipe(
         loss=compiled.loss if loss is None else loss,
         loss_weights=compiled.loss_weights if loss is None else None,
@@ -79,7 +80,7 @@ def evaluate(
     )
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
-    feed = validation_feed(data, batch_size, steps)
+    feed = validation_feed(data, batch_size, steps, whole=has_own_test_step(model))
     with naming_lost_peers(where):
         placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))

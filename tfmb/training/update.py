@@ -1,6 +1,7 @@
 """What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
@@ -9,7 +10,17 @@ from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.sparse import values_of
 from tfmb.training.compilation import Compiled
 
-__all__ = ["OF_THE_REST", "Update", "check_targets", "data_of", "of_any_size", "report_dtype", "square_of"]
+__all__ = [
+    "OF_THE_REST",
+    "Update",
+    "WholeElement",
+    "as_keras_gives_it",
+    "check_targets",
+    "data_of",
+    "of_any_size",
+    "report_dtype",
+    "square_of",
+]
 
 # Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
 _SMALL = 2**18
@@ -18,6 +29,12 @@ _SMALL = 2**18
 OF_THE_REST = (
     "the run was made with batches cut otherwise: the metrics of this epoch are those of its remaining batches"
 )
+
+
+class WholeElement(NamedTuple):
+    """A dataset's element as it is, in the place of `x`, for a model whose own step takes it apart."""
+
+    element: Any
 
 
 class Update:
@@ -30,7 +47,10 @@ class Update:
 
     Attributes:
         selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
+        unseen: what a step uses whose state no checkpoint has, in words.
     """
+
+    unseen: Sequence[str] = ()
 
     def __init__(self, optimizer: Optimizer | None, loss_scale: LossScale | None, compiled: Compiled) -> None:
         self.optimizer, self.loss_scale = optimizer, loss_scale
@@ -90,6 +110,12 @@ class Update:
 def data_of(batch: Any) -> tuple[Any, ...]:
     """`(x, y, sample_weight)` with None for what is absent, which no structure of tensors can hold."""
     return tuple(None if isinstance(part, tuple) and not part else part for part in batch)
+
+
+def as_keras_gives_it(batch: Any) -> Any:
+    """What Keras hands to `train_step` and `test_step` for a batch `(x, y, sample_weight)`."""
+    x, y, sample_weight = data_of(batch)
+    return x.element if isinstance(x, WholeElement) else keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def check_targets(model: Any, batch: Any) -> None:
