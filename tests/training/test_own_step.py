@@ -199,6 +199,13 @@ def test_a_run_that_is_stopped_goes_on_to_the_bit(name: str, tmp_path: Path, mon
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_function_may_build_it() -> None:
+    history = tfmb.fit(own_step_gan.build, DIGITS, seed=0, **FEW)
+    again = tfmb.fit(own_step_gan.build, DIGITS, seed=0, **FEW)
+    assert sorted(history.history) == ["d_loss", "g_loss"]
+    np.testing.assert_allclose(again.history["d_loss"], history.history["d_loss"], rtol=1e-5)
+
+
 def test_callbacks_act_on_the_models_optimizer() -> None:
     rates: list[float] = []
 

@@ -62,7 +62,9 @@ class OwnUpdate(WholeUpdate):
         if not training or str(batch) in self._kinds:
             return
         self._kinds.add(str(batch))
-        self.model._maybe_symbolic_build(data_batch=as_keras_gives_it(batch))  # as `fit` does, under a strategy
+        if makes_copies(self.model.distribute_strategy):
+            # As `fit` does: metrics cannot be made on replicas. Elsewhere the step itself makes what it needs.
+            self.model._maybe_symbolic_build(data_batch=as_keras_gives_it(batch))
         before = _plain_attributes(self.model)
         graph = tf.function(lambda part: self.train(part), autograph=False).get_concrete_function(batch).graph
         for variable in captured_by(graph):
