@@ -98,7 +98,15 @@ def fill_up(batches: Any, rows: int) -> Any:
 
     Returns:
         A dataset of the same tuples, with the number of the rows that are there (int32 scalar) at their end.
+
+    Raises:
+        ConfigError: something in the batches is no dense tensor.
     """
+
+    for spec in keras.tree.flatten(batches.element_spec):
+        if not isinstance(spec, tf.TensorSpec):
+            kind = type(spec).__name__.removesuffix("Spec")
+            raise ConfigError(f"static_shapes fill batches up, and these have a {kind}: make it dense, or leave it out")
 
     def fill(*batch: Any) -> Any:
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
@@ -171,11 +179,11 @@ def _from_memory(source: Source) -> Callable[[Any], Any]:
     """Rows -> the batch of them."""
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
-        arrays = keras.tree.map_structure(tf.constant, source.parts)
+        arrays = keras.tree.map_structure(tf.constant, source.parts, none_is_leaf=False)
     arrays = keras.tree.lists_to_tuples(arrays)  # tf.data would stack a list into one tensor
 
     def gather(rows: Any) -> Any:
-        return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
+        return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays, none_is_leaf=False)
 
     return gather
 

@@ -27,6 +27,7 @@ _FAILED = re.compile(r"example \d+ of [^\n]* cannot be read \([^\n]*\): mend the
 def has_random_access(x: Any) -> bool:
     """Whether `x` is a source of examples by number, and not an array of any kind."""
     is_array = isinstance(x, (str, bytes, list, tuple, dict)) or hasattr(x, "__array__") or hasattr(x, "to_numpy")
+    is_array = is_array or hasattr(x, "tocoo")  # SciPy's sparse matrices
     if is_array or isinstance(x, keras.utils.PyDataset) or tf.is_tensor(x):
         return False
     return hasattr(x, "__len__") and hasattr(x, "__getitem__")
@@ -53,6 +54,7 @@ class Records:
         name: what errors and records call them.
         fingerprint: SHA-256 over their number, `element_spec`, and the bytes of up to 64 of them, evenly spaced.
         read: int64 tensor `[batch]` -> the batch `(x, y, sample_weight)`; for `tf.data.Dataset.map`.
+        dense: whether all in a batch are dense tensors.
     """
 
     size: int
@@ -60,6 +62,7 @@ class Records:
     name: str
     fingerprint: str
     read: Callable[[Any], Any] = field(repr=False)
+    dense: bool = True
 
     @classmethod
     def from_source(cls, source: Any, name: str = "x") -> "Records":

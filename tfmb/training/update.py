@@ -92,17 +92,18 @@ def data_of(batch: Any) -> tuple[Any, ...]:
     return tuple(None if isinstance(part, tuple) and not part else part for part in batch)
 
 
-def check_targets(model: Any, batch: Any) -> None:
+def check_targets(model: Any, batch: Any, name: str = "x") -> None:
     """Raises a `ConfigError` where Keras's loss has no targets to compare the outputs with."""
     own = type(model).compute_loss is not keras.Model.compute_loss
     if data_of(batch)[1] is None and model._compile_loss is not None and not own:
-        raise ConfigError(
-            "y is missing: give the targets of x, or compile the model without a loss if it adds its own (add_loss)"
-        )
+        missing = "y is missing: give the targets of x" if name == "x" else f"{name} has no targets: give (x, y)"
+        raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
 
 
 def of_any_size(spec: Any) -> Any:
-    """Element specs with any number of rows, where they are of tensors."""
+    """Element specs with any number of rows, where they are of tensors; None where there is none."""
+    if isinstance(spec, tf.NoneTensorSpec):  # tf.data's, of None
+        return None
     if isinstance(spec, tf.TensorSpec):
         known = spec.shape.rank
         return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if known else spec

@@ -334,7 +334,7 @@ def _kind_of(batch: Any) -> str:
         of = next((name for name in ("Ragged", "Sparse") if name in type(part).__name__), "dense")
         return f"{of} {part.dtype.name} {part.shape[1:] if part.shape.rank else part.shape}"
 
-    return str(keras.tree.map_structure(kind, batch))
+    return str(keras.tree.map_structure(kind, batch, none_is_leaf=False))
 
 
 def _absent(value: Any) -> bool:
