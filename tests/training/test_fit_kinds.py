@@ -4,16 +4,18 @@ What `fit` refuses is refused in one line.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import scipy.sparse
 from same_as_fit import Fit, assert_same
+from stopped_runs import StopAfter
 
 import tfmb
 from tfmb.backend import keras, tf
-from tfmb.errors import ConfigError, TfmbError
+from tfmb.errors import ConfigError, PreemptedError, TfmbError
 
 layers = keras.layers
 _random = np.random.default_rng(0)
@@ -165,14 +167,12 @@ def test_pandas() -> None:
         model.compile(keras.optimizers.SGD(0.05), "mse")
         return model, [fit(model, frame, pandas.Series(Y[:, 0]), sample_weight=pandas.Series(WEIGHTS), epochs=2)]
 
-    assert_same(program, atol=1e-6)
-
-    def texts(fit: Fit) -> Any:
-        model = of_words()
-        model.compile(keras.optimizers.SGD(0.05), "mse")
-        return model, [fit(model, pandas.Series(WORDS), Y, epochs=2)]
-
-    assert_same(texts, atol=1e-6)
+    ours = assert_same(program, atol=1e-6)
+    for x in (frame, frame.astype("float64").assign(d=np.arange(18)), {"a": frame}["a"]):
+        np.testing.assert_allclose(tfmb.predict(ours, x), ours.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+    texts = of_words()  # which Keras refuses in a frame
+    expected = texts.predict(tf.constant(WORDS[:, np.newaxis]), verbose=0)
+    np.testing.assert_allclose(tfmb.predict(texts, pandas.Series(WORDS)), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("rows", [list(WORDS), WORDS[:, np.newaxis]], ids=["a list", "a table of objects"])
@@ -180,7 +180,7 @@ def test_lists_and_tables_of_texts_are_one_array(rows: Any) -> None:
     """Which Keras refuses, as it refuses lists of numbers."""
     model = of_text() if isinstance(rows, list) else of_words()
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match="Unrecognized data type|Invalid dtype"):
+    with pytest.raises(ValueError, match=r"Unrecognized data type|Invalid dtype"):
         model.predict(rows, verbose=0)
     found = tfmb.evaluate(model, rows, Y.tolist(), verbose=0)
     assert found == pytest.approx(model.evaluate(tf.constant(rows), Y, verbose=0), rel=1e-6)
@@ -213,6 +213,26 @@ def test_each_epoch_has_an_order_of_the_seed(x: Any) -> None:
         return seen
 
     assert first_of_each(3) == first_of_each(3) != first_of_each(4)
+
+
+@pytest.mark.parametrize("name", ["ragged", "sparse", "texts in objects"])
+def test_a_run_of_it_goes_on_exactly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build, x, y, _, _ = KINDS[name]
+    stop = StopAfter(monkeypatch)
+
+    def weights(folder: str) -> Any:
+        keras.utils.set_random_seed(0)
+        model = build()
+        model.compile("adam", "mse")
+        run = {"run_dir": tmp_path / folder, "resume": True, "checkpoint_every": 2}
+        return tfmb.fit(model, x, y, batch_size=4, epochs=2, seed=3, verbose=0, **run).model.get_weights()
+
+    whole, stop.batches = weights("whole"), 7
+    with pytest.raises(PreemptedError):
+        weights("cut")
+    stop.batches = None
+    for a, b in zip(weights("cut"), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from same_as_fit import Fit, assert_same
 
 import tfmb
 from tfmb.backend import keras, tf
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, DataError
 from tfmb.training.keras_data import StreamFeed, open_stream, stream_kind, zeros_of
 
 pytestmark = [
@@ -155,6 +155,19 @@ def test_a_loader_of_pytorch(loader: Any) -> None:
 
     ours = assert_same(program)
     np.testing.assert_allclose(tfmb.predict(ours, loader()), ours.predict(X, verbose=0), atol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_real_loader_of_pytorch() -> None:
+    torch = pytest.importorskip("torch")
+    examples = torch.utils.data.TensorDataset(torch.tensor(X), torch.tensor(Y))
+
+    def program(fit: Fit) -> Any:
+        torch.manual_seed(0)
+        model, loader = build(), torch.utils.data.DataLoader(examples, SIZE, shuffle=True)
+        return model, [fit(model, loader, epochs=2)]
+
+    assert_same(program)
 
 
 @pytest.mark.usefixtures("float64")
@@ -311,12 +324,36 @@ def test_what_keras_refuses_is_refused_in_one_line() -> None:
     refused("x is a generator that cannot be read: When passing a Python generator", (batch for batch in ()))
     refused("must return a tuple", (list(batch) for batch in cut(X, Y)))
     refused("x is a PyDataset that cannot be read: The PyDataset has length 0", Pieces(size=0))
+    refused("x is a PyDataset that cannot be read: You need to implement the `num_batches`", keras.utils.PyDataset())
     refused("class_weight", Pieces(X, CLASSES, WEIGHTS), class_weight={0: 1.0})
     refused("x is an infinite PyDataset: give steps_per_epoch", Pieces(size=None))
     with pytest.raises(ConfigError, match=r"\Ax is an infinite PyDataset: give steps\Z"):
         tfmb.evaluate(build(), Pieces(size=None))
     with pytest.raises(ConfigError, match=r"\Ax is an infinite PyDataset: give steps\Z"):
         tfmb.predict(build(), Pieces(size=None))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_it_raises_is_told_in_one_line(workers: int) -> None:
+    class Broken(Pieces):
+        def __getitem__(self, index: int) -> Any:
+            if index == BATCHES - 1:
+                raise KeyError("no file\nof this name")
+            return super().__getitem__(index)
+
+    def broken() -> Iterator[Any]:
+        yield from once()
+        raise ValueError("no file\nof this name")
+
+    for call in (
+        lambda: tfmb.fit(build(), Broken(workers=workers), verbose=0),
+        lambda: tfmb.fit(build(), broken(), verbose=0),
+        lambda: tfmb.fit(build(), X, Y, validation_data=broken(), verbose=0),
+        lambda: tfmb.evaluate(build(), broken(), verbose=0),
+        lambda: tfmb.predict(build(), broken()),
+    ):
+        with pytest.raises(DataError, match=r"\Athe data cannot be read \((Key|Value)Error: [^\n]*name[^\n]*\): mend"):
+            call()
 
 
 def test_a_run_of_it_cannot_be_gone_on_with(tmp_path: Path) -> None:

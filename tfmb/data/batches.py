@@ -29,13 +29,14 @@ class Order:
         batch_size: examples a batch, the global batch over all replicas; the last one of an epoch holds
             what is left.
         seed: the run's seed.
-        shuffle: whether each epoch is a new permutation; otherwise rows come as they are.
+        shuffle: whether each epoch is a new permutation; otherwise rows come as they are. `"batch"` permutes the rows
+            of each batch alone.
     """
 
     num_examples: int
     batch_size: int
     seed: int
-    shuffle: bool = True
+    shuffle: bool | str = True
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,6 +55,9 @@ class Order:
         if not self.shuffle:
             return rows
         key = tf.stack([tf.constant(derive(self.seed, "order"), tf.int64), tf.cast(epoch, tf.int64)])
+        if self.shuffle == "batch":
+            places = tf.random.stateless_uniform(tf.shape(rows), key, dtype=tf.float64, alg="philox")
+            return tf.argsort(tf.cast(rows // self.batch_size, tf.float64) + places, stable=True)
         return tf.random.experimental.stateless_shuffle(rows, seed=key, alg="philox")
 
     def indices(self, epoch: int, step: int) -> Any:

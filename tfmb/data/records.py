@@ -22,6 +22,10 @@ __all__ = ["Records", "has_random_access", "telling_what_cannot_be_read"]
 # Examples that the fingerprint reads: of all, it would read the disk once before the first update.
 _FINGERPRINTED = 64
 _FAILED = re.compile(r"example \d+ of [^\n]* cannot be read \([^\n]*\): mend the source")
+# What Python's own part of a pipeline raised, in the words of TensorFlow, which names that part.
+_RAISED = re.compile(
+    r"(?:^|\n|\}\} )([A-Za-z_][\w.]*: .*?)\nTraceback \(most recent call last\):.*generator_py_func", re.DOTALL
+)
 
 
 def has_random_access(x: Any) -> bool:
@@ -35,12 +39,15 @@ def has_random_access(x: Any) -> bool:
 
 @contextlib.contextmanager
 def telling_what_cannot_be_read() -> Iterator[None]:
-    """Raises what a source could not read as our own error, where that is why TensorFlow fails inside."""
+    """Raises what a source or a generator could not give as our own error, where that is why TensorFlow fails."""
     try:
         yield
     except tf.errors.OpError as error:
         if found := _FAILED.search(str(error)):
             raise DataError(found.group()) from error
+        if found := _RAISED.search(str(error)):
+            what = " ".join(found.group(1).split())[:200]
+            raise DataError(f"the data cannot be read ({what}): mend what yields it") from error
         raise
 
 

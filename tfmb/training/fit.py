@@ -44,7 +44,7 @@ def fit(
     callbacks: Sequence[Any] | None = None,
     validation_split: float = 0.0,
     validation_data: Any = None,
-    shuffle: bool = True,
+    shuffle: bool | str = True,
     class_weight: dict[int, float] | None = None,
     sample_weight: Any = None,
     initial_epoch: int = 0,
@@ -98,8 +98,8 @@ def fit(
             than `steps_per_execution`.
         validation_split: the share of the last examples that is held out, before shuffling.
         validation_data: `(x, y)`, `(x, y, sample_weight)`, or anything alone that `x` may be.
-        shuffle: whether each epoch has a new order. A `PyDataset` of known length then gives its batches in another
-            one, by Python's `random`, as in `fit`; other batches keep their own.
+        shuffle: whether each epoch has a new order; `"batch"` is one of the rows of each batch alone. A `PyDataset` of
+            known length gives its batches in a new order, by Python's `random`, as in `fit`; other batches keep theirs.
         class_weight: class -> weight of its examples; where `x` makes batches, of a dataset or `PyDataset`.
         sample_weight: weights `[n]` of the examples, or one such array an output.
         initial_epoch: the number of the first epoch, counted from 0: its order of examples is the one it would have
@@ -216,7 +216,7 @@ def fit(
             "batch_size": batch_size,
             "epochs": epochs,
             "seed": seed,
-            "shuffle": bool(shuffle),
+            "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
             "virtual_replicas": "auto" if cut.parts is None else cut.parts,
             "static_shapes": cut.static,
         },
@@ -259,7 +259,7 @@ def fit(
                     "initial_epoch": initial_epoch,
                     "steps_per_epoch": steps_per_epoch,
                     "seed": seed,
-                    "shuffle": bool(shuffle),
+                    "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
                     "virtual_replicas": cut.parts,
                     "static_shapes": cut.static,
                     "jit_compile": jit_compile,

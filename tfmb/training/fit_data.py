@@ -114,7 +114,7 @@ def train_and_validation(source: Source, validation_data: Any, validation_split:
 
 
 def make_feed(
-    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool,
+    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool | str,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
 ) -> tuple[Feed, Source | Records | None, Examples | None]:  # fmt: skip
     """The training batches of `fit`'s arguments.

@@ -74,17 +74,15 @@ def open_stream(x: Any, kind: str, name: str, shuffle: bool = False, class_weigh
     """
     if class_weight is not None and kind != "PyDataset":
         raise ConfigError(f"class_weight cannot be given with a {kind}: let it yield (x, y, sample_weight)")
-    size = tf.data.UNKNOWN_CARDINALITY
-    if kind == "PyDataset":
-        batches = x.num_batches
-        size = tf.data.INFINITE_CARDINALITY if batches is None else batches
-        shuffle = shuffle and batches is not None
     try:
-        adapter = data_adapters.get_data_adapter(x, shuffle=shuffle and kind == "PyDataset", class_weight=class_weight)
+        endless = kind == "PyDataset" and x.num_batches is None
+        shuffle = shuffle and kind == "PyDataset" and not endless
+        adapter = data_adapters.get_data_adapter(x, shuffle=shuffle, class_weight=class_weight)
         dataset = adapter.get_tf_dataset()
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise ConfigError(f"{name} is a {kind} that cannot be read: {' '.join(str(error).split())}") from error
-    if kind != "PyDataset" and adapter.num_batches is not None:
+    size = tf.data.INFINITE_CARDINALITY if endless else tf.data.UNKNOWN_CARDINALITY
+    if adapter.num_batches is not None:
         size = adapter.num_batches
     return Stream(kind=kind, name=name, adapter=adapter, dataset=dataset, size=size)
 
