@@ -66,7 +66,9 @@ KERAS_TUNER: Final = {
 # What lies in modules that are no part of the public interface: the module, then the name.
 MODULES: Final = {
     "keras.src.backend.common": "global_state",
+    "keras.src.backend.tensorflow.trainer": "potentially_ragged_concat",
     "keras.src.random.seed_generator": "GLOBAL_SEED_GENERATOR",
+    "keras.src.trainers": "data_adapters",
     "keras.src.utils.naming": "to_snake_case",
     "keras.src.utils.rng_utils": "GLOBAL_RANDOM_SEED",
     "keras_tuner.src": "protos",

@@ -78,6 +78,16 @@ def test_every_epoch_and_every_seed_has_an_order_of_its_own() -> None:
     assert all(order_of(seed, epoch) == rows for (seed, epoch), rows in found.items())
 
 
+def test_rows_of_each_batch_alone() -> None:
+    order = Order(num_examples=23, batch_size=5, seed=3, shuffle="batch")
+    epochs = [order.permutation(epoch).numpy() for epoch in range(3)]
+    for found in epochs:
+        for at in range(0, 23, 5):
+            assert sorted(found[at : at + 5]) == list(range(at, min(at + 5, 23)))
+    assert len({tuple(found) for found in [*epochs, np.arange(23)]}) == 4
+    np.testing.assert_array_equal(order.permutation(1), epochs[1])
+
+
 def test_no_generator_is_read_or_moved() -> None:
     order = Order(num_examples=50, batch_size=8, seed=3)
     expected = order.permutation(2).numpy()

@@ -7,6 +7,7 @@ import numpy as np
 
 import tfmb
 from tfmb.backend import keras
+from tfmb.training.fit_data import batched_kind
 
 __all__ = ["Fit", "assert_same", "by_keras", "by_tfmb"]
 
@@ -51,8 +52,10 @@ def assert_same(program: Callable[[Fit], tuple[Any, list[Any]]], atol: float = 1
 
 
 def _of(data: Any, given: dict[str, Any]) -> dict[str, Any]:
-    """A dataset has batches and an order of its own."""
+    """A dataset has batches and an order of its own, a stream batches."""
     arguments = {**_GIVEN, **given}
     if hasattr(data[0], "element_spec"):
         arguments = {"verbose": 0, **given}
+    elif batched_kind(data[0]) is not None:
+        arguments = {"verbose": 0, "shuffle": False, **given}
     return arguments

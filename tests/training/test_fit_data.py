@@ -28,6 +28,11 @@ class Frame:
     def __init__(self, values: Any) -> None:
         self.values = np.asarray(values)
 
+    @property
+    def iloc(self) -> np.ndarray:
+        """By which a series is known: a polars one is an array as it is."""
+        return self.values
+
     def to_numpy(self) -> np.ndarray:
         return self.values
 
@@ -72,6 +77,9 @@ def test_plain_list_of_numbers_is_one_array() -> None:
 def test_list_of_arrays_is_several_inputs() -> None:
     source = to_source([X, Y], Y)
     assert [part.shape for part in source.examples] == [(10, 2), (10,)]
+    nested = to_source(((X, Y), [X]), Y).examples
+    assert [part.shape for part in keras.tree.flatten(nested)] == [(10, 2), (10,), (10, 2)]
+    assert to_source([None, X], [Y, None]).labels[1] is None
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -162,45 +170,44 @@ def test_batch_size_is_32_unless_given() -> None:
 
 def test_validation_feed_takes_pairs_triples_sources_and_datasets() -> None:
     batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
-    for data in ((X, Y), [X, Y], (X, Y, np.ones(10)), to_source(X, Y), batches):
+    for data in ((X, Y), [X, Y], (X, Y, np.ones(10)), to_source(X, Y), batches, (batches,), (pair for pair in batches)):
         feed = validation_feed(data, 4, 2)
         found = feed.once()
-        assert found.steps == 2
+        assert 2 in (found.steps, found.most)
         x, y, weight = next(found.iterator)
         np.testing.assert_array_equal(x, X[:4])
         np.testing.assert_array_equal(y, Y[:4])
         assert np.shape(weight) in ((0,), (4,))
 
 
-class _Reader(keras.utils.PyDataset):
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, index: int) -> Any:
-        return X, Y
-
-
 class DataLoader:
-    """Known by its name: torch is not needed to refuse it."""
+    """None of PyTorch's, and no iterable."""
 
     def __len__(self) -> int:
         return 1
 
 
-@pytest.mark.filterwarnings("ignore:Your `PyDataset` class should call")
 @pytest.mark.parametrize(
     ("make", "words"),
-    [
-        (lambda: (pair for pair in [(X, Y)]), "generator"),
-        (lambda: iter([X]), "list_iterator"),
-        (lambda: map(abs, [X]), "map"),
-        (_Reader, "_Reader"),
-        (DataLoader, "DataLoader"),
-    ],
-    ids=["generator", "iterator", "map", "PyDataset", "DataLoader"],
+    [(lambda: iter([X]), "list_iterator"), (lambda: map(abs, [X]), "map"), (DataLoader, "DataLoader")],
+    ids=["iterator", "map", "DataLoader"],
 )
-def test_streams_are_refused_by_name(make: Any, words: str) -> None:
-    with pytest.raises(ConfigError, match=rf"\Ax is a {words}: [^\n]*\Z"):
+def test_what_fit_does_not_take_is_refused_by_name(make: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"\Ax is a {words}, which fit does not take either: [^\n]*\Z"):
         make_feed(make(), Y, None, None, 4, **DEFAULTS)
-    with pytest.raises(ConfigError, match=rf"\Avalidation_data is a {words}: [^\n]*\Z"):
+    with pytest.raises(ConfigError, match=rf"\Avalidation_data is a {words}, which [^\n]*\Z"):
         validation_feed(make(), None, None)
+
+
+def test_a_dataset_that_was_shared_out_is_refused_by_name() -> None:
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    shared = tf.distribute.MirroredStrategy(["cpu:0", "cpu:1"]).experimental_distribute_dataset(batches)
+    with pytest.raises(ConfigError, match=r"\Ax is a DistributedDataset: give the tf.data.Dataset [^\n]*\Z"):
+        make_feed(shared, None, None, None, None, **DEFAULTS)
+
+
+def test_steps_make_batches_of_arrays_as_in_keras() -> None:
+    feed, *_ = make_feed(X, Y, None, None, None, **{**DEFAULTS, "steps_per_epoch": 3})
+    assert (feed.batch_size, feed.steps) == (4, 3)
+    assert make_feed(X, Y, None, None, 5, **{**DEFAULTS, "steps_per_epoch": 3})[0].batch_size == 5
+    assert validation_feed((X, Y), None, 4).batch_size == 3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfmb
-from tfmb.backend import keras, tf
+from tfmb.backend import keras
 from tfmb.errors import ConfigError, DataError
 
 layers = keras.layers
@@ -50,9 +50,11 @@ def refused(words: str, *arguments: Any, error: type[ValueError] = ConfigError, 
         ("verbose=3", {"verbose": 3}),
         ("validation_split=1.5", {"validation_split": 1.5}),
         ("validation_split=0.99", {"validation_split": 0.99}),
-        ("validation_data", {"validation_data": X}),
-        ("validation_data", {"validation_data": (X, Y, Y, Y)}),
-        ("validation_data is a generator", {"validation_data": (pair for pair in [(X, Y)])}),
+        ("validation_data has no targets", {"validation_data": X}),
+        ("validation_data has no targets", {"validation_data": (x for x in [(X,)])}),
+        ("validation_data has 4 parts", {"validation_data": (X, Y, Y, Y)}),
+        ("validation_data is a list_iterator", {"validation_data": iter([(X, Y)])}),
+        ("y cannot be given with a generator", {"validation_data": ((x for x in [(X,)]), Y)}),
         ("class_weight", {"class_weight": [1.0, 2.0]}),
         ("class_weight", {"class_weight": {"cat": 1.0}}),
         ("class_weight and sample_weight", {"class_weight": {0: 1.0}, "sample_weight": np.ones(10)}),
@@ -108,12 +110,10 @@ class _Batches(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     ("words", "x"),
     [
-        ("generator", (batch for batch in [(X, Y)])),
-        ("_Batches", _Batches()),
-        ("iterator", iter([X])),
-        ("zip", zip(X, Y, strict=True)),
-        ("RaggedTensor", tf.ragged.constant([[1.0]] * 10)),
-        ("SparseTensor", tf.sparse.from_dense(X)),
+        ("y cannot be given with a generator", (batch for batch in [(X, Y)])),
+        ("y cannot be given with a PyDataset", _Batches()),
+        ("x is a list_iterator, which fit does not take either", iter([X])),
+        ("x is a zip, which fit does not take either", zip(X, Y, strict=True)),
     ],
 )
 def test_kind_of_data(words: str, x: Any) -> None:

@@ -29,13 +29,14 @@ class Order:
         batch_size: examples a batch, the global batch over all replicas; the last one of an epoch holds
             what is left.
         seed: the run's seed.
-        shuffle: whether each epoch is a new permutation; otherwise rows come as they are.
+        shuffle: whether each epoch is a new permutation; otherwise rows come as they are. `"batch"` permutes the rows
+            of each batch alone.
     """
 
     num_examples: int
     batch_size: int
     seed: int
-    shuffle: bool = True
+    shuffle: bool | str = True
 
     @property
     def steps_per_epoch(self) -> int:
@@ -54,6 +55,9 @@ class Order:
         if not self.shuffle:
             return rows
         key = tf.stack([tf.constant(derive(self.seed, "order"), tf.int64), tf.cast(epoch, tf.int64)])
+        if self.shuffle == "batch":
+            places = tf.random.stateless_uniform(tf.shape(rows), key, dtype=tf.float64, alg="philox")
+            return tf.argsort(tf.cast(rows // self.batch_size, tf.float64) + places, stable=True)
         return tf.random.experimental.stateless_shuffle(rows, seed=key, alg="philox")
 
     def indices(self, epoch: int, step: int) -> Any:
@@ -98,7 +102,15 @@ def fill_up(batches: Any, rows: int) -> Any:
 
     Returns:
         A dataset of the same tuples, with the number of the rows that are there (int32 scalar) at their end.
+
+    Raises:
+        ConfigError: something in the batches is no dense tensor.
     """
+
+    for spec in keras.tree.flatten(batches.element_spec):
+        if not isinstance(spec, tf.TensorSpec):
+            kind = type(spec).__name__.removesuffix("Spec")
+            raise ConfigError(f"static_shapes fill batches up, and these have a {kind}: make it dense, or leave it out")
 
     def fill(*batch: Any) -> Any:
         size = tf.shape(keras.tree.flatten(batch)[0])[0]
@@ -171,11 +183,11 @@ def _from_memory(source: Source) -> Callable[[Any], Any]:
     """Rows -> the batch of them."""
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
-        arrays = keras.tree.map_structure(tf.constant, source.parts)
+        arrays = keras.tree.map_structure(tf.constant, source.parts, none_is_leaf=False)
     arrays = keras.tree.lists_to_tuples(arrays)  # tf.data would stack a list into one tensor
 
     def gather(rows: Any) -> Any:
-        return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays)
+        return keras.tree.map_structure(lambda array: tf.gather(array, rows), arrays, none_is_leaf=False)
 
     return gather
 

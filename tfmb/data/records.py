@@ -22,11 +22,16 @@ __all__ = ["Records", "has_random_access", "telling_what_cannot_be_read"]
 # Examples that the fingerprint reads: of all, it would read the disk once before the first update.
 _FINGERPRINTED = 64
 _FAILED = re.compile(r"example \d+ of [^\n]* cannot be read \([^\n]*\): mend the source")
+# What Python's own part of a pipeline raised, in the words of TensorFlow, which names that part.
+_RAISED = re.compile(
+    r"(?:^|\n|\}\} )([A-Za-z_][\w.]*: .*?)\nTraceback \(most recent call last\):.*generator_py_func", re.DOTALL
+)
 
 
 def has_random_access(x: Any) -> bool:
     """Whether `x` is a source of examples by number, and not an array of any kind."""
     is_array = isinstance(x, (str, bytes, list, tuple, dict)) or hasattr(x, "__array__") or hasattr(x, "to_numpy")
+    is_array = is_array or hasattr(x, "tocoo")  # SciPy's sparse matrices
     if is_array or isinstance(x, keras.utils.PyDataset) or tf.is_tensor(x):
         return False
     return hasattr(x, "__len__") and hasattr(x, "__getitem__")
@@ -34,12 +39,15 @@ def has_random_access(x: Any) -> bool:
 
 @contextlib.contextmanager
 def telling_what_cannot_be_read() -> Iterator[None]:
-    """Raises what a source could not read as our own error, where that is why TensorFlow fails inside."""
+    """Raises what a source or a generator could not give as our own error, where that is why TensorFlow fails."""
     try:
         yield
     except tf.errors.OpError as error:
         if found := _FAILED.search(str(error)):
             raise DataError(found.group()) from error
+        if found := _RAISED.search(str(error)):
+            what = " ".join(found.group(1).split())[:200]
+            raise DataError(f"the data cannot be read ({what}): mend what yields it") from error
         raise
 
 
@@ -53,6 +61,7 @@ class Records:
         name: what errors and records call them.
         fingerprint: SHA-256 over their number, `element_spec`, and the bytes of up to 64 of them, evenly spaced.
         read: int64 tensor `[batch]` -> the batch `(x, y, sample_weight)`; for `tf.data.Dataset.map`.
+        dense: whether all in a batch are dense tensors.
     """
 
     size: int
@@ -60,6 +69,7 @@ class Records:
     name: str
     fingerprint: str
     read: Callable[[Any], Any] = field(repr=False)
+    dense: bool = True
 
     @classmethod
     def from_source(cls, source: Any, name: str = "x") -> "Records":

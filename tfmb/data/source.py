@@ -8,7 +8,7 @@ import numpy as np
 
 from tfmb.errors import ConfigError, DataError
 
-__all__ = ["Normalization", "Source", "Splits"]
+__all__ = ["Normalization", "Source", "Splits", "check_lengths", "check_values", "digest_of", "leaves_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class Source:
     """Examples and their labels, row by row.
 
     Attributes:
-        examples: an array `[n, ...]`, or a list, tuple or dict of such arrays (several inputs).
+        examples: an array `[n, ...]`, or a list, tuple or dict of such arrays (several inputs), None for absent ones.
+            Texts that came as objects are their bytes.
         labels: an array `[n, ...]`, or a structure of such arrays (several outputs).
         num_classes: labels are integers in `[0, num_classes)`; None where they are not classes.
         name: what the run's record calls it.
@@ -81,29 +82,18 @@ class Source:
             The source; arrays that are NumPy arrays already are not copied.
 
         Raises:
-            DataError: no examples, unequal lengths, NaN or infinite values, a dtype that is no number,
+            DataError: no examples, unequal lengths, NaN or infinite values, a dtype that is neither number nor text,
                 or labels out of range.
         """
         try:
-            x, y, sample_weight = (_map(np.asarray, part) for part in (x, y, sample_weight))
+            x, y, sample_weight = (_map(_as_array, part) for part in (x, y, sample_weight))
         except ValueError as error:
             raise DataError(f"{name}: rows of unequal length make no array: {error}") from error
-        leaves = {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
-        if not _leaves(x, "x"):
-            raise DataError(f"{name}: x is needed: give one array at least")
+        leaves = leaves_of(x, y, sample_weight)
         lengths = {key: len(leaf) if leaf.ndim else None for key, leaf in leaves.items()}
-        if None in lengths.values():
-            raise DataError(f"{name}: an array is a scalar: give arrays whose first axis is the examples")
-        if len(set(lengths.values())) != 1:
-            found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-            raise DataError(f"{name}: arrays of unequal length ({found}): give one row for each example")
-        if not next(iter(lengths.values())):
-            raise DataError(f"{name}: there are no examples: give at least one")
+        check_lengths(lengths, name, bool(_leaves(x, "x")))
         for key, leaf in leaves.items():
-            if leaf.dtype.kind in "fc" and not np.isfinite(leaf).all():
-                raise DataError(f"{name}: {key} holds NaN or infinite values: remove or replace them")
-            if leaf.dtype.kind not in "fciubSU":
-                raise DataError(f"{name}: {key} has dtype {leaf.dtype}: give numbers")
+            check_values(leaf, key, name)
         if num_classes is not None:
             _check_labels(y, num_classes, name)
         return cls(
@@ -111,7 +101,7 @@ class Source:
             labels=y,
             num_classes=num_classes,
             name=name,
-            fingerprint=_digest({"x": x, "y": y, "sample_weight": sample_weight}, leaves),
+            fingerprint=digest_of({"x": x, "y": y, "sample_weight": sample_weight}, leaves),
             sample_weight=sample_weight,
         )
 
@@ -198,6 +188,71 @@ def _check_labels(labels: Any, num_classes: int, name: str) -> None:
         raise DataError(f"{name}: label {bad} is out of range [0, {num_classes}): mend the labels")
 
 
+def leaves_of(x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+    """What lies in the structures of the three, by the names that errors call it."""
+    return {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
+
+
+def check_lengths(lengths: dict[str, int | None], name: str, has_inputs: bool) -> None:
+    """Refuses what has no row for each example.
+
+    Args:
+        lengths: the number of rows of each array, None for a scalar.
+        name: what errors call the data.
+        has_inputs: whether some of them are inputs.
+
+    Raises:
+        DataError: so it is.
+    """
+    if not has_inputs:
+        raise DataError(f"{name}: x is needed: give one array at least")
+    if None in lengths.values():
+        raise DataError(f"{name}: an array is a scalar: give arrays whose first axis is the examples")
+    if len(set(lengths.values())) != 1:
+        found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        raise DataError(f"{name}: arrays of unequal length ({found}): give one row for each example")
+    if not next(iter(lengths.values())):
+        raise DataError(f"{name}: there are no examples: give at least one")
+
+
+def check_values(array: np.ndarray, key: str, name: str) -> None:
+    """Refuses values that are not finite, and those that are neither numbers nor texts.
+
+    Raises:
+        DataError: so it is.
+    """
+    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+        raise DataError(f"{name}: {key} holds NaN or infinite values: remove or replace them")
+    if array.dtype.kind not in "fciubSU" and not _is_text(array):
+        raise DataError(f"{name}: {key} has dtype {array.dtype}: give numbers or strings")
+
+
+def digest_of(trees: dict[str, Any], leaves: dict[str, np.ndarray]) -> str:
+    """SHA-256 over the structure of trees, and the names, dtypes, shapes and bytes of their leaves."""
+    digest = hashlib.sha256(_structure(trees).encode())
+    for key, leaf in sorted(leaves.items()):
+        digest.update(f"{key} {leaf.dtype.str} {leaf.shape}\n".encode())
+        if leaf.dtype == object:  # whose own bytes are addresses
+            digest.update(np.array([len(text) for text in leaf.flat], np.int64).data)
+            digest.update(b"".join(leaf.flat))
+        else:
+            digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+def _as_array(value: Any) -> np.ndarray:
+    """The value as an array; of objects that are all texts, as one of their bytes."""
+    array = np.asarray(value)
+    if array.dtype != object or not all(isinstance(each, (str, bytes)) for each in array.flat):
+        return array
+    encoded = (each.encode() if isinstance(each, str) else each for each in array.flat)
+    return np.fromiter(encoded, object, array.size).reshape(array.shape)
+
+
+def _is_text(array: np.ndarray) -> bool:
+    return array.dtype == object and all(isinstance(each, bytes) for each in array.flat)
+
+
 def _map(function: Any, tree: Any) -> Any:
     if tree is None:
         return None
@@ -205,7 +260,9 @@ def _map(function: Any, tree: Any) -> Any:
         return {key: _map(function, value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)) and not _is_plain(tree):
         mapped = [_map(function, value) for value in tree]
-        return mapped if isinstance(tree, list) else tuple(mapped)  # named tuples too
+        if hasattr(tree, "_fields"):
+            return type(tree)(*mapped)
+        return mapped if isinstance(tree, list) else tuple(mapped)
     return function(tree)
 
 
@@ -233,11 +290,3 @@ def _structure(tree: Any) -> str:
     if isinstance(tree, (list, tuple)):
         return "[" + ",".join(map(_structure, tree)) + "]"
     return "-" if tree is None else "*"
-
-
-def _digest(trees: dict[str, Any], leaves: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256(_structure(trees).encode())
-    for key, leaf in sorted(leaves.items()):
-        digest.update(f"{key} {leaf.dtype.str} {leaf.shape}\n".encode())
-        digest.update(np.ascontiguousarray(leaf).data)
-    return digest.hexdigest()

@@ -18,7 +18,7 @@ from tfmb.training.metrics import Metrics
 from tfmb.training.numerics import keep_additions_in_order
 from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs
-from tfmb.training.parts import Cut
+from tfmb.training.parts import Cut, check_dense
 from tfmb.training.sums import BatchSums, Scores
 from tfmb.training.update import OF_THE_REST, Update, check_targets, data_of, square_of
 from tfmb.training.written import graph_of
@@ -94,9 +94,7 @@ class CutUpdate(Update):
         if self._prepared:
             return
         check_targets(self._keras_model, batch)
-        if kinds := {type(spec).__name__ for spec in keras.tree.flatten(batch) if not isinstance(spec, tf.TensorSpec)}:
-            kind = sorted(kinds)[0].removesuffix("Spec")
-            raise ConfigError(f"a batch of {kind} cannot be cut into parts: make it dense, or leave it whole")
+        check_dense(batch)
         names: list[str] = []
 
         def build(batch: Any) -> Any:

@@ -1,8 +1,9 @@
 """Puts the pieces of one training run together: model, strategy, steps, feeds, actions."""
 
+import contextlib
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from tfmb.training.rows import RowsOfBatches
 from tfmb.training.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.state import warn_of_local_layers
 from tfmb.training.step import Steps
+from tfmb.training.update import check_targets
 
 __all__ = ["Recipe", "evaluate", "optimizer_for", "own_step_for", "recall", "score_feed", "train"]
 
@@ -160,6 +162,7 @@ def train(
         return np.asarray(reports)[: int(done)], finite
 
     def validate(epoch: int) -> dict[str, Any]:
+        feed.leave(watcher is None or not watcher.stop)
         if validation is None or not validates(epoch):
             return {}
         return {f"val_{key}": value for key, value in score_feed(steps, validation, watcher).items()}
@@ -198,7 +201,9 @@ def train(
             begin=steps.begin,
         )
 
-    with compiled_with(keras_model, recipe):
+    with compiled_with(keras_model, recipe), _left(feed, validation):
+        if validation is not None and type(keras_model).test_step is keras.Model.test_step:
+            check_targets(keras_model, validation.spec(), "validation_data")  # before an epoch is trained
         if watcher is not None:
             watcher.attach(steps.loss_scale)
         if checkpointer is None:
@@ -283,17 +288,29 @@ def evaluate(
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
-    batches = feed.once()
-    spec = batches.iterator.element_spec
-    return _score(scoring_steps(model, recipe, strategy, cut, spec, original), batches, watcher)
+    with _left(feed):
+        batches = feed.once()
+        spec = batches.iterator.element_spec
+        return _score(scoring_steps(model, recipe, strategy, cut, spec, original), feed, batches, watcher)
 
 
 def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
     """Loss and metrics over all batches of a feed, by steps that may have been traced before: see `evaluate`."""
-    return _score(steps, feed.once(), watcher)
+    return _score(steps, feed, feed.once(), watcher)
 
 
-def _score(steps: Steps, batches: Any, watcher: Any) -> dict[str, Any]:
+@contextlib.contextmanager
+def _left(*feeds: Feed | None) -> Iterator[None]:
+    """Whatever ends the work, what reads batches for it ends too."""
+    try:
+        yield
+    finally:
+        for feed in feeds:
+            if feed is not None:
+                feed.leave(False)
+
+
+def _score(steps: Steps, feed: Feed, batches: Any, watcher: Any) -> dict[str, Any]:
     each_batch = watcher is not None and watcher.each_test_batch
     if watcher is not None:
         watcher.test_begin()
@@ -325,6 +342,7 @@ def _score(steps: Steps, batches: Any, watcher: Any) -> dict[str, Any]:
             break
     if shown:
         watcher.test_batch_end(done - shown + watcher.steps_between_looks - 1, _sorted(steps.logs(np.array(sums))))
+    feed.leave(watcher is None or not watcher.stop_scoring)
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
     logs = _sorted(steps.logs(np.array(sums)))

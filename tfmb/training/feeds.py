@@ -1,7 +1,7 @@
 """Where the batches of an epoch come from: arrays in our order, or the user's own `tf.data.Dataset`."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 from tfmb.backend import keras, tf
@@ -11,8 +11,8 @@ from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.elements import as_they_are, check_elements, in_parts, inputs_in
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
-from tfmb.training.update import WholeElement
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
 
@@ -43,6 +43,7 @@ class Feed(Protocol):
     """Gives the batches of one epoch after the other.
 
     Attributes:
+        batch_size: rows of a batch; None where the data decides that.
         steps: updates of a whole epoch; None where they are not known.
         static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
         on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
@@ -50,6 +51,7 @@ class Feed(Protocol):
         prefetch: how many batches are read ahead, where the feed reads them. Set before they are asked for.
     """
 
+    batch_size: int | None
     steps: int | None
     static: bool
     on_device: bool
@@ -70,6 +72,9 @@ class Feed(Protocol):
     def ended(self) -> None:
         """The iterator that was given last has no batch more."""
 
+    def leave(self, whole: bool) -> None:
+        """The epoch or pass that was given last is over; `whole` unless it was broken off."""
+
     def start_at(self, epoch: int, step: int) -> None:
         """The next epoch that is asked for is `epoch`, from batch number `step` on; its `steps` stay those of all."""
 
@@ -82,7 +87,7 @@ class Feed(Protocol):
     def facts(self) -> dict[str, Any] | None:
         """What decides how long a batch takes to make and to work on, and under `"on_device"` whether all lie there.
 
-        None where batches may be drawn for the training alone.
+        None where batches may be drawn for the training alone, and where a trial could make nothing of them.
         """
 
     def for_trial(self) -> RowsOfBatches | None:
@@ -120,6 +125,7 @@ class ArrayFeed:
         self._augmentation = augmentation
         self._source = source
         self._order = order
+        self.batch_size: int | None = order.batch_size
         self._steps_per_epoch = steps_per_epoch
         self.steps: int | None = steps_per_epoch or order.steps_per_epoch
         self._unshuffled: Any = None
@@ -132,7 +138,9 @@ class ArrayFeed:
         """The first row's inputs."""
         if isinstance(self._source, Records):
             return self._source.read(tf.zeros([1], tf.int64))[0]
-        first = keras.tree.map_structure(lambda array: array[:1], self._source.examples)
+        first = keras.tree.map_structure(
+            lambda array: tf.constant(array[:1]), self._source.examples, none_is_leaf=False
+        )
         return keras.tree.lists_to_tuples(first)
 
     def spec(self) -> Any:
@@ -147,6 +155,9 @@ class ArrayFeed:
 
     def ended(self) -> None:
         """See `Feed`: it is endless."""
+
+    def leave(self, whole: bool) -> None:
+        """See `Feed`: the next one begins where it ends."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch: one endless source of them serves all."""
@@ -201,6 +212,8 @@ class ArrayFeed:
     def facts(self) -> dict[str, Any] | None:
         """See `Feed`."""
         source = self._source
+        if isinstance(source, Records) and not source.dense:
+            return None
         if isinstance(source, Records):
             kind = str(source.element_spec)
         else:
@@ -235,11 +248,15 @@ class DatasetFeed:
         steps_per_epoch: None for all batches of the dataset; otherwise as in `ArrayFeed`.
         name: the argument it came in, for error messages.
         steps_name: the argument that limits it.
+        size: its number of batches, as `cardinality` has it; None for what the dataset says.
+        ahead: batches that are read ahead.
         whole: whether elements stay as they are, of any structure, for a model's own step: see `WholeElement`.
 
     Raises:
         ConfigError: the dataset is infinite and there is no limit.
     """
+
+    kind = "dataset"
 
     def __init__(
         self,
@@ -247,18 +264,23 @@ class DatasetFeed:
         steps_per_epoch: int | None = None,
         name: str = "x",
         steps_name: str = "",
+        *,
+        size: int | None = None,
+        ahead: int = _PREFETCHED,
         whole: bool = False,
     ) -> None:
+        self.batch_size: int | None = None
         self.on_device = False  # which a dataset's batches never are
         self.prefetch = _PREFETCHED  # what else is read ahead is the dataset's own affair
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         if not whole:
-            _check_elements(dataset.element_spec, name)
-        self._dataset = dataset.map(_keeping(dataset.element_spec) if whole else _unpack).prefetch(_PREFETCHED)
+            check_elements(dataset.element_spec, name)
+        batches = as_they_are(dataset) if whole else in_parts(dataset)
+        self._dataset = batches.prefetch(ahead) if ahead else batches
         self._name = name
-        size = int(dataset.cardinality())
+        size = int(dataset.cardinality()) if size is None else size
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
-            raise ConfigError(f"{name} is an infinite dataset: give {steps_name or 'steps_per_epoch'}")
+            raise ConfigError(f"{name} is an infinite {self.kind}: give {steps_name or 'steps_per_epoch'}")
         self._size = None if size < 0 else size
         self._endless = size == tf.data.INFINITE_CARDINALITY
         self.steps: int | None = steps_per_epoch or self._size
@@ -271,7 +293,7 @@ class DatasetFeed:
     def example(self) -> Any:
         """The first batch's inputs."""
         for x, _, _ in self._dataset:
-            return keras.utils.unpack_x_y_sample_weight(x.element)[0] if isinstance(x, WholeElement) else x
+            return inputs_in(x)
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
 
     def spec(self) -> Any:
@@ -333,6 +355,9 @@ class DatasetFeed:
             warnings.warn("the data ran out: this epoch is shorter; repeat the dataset for more", stacklevel=2)
         self._iterator = None
 
+    def leave(self, whole: bool) -> None:
+        """See `Feed`: the next one is another iterator, or goes on with this one."""
+
     def once(self) -> EpochBatches:
         """The dataset from its start, once."""
         limit = self._steps_per_epoch
@@ -360,22 +385,3 @@ class DatasetFeed:
 def ran_out(steps: int, wanted: int) -> str:
     """The warning where there are fewer batches than were asked for."""
     return f"the data ran out: this epoch has {steps} update(s) and not {wanted}; repeat the dataset for more"
-
-
-def _check_elements(spec: Any, name: str) -> None:
-    if isinstance(spec, tuple) and not 1 <= len(spec) <= 3:
-        raise ConfigError(f"{name} yields {len(spec)} parts: let it yield (x, y) or (x, y, sample_weight)")
-
-
-def _keeping(spec: Any) -> Callable[..., Any]:
-    def keep(*element: Any) -> tuple[WholeElement, tuple[()], tuple[()]]:
-        # tf.data takes a tuple apart, and nothing else.
-        return WholeElement(element if type(spec) is tuple else element[0]), (), ()
-
-    return keep
-
-
-def _unpack(*element: Any) -> tuple[Any, Any, Any]:
-    """A dataset's element as `(x, y, sample_weight)`; an empty tuple for what is absent."""
-    x, y, sample_weight = (*element, None, None)[:3]
-    return x, () if y is None else y, () if sample_weight is None else sample_weight

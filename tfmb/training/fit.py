@@ -20,7 +20,9 @@ from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
-from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, make_feed, validation_feed, verbose_level
+from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
+from tfmb.training.keras_data import check_own_order
+from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
 from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
@@ -44,7 +46,7 @@ def fit(
     callbacks: Sequence[Any] | None = None,
     validation_split: float = 0.0,
     validation_data: Any = None,
-    shuffle: bool = True,
+    shuffle: bool | str = True,
     class_weight: dict[int, float] | None = None,
     sample_weight: Any = None,
     initial_epoch: int = 0,
@@ -83,21 +85,25 @@ def fit(
     Args:
         model: a `keras.Model`; or a function without arguments that builds one, which is then called in the
             strategy's scope (the model is the returned History's `model`).
-        x: inputs: arrays `[n, ...]` in any list, tuple or dict; or a batched `tf.data.Dataset` of `(x, y)` or
+        x: inputs: arrays, tensors (ragged and sparse ones too), pandas objects, SciPy's sparse matrices or lists
+            `[n, ...]` of numbers or texts, in any list, tuple or dict, None for an optional input; or batches: a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, a PyTorch or Grain loader of `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`; or a source of single such examples by number (`len(x)`, `x[i]`, such as
             `tfds.data_source` gives), which are read as they are needed.
-        y: targets, where `x` is arrays; None where the model's loss is all its own (`add_loss`, `compute_loss`).
-        batch_size: examples an update, over all replicas; None is 32.
+        y: targets, where `x` is arrays; None where the model's loss is all its own (`add_loss`, `compute_loss`), and
+            among several for an output without a loss.
+        batch_size: examples an update, over all replicas; None is 32, or what makes `steps_per_epoch` of arrays.
         epochs: the number of the epoch to stop before.
         verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error. A notebook shows a
             line an epoch, and of one that lasts long more.
         callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes no more steps a call
             than `steps_per_execution`.
         validation_split: the share of the last examples that is held out, before shuffling.
-        validation_data: `(x, y)`, `(x, y, sample_weight)`, or a dataset or source as for `x`.
-        shuffle: whether each epoch has a new order; a dataset keeps its own.
-        class_weight: class -> weight of its examples.
-        sample_weight: weights `[n]` of the examples.
+        validation_data: `(x, y)`, `(x, y, sample_weight)`, or anything alone that `x` may be.
+        shuffle: whether each epoch has a new order; `"batch"` is one of the rows of each batch alone. A `PyDataset` of
+            known length gives its batches in a new order, by Python's `random`, as in `fit`; other batches keep theirs.
+        class_weight: class -> weight of its examples; where `x` makes batches, of a dataset or `PyDataset`.
+        sample_weight: weights `[n]` of the examples, or one such array an output.
         initial_epoch: the number of the first epoch, counted from 0: its order of examples is the one it would have
             had in a longer run.
         steps_per_epoch: updates an epoch; None for one pass over the data.
@@ -136,7 +142,8 @@ def fit(
         resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended
             it. Give the same arguments; where there is no run yet, one begins. A finished run trains nothing: the model
             gets its weights, the History is the run's. A dataset must be declared deterministic
-            (`options.deterministic`). Several workers need a `run_dir` that all of them see.
+            (`options.deterministic`); a generator, `PyDataset` or loader may give other batches the next time, and is
+            refused. Several workers need a `run_dir` that all of them see.
         checkpoint_every: updates between two checkpoints in `run_dir`.
         keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
         allow_drift: whether to go on though something differs from what the run began with.
@@ -164,6 +171,7 @@ def fit(
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
     _check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
+    epochs, steps_per_epoch = limited_epochs(epochs), limited_steps(steps_per_epoch, "steps_per_epoch")
     where = make_strategy(built_under(model, strategy, replicas), replicas)
     if on_divergence not in DIVERGENCE_NAMES:
         raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
@@ -212,18 +220,22 @@ def fit(
     validation = held_out if validation_data is None else validation_data
     if validation is not None:
         check_model(model, "evaluate", "make_test_function")
-    size = None if source is None else (batch_size or DEFAULT_BATCH_SIZE)
+        validation_steps = limited_steps(validation_steps, "validation_steps")
+        validation = validation_feed(
+            validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+        )
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
-    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, size, static)
+    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, feed.batch_size, static)
+    check_own_order(feed, validation, where, resume, on_divergence == "restore", run_dir, cut.parts)
     record = {
         "made_by": "tfmb.fit",
         "config": {
             "batch_size": batch_size,
             "epochs": epochs,
             "seed": seed,
-            "shuffle": bool(shuffle),
+            "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
             "virtual_replicas": "auto" if cut.parts is None else cut.parts,
             "static_shapes": cut.static,
         },
@@ -243,11 +255,7 @@ def fit(
                 steps_a_call=steps_a_call(where),
                 on_divergence=on_divergence,
             ),
-            validation=None
-            if validation is None
-            else validation_feed(
-                validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
-            ),
+            validation=validation,
             validates=_schedule_of(validation_freq),
             run_dir=directory,
             record=record,
@@ -270,7 +278,7 @@ def fit(
                     "initial_epoch": initial_epoch,
                     "steps_per_epoch": steps_per_epoch,
                     "seed": seed,
-                    "shuffle": bool(shuffle),
+                    "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
                     "virtual_replicas": cut.parts,
                     "static_shapes": cut.static,
                     "jit_compile": jit_compile,

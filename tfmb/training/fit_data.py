@@ -1,4 +1,4 @@
-"""`fit`'s data arguments -> feeds: what Keras accepts as arrays, split and weighted as Keras does."""
+"""`fit`'s data arguments -> feeds: what Keras accepts, split and weighted as Keras does."""
 
 import math
 from dataclasses import replace
@@ -9,15 +9,23 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
+from tfmb.data.columns import Columns
 from tfmb.data.records import Records, has_random_access
 from tfmb.data.source import Source
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import ConfigError
+from tfmb.training.arrays import to_arrays
+from tfmb.training.class_weights import check_class_weight, class_weighter, weights_of_classes
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
+from tfmb.training.keras_data import StreamFeed, is_distributed, open_stream, stream_kind
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
+    "batched_kind",
     "make_feed",
+    "order_of",
+    "scoring_feed",
     "split_validation",
+    "to_examples",
     "to_source",
     "train_and_validation",
     "validation_feed",
@@ -26,13 +34,15 @@ __all__ = [
 
 DEFAULT_BATCH_SIZE = 32
 
+Examples = Source | Columns
+
 
 def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source | Records:
     """The user's arrays as a `Source`, or what is read by number as `Records`.
 
     Args:
-        x: NumPy arrays, tensors, lists of numbers or pandas objects `[n, ...]`, in any list, tuple or dict; or a source
-            of whole examples: see `Records.from_source`.
+        x: NumPy arrays, tensors, lists of numbers or texts, or pandas objects `[n, ...]`, in any list, tuple or dict;
+            or a source of whole examples: see `Records.from_source`.
         y: the same for the targets; None for such a source, and where the model itself knows its loss.
         sample_weight: None, or weights `[n]`, by output where there are several.
         name: what error messages call `x`.
@@ -49,11 +59,28 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
             given = "sample_weight" if y is None else "y"
             raise ConfigError(f"{given} cannot be given with a {type(x).__name__}, which holds whole examples")
         return Records.from_source(x, name)
-    arrays = (_to_arrays(part, label) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight")))
+    arrays = (to_arrays(part, label) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight")))
     return Source.from_arrays(*arrays, name=name)
 
 
-def split_validation(source: Source, validation_split: float) -> tuple[Source, Source]:
+def to_examples(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Examples | Records:
+    """The user's examples for training and scoring: as `to_source`, and ragged and sparse tensors as they are.
+
+    Raises:
+        ConfigError: a kind of data that is not supported, or weights that fit no output.
+        DataError: arrays that make no sense.
+    """
+    batched_kind(x, name)
+    if has_random_access(x):
+        return to_source(x, y, sample_weight, name)
+    parts = [to_arrays(part, label, True) for part, label in ((x, name), (y, "y"), (sample_weight, "sample_weight"))]
+    _check_sample_weight(*parts[1:])
+    if all(leaf is None or isinstance(leaf, np.ndarray) for leaf in keras.tree.flatten(parts)):
+        return Source.from_arrays(*parts, name=name)
+    return Columns(examples=parts[0], labels=parts[1], sample_weight=parts[2], name=name)
+
+
+def split_validation(source: Any, validation_split: float) -> tuple[Any, Any]:
     """The first and the last `validation_split` of the rows, as `fit` cuts them (before any shuffling).
 
     Raises:
@@ -87,36 +114,33 @@ def train_and_validation(source: Source, validation_data: Any, validation_split:
 
 
 def make_feed(
-    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool,
+    x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool | str,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
     whole: bool = False,
-) -> tuple[Feed, Source | Records | None, Source | None]:  # fmt: skip
-    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes a dataset's elements.
+) -> tuple[Feed, Source | Records | None, Examples | None]:  # fmt: skip
+    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes batches apart.
 
     Returns:
-        The feed, its source (None for a dataset), and the validation source that was split off, or None.
+        The feed, its source (None where the data makes batches itself), and the validation source that was split off,
+        or None.
 
     Raises:
         ConfigError: arguments that contradict each other or are not supported.
         DataError: arrays that make no sense.
     """
-    if isinstance(x, tf.data.Dataset):
-        given = {
-            "y": y is not None,
-            "sample_weight": sample_weight is not None,
-            "batch_size": batch_size is not None,
-            "validation_split": bool(validation_split),
-            "augment": augmentation is not None,
-        }
-        for argument, is_given in given.items():
-            if is_given:
-                raise ConfigError(f"{argument} cannot be given with a tf.data.Dataset, which is batched and complete")
-        if class_weight is not None and not (isinstance(x.element_spec, tuple) and len(x.element_spec) == 2):
-            raise ConfigError("class_weight needs a dataset of (x, y), with targets and without sample weights")
-        dataset = x if class_weight is None else x.map(_class_weighter(class_weight))
-        return DatasetFeed(dataset, steps_per_epoch, whole=whole), None, None
-    refuse_streams(x, "x")
-    source = to_source(x, y, sample_weight)
+    if (kind := batched_kind(x)) is not None:
+        _refuse_beside_batches(
+            kind, y=y, sample_weight=sample_weight, batch_size=batch_size, validation_split=validation_split or None,
+            augment=augmentation,
+        )  # fmt: skip
+        if class_weight is not None:
+            check_class_weight(class_weight)
+        if isinstance(x, tf.data.Dataset):
+            weighted = x if class_weight is None else _weighted(x, class_weight)
+            return DatasetFeed(weighted, steps_per_epoch, whole=whole), None, None
+        stream = open_stream(x, kind, "x", bool(shuffle), class_weight)
+        return StreamFeed(stream, steps_per_epoch, whole=whole), None, None
+    source = to_examples(x, y, sample_weight)
     held_out = None
     if validation_split:
         if isinstance(source, Records):
@@ -124,32 +148,70 @@ def make_feed(
         source, held_out = split_validation(source, validation_split)
     if class_weight is not None:  # for training only: validation is scored without, as in Keras
         if isinstance(source, Records):
-            source = source.weighted(_class_weighter(class_weight))
+            source = source.weighted(class_weighter(class_weight))
         else:
-            source = replace(source, sample_weight=_weights_of_classes(source, class_weight))
-    size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
+            weights = weights_of_classes(source.labels, source.sample_weight, class_weight)
+            source = replace(source, sample_weight=weights)
+    size = _batch_size(batch_size, source, steps_per_epoch)
     order = Order(num_examples=source.size, batch_size=size, seed=seed, shuffle=shuffle)
+    source = source.records() if isinstance(source, Columns) else source
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
 def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> Feed:
-    """The validation batches of `validation_data`: `(x, y)`, `(x, y, sample_weight)`, a source or a dataset.
+    """The validation batches of `validation_data`: anything that `x` may be, or it with `y` and `sample_weight`.
 
     Raises:
         ConfigError: something else.
     """
-    if isinstance(data, tf.data.Dataset):
-        return DatasetFeed(data, steps, name="validation_data", steps_name="validation_steps", whole=whole)
-    if has_random_access(data) and not isinstance(data, (Source, Records)):
-        data = Records.from_source(data, "validation_data")
-    if not isinstance(data, (Source, Records)):
-        refuse_streams(data, "validation_data")
-        if not isinstance(data, (tuple, list)) or len(data) not in (1, 2, 3):
-            raise ConfigError("validation_data must be (x, y), (x, y, sample_weight), (x,) or a tf.data.Dataset")
-        x, y, sample_weight = (*data, None, None)[:3]
-        data = to_source(x, y, sample_weight, name="validation_data")
-    size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, data.size)
-    return ArrayFeed(data, Order(num_examples=data.size, batch_size=size, seed=0, shuffle=False), steps)
+    if isinstance(data, (Source, Records, Columns)):
+        return _scored(data, batch_size, steps)
+    if isinstance(data, (tuple, list)) and not 1 <= len(data) <= 3:
+        raise ConfigError(f"validation_data has {len(data)} parts: give (x, y), (x, y, sample_weight) or x alone")
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    if batched_kind(x, "validation_data") is not None:
+        batch_size = None  # it is that of the training, which such data need not know
+    return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps", whole)
+
+
+def scoring_feed(
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch_size: int | None,
+    steps: int | None,
+    name: str,
+    steps_name: str,
+    whole: bool = False,
+) -> Feed:
+    """Batches that are scored once, in the data's own order.
+
+    Args:
+        x: as in `fit`.
+        y: as in `fit`.
+        sample_weight: as in `fit`.
+        batch_size: None for 32, or what `steps` make of arrays.
+        steps: batches; None for all.
+        name: the argument that `x` came in.
+        steps_name: the argument that `steps` came in.
+        whole: whether the model's own step takes batches apart.
+
+    Raises:
+        ConfigError: arguments that contradict each other or are not supported.
+        DataError: arrays that make no sense.
+    """
+    if (kind := batched_kind(x, name)) is not None:
+        _refuse_beside_batches(kind, y=y, sample_weight=sample_weight, batch_size=batch_size)
+        if isinstance(x, tf.data.Dataset):
+            return DatasetFeed(x, steps, name=name, steps_name=steps_name, whole=whole)
+        return StreamFeed(open_stream(x, kind, name), steps, steps_name, whole=whole)
+    return _scored(to_examples(x, y, sample_weight, name), batch_size, steps)
+
+
+def order_of(source: Examples | Records, batch_size: int | None, steps: int | None) -> Order:
+    """The data's own order, in batches as `scoring_feed` makes them."""
+    size = min(_batch_size(batch_size, source, steps), source.size)
+    return Order(num_examples=source.size, batch_size=size, seed=0, shuffle=False)
 
 
 def verbose_level(verbose: Any) -> int:
@@ -163,77 +225,67 @@ def verbose_level(verbose: Any) -> int:
     return 1 if verbose == "auto" else int(verbose)
 
 
-def refuse_streams(x: Any, name: str) -> None:
-    """Refuses what can be read only once or only by Keras itself."""
-    is_stream = hasattr(x, "__next__") or isinstance(x, keras.utils.PyDataset) or (hasattr(x, "__iter__") and not (
-        hasattr(x, "__len__") or hasattr(x, "__array__")
-    ))  # fmt: skip
+def batched_kind(x: Any, name: str = "x") -> str | None:
+    """What data that comes in batches is called; None for examples.
+
+    Raises:
+        ConfigError: neither `fit` nor we can read it.
+    """
+    if isinstance(x, tf.data.Dataset):
+        return "tf.data.Dataset"
+    if (kind := stream_kind(x)) is not None:
+        return kind
+    if is_distributed(x):
+        raise ConfigError(f"{name} is a {type(x).__name__}: give the tf.data.Dataset that it was made of")
+    is_stream = hasattr(x, "__next__") or (
+        hasattr(x, "__iter__") and not (hasattr(x, "__len__") or hasattr(x, "__array__"))
+    )
     if is_stream or type(x).__name__ == "DataLoader":
-        raise ConfigError(f"{name} is a {type(x).__name__}: give arrays, or wrap it in tf.data.Dataset.from_generator")
+        raise ConfigError(
+            f"{name} is a {type(x).__name__}, which fit does not take either: give arrays, a generator, a "
+            "keras.utils.PyDataset or a tf.data.Dataset"
+        )
+    return None
 
 
-def _to_arrays(tree: Any, name: str) -> Any:
-    if tree is None:
-        return None
-    if isinstance(tree, dict):
-        return {key: _to_arrays(value, f"{name}[{key!r}]") for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)) and tree and not np.isscalar(tree[0]):
-        if isinstance(tree[0], (list, tuple)):
-            return _to_array(tree, name)  # rows of plain numbers
-        return type(tree)(_to_arrays(value, f"{name}[{index}]") for index, value in enumerate(tree))
-    return _to_array(tree, name)
+def _scored(source: Examples | Records, batch_size: int | None, steps: int | None) -> Feed:
+    order = order_of(source, batch_size, steps)
+    return ArrayFeed(source.records() if isinstance(source, Columns) else source, order, steps)
 
 
-def _to_array(value: Any, name: str) -> np.ndarray:
-    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
-        raise ConfigError(f"{name} is a {type(value).__name__}: make it dense, or give a tf.data.Dataset")
-    if hasattr(value, "to_numpy"):  # pandas: a series is one column
-        array = value.to_numpy()
-        array = array[:, np.newaxis] if array.ndim == 1 else array
-    else:
+def _batch_size(asked: int | None, source: Examples | Records, steps: int | None) -> int:
+    """As asked for; else, as in Keras, what makes so many steps of arrays, or 32."""
+    if asked is None and steps and not isinstance(source, Records):
+        return math.ceil(source.size / steps)
+    return DEFAULT_BATCH_SIZE if asked is None else asked
+
+
+def _refuse_beside_batches(kind: str, **given: Any) -> None:
+    for argument, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{argument} cannot be given with a {kind}, which is batched and complete")
+
+
+def _weighted(dataset: Any, class_weight: Any) -> Any:
+    """A dataset with the classes' weights."""
+    spec = dataset.element_spec
+    if not (isinstance(spec, tuple) and len(spec) == 2):
+        raise ConfigError("class_weight needs a dataset of (x, y), with targets and without sample weights")
+    if not isinstance(spec[1], tf.TensorSpec):
+        raise ConfigError("class_weight needs a single output: let the dataset yield sample weights for several")
+    return dataset.map(class_weighter(class_weight))
+
+
+def _check_sample_weight(y: Any, sample_weight: Any) -> None:
+    """Refuses weights of several outputs that fit none of them, as Keras does."""
+    if sample_weight is None or not isinstance(y, (list, tuple, dict)):
+        return
+    if isinstance(sample_weight, (list, tuple, dict)):
         try:
-            array = np.asarray(value)
+            keras.tree.assert_same_structure(keras.tree.lists_to_tuples(y), keras.tree.lists_to_tuples(sample_weight))
         except (ValueError, TypeError) as error:
-            raise DataError(f"{name} is no array of numbers: {error}") from error
-    return array.astype(keras.config.floatx(), copy=False) if array.dtype.kind == "f" else array
-
-
-def _check_class_weight(class_weight: Any) -> dict[int, float]:
-    if not isinstance(class_weight, dict) or not all(isinstance(key, (int, np.integer)) for key in class_weight):
-        raise ConfigError("class_weight must be a dict from class (an int) to weight")
-    try:
-        return {int(key): float(weight) for key, weight in class_weight.items()}
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"class_weight={class_weight!r} must have a number for each class") from error
-
-
-def _weights_of_classes(source: Source, class_weight: Any) -> np.ndarray:
-    if source.sample_weight is not None:
-        raise ConfigError("class_weight and sample_weight cannot both be given: multiply them into sample_weight")
-    weights = _check_class_weight(class_weight)
-    y = source.labels
-    if not isinstance(y, np.ndarray):
-        raise ConfigError("class_weight needs a single output: give sample_weight for several")
-    if y.ndim > 1:
-        y = np.argmax(y, axis=-1) if y.shape[-1] != 1 else np.squeeze(y, axis=-1)
-    classes, places = np.unique(np.round(y).astype(np.int64), return_inverse=True)
-    return np.array([weights.get(int(c), 1.0) for c in classes], keras.config.floatx())[places.reshape(y.shape)]
-
-
-def _class_weighter(class_weight: Any) -> Any:
-    """Adds the classes' weights to the elements of a dataset."""
-    weights = _check_class_weight(class_weight)
-    keys = np.array([*weights, np.iinfo(np.int32).min], np.int32)
-    values = np.array([*weights.values(), 1.0], keras.config.floatx())  # the last one is for all other classes
-
-    def add(*element: Any) -> tuple[Any, Any, Any]:
-        x, y = element
-        classes = y
-        if y.shape.rank is None or y.shape.rank > 1:
-            classes = tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
-        classes = tf.cast(tf.round(tf.cast(classes, tf.float32)), tf.int32)
-        matches = tf.equal(classes[..., tf.newaxis], keys)
-        place = tf.where(tf.reduce_any(matches, -1), tf.argmax(tf.cast(matches, tf.int32), -1), len(keys) - 1)
-        return x, y, tf.gather(tf.constant(values), place)
-
-    return add
+            raise ConfigError(
+                "sample_weight has another structure than y: give one array [n] for all outputs, or one for each"
+            ) from error
+    elif len(sample_weight.shape) != 1 and tuple(sample_weight.shape[1:]) != (1,):
+        raise ConfigError("sample_weight for all of several outputs must be [n]: give one array for each output")

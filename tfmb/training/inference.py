@@ -1,22 +1,26 @@
 """`tfmb.evaluate` and `tfmb.predict`: Keras's, under any strategy, exact over ragged batches."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from keras.src.backend.tensorflow.trainer import potentially_ragged_concat
 
 from tfmb.backend import keras, tf
-from tfmb.data.batches import Order, batched, part_bounds
+from tfmb.data.batches import part_bounds
 from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
-from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
+from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
+from tfmb.training.inference_batches import Batches, input_batches
 from tfmb.training.inference_callbacks import InferenceCallbacks
+from tfmb.training.limits import limited_steps
 from tfmb.training.own_step import has_own_test_step
-from tfmb.training.parts import rows_of_part, static_rows
+from tfmb.training.parts import check_dense, rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
 from tfmb.training.prepared import kept
 from tfmb.training.recipe import Recipe
@@ -45,9 +49,9 @@ def evaluate(
 
     Args:
         model: a built `keras.Model`; compiled, unless `loss` is given.
-        x: inputs, as in `tfmb.fit`.
-        y: targets, where `x` is not a dataset.
-        batch_size: examples a batch; None is 32.
+        x: inputs, or batches of them with their targets, as in `tfmb.fit`.
+        y: targets, where `x` makes no batches.
+        batch_size: examples a batch; None is 32, or what makes `steps` of arrays.
         verbose: 0 for nothing; otherwise a line of the result, on standard error.
         sample_weight: weights `[n]` of the examples.
         steps: batches; None for all.
@@ -79,8 +83,8 @@ def evaluate(
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
-    data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
-    feed = validation_feed(data, batch_size, steps, whole=has_own_test_step(model))
+    limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
+    feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole)
     with naming_lost_peers(where):
         placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
@@ -109,8 +113,8 @@ def predict(
 
     Args:
         model: a built `keras.Model`.
-        x: inputs `[n, ...]` in any structure, or a batched `tf.data.Dataset` of them (targets are left out).
-        batch_size: examples a batch; None is 32.
+        x: inputs, or batches of them, as in `tfmb.fit`; targets are left out.
+        batch_size: examples a batch; None is 32, or what makes `steps` of arrays.
         verbose: as in Keras; nothing is shown.
         steps: batches; None for all.
         callbacks: Keras's.
@@ -118,7 +122,8 @@ def predict(
         replicas: as in `tfmb.fit`.
 
     Returns:
-        NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order.
+        NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order. As in Keras, a
+        `tf.RaggedTensor` where the batches' outputs have different shapes, and what an output is that is no tensor.
 
     Raises:
         ConfigError: an argument that cannot be honoured.
@@ -132,44 +137,62 @@ def predict(
     check_model(model, "predict", "make_predict_function")
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     own_step = type(model).predict_step is not keras.Model.predict_step
-    batches, number = _input_batches(x, batch_size, whole=own_step)
-    if steps is not None:
-        batches, number = batches.take(steps), steps if number is None else min(steps, number)
+    batches = input_batches(x, batch_size, limited_steps(steps, "steps"), whole=own_step)
     with naming_lost_peers(where):
-        placed = place(model, where, lambda: keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0])
+        placed = place(model, where, batches.example)
     rows = (
-        static_rows(batches.element_spec)
-        if needs_static_shapes(where) and isinstance(x, tf.data.Dataset)
-        else (batch_size or DEFAULT_BATCH_SIZE)
+        static_rows(batches.dataset.element_spec)
+        if needs_static_shapes(where) and batches.batch_size is None
+        else (batches.batch_size or DEFAULT_BATCH_SIZE)
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
-    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
+    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, batches.number))
     watcher.predict_begin()
+    found = _predictions(batches, on_all, watcher)
+    watcher.predict_end()
+    if not found:
+        raise ConfigError("there is nothing to predict: the data has no batch")
+    return keras.tree.map_structure(lambda *parts: _joined(parts), *found)
+
+
+def _predictions(batches: Batches, on_all: Any, watcher: InferenceCallbacks) -> list[Any]:
+    """The outputs of all batches, as often as callbacks look at them."""
     found: list[Any] = []
     some: list[Any] = []  # what the callbacks have not seen yet
-    with telling_what_cannot_be_read():
-        for step, inputs in enumerate(batches):
+    with telling_what_cannot_be_read(), batches.drawn(lambda: not watcher.stop_predicting) as drawn:
+        for step, inputs in enumerate(drawn):
             if not some:
                 watcher.predict_batch_begin(step)
             some.append(on_all(inputs))
-            if len(some) == watcher.steps_between_looks or step + 1 == number:
+            if len(some) == watcher.steps_between_looks or step + 1 == batches.number:
                 found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
                 some = []
             if watcher.stop_predicting:
                 break
         if some:
             found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
-    watcher.predict_end()
-    if not found:
-        raise ConfigError("there is nothing to predict: the data has no batch")
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+    return found
 
 
 def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:
     """Shows the callbacks the outputs of some batches, the last of them number `step`; returns them on the host."""
-    one = outputs[0] if len(outputs) == 1 else keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *outputs)
+    one = outputs[0]
+    if len(outputs) > 1:
+        one = keras.tree.map_structure(lambda *parts: potentially_ragged_concat(list(parts)), *outputs)
     watcher.predict_batch_end(step, one)
-    return [keras.tree.map_structure(lambda tensor: tensor.numpy(), one)]
+    return [keras.tree.map_structure(_on_host, one)]
+
+
+def _on_host(output: Any) -> Any:
+    return output if isinstance(output, (tf.RaggedTensor, tf.SparseTensor)) else output.numpy()
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The outputs of all batches as one."""
+    if all(isinstance(part, np.ndarray) and part.ndim for part in parts) and len({p.shape[1:] for p in parts}) == 1:
+        return np.concatenate(parts)
+    tensors = [tf.constant(part) if isinstance(part, (np.ndarray, np.generic)) else part for part in parts]
+    return _on_host(potentially_ragged_concat(tensors))
 
 
 def _predictor(placed: Any, where: Any, rows: int) -> Any:
@@ -197,6 +220,10 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         return tf.concat([part[: stop - start] for part, (start, stop) in zip(found, bounds, strict=True)], 0)
 
     def on_all(inputs: Any) -> Any:
+        if count == 1 and not static:  # whatever the batch is made of
+            outputs = where.run(placed.predict_step, args=(inputs,))
+            return keras.tree.map_structure(lambda value: where.experimental_local_results(value)[0], outputs)
+        check_dense(inputs)
         size = tf.shape(keras.tree.flatten(inputs)[0])[0]
         if static:
             places = tf.minimum(tf.range(rows), size - 1)
@@ -209,25 +236,3 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
 
 def _params(verbose: str | int, steps: int | None) -> dict[str, Any]:
     return {"verbose": verbose_level(verbose), "epochs": 1, "steps": steps}
-
-
-def _input_batches(x: Any, batch_size: int | None, whole: bool) -> tuple[Any, int | None]:
-    """(a dataset of what `predict_step` gets, its number of batches where that is known).
-
-    Args:
-        x: as `predict` got it.
-        batch_size: as `predict` got it.
-        whole: whether a dataset's elements stay as they are: a model's own `predict_step` may look at targets.
-    """
-    if isinstance(x, tf.data.Dataset):
-        if batch_size is not None:
-            raise ConfigError("batch_size cannot be given with a tf.data.Dataset, which is batched")
-        number = int(x.cardinality())
-        inputs = x if whole else x.map(lambda *element: keras.utils.pack_x_y_sample_weight(element[0]))
-        return inputs, number if number >= 0 else None
-    refuse_streams(x, "x")
-    source = to_source(x, None)
-    size = min(DEFAULT_BATCH_SIZE if batch_size is None else batch_size, source.size)
-    order = Order(num_examples=source.size, batch_size=size, seed=0, shuffle=False)
-    batches = batched(source, order).take(order.steps_per_epoch)
-    return batches.map(lambda inputs, *_: keras.utils.pack_x_y_sample_weight(inputs)), order.steps_per_epoch

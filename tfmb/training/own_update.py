@@ -12,7 +12,7 @@ from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.compilation import Compiled
 from tfmb.training.last_logs import plain_logs
 from tfmb.training.update import as_keras_gives_it
-from tfmb.training.whole_update import WholeUpdate
+from tfmb.training.whole_update import WholeUpdate, rows_of
 from tfmb.training.written import StateVariable, captured_by, operations_of
 
 __all__ = ["OwnUpdate"]
@@ -96,7 +96,7 @@ class OwnUpdate(WholeUpdate):
             order=self._dropouts,
         )
         data = as_keras_gives_it(batch)
-        rows = tf.shape(keras.tree.flatten(data)[0])[0]
+        rows = rows_of(data)
         with part_of_batch(here):
             logs = self._on_replicas(self.model.train_step, data, rows)
         self.optimizer.iterations.assign_add(1)
@@ -131,7 +131,7 @@ class OwnUpdate(WholeUpdate):
     def score(self, batch: Any) -> Any:
         """Scores a batch by the model's `test_step`; returns its report."""
         data = as_keras_gives_it(batch)
-        rows = tf.shape(keras.tree.flatten(data)[0])[0]
+        rows = rows_of(data)
         self._own_logs.take(self._on_replicas(self.model.test_step, data, rows), self.model, own_step=True)
         zero = tf.zeros([], self.dtype)
         return tf.stack([zero, tf.cast(rows, self.dtype), zero, zero])
@@ -150,7 +150,10 @@ class OwnUpdate(WholeUpdate):
             # The first ones have one more where the rows cannot be shared evenly, as TensorFlow shares them.
             start = number * (rows // count) + tf.minimum(number, rows % count)
             end = start + rows // count + tf.cast(number < rows % count, tf.int32)
-            return plain_logs(of_keras(keras.tree.map_structure(lambda tensor: tensor[start:end], data)), self.model)
+            return plain_logs(
+                of_keras(keras.tree.map_structure(lambda part: None if part is None else part[start:end], data)),
+                self.model,
+            )
 
         local = strategy.experimental_local_results
         return {name: tf.reduce_mean(tf.stack(local(value)), axis=0) for name, value in strategy.run(step).items()}

@@ -17,6 +17,7 @@ from tfmb.errors import ConfigError
 __all__ = [
     "Cut",
     "add_in_tree",
+    "check_dense",
     "make_cut",
     "only_reads",
     "over_own_parts",
@@ -104,6 +105,23 @@ def whole_batch(batch: Any) -> tuple[Any, Any]:
     if len(batch) == 4:
         return batch[:3], batch[3]
     return batch, tf.shape(keras.tree.flatten(batch)[0])[0]
+
+
+def check_dense(batch: Any) -> None:
+    """Refuses a batch, or its element spec, that cannot be cut by rows.
+
+    Raises:
+        ConfigError: something in it is no dense tensor.
+    """
+    for part in keras.tree.flatten(batch):
+        if part is None:
+            raise ConfigError(
+                "a batch with None among its tensors cannot be cut into parts: leave out virtual_replicas, "
+                "micro_batch_size and static_shapes, and use one device"
+            )
+        if not isinstance(part, (tf.Tensor, tf.TensorSpec)):
+            kind = type(part).__name__.removesuffix("Spec")
+            raise ConfigError(f"a batch of {kind} cannot be cut into parts: make it dense, or leave it whole")
 
 
 def rows_of_part(batch: Any, start: Any, stop: Any, parts: int, static: bool, padded: bool) -> tuple[Any, Any]:

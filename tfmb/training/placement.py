@@ -72,9 +72,15 @@ def _build(model: Any, example: Any) -> None:
     """Builds a model as Keras does, without computing anything: a layer may count its calls."""
     # A user's layer may not compute on symbols. It is called with numbers below, where its own errors are raised.
     with contextlib.suppress(AttributeError, TypeError, ValueError, NotImplementedError):
-        model(keras.tree.map_structure(lambda tensor: keras.KerasTensor(tensor.shape, tensor.dtype.name), example))
+        model(keras.tree.map_structure(_symbol, example, none_is_leaf=False))
     if not model.built or not all(layer.built for layer in model._flatten_layers(include_self=False)):
         model(example)
+
+
+def _symbol(tensor: Any) -> Any:
+    if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
+        raise NotImplementedError("a symbol would stand for another kind of tensor")
+    return keras.KerasTensor(tensor.shape, tensor.dtype.name)
 
 
 def take_back(placed: Any, model: Any) -> None:

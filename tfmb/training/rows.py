@@ -13,7 +13,8 @@ __all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "element_spec"
 # Batches in one block of row numbers, and the most numbers that one may have.
 _MOST_BATCHES, _MOST_NUMBERS = 100, 1 << 20
 
-# `(x, y, sample_weight)`: tensors `[n, ...]` in any structure; an empty tuple for what is absent.
+# `(x, y, sample_weight)`: tensors `[n, ...]` in any structure, None for one that is not there; an empty tuple for an
+# absent part.
 Arrays = tuple[Any, Any, Any]
 
 
@@ -50,7 +51,7 @@ class RowsOfBatches:
         self.arrays = arrays
         self.batch_size = order.batch_size
         self.element_spec = keras.tree.map_structure(
-            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays
+            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays, none_is_leaf=False
         )
         self._order = order
         self._update = first_update
@@ -84,14 +85,16 @@ class RowsOfBatches:
 
 def arrays_on_device(source: Source) -> Arrays:
     """The arrays of a source as tensors."""
-    arrays: Arrays = keras.tree.map_structure(tf.constant, source.parts)
+    arrays: Arrays = keras.tree.map_structure(tf.constant, source.parts, none_is_leaf=False)
     return keras.tree.lists_to_tuples(arrays)
 
 
 def element_spec(source: Source) -> Arrays:
     """The specs of batches of a source's rows."""
     spec: Arrays = keras.tree.map_structure(
-        lambda array: tf.TensorSpec([None, *array.shape[1:]], tf.dtypes.as_dtype(array.dtype)), source.parts
+        lambda array: tf.TensorSpec([None, *array.shape[1:]], tf.dtypes.as_dtype(array.dtype)),
+        source.parts,
+        none_is_leaf=False,
     )
     return keras.tree.lists_to_tuples(spec)
 
@@ -105,15 +108,19 @@ def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | 
         count: how many are looked at.
     """
     drawn = list(batches.take(count))
-    whole = [batch[:3] for batch in drawn if keras.tree.flatten(batch)[0].shape[0] == batch_size]
+    whole = [batch[:3] for batch in drawn if _rows_of(batch) == batch_size]
     if not whole:
         return None
-    arrays = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *whole)
+    arrays = keras.tree.map_structure(lambda *parts: tf.concat(parts, 0), *whole, none_is_leaf=False)
     order = Order(num_examples=len(whole) * batch_size, batch_size=batch_size, seed=0, shuffle=False)
     return RowsOfBatches(arrays, order)
 
 
 def gather(arrays: Arrays, numbers: Any) -> Arrays:
     """The batch `(x, y, sample_weight)` of rows `[batch]` of arrays."""
-    batch: Arrays = keras.tree.map_structure(lambda array: tf.gather(array, numbers), arrays)
+    batch: Arrays = keras.tree.map_structure(lambda array: tf.gather(array, numbers), arrays, none_is_leaf=False)
     return batch
+
+
+def _rows_of(batch: Any) -> int:
+    return int(next(tensor for tensor in keras.tree.flatten(batch) if tensor is not None).shape[0])

@@ -251,7 +251,9 @@ def stays_whole(cut: Cut, strategy: Any, noise: bool) -> bool:
 
 def _of_arrays(arrays: Arrays) -> Arrays:
     """The specs of arrays with any number of rows."""
-    spec: Arrays = keras.tree.map_structure(lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays)
+    spec: Arrays = keras.tree.map_structure(
+        lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays, none_is_leaf=False
+    )
     return spec
 
 

@@ -1,7 +1,7 @@
 """What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
@@ -9,11 +9,11 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.sparse import values_of
 from tfmb.training.compilation import Compiled
+from tfmb.training.elements import WholeElement
 
 __all__ = [
     "OF_THE_REST",
     "Update",
-    "WholeElement",
     "as_keras_gives_it",
     "check_targets",
     "data_of",
@@ -29,12 +29,6 @@ _SMALL = 2**18
 OF_THE_REST = (
     "the run was made with batches cut otherwise: the metrics of this epoch are those of its remaining batches"
 )
-
-
-class WholeElement(NamedTuple):
-    """A dataset's element as it is, in the place of `x`, for a model whose own step takes it apart."""
-
-    element: Any
 
 
 class Update:
@@ -118,17 +112,18 @@ def as_keras_gives_it(batch: Any) -> Any:
     return x.element if isinstance(x, WholeElement) else keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
-def check_targets(model: Any, batch: Any) -> None:
+def check_targets(model: Any, batch: Any, name: str = "x") -> None:
     """Raises a `ConfigError` where Keras's loss has no targets to compare the outputs with."""
     own = type(model).compute_loss is not keras.Model.compute_loss
     if data_of(batch)[1] is None and model._compile_loss is not None and not own:
-        raise ConfigError(
-            "y is missing: give the targets of x, or compile the model without a loss if it adds its own (add_loss)"
-        )
+        missing = "y is missing: give the targets of x" if name == "x" else f"{name} has no targets: give (x, y)"
+        raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
 
 
 def of_any_size(spec: Any) -> Any:
-    """Element specs with any number of rows, where they are of tensors."""
+    """Element specs with any number of rows, where they are of tensors; None where there is none."""
+    if isinstance(spec, tf.NoneTensorSpec):  # tf.data's, of None
+        return None
     if isinstance(spec, tf.TensorSpec):
         known = spec.shape.rank
         return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if known else spec

@@ -29,7 +29,7 @@ from tfmb.training.update import (
 )
 from tfmb.training.written import StateVariable, graph_of, written_here, written_in
 
-__all__ = ["WholeUpdate"]
+__all__ = ["WholeUpdate", "rows_of"]
 
 
 class WholeUpdate(Update):
@@ -241,7 +241,7 @@ class WholeUpdate(Update):
         """What a step does with a stock model's outputs."""
         x, y, sample_weight = data_of(batch)
         loss = self.model._compile_loss(y, y_pred, sample_weight)
-        self.model._loss_tracker.update_state(loss, sample_weight=_rows(x))
+        self.model._loss_tracker.update_state(loss, sample_weight=rows_of(x))
         self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _loss(self, batch: Any, update: Any) -> tuple[Any, Any, Callable[[], None]]:
@@ -260,7 +260,7 @@ class WholeUpdate(Update):
             with products:
                 y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
             loss = _loss_of(model, x, y, y_pred, sample_weight)
-        rows = _rows(x)
+        rows = rows_of(x)
 
         def update_metrics() -> None:
             model._loss_tracker.update_state(loss, sample_weight=rows)
@@ -279,7 +279,7 @@ class WholeUpdate(Update):
     def _score(self, batch: Any) -> Any:
         data = as_keras_gives_it(batch)
         self._own_logs.take(self.model.test_step(data), self.model)
-        return _rows(data)
+        return rows_of(data)
 
 
 @contextlib.contextmanager
@@ -297,7 +297,8 @@ def _loss_of(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any
     return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
 
 
-def _rows(data: Any) -> Any:
+def rows_of(data: Any) -> Any:
+    """The number of rows of a batch, a scalar: of the first tensor in it."""
     return tf.shape(next(tensor for tensor in keras.tree.flatten(data) if tensor is not None))[0]
 
 
@@ -313,7 +314,7 @@ def _kind_of(batch: Any) -> str:
         of = next((name for name in ("Ragged", "Sparse") if name in type(part).__name__), "dense")
         return f"{of} {part.dtype.name} {part.shape[1:] if part.shape.rank else part.shape}"
 
-    return str(keras.tree.map_structure(kind, batch))
+    return str(keras.tree.map_structure(kind, batch, none_is_leaf=False))
 
 
 def _absent(value: Any) -> bool:

@@ -62,11 +62,15 @@ class StateVariable:
 
 def graph_of(function: Callable[..., Any], *specs: Any) -> Any:
     """The graph of a function of tensors of some specs, which cannot be run: it costs less than a `tf.function`."""
-    if not all(isinstance(spec, tf.TensorSpec) for spec in keras.tree.flatten(specs)):
+    if not all(spec is None or isinstance(spec, tf.TensorSpec) for spec in keras.tree.flatten(specs)):
         return tf.function(function, autograph=False).get_concrete_function(*specs).graph
     graph = tf.__internal__.FuncGraph(getattr(function, "__name__", "function"))
     with graph.as_default():
-        function(*keras.tree.map_structure(lambda spec: tf.compat.v1.placeholder(spec.dtype, spec.shape), specs))
+        function(
+            *keras.tree.map_structure(
+                lambda spec: tf.compat.v1.placeholder(spec.dtype, spec.shape), specs, none_is_leaf=False
+            )
+        )
     return graph
 
 

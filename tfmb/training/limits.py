@@ -1,0 +1,30 @@
+"""Keras's limits on every training of a process, for trying things out: `set_max_epochs`, `set_max_steps_per_epoch`."""
+
+import warnings
+
+from tfmb.backend import keras
+
+__all__ = ["limited_epochs", "limited_steps"]
+
+
+def limited_epochs(epochs: int) -> int:
+    """As many epochs as `keras.config.set_max_epochs` lets be, with a warning where that is fewer."""
+    most = keras.config.max_epochs()
+    if not most or most >= epochs:
+        return epochs
+    warnings.warn(f"keras.config.set_max_epochs({most}) holds: {most} epoch(s), not {epochs}", stacklevel=3)
+    return int(most)
+
+
+def limited_steps(steps: int | None, name: str) -> int | None:
+    """As many steps as `keras.config.set_max_steps_per_epoch` lets be, with a warning where it decides.
+
+    Args:
+        steps: as they were asked for; None for all.
+        name: the argument.
+    """
+    most = keras.config.max_steps_per_epoch()
+    if not most or (steps and most >= steps):
+        return steps
+    warnings.warn(f"keras.config.set_max_steps_per_epoch({most}) holds: {name} is {most}, not {steps}", stacklevel=3)
+    return int(most)
