@@ -12,6 +12,7 @@ from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shape
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
+from tfmb.training.calls import begins
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, refuse_streams, to_source, validation_feed, verbose_level
 from tfmb.training.inference_callbacks import InferenceCallbacks
@@ -78,8 +79,10 @@ def evaluate(
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
-    data = x if isinstance(x, tf.data.Dataset) else to_source(x, y, sample_weight)
-    feed = validation_feed(data, batch_size, steps)
+    if not isinstance(x, tf.data.Dataset):
+        refuse_streams(x, "x")
+        x = to_source(x, y, sample_weight)
+    feed = validation_feed(x, batch_size, steps)
     with naming_lost_peers(where):
         placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
@@ -135,7 +138,7 @@ def predict(
     if steps is not None:
         batches, number = batches.take(steps), steps if number is None else min(steps, number)
     with naming_lost_peers(where):
-        placed = place(model, where, lambda: keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0])
+        placed = place(model, where, lambda: _first_inputs(batches))
     rows = (
         static_rows(batches.element_spec)
         if needs_static_shapes(where) and isinstance(x, tf.data.Dataset)
@@ -143,6 +146,7 @@ def predict(
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, number))
+    begins()
     watcher.predict_begin()
     found: list[Any] = []
     some: list[Any] = []  # what the callbacks have not seen yet
@@ -162,6 +166,11 @@ def predict(
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *found)
+
+
+def _first_inputs(batches: Any) -> Any:
+    begins()
+    return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
 
 
 def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:
