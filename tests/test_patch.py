@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("case", here(REFUSED, ["train_step"], pytest.mark.compile))
+@pytest.mark.parametrize("case", here(REFUSED, ["train_step"], "compile"))
 def test_what_is_refused_goes_to_keras_and_says_why(case: str, capsys: pytest.CaptureFixture[str]) -> None:
     make, data, words = REFUSED[case]
 

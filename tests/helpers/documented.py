@@ -97,7 +97,7 @@ def names() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def folder_with_mine(folder: Path) -> Iterator[None]:
-    """Inside the `with` block, `folder` is the current one; it has `program.py`, and `mine.py`, which can be imported."""
+    """Inside the `with` block, `folder` is the current one, with `program.py`, and `mine.py` to be imported."""
     (folder / "mine.py").write_text(MINE)
     (folder / "program.py").write_text(PROGRAM)
     sys.path.insert(0, str(folder))

@@ -13,7 +13,7 @@ from tfmb.cli.advise import advise, lr_range
 from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
-from tfmb.cli.list import list_runs
+from tfmb.cli.listing import list_runs
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.program import Program
 from tfmb.cli.run import run
