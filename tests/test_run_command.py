@@ -174,6 +174,19 @@ def test_a_program_prepares_tensorflow_as_it_likes(preparation: str, folder: Pat
 
 
 @pytest.mark.process
+def test_workers_train_together_and_go_on_together(folder: Path) -> None:
+    """They are joined when the program imports Keras: it builds its models before it trains them."""
+    alone = ended(["-m", "tfmb", "run", "program.py"], folder)
+    launch = ["-m", "tfmb", "launch", "--workers", "2", "--", sys.executable, "-m", "tfmb", "run"]
+    for _ in range(2):
+        done = ended([*launch, "--seed", "1", "--run-dir", "runs/a", "program.py"], folder)
+        assert done.returncode == 0, done.stderr
+        for rank in ("[0] ", "[1] "):
+            told = [line.removeprefix(rank) for line in done.stdout.splitlines() if line.startswith(rank)]
+            assert lines("\n".join(told)) == lines(alone.stdout)
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("name", ["keras", "tf_keras"])
 def test_another_keras_stays_what_it_is(name: str, folder: Path) -> None:
     (folder / f"{name}.py").write_text("class config:\n    def backend():\n        return 'jax'\n")

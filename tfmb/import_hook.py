@@ -44,6 +44,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """What the other finders find, with a loader that calls the function in the end."""
         if fullname != self._name or self._is_asking:
             return None
         self._is_asking = True

@@ -48,8 +48,8 @@ def patch_keras(run_dir: str | Path | None = None, strict: bool = False, **optio
     Example:
         >>> with tfmb.patch_keras(virtual_replicas=4):
         ...     history = model.fit(x, y, epochs=2, verbose=0)
-        >>> len(history.history["loss"])
-        2
+        >>> sorted(history.history)
+        ['accuracy', 'loss']
     """
     return KerasPatch(run_dir, strict, options)
 
@@ -78,7 +78,8 @@ class KerasPatch:
         self._options = options
         self._before: dict[str, Any] = {}
         self._fits = self._calls = 0
-        self._is_placed = False
+        self._is_named = options.get("strategy", "auto") != "auto" or options.get("replicas") is not None
+        self._is_settled = False
         self._told: set[str] = set()
         self._waiting: list[Callable[[], None]] = []
 
@@ -141,9 +142,13 @@ class KerasPatch:
     def _replace(self, keras: Any) -> None:
         if KerasPatch._in_force is not None:
             raise ConfigError("Keras's methods are replaced already: leave the inner patch_keras out")
-        if (self._options.get("replicas") or 1) > 1:
-            from tfmb.distribution import make_cpu_devices
+        from tfmb.distribution import make_cpu_devices
+        from tfmb.workers import workers_of_environment
 
+        strategy = self._options.get("strategy", "auto")
+        if strategy == "multi-worker" or (strategy == "auto" and workers_of_environment() > 1):
+            self._settle()  # workers are joined before the program builds a model, or never
+        elif (self._options.get("replicas") or 1) > 1:
             make_cpu_devices(self._options["replicas"])
         self._before = {name: keras.Model.__dict__.get(name) for name in _METHODS}
         for name in _METHODS:
@@ -201,6 +206,25 @@ class KerasPatch:
             _say(line)
         return theirs(model, *args, **kwargs)
 
+    def _settle(self) -> None:
+        """Makes the strategy that was named, once: one that cannot be made is no refusal of a call.
+
+        Raises:
+            ConfigError: there is none such here, or its devices do not divide the virtual replicas.
+        """
+        from tfmb.distribution import make_strategy
+        from tfmb.training.parts import make_cut
+        from tfmb.workers import workers_of_environment
+
+        if self._is_settled or (not self._is_named and workers_of_environment() == 1):
+            return  # else each model has the strategy that it was built under
+        options = dict(self._options)
+        made = make_strategy(options.pop("strategy", "auto"), options.pop("replicas", None))
+        if options.get("micro_batch_size") is None:
+            make_cut(made.num_replicas_in_sync, options.get("virtual_replicas", "auto"), None, None)
+        self._options = {**options, "strategy": made}
+        self._is_settled = True
+
     def _seed(self, number: int) -> int:
         """A seed for each `fit` that is given none: another one, though Python's `random` stays where it is."""
         from tfmb.seeds import derive
@@ -217,11 +241,9 @@ class KerasPatch:
         Raises:
             ConfigError: there is no such strategy here.
         """
-        if not self._is_placed:
-            self._options = _with_strategy(self._options)
-            self._is_placed = True
+        self._settle()
         if name != "fit":
-            return {key: value for key, value in self._options.items() if key == "strategy"}
+            return {key: value for key, value in self._options.items() if key == "strategy" and self._is_named}
         options = dict(self._options)
         if options.get("seed") is not None:
             from tfmb.seeds import derive
@@ -266,19 +288,6 @@ def _check_options(options: dict[str, Any], has_run_dir: bool) -> None:
 
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
-
-
-def _with_strategy(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with the strategy that they name, made: a strategy that cannot be made is no refusal of a call."""
-    if options.get("strategy", "auto") == "auto" and options.get("replicas") is None:
-        return options
-    from tfmb.distribution import make_strategy
-    from tfmb.training.parts import make_cut
-
-    made = make_strategy(options.get("strategy", "auto"), options.get("replicas"))
-    if options.get("micro_batch_size") is None:
-        make_cut(made.num_replicas_in_sync, options.get("virtual_replicas", "auto"), None, None)
-    return {**{name: value for name, value in options.items() if name != "replicas"}, "strategy": made}
 
 
 def _say(line: str) -> None:

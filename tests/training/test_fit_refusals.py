@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -114,6 +115,7 @@ class _Batches(keras.utils.PyDataset):
         ("zip", zip(X, Y, strict=True)),
         ("RaggedTensor", tf.ragged.constant([[1.0]] * 10)),
         ("SparseTensor", tf.sparse.from_dense(X)),
+        ("csr_matrix", scipy.sparse.csr_matrix(X)),
     ],
 )
 def test_kind_of_data(words: str, x: Any) -> None:

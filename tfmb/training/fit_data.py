@@ -184,7 +184,7 @@ def _to_arrays(tree: Any, name: str) -> Any:
 
 
 def _to_array(value: Any, name: str) -> np.ndarray:
-    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)):
+    if isinstance(value, (tf.RaggedTensor, tf.SparseTensor)) or hasattr(value, "tocsr"):  # SciPy's sparse ones
         raise ConfigError(f"{name} is a {type(value).__name__}: make it dense, or give a tf.data.Dataset")
     if hasattr(value, "to_numpy"):  # pandas: a series is one column
         array = value.to_numpy()
