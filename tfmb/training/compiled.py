@@ -13,6 +13,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
+from tfmb.training.calls import goes_through
 from tfmb.training.recipe import Recipe
 
 __all__ = [
@@ -92,7 +93,7 @@ def check_model(model: Any, *methods: str) -> None:
     if not isinstance(model, keras.Model):
         raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model, or a function that builds one")
     for method in methods or ("fit", "make_train_function"):
-        if getattr(type(model), method) is not getattr(keras.Model, method):
+        if getattr(type(model), method) is not getattr(keras.Model, method) and not goes_through(model, method):
             raise ConfigError(
                 f"{type(model).__name__} has a {method} of its own, which tfmb would not call: "
                 f"move what it does into the loss or the layers, or call the model's own {_AT[method]}"

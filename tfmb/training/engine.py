@@ -16,6 +16,7 @@ from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.agreement import check_same
+from tfmb.training.calls import begins
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import compiled_with
@@ -289,9 +290,8 @@ def evaluate(
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
     with _left(feed):
-        batches = feed.once()
-        spec = batches.iterator.element_spec
-        return _score(scoring_steps(model, recipe, strategy, cut, spec, original), feed, batches, watcher)
+        steps = scoring_steps(model, recipe, strategy, cut, feed.spec(), original)
+        return _score(steps, feed, feed.once(), watcher)
 
 
 def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
@@ -312,6 +312,7 @@ def _left(*feeds: Feed | None) -> Iterator[None]:
 
 def _score(steps: Steps, feed: Feed, batches: Any, watcher: Any) -> dict[str, Any]:
     each_batch = watcher is not None and watcher.each_test_batch
+    begins()
     if watcher is not None:
         watcher.test_begin()
     steps.begin()

@@ -11,6 +11,7 @@ from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.calls import begins
 from tfmb.training.elements import as_they_are, check_elements, in_parts, inputs_in
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
 
@@ -292,7 +293,7 @@ class DatasetFeed:
 
     def example(self) -> Any:
         """The first batch's inputs."""
-        for x, _, _ in self._dataset:
+        for x, _, _ in self._from_start():
             return inputs_in(x)
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
 
@@ -337,9 +338,9 @@ class DatasetFeed:
 
     def _next_epoch(self) -> EpochBatches:
         if self._steps_per_epoch is None:
-            return EpochBatches(iter(self._dataset), self._size)
+            return EpochBatches(self._from_start(), self._size)
         if self._iterator is None or self._drawn == self._size:
-            self._iterator, self._drawn = iter(self._dataset), 0
+            self._iterator, self._drawn = self._from_start(), 0
         steps = self._steps_per_epoch
         if self._size is not None and steps > self._size - self._drawn:
             steps = self._size - self._drawn
@@ -365,8 +366,13 @@ class DatasetFeed:
             warnings.warn(ran_out(self._size, limit), stacklevel=2)
             limit = self._size
         if self._size is None:
-            return EpochBatches(iter(self._dataset), None, limit)
-        return EpochBatches(iter(self._dataset), self._size if limit is None else limit)
+            return EpochBatches(self._from_start(), None, limit)
+        return EpochBatches(self._from_start(), self._size if limit is None else limit)
+
+    def _from_start(self) -> Any:
+        """The batches from the first one on: the dataset draws as soon as there is an iterator."""
+        begins()
+        return iter(self._dataset)
 
     def rows_of_batches(self) -> None:
         """See `Feed`."""

@@ -1,7 +1,6 @@
 """`tfmb.fit`: `keras.Model.fit` with our loop."""
 
 import contextlib
-import random
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
+from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
@@ -33,7 +33,7 @@ from tfmb.training.run_record import RUN_FILE, read_run
 from tfmb.training.session import Session
 from tfmb.workers import naming_lost_peers
 
-__all__ = ["fit"]
+__all__ = ["check_counts", "check_on_divergence", "fit"]
 
 
 def fit(
@@ -169,21 +169,23 @@ def fit(
         ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
-    _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
-    _check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
+    check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
+    check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
     epochs, steps_per_epoch = limited_epochs(epochs), limited_steps(steps_per_epoch, "steps_per_epoch")
     where = make_strategy(built_under(model, strategy, replicas), replicas)
-    if on_divergence not in DIVERGENCE_NAMES:
-        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
-    if run_dir is None and (resume or on_divergence == "restore"):
-        raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'} needs run_dir")
+    if run_dir is None and resume:
+        raise ConfigError("resume=True needs run_dir")
+    check_on_divergence(on_divergence, run_dir is not None)
     before = None
     if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
         before = read_run(Path(run_dir).expanduser())
     with naming_lost_peers(where):
         if seed is None:
-            drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
-            seed = of_first_worker(drawn, where)
+            # A run that goes on draws too, so that the program's next random number is the one it was before.
+            drawn = drawn_seed()
+            seed = of_first_worker(drawn if before is None else int(before["config"]["seed"]), where)
+        else:
+            of_first_worker(0, where)  # waits: all have read the record, or that there is none, before one is written
         model = _built_model(model, where, seed)
     own_step = runs_own_step(model)
     if own_step:
@@ -336,14 +338,34 @@ def _recipe_and_optimizer(
 
 
 def _check_arguments(epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
-    _check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+    check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
     if epochs is None:
         raise ConfigError("epochs=None must be an integer of at least 1")
     if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
         raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
 
 
-def _check_counts(**counts: Any) -> None:
+def check_on_divergence(on_divergence: Any, has_run_dir: bool) -> None:
+    """Refuses an `on_divergence` that is none, or that has no checkpoints to go back to.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if on_divergence not in DIVERGENCE_NAMES:
+        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
+    if on_divergence == "restore" and not has_run_dir:
+        raise ConfigError("on_divergence=restore needs run_dir")
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuses numbers that are no integers of at least 1; None is none.
+
+    Args:
+        **counts: by the name of the argument.
+
+    Raises:
+        ConfigError: one that is named.
+    """
     for name, value in counts.items():
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if value is not None and not (whole and value >= 1):
@@ -355,6 +377,6 @@ def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:
     if isinstance(validation_freq, Iterable) and not isinstance(validation_freq, str):
         epochs = set(validation_freq)
         return lambda epoch: epoch + 1 in epochs
-    _check_counts(validation_freq=validation_freq)
+    check_counts(validation_freq=validation_freq)
     every = validation_freq or 1
     return lambda epoch: (epoch + 1) % every == 0

@@ -14,6 +14,7 @@ from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shape
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
+from tfmb.training.calls import begins
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
 from tfmb.training.inference_batches import Batches, input_batches
@@ -147,6 +148,7 @@ def predict(
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, batches.number))
+    begins()
     watcher.predict_begin()
     found = _predictions(batches, on_all, watcher)
     watcher.predict_end()
@@ -172,6 +174,11 @@ def _predictions(batches: Batches, on_all: Any, watcher: InferenceCallbacks) -> 
         if some:
             found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
     return found
+
+
+def _first_inputs(batches: Any) -> Any:
+    begins()
+    return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
 
 
 def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:

@@ -14,6 +14,7 @@ from keras.src.trainers import data_adapters
 from tfmb.backend import keras, tf
 from tfmb.distribution import is_multi_worker
 from tfmb.errors import ConfigError
+from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_in
 from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed
 from tfmb.training.update import of_any_size
@@ -75,6 +76,8 @@ def open_stream(x: Any, kind: str, name: str, shuffle: bool = False, class_weigh
     """
     if class_weight is not None and kind != "PyDataset":
         raise ConfigError(f"class_weight cannot be given with a {kind}: let it yield (x, y, sample_weight)")
+    if kind != "PyDataset":
+        begins()  # the first batch of a generator is taken from it
     try:
         endless = kind == "PyDataset" and x.num_batches is None
         shuffle = shuffle and kind == "PyDataset" and not endless
