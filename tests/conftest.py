@@ -11,9 +11,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import budget
 import devices
+import hypothesis
 import pytest
 from mirror import MIRROR
 
+# No test is timed: a busy machine must not fail one.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 devices.make_when_tensorflow_is_imported(4)
 pytest_runtest_makereport = budget.pytest_runtest_makereport
 

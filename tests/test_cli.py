@@ -61,7 +61,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, commands: Commands) -> tuple[P
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["runs"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["list"], ["run", "--help"]])
 def test_no_tensorflow_for_a_word_of_help(arguments: list[str], tmp_path: Path) -> None:
     code = (
         "import sys; from tfmb.cli import main; code = main(sys.argv[1:]); "
@@ -127,28 +127,28 @@ def test_export_then_predict(run: tuple[Path, dict[str, Any], str], commands: Co
     assert "an export has no data" in refused(no_data, 2)
 
 
-def test_runs_lists_and_compares(
+def test_list_shows_runs_and_compares_them(
     run: tuple[Path, dict[str, Any], str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder, result, _ = run
     monkeypatch.chdir(folder)
-    assert main(["runs"]) == 0
+    assert main(["list"]) == 0
     text = capsys.readouterr().out
     assert result["run_dir"] in text
     assert f"{result['test_accuracy']:.4g}" in text
-    assert main(["runs", "--json"]) == 0
+    assert main(["list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dataset"] == "digits"
 
 
 @pytest.mark.compile
-def test_runs_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1", "--schedule", "cosine", "--warmup", "5"]
     assert main(["train", *small, "--learning-rate", "0.003", "--run-dir", str(tmp_path / "run")]) == 0
     capsys.readouterr()
-    assert main(["runs", str(tmp_path / "run")]) == 0
+    assert main(["list", str(tmp_path / "run")]) == 0
     row = capsys.readouterr().out.splitlines()[1]
     assert "  Warmup Cosine 0.003  " in row
-    assert main(["runs", str(tmp_path / "run"), "--json"]) == 0
+    assert main(["list", str(tmp_path / "run"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["learning_rate"]["schedule"]["over"] > 0
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from documented import folder_with_mine, names, smaller
+from documented import PROGRAM, folder_with_mine, names, smaller
 from documented_commands import all_commands, check_any, check_benchmark, mentioned, options_of, words_of
 from pages import PAGES, ROOT, Block, blocks, spans
 
@@ -99,7 +99,7 @@ def test_a_wrong_option_or_value_would_be_found(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     for command in (
         "tfmb train --epoch 3",
-        "tfmb runs --jsn",
+        "tfmb list --jsn",
         "tfmb verify a --steps many",
         "tfmb launch -- tfmb train --x",
     ):
@@ -133,6 +133,10 @@ def test_the_commands_of_a_page_do_what_it_says(page: Path, tmp_path: Path, same
 def test_every_command_has_a_page(command: str) -> None:
     assert any(f"tfmb {command}" in page.read_text() for page in PAGES if page.parent.name == "docs")
     assert options_of(command)
+
+
+def test_the_program_that_is_run_is_the_one_that_is_shown() -> None:
+    assert PROGRAM in (ROOT / "docs" / "moving.md").read_text()
 
 
 def test_links_between_pages_lead_somewhere() -> None:

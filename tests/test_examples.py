@@ -19,6 +19,9 @@ LEARNS = {  # arguments, and what must be printed, at least
     # Nothing is downloaded here: the set that scikit-learn ships stands in for TFDS's.
     "tfds_dataset.py": (["digits"], "test accuracy", 0.8),
     "from_fit.py": ([], "val_accuracy", 0.85),
+    "own_step_distillation.py": ([], "test accuracy", 0.7),
+    "own_step_gan.py": (["run"], "d_loss", 0.1),
+    "own_step_vae.py": (["run"], "val_reconstruction", 1.0),
 }
 
 

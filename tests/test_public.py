@@ -26,6 +26,7 @@ PUBLIC = [
     "lr_range",
     "models",
     "optimizers",
+    "patch_keras",
     "predict",
     "tune",
     "verify",

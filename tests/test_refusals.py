@@ -91,7 +91,7 @@ def test_a_record_that_is_no_file_is_no_missing_run(
 ) -> None:
     (run / "run.json").unlink()
     make(run / "run.json")
-    assert main(["runs", str(run)]) == 0
+    assert main(["list", str(run)]) == 0
     assert "damaged" in capsys.readouterr().out
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tfmb.advice.advise import advise
     from tfmb.advice.lr_range import lr_range
     from tfmb.distribution import configure_replicas
+    from tfmb.patch import patch_keras
     from tfmb.saved_model import export
     from tfmb.training.fit import fit
     from tfmb.training.inference import evaluate, predict
@@ -33,6 +34,7 @@ __all__ = [
     "lr_range",
     "models",
     "optimizers",
+    "patch_keras",
     "predict",
     "tune",
     "verify",
@@ -45,6 +47,7 @@ _MODULES = {
     "export": "tfmb.saved_model",
     "evaluate": "tfmb.training.inference",
     "fit": "tfmb.training.fit",
+    "patch_keras": "tfmb.patch",
     "predict": "tfmb.training.inference",
     "tune": "tfmb.tuning.tune",
     "verify": "tfmb.verification.verify",

@@ -23,6 +23,7 @@ __all__ = [
     "is_chief",
     "is_multi_worker",
     "is_on_cpu",
+    "make_cpu_devices",
     "make_local_strategy",
     "make_strategy",
     "makes_copies",
@@ -195,7 +196,7 @@ def _check_given(strategy: Any, replicas: int | None) -> Any:
 
 def _mirrored(kind: str, replicas: int | None) -> Any:
     if kind == "CPU" and replicas is not None and replicas > 1:
-        _make_devices(replicas)
+        make_cpu_devices(replicas)
     devices = [device.name for device in tf.config.list_logical_devices(kind)]
     if replicas is not None and replicas > len(devices):
         raise ConfigError(f"replicas={replicas}, but there are {len(devices)} {kind} device(s): ask for fewer")
@@ -220,8 +221,16 @@ def _tpu() -> Any:  # pragma: no cover - needs a TPU
     return tf.distribute.TPUStrategy(resolver)
 
 
-def _make_devices(replicas: int) -> None:
-    """Makes logical CPU devices if TensorFlow has not started and there are not enough; else there must be enough."""
+def make_cpu_devices(replicas: int) -> None:
+    """Makes logical CPU devices if TensorFlow has not started and there are not enough; else there must be enough.
+
+    Where there are GPUs nothing is made.
+
+    Raises:
+        ConfigError: TensorFlow has started with fewer.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or []) >= replicas:
         return

@@ -19,6 +19,7 @@ KERAS_MODEL: Final = {
     "_flatten_metrics_in_order": "logs in the order of compile",
     "_initial_epoch": "where BackupAndRestore goes on",
     "_loss_tracker": "the mean of the loss, in the logs",
+    "_maybe_symbolic_build": "makes what `fit` makes before its first step, under a strategy",
 }
 KERAS_OPTIMIZER: Final = {
     "_distribution_strategy": "the strategy that it was made under",

@@ -47,6 +47,22 @@ def train(model, x, y, optimizer, batch_size, epochs):
     model.fit(x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0)
 """
 
+# What docs/moving.md runs with `tfmb run`, and shows.
+PROGRAM = """\
+import keras
+import numpy as np
+
+x = np.random.default_rng(0).normal(size=(500, 20)).astype("float32")
+y = (x[:, :3].sum(axis=1) > 0).astype("int64")
+
+model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(2)])
+model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+model.fit(x, y, epochs=3, validation_split=0.1, verbose=0)
+model.compile("sgd", model.loss, metrics=["accuracy"])
+model.fit(x, y, epochs=2, verbose=0)
+print(model.evaluate(x, y, verbose=0))
+"""
+
 
 def names() -> dict[str, Any]:
     """The names that documentation may use: made-up data, a model, and functions that build one.
@@ -81,8 +97,9 @@ def names() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def folder_with_mine(folder: Path) -> Iterator[None]:
-    """Inside the `with` block, `folder` is the current one and has `mine.py`, which can be imported."""
+    """Inside the `with` block, `folder` is the current one, with `program.py`, and `mine.py` to be imported."""
     (folder / "mine.py").write_text(MINE)
+    (folder / "program.py").write_text(PROGRAM)
     sys.path.insert(0, str(folder))
     try:
         with contextlib.chdir(folder):

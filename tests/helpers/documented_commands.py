@@ -28,9 +28,10 @@ BEGINS = (
     "tfmb.tuning.guest.join_search",
     "tfmb.training.job.profile_job",
     "tfmb.launch.launch",
+    "tfmb.cli.run.Program",
 )
-# `verify` looks at what it is given first, `predict` and `runs` at the runs there are: their options are parsed only.
-LOOKS_FIRST = ("verify", "predict", "runs")
+# `verify` looks at what it is given first, `predict` and `list` at the runs there are: their options are parsed only.
+LOOKS_FIRST = ("verify", "predict", "list")
 
 
 class Began(BaseException):

@@ -72,7 +72,10 @@ _PLACES = [
 _OTHERS = [
     ["trian"], ["--unknown"], ["train", "more"], ["train", "--unknown", "1"], ["train", "--epochs"], ["train", "-x"],
     ["evaluate"], ["evaluate", "a", "b"], ["export"], ["predict"], ["predict", "x.png", "--run", "a", "--export", "b"],
-    ["predict", "x.png"], ["runs", "--unknown"], ["runs", "nowhere"], ["launch"], ["doctor", "x"], [""], ["\x1b[2J"],
+    ["predict", "x.png"], ["list", "--unknown"], ["list", "nowhere"], ["launch"], ["doctor", "x"], [""], ["\x1b[2J"],
+    ["runs"], ["run"], ["run", "--unknown", "x.py"], ["run", "--virtual-replicas", "3", "x.py"], ["run", "--seed"],
+    ["run", "--allow-drift", "x.py"], ["run", "--checkpoint-every", "7", "x.py"], ["run", "--seed", "-1", "x.py"],
+    ["run", "--on-divergence", "restore", "x.py"], ["run", "--run-dir", "damaged", "x.py"],
     ["launch", "--workers", "0", "--", "true"], ["launch", "--workers", "x", "--", "true"],
     ["launch", "--hosts", "", "--", "true"],
     ["launch", "--workers", "2", "--hosts", "a:1", "--", "true"], ["launch", "--hosts", "a:1,b:2", "--", "true"],

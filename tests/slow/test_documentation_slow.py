@@ -26,8 +26,9 @@ LESS = {
     "doctor": "",
     "evaluate": "",
     "export": "",
+    "list": "",
+    "run": "",
     "predict": "",
-    "runs": "",
     "verify": "",
 }
 ELSEWHERE = ("--listen", "--join", "--hosts", "--fits")  # several hosts, and a search of the machine's whole memory

@@ -126,7 +126,7 @@ def own(method: str) -> Any:
     return made
 
 
-@pytest.mark.parametrize("method", ["train_step", "fit", "make_train_function"])
+@pytest.mark.parametrize("method", ["fit", "make_train_function"])
 def test_step_of_the_models_own(method: str) -> None:
     refused(f"Own has a {method} of its own", own(method), X, np.ones((10, 3)))
 
@@ -139,10 +139,6 @@ def test_step_of_the_models_own_that_sees_parts(method: str) -> None:
 def test_scoring_of_the_models_own_is_gone_past_by_no_validation() -> None:
     y = np.ones((10, 3))
     refused("Own has a evaluate of its own", own("evaluate"), X, y, validation_data=(X, y))
-
-
-def test_eager_model() -> None:
-    refused("run_eagerly", build(run_eagerly=True), X, Y)
 
 
 def test_no_keras_model() -> None:

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
@@ -12,28 +13,53 @@ from tfmb.cli.advise import advise, lr_range
 from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
+from tfmb.cli.listing import list_runs
 from tfmb.cli.models import evaluate, export, predict
-from tfmb.cli.runs import runs
+from tfmb.cli.program import Program
+from tfmb.cli.run import run
 from tfmb.cli.screen import OWN_PROCESS, fail, say, show_warnings
 from tfmb.cli.train import train
 from tfmb.cli.tune import tune
 from tfmb.cli.verify import verify
-from tfmb.errors import TfmbError
+from tfmb.errors import ConfigError, TfmbError
 
 __all__ = ["app", "main"]
 
+# The names that commands had, and have.
+_RENAMED = {"runs": "list"}
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands by their names; one that was renamed is told by its new one."""
+
+    def resolve_command(self, ctx: Any, args: Any) -> Any:
+        """See Click.
+
+        Raises:
+            ConfigError: a name of before.
+        """
+        if args and args[0] in _RENAMED:
+            raise ConfigError(f"`tfmb {args[0]}` is called `tfmb {_RENAMED[args[0]]}` now")
+        return super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Train Keras models by mini-batch gradient descent, with hand-written update rules.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_COMMANDS: tuple[Callable[..., Any], ...] = (
-    *(train, lr_range, advise, compare, tune, evaluate, export, predict, verify, runs, launch, doctor),
-)
-for command in _COMMANDS:
-    app.command()(command)
+_COMMANDS: dict[str, Callable[..., Any]] = {
+    **{"train": train, "run": run, "lr-range": lr_range, "advise": advise, "compare": compare, "tune": tune},
+    **{"evaluate": evaluate, "export": export, "predict": predict, "verify": verify, "list": list_runs},
+    **{"launch": launch, "doctor": doctor},
+}
+# What stands behind the program's name is the program's.
+_SETTINGS = {"run": {"allow_interspersed_args": False}}
+for name, command in _COMMANDS.items():
+    app.command(name, context_settings=_SETTINGS.get(name))(command)
 
 # What takes less memory, by the parameter that a command must have for it.
 _TAKES_LESS = {
@@ -57,12 +83,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 bad option, 3 diverged, 4 out of memory, 65 bad data, 69 another worker was lost,
         70 a check of `tfmb verify` failed, 73 directory in use, 74 input or output failed, 130 interrupted.
+        `tfmb run` ends as its program does.
     """
+    python = sys.excepthook, warnings.showwarning
     show_warnings()
     try:
         args, obj = (None, OWN_PROCESS) if arguments is None else (list(arguments), None)
         result = app(args=args, obj=obj, standalone_mode=False)
-        return result if isinstance(result, int) else 0
     except typer.Abort:
         return 130
     except TfmbError as error:
@@ -83,13 +110,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if type(error).__name__ == "ResourceExhaustedError":
             fail(4, _out_of_memory(arguments))
         raise
+    if isinstance(result, Program):  # outside of all that changes what becomes of its errors
+        sys.excepthook, warnings.showwarning = python
+        result.run()
+    return result if isinstance(result, int) else 0
 
 
 def _out_of_memory(arguments: Sequence[str] | None) -> str:
     """Says so, and names what takes less among the options that the command has."""
     words = sys.argv[1:] if arguments is None else arguments
-    asked = next((word for word in words if not word.startswith("-")), "").replace("-", "_")
-    has = [name for one in _COMMANDS if one.__name__ == asked for name in inspect.signature(one).parameters]
+    asked = _COMMANDS.get(next((word for word in words if not word.startswith("-")), ""))
+    has = [] if asked is None else list(inspect.signature(asked).parameters)
     less = [mend for name, mend in _TAKES_LESS.items() if name in has]
     return f"out of memory: give {', or '.join(less)}" if less else "out of memory: give it a machine with more"
 

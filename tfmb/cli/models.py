@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.runs import newest_run
+from tfmb.cli.listing import newest_run
 from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.errors import ConfigError
 from tfmb.needs import need_folder

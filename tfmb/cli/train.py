@@ -14,9 +14,20 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.determinism import start_pinned
+from tfmb.cli.options import (
+    RUN,
+    CheckpointEvery,
+    JitCompile,
+    KeepCheckpoints,
+    MicroBatchSize,
+    OnDivergence,
+    Replicas,
+    Strategy,
+    VirtualReplicas,
+)
 from tfmb.cli.screen import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow, tell
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
-from tfmb.config import COMPILE_NAMES, TrainConfig
+from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError, DirectoryError
 from tfmb.launch import RESTARTS
 from tfmb.needs import need_folder
@@ -26,7 +37,7 @@ from tfmb.training.resume import resumed
 __all__ = ["train"]
 
 RUNS = Path("runs")
-_DATA, _MODEL, _RULE, _RUN = "Data", "Model", "Optimizer", "Run"
+_DATA, _MODEL, _RULE, _RUN = "Data", "Model", "Optimizer", RUN
 
 
 def train(
@@ -110,43 +121,20 @@ def train(
     precision: Annotated[
         str, typer.Option(help="float32, float64, mixed_bfloat16 or mixed_float16.", rich_help_panel=_RUN)
     ] = "float32",
-    virtual_replicas: Annotated[
-        int | None,
-        typer.Option(
-            help="Cut batches into so many fixed parts: the same bits on any number of devices that divides it.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    micro_batch_size: Annotated[
-        int | None, typer.Option(help="Most examples in memory at once: gradient accumulation.", rich_help_panel=_RUN)
-    ] = None,
+    virtual_replicas: VirtualReplicas = None,
+    micro_batch_size: MicroBatchSize = None,
     noise_scale: Annotated[
         bool,
         typer.Option("--noise-scale", help="Measure the gradients' noise scale. Needs parts.", rich_help_panel=_RUN),
     ] = False,
-    jit_compile: Annotated[
-        str,
-        typer.Option(
-            metavar="WHAT",
-            help=f"What XLA compiles: {', '.join(COMPILE_NAMES)}. auto: what a trial before a long run finds best.",
-            rich_help_panel=_RUN,
-        ),
-    ] = "auto",
+    jit_compile: JitCompile = "auto",
     static_shapes: Annotated[
         bool,
         typer.Option("--static-shapes", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
-    strategy: Annotated[
-        str,
-        typer.Option(
-            help="auto (TF_CONFIG's workers, else every GPU, else one CPU), one-device, mirrored, multi-worker or tpu.",
-            rich_help_panel=_RUN,
-        ),
-    ] = "auto",
-    replicas: Annotated[
-        int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=_RUN)
-    ] = None,
+    strategy: Strategy = "auto",
+    replicas: Replicas = None,
     prefetch: Annotated[
         int | None,
         typer.Option(
@@ -164,15 +152,9 @@ def train(
     run_dir: Annotated[
         Path | None, typer.Option(help="A new directory. Default: runs/NAME, a new name.", rich_help_panel=_RUN)
     ] = None,
-    checkpoint_every: Annotated[
-        int, typer.Option(help="Updates between checkpoints in the run's directory.", rich_help_panel=_RUN)
-    ] = 100,
-    keep_checkpoints: Annotated[
-        int, typer.Option(help="How many of the last ones stay, besides the best.", rich_help_panel=_RUN)
-    ] = 2,
-    on_divergence: Annotated[
-        str, typer.Option(help="When the loss is not finite: stop, skip or restore.", rich_help_panel=_RUN)
-    ] = "stop",
+    checkpoint_every: CheckpointEvery = 100,
+    keep_checkpoints: KeepCheckpoints = 2,
+    on_divergence: OnDivergence = "stop",
     deterministic: Annotated[
         bool,
         typer.Option("--deterministic", help="Pin threads, oneDNN, op determinism, calls.", rich_help_panel=_RUN),

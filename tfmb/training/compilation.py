@@ -17,7 +17,7 @@ from tfmb.config import COMPILE_NAMES
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 
-__all__ = ["Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
+__all__ = ["TRIED", "Compiled", "Execution", "asked_for", "compiled_before", "fastest"]
 
 # The answers' folder in the cache.
 _KIND = "execution"
@@ -55,6 +55,10 @@ class Compiled(enum.Enum):
     GRADIENTS = "gradients"
     STEP = "step"
     CALL = "call"
+
+
+# The candidates of a trial, in their order.
+TRIED = (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +132,7 @@ def fastest(
     state: Callable[[], Sequence[Any]],
     updates: int,
     fingerprint: dict[str, Any],
-    calls: bool = True,
+    candidates: Sequence[Compiled] = TRIED,
 ) -> Execution:
     """The fastest way to make so many updates: the cache's, or what a trial finds, or none where it is not worth one.
 
@@ -138,7 +142,7 @@ def fastest(
         state: gives all variables that an update moves; they have their values again after a trial.
         updates: how many are to be made.
         fingerprint: all that decides which is fastest, for the cache.
-        calls: whether the training's arrays lie on the device, so that XLA can compile whole calls.
+        candidates: those that the training can use, in the order of `TRIED`.
     """
     if (known := _known(fingerprint)) is not None:
         return known
@@ -147,7 +151,7 @@ def fastest(
     variables, traced = state(), list[float]()
     before = [value_of(raw_variable(variable)) for variable in variables]
     try:
-        seconds = _trial(make_steps, batches, updates, calls, traced.append)
+        seconds = _trial(make_steps, batches, updates, candidates, traced.append)
     finally:
         for variable, value in zip(variables, before, strict=True):
             raw_variable(variable).assign(value)
@@ -165,18 +169,18 @@ def _trial(
     make_steps: Callable[[Compiled], Any],
     batches: Any,
     updates: int,
-    calls: bool = True,
+    candidates: Sequence[Compiled] = TRIED,
     traced: Callable[[float], None] = lambda seconds: None,
 ) -> dict[str, float]:
     """Seconds of an update by candidate; of the first alone where no trial is worth it."""
     seconds: dict[str, float] = {}
     rivals: dict[str, tuple[Any, int]] = {}
     short = False
-    for candidate in (Compiled.NOTHING, Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
+    for candidate in candidates:
         if candidate in (Compiled.STEP, Compiled.CALL) and not short:
             continue
         too_slow = seconds.get(Compiled.STEP.value, 0.0) > _TOO_SLOW * seconds.get(Compiled.NOTHING.value, math.inf)
-        if candidate is Compiled.CALL and (too_slow or not calls):
+        if candidate is Compiled.CALL and too_slow:
             continue
         steps = make_steps(candidate)
         steps.prepare(batches.element_spec)

@@ -13,6 +13,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
+from tfmb.training.calls import goes_through
 from tfmb.training.recipe import Recipe
 
 __all__ = [
@@ -56,20 +57,14 @@ class Compiled:
     weighted_metrics: Any = None
 
 
-def read_compiled(model: Any, eagerly: bool = False) -> Compiled:
+def read_compiled(model: Any) -> Compiled:
     """What the model was compiled with; nothing where it was not.
 
-    Args:
-        model: a Keras model.
-        eagerly: whether a model that shall run eagerly may be meant: its answers are the same.
-
     Raises:
-        ConfigError: this Keras keeps it elsewhere, or it was compiled to run eagerly.
+        ConfigError: this Keras keeps it elsewhere.
     """
     if not model.compiled:
         return Compiled()
-    if model.run_eagerly and not eagerly:
-        raise ConfigError("the model was compiled with run_eagerly=True, which tfmb.fit cannot do: compile without it")
     # Keras has no public way to get a custom loss or metric back as the object it is.
     config = getattr(getattr(model, "_compile_config", None), "config", None)
     if config is None:
@@ -97,8 +92,8 @@ def check_model(model: Any, *methods: str) -> None:
     """
     if not isinstance(model, keras.Model):
         raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model, or a function that builds one")
-    for method in methods or ("fit", "train_step", "make_train_function"):
-        if getattr(type(model), method) is not getattr(keras.Model, method):
+    for method in methods or ("fit", "make_train_function"):
+        if getattr(type(model), method) is not getattr(keras.Model, method) and not goes_through(model, method):
             raise ConfigError(
                 f"{type(model).__name__} has a {method} of its own, which tfmb would not call: "
                 f"move what it does into the loss or the layers, or call the model's own {_AT[method]}"
@@ -106,7 +101,6 @@ def check_model(model: Any, *methods: str) -> None:
 
 
 _AT = {
-    "train_step": "fit",
     "fit": "fit",
     "make_train_function": "fit",
     "evaluate": "evaluate",

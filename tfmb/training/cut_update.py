@@ -15,6 +15,7 @@ from tfmb.training import compiled as keras_objects
 from tfmb.training.compilation import Compiled
 from tfmb.training.cut_check import CutCheck
 from tfmb.training.metrics import Metrics
+from tfmb.training.numerics import keep_additions_in_order
 from tfmb.training.objective import Objective
 from tfmb.training.outputs import flatten_outputs
 from tfmb.training.parts import Cut, check_dense
@@ -81,7 +82,7 @@ class CutUpdate(Update):
         self._check: CutCheck | None = None
         if cut.parts is not None or cut.replicas > 1:
             # Grappler would gather additions and products into others of another order, and not alike on every device.
-            tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+            keep_additions_in_order()
 
     def prepare(self, batch: Any, training: bool) -> None:
         """Makes loss and metric objects for batches of a spec, before any replica's own trace needs them.

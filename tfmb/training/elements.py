@@ -1,11 +1,17 @@
 """What the elements of a `tf.data.Dataset` are to a training: `(x, y, sample_weight)`, as Keras takes them apart."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
-__all__ = ["check_elements", "in_parts", "inputs_of", "without_optionals"]
+__all__ = ["WholeElement", "as_they_are", "check_elements", "in_parts", "inputs_in", "inputs_of", "without_optionals"]
+
+
+class WholeElement(NamedTuple):
+    """A dataset's element as it is, in the place of `x`, for a model whose own step takes it apart."""
+
+    element: Any
 
 
 def check_elements(spec: Any, name: str) -> None:
@@ -26,6 +32,16 @@ def in_parts(dataset: Any) -> Any:
         return x, () if y is None else y, () if sample_weight is None else sample_weight
 
     return _map(without_optionals(dataset), parts)
+
+
+def as_they_are(dataset: Any) -> Any:
+    """A dataset of `(WholeElement(element), (), ())`."""
+    return _map(without_optionals(dataset), lambda element: (WholeElement(element), (), ()))
+
+
+def inputs_in(x: Any) -> Any:
+    """The inputs in the place of `x`, whether an element has been taken apart or not."""
+    return keras.utils.unpack_x_y_sample_weight(x.element)[0] if isinstance(x, WholeElement) else x
 
 
 def inputs_of(dataset: Any) -> Any:

@@ -14,7 +14,9 @@ from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import is_on_cpu, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.agreement import check_same
+from tfmb.training.calls import begins
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import compiled_with
@@ -30,7 +32,7 @@ from tfmb.training.state import warn_of_local_layers
 from tfmb.training.step import Steps
 from tfmb.training.update import check_targets
 
-__all__ = ["Recipe", "evaluate", "optimizer_for", "recall", "score_feed", "train"]
+__all__ = ["Recipe", "evaluate", "optimizer_for", "own_step_for", "recall", "score_feed", "train"]
 
 _SCORED_A_CALL = 20
 _MOST_RESTORED = 3
@@ -58,6 +60,15 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
         optimizer = interop.get(identifier)
         _optimizers[model] = (identifier, settings, optimizer)
     return optimizer
+
+
+def own_step_for(model: Any) -> OwnStepOptimizer:
+    """What counts the steps of a model that trains by its own: the one of its last training, which goes on counting."""
+    known = _optimizers.get(model, (None, None, None))[2]
+    if not isinstance(known, OwnStepOptimizer):
+        known = OwnStepOptimizer(model)
+        _optimizers[model] = (None, None, known)
+    return known
 
 
 def train(
@@ -106,7 +117,7 @@ def train(
         PreemptedError: the checkpointer was asked to end.
         ConfigError: the model, loss, metrics and data do not fit together.
     """
-    if not model.trainable_variables:
+    if not model.trainable_variables and not isinstance(optimizer, OwnStepOptimizer):
         warnings.warn(f"the model {model.name!r} has no trainable weights: it is scored, not trained", stacklevel=3)
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
     if recipe.noise_scale and cut.all_parts == 1:
@@ -119,12 +130,18 @@ def train(
     check_compiled(compiled, cut, strategy, optimizer, feed)
     if validation is not None:
         validation.static = cut.static
-    if cut.all_parts > 1:
+    if cut.all_parts > 1 and not isinstance(optimizer, OwnStepOptimizer):
         warn_of_local_layers(model, cut)
     build(model, optimizer, strategy, original)
     keras_model = original or model
     steps = steps_for(model, optimizer, recipe, strategy, (cut, seed, compiled), original)
     steps.prepare(feed.spec())
+    if checkpointer is not None and steps.unseen:
+        warnings.warn(
+            f"the model's step uses {' and '.join(steps.unseen)}, whose state no checkpoint has: a run that is resumed "
+            "goes on, but not to the same bits",
+            stacklevel=3,
+        )
 
     def train(batches: Any, count: Any) -> tuple[Any, Any]:
         if not isinstance(batches, RowsOfBatches):
@@ -273,9 +290,8 @@ def evaluate(
     cut = Cut(replicas=strategy.num_replicas_in_sync, static=needs_static_shapes(strategy))
     feed.static = cut.static
     with _left(feed):
-        batches = feed.once()
-        spec = batches.iterator.element_spec
-        return _score(scoring_steps(model, recipe, strategy, cut, spec, original), feed, batches, watcher)
+        steps = scoring_steps(model, recipe, strategy, cut, feed.spec(), original)
+        return _score(steps, feed, feed.once(), watcher)
 
 
 def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
@@ -296,6 +312,7 @@ def _left(*feeds: Feed | None) -> Iterator[None]:
 
 def _score(steps: Steps, feed: Feed, batches: Any, watcher: Any) -> dict[str, Any]:
     each_batch = watcher is not None and watcher.each_test_batch
+    begins()
     if watcher is not None:
         watcher.test_begin()
     steps.begin()

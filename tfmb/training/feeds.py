@@ -11,7 +11,8 @@ from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.elements import check_elements, in_parts
+from tfmb.training.calls import begins
+from tfmb.training.elements import as_they_are, check_elements, in_parts, inputs_in
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
 
 __all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
@@ -250,6 +251,7 @@ class DatasetFeed:
         steps_name: the argument that limits it.
         size: its number of batches, as `cardinality` has it; None for what the dataset says.
         ahead: batches that are read ahead.
+        whole: whether elements stay as they are, of any structure, for a model's own step: see `WholeElement`.
 
     Raises:
         ConfigError: the dataset is infinite and there is no limit.
@@ -266,13 +268,16 @@ class DatasetFeed:
         *,
         size: int | None = None,
         ahead: int = _PREFETCHED,
+        whole: bool = False,
     ) -> None:
         self.batch_size: int | None = None
         self.on_device = False  # which a dataset's batches never are
         self.prefetch = _PREFETCHED  # what else is read ahead is the dataset's own affair
         self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
-        check_elements(dataset.element_spec, name)
-        self._dataset = in_parts(dataset).prefetch(ahead) if ahead else in_parts(dataset)
+        if not whole:
+            check_elements(dataset.element_spec, name)
+        batches = as_they_are(dataset) if whole else in_parts(dataset)
+        self._dataset = batches.prefetch(ahead) if ahead else batches
         self._name = name
         size = int(dataset.cardinality()) if size is None else size
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
@@ -288,8 +293,8 @@ class DatasetFeed:
 
     def example(self) -> Any:
         """The first batch's inputs."""
-        for x, _, _ in self._dataset:
-            return x
+        for x, _, _ in self._from_start():
+            return inputs_in(x)
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")
 
     def spec(self) -> Any:
@@ -333,9 +338,9 @@ class DatasetFeed:
 
     def _next_epoch(self) -> EpochBatches:
         if self._steps_per_epoch is None:
-            return EpochBatches(iter(self._dataset), self._size)
+            return EpochBatches(self._from_start(), self._size)
         if self._iterator is None or self._drawn == self._size:
-            self._iterator, self._drawn = iter(self._dataset), 0
+            self._iterator, self._drawn = self._from_start(), 0
         steps = self._steps_per_epoch
         if self._size is not None and steps > self._size - self._drawn:
             steps = self._size - self._drawn
@@ -361,8 +366,13 @@ class DatasetFeed:
             warnings.warn(ran_out(self._size, limit), stacklevel=2)
             limit = self._size
         if self._size is None:
-            return EpochBatches(iter(self._dataset), None, limit)
-        return EpochBatches(iter(self._dataset), self._size if limit is None else limit)
+            return EpochBatches(self._from_start(), None, limit)
+        return EpochBatches(self._from_start(), self._size if limit is None else limit)
+
+    def _from_start(self) -> Any:
+        """The batches from the first one on: the dataset draws as soon as there is an iterator."""
+        begins()
+        return iter(self._dataset)
 
     def rows_of_batches(self) -> None:
         """See `Feed`."""

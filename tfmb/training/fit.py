@@ -1,7 +1,7 @@
 """`tfmb.fit`: `keras.Model.fit` with our loop."""
 
 import contextlib
-import random
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +17,14 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.seeds import derive, seeded
 from tfmb.training.agreement import of_first_worker
+from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.engine import optimizer_for
+from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
 from tfmb.training.keras_data import check_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
+from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
 from tfmb.training.recipe import Recipe
@@ -31,7 +33,7 @@ from tfmb.training.run_record import RUN_FILE, read_run
 from tfmb.training.session import Session
 from tfmb.workers import naming_lost_peers
 
-__all__ = ["fit"]
+__all__ = ["check_counts", "check_on_divergence", "fit"]
 
 
 def fit(
@@ -167,23 +169,39 @@ def fit(
         ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
-    _check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
-    _check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
+    check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
+    check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
     epochs, steps_per_epoch = limited_epochs(epochs), limited_steps(steps_per_epoch, "steps_per_epoch")
     where = make_strategy(built_under(model, strategy, replicas), replicas)
-    if on_divergence not in DIVERGENCE_NAMES:
-        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
-    if run_dir is None and (resume or on_divergence == "restore"):
-        raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'} needs run_dir")
+    if run_dir is None and resume:
+        raise ConfigError("resume=True needs run_dir")
+    check_on_divergence(on_divergence, run_dir is not None)
     before = None
     if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
         before = read_run(Path(run_dir).expanduser())
     with naming_lost_peers(where):
         if seed is None:
-            drawn = random.randrange(2**31) if before is None else int(before["config"]["seed"])
-            seed = of_first_worker(drawn, where)
+            # A run that goes on draws too, so that the program's next random number is the one it was before.
+            drawn = drawn_seed()
+            seed = of_first_worker(drawn if before is None else int(before["config"]["seed"]), where)
+        else:
+            of_first_worker(0, where)  # waits: all have read the record, or that there is none, before one is written
         model = _built_model(model, where, seed)
-    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics)
+    own_step = runs_own_step(model)
+    if own_step:
+        asked = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "micro_batch_size": micro_batch_size}
+        given = {argument: value is not None for argument, value in asked.items()}
+        given |= {"virtual_replicas": virtual_replicas != "auto", "noise_scale": noise_scale}
+        given |= {"static_shapes": bool(static_shapes), "on_divergence='skip'": on_divergence == "skip"}
+        if model.run_eagerly:
+            given |= {"run_dir": run_dir is not None, "jit_compile": jit_compile not in ("auto", False, "nothing")}
+        check_own_step(model, where, given)
+        if model.run_eagerly:
+            warnings.warn(
+                "the model was compiled with run_eagerly=True: each step runs in Python, slowly", stacklevel=2
+            )
+        jit_compile = "step" if jit_compile is True else "nothing" if model.run_eagerly else jit_compile
+    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
     recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
@@ -199,12 +217,15 @@ def fit(
         initial_epoch=initial_epoch,
         validation_split=0.0 if validation_data is not None else validation_split,
         augmentation=augment,
+        whole=has_own_step(model),
     )
     validation = held_out if validation_data is None else validation_data
     if validation is not None:
         check_model(model, "evaluate", "make_test_function")
         validation_steps = limited_steps(validation_steps, "validation_steps")
-        validation = validation_feed(validation, validation_batch_size or batch_size, validation_steps)
+        validation = validation_feed(
+            validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+        )
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
@@ -297,7 +318,9 @@ def _built_model(model: Any, strategy: Any, seed: int) -> Any:
     return model
 
 
-def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -> tuple[Recipe, Optimizer]:
+def _recipe_and_optimizer(
+    model: Any, optimizer: Any, loss: Any, metrics: Any, own_step: bool
+) -> tuple[Recipe, Optimizer]:
     """What was given here, else what the model was compiled with."""
     compiled = read_compiled(model)
     recipe = Recipe(
@@ -306,6 +329,8 @@ def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
+    if own_step:
+        return recipe, own_step_for(model)
     chosen = compiled.optimizer if optimizer is None else optimizer
     if chosen is None:
         raise ConfigError("there is no optimizer: compile the model, or give optimizer=...")
@@ -313,14 +338,34 @@ def _recipe_and_optimizer(model: Any, optimizer: Any, loss: Any, metrics: Any) -
 
 
 def _check_arguments(epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
-    _check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
+    check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
     if epochs is None:
         raise ConfigError("epochs=None must be an integer of at least 1")
     if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
         raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
 
 
-def _check_counts(**counts: Any) -> None:
+def check_on_divergence(on_divergence: Any, has_run_dir: bool) -> None:
+    """Refuses an `on_divergence` that is none, or that has no checkpoints to go back to.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if on_divergence not in DIVERGENCE_NAMES:
+        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
+    if on_divergence == "restore" and not has_run_dir:
+        raise ConfigError("on_divergence=restore needs run_dir")
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuses numbers that are no integers of at least 1; None is none.
+
+    Args:
+        **counts: by the name of the argument.
+
+    Raises:
+        ConfigError: one that is named.
+    """
     for name, value in counts.items():
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if value is not None and not (whole and value >= 1):
@@ -332,6 +377,6 @@ def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:
     if isinstance(validation_freq, Iterable) and not isinstance(validation_freq, str):
         epochs = set(validation_freq)
         return lambda epoch: epoch + 1 in epochs
-    _check_counts(validation_freq=validation_freq)
+    check_counts(validation_freq=validation_freq)
     every = validation_freq or 1
     return lambda epoch: (epoch + 1) % every == 0

@@ -116,8 +116,9 @@ def train_and_validation(source: Source, validation_data: Any, validation_split:
 def make_feed(
     x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool | str,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
+    whole: bool = False,
 ) -> tuple[Feed, Source | Records | None, Examples | None]:  # fmt: skip
-    """The training batches of `fit`'s arguments.
+    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes batches apart.
 
     Returns:
         The feed, its source (None where the data makes batches itself), and the validation source that was split off,
@@ -135,8 +136,10 @@ def make_feed(
         if class_weight is not None:
             check_class_weight(class_weight)
         if isinstance(x, tf.data.Dataset):
-            return DatasetFeed(x if class_weight is None else _weighted(x, class_weight), steps_per_epoch), None, None
-        return StreamFeed(open_stream(x, kind, "x", bool(shuffle), class_weight), steps_per_epoch), None, None
+            weighted = x if class_weight is None else _weighted(x, class_weight)
+            return DatasetFeed(weighted, steps_per_epoch, whole=whole), None, None
+        stream = open_stream(x, kind, "x", bool(shuffle), class_weight)
+        return StreamFeed(stream, steps_per_epoch, whole=whole), None, None
     source = to_examples(x, y, sample_weight)
     held_out = None
     if validation_split:
@@ -155,7 +158,7 @@ def make_feed(
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
-def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Feed:
+def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> Feed:
     """The validation batches of `validation_data`: anything that `x` may be, or it with `y` and `sample_weight`.
 
     Raises:
@@ -168,11 +171,18 @@ def validation_feed(data: Any, batch_size: int | None, steps: int | None) -> Fee
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if batched_kind(x, "validation_data") is not None:
         batch_size = None  # it is that of the training, which such data need not know
-    return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps")
+    return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps", whole)
 
 
 def scoring_feed(
-    x: Any, y: Any, sample_weight: Any, batch_size: int | None, steps: int | None, name: str, steps_name: str
+    x: Any,
+    y: Any,
+    sample_weight: Any,
+    batch_size: int | None,
+    steps: int | None,
+    name: str,
+    steps_name: str,
+    whole: bool = False,
 ) -> Feed:
     """Batches that are scored once, in the data's own order.
 
@@ -184,6 +194,7 @@ def scoring_feed(
         steps: batches; None for all.
         name: the argument that `x` came in.
         steps_name: the argument that `steps` came in.
+        whole: whether the model's own step takes batches apart.
 
     Raises:
         ConfigError: arguments that contradict each other or are not supported.
@@ -192,8 +203,8 @@ def scoring_feed(
     if (kind := batched_kind(x, name)) is not None:
         _refuse_beside_batches(kind, y=y, sample_weight=sample_weight, batch_size=batch_size)
         if isinstance(x, tf.data.Dataset):
-            return DatasetFeed(x, steps, name=name, steps_name=steps_name)
-        return StreamFeed(open_stream(x, kind, name), steps, steps_name)
+            return DatasetFeed(x, steps, name=name, steps_name=steps_name, whole=whole)
+        return StreamFeed(open_stream(x, kind, name), steps, steps_name, whole=whole)
     return _scored(to_examples(x, y, sample_weight, name), batch_size, steps)
 
 

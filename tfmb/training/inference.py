@@ -14,11 +14,13 @@ from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shape
 from tfmb.errors import ConfigError
 from tfmb.training import engine
 from tfmb.training.actions import format_logs
+from tfmb.training.calls import begins
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
 from tfmb.training.inference_batches import Batches, input_batches
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.limits import limited_steps
+from tfmb.training.own_step import has_own_test_step
 from tfmb.training.parts import check_dense, rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
 from tfmb.training.prepared import kept
@@ -74,7 +76,7 @@ def evaluate(
         ['accuracy', 'loss']
     """
     check_model(model, "evaluate", "make_test_function")
-    compiled = read_compiled(model, eagerly=True)
+    compiled = read_compiled(model)
     recipe = Recipe(
         loss=compiled.loss if loss is None else loss,
         loss_weights=compiled.loss_weights if loss is None else None,
@@ -82,7 +84,8 @@ def evaluate(
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
-    feed = scoring_feed(x, y, sample_weight, batch_size, limited_steps(steps, "steps"), "x", "steps")
+    limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
+    feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole)
     with naming_lost_peers(where):
         placed = place(model, where, feed.example)
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
@@ -145,6 +148,7 @@ def predict(
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
     watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, batches.number))
+    begins()
     watcher.predict_begin()
     found = _predictions(batches, on_all, watcher)
     watcher.predict_end()
@@ -170,6 +174,11 @@ def _predictions(batches: Batches, on_all: Any, watcher: InferenceCallbacks) -> 
         if some:
             found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
     return found
+
+
+def _first_inputs(batches: Any) -> Any:
+    begins()
+    return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
 
 
 def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:

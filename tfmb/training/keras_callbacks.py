@@ -13,6 +13,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
 
 __all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides"]
@@ -75,7 +76,8 @@ class KerasCallbacks:
         """
         self._loss_scale = loss_scale
         theirs = self._optimizer.scaled_by or self._optimizer.stands_for
-        self._put(StandInOptimizer() if theirs is None else theirs)
+        if not isinstance(self._optimizer, OwnStepOptimizer):  # which uses what the model has
+            self._put(StandInOptimizer() if theirs is None else theirs)
         for theirs, ours in self._counterparts():
             ours.assign(value_of(theirs))
 

@@ -14,6 +14,8 @@ from keras.src.trainers import data_adapters
 from tfmb.backend import keras, tf
 from tfmb.distribution import is_multi_worker
 from tfmb.errors import ConfigError
+from tfmb.training.calls import begins
+from tfmb.training.elements import inputs_in
 from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed
 from tfmb.training.update import of_any_size
 
@@ -74,6 +76,8 @@ def open_stream(x: Any, kind: str, name: str, shuffle: bool = False, class_weigh
     """
     if class_weight is not None and kind != "PyDataset":
         raise ConfigError(f"class_weight cannot be given with a {kind}: let it yield (x, y, sample_weight)")
+    if kind != "PyDataset":
+        begins()  # the first batch of a generator is taken from it
     try:
         endless = kind == "PyDataset" and x.num_batches is None
         shuffle = shuffle and kind == "PyDataset" and not endless
@@ -94,21 +98,26 @@ class StreamFeed(DatasetFeed):
         stream: the batches.
         steps_per_epoch: None for a pass over the data; otherwise the next epoch goes on where one stopped.
         steps_name: the argument that limits it.
+        whole: see `DatasetFeed`.
 
     Raises:
         ConfigError: it is infinite and there is no limit.
     """
 
-    def __init__(self, stream: Stream, steps_per_epoch: int | None = None, steps_name: str = "") -> None:
+    def __init__(
+        self, stream: Stream, steps_per_epoch: int | None = None, steps_name: str = "", whole: bool = False
+    ) -> None:
         self.kind = stream.kind
         # It reads ahead by itself, as far as is right for it.
-        super().__init__(stream.dataset, steps_per_epoch, stream.name, steps_name, size=stream.size, ahead=0)
+        super().__init__(
+            stream.dataset, steps_per_epoch, stream.name, steps_name, size=stream.size, ahead=0, whole=whole
+        )
         self.stream = stream
         self._was_read = self._has_ended = False
 
     def example(self) -> Any:
         """Zeros of the inputs' shapes: what is drawn to be looked at would be missing from the training."""
-        return zeros_of(self.spec()[0])
+        return zeros_of(inputs_in(self.spec()[0]))
 
     def epoch(self, epoch: int) -> EpochBatches:
         """See `Feed`."""

@@ -14,6 +14,7 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers.schedules import Plateau
+from tfmb.training.calls import begins
 from tfmb.training.feeds import EpochBatches
 from tfmb.training.meter import Meter
 
@@ -249,6 +250,7 @@ def run(
     at = start or Position(epoch=plan.initial_epoch, waiting=plan.plateau.start() if plan.plateau else None)
     steps_a_call, calls, in_a_row = plan.steps_a_call or 1, 0, 0
     logs: dict[str, Any] | None = None
+    begins()
     watcher.train_begin()
     at = replace(at, epoch=max(at.epoch, watcher.first_epoch or 0))
     for epoch in range(at.epoch, at.epoch if at.ended else plan.epochs):

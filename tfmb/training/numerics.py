@@ -6,7 +6,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.processor import processor_name
 
-__all__ = ["ask_for_exact_numerics", "numerics", "pin_threads_and_ops"]
+__all__ = ["ask_for_exact_numerics", "keep_additions_in_order", "numerics", "pin_threads_and_ops"]
 
 # TensorFlow has no public way to ask whether it is on.
 _asked = {"op_determinism": False}
@@ -21,6 +21,15 @@ def ask_for_exact_numerics(jit_compile: bool) -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
     if tf.config.list_physical_devices("GPU") and not jit_compile:  # pragma: no cover - needs a GPU
         _enable_op_determinism()
+
+
+def keep_additions_in_order() -> None:
+    """Has Grappler leave sums as they are written, for the whole process, as TensorFlow has it.
+
+    Its arithmetic optimisation gathers additions into others, in an order that differs from one trace of a function to
+    the next: the copies of one training, or a run and the one that goes on with it, then differ by an ulp.
+    """
+    tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
 
 
 def pin_threads_and_ops(threads: int) -> None:

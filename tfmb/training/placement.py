@@ -9,6 +9,7 @@ from tfmb.backend import keras, tf
 from tfmb.distribution import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.training.own_step import has_own_step
 
 __all__ = ["built_under", "place", "take_back"]
 
@@ -42,7 +43,7 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     Raises:
         ConfigError: the model must be copied and cannot be.
     """
-    if not model.built:
+    if not model.built and not has_own_step(model):  # whose step builds it, as in Keras
         with strategy.scope():
             _build(model, example())
     raw = [raw_variable(v) for v in model.variables]

@@ -9,8 +9,10 @@ from tfmb.distribution import describe, is_on_cpu, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
-from tfmb.training.compilation import Compiled, Execution, fastest
+from tfmb.optimizers.own_step import OwnStepOptimizer
+from tfmb.training.compilation import TRIED, Compiled, Execution, fastest
 from tfmb.training.compiled import compiled_with, objects_of
+from tfmb.training.eager_steps import EagerSteps
 from tfmb.training.feeds import Feed
 from tfmb.training.parts import Cut
 from tfmb.training.recipe import Recipe
@@ -46,7 +48,8 @@ def execution_of(
     where several devices share the work, for Keras's own optimizers, and in float16, whose scale a trial would move.
     """
     cut = Cut(replicas=strategy.num_replicas_in_sync) if cut is None else cut
-    if not model.trainable_variables or computes_in_float16(original or model):
+    own_step = isinstance(optimizer, OwnStepOptimizer)
+    if not own_step and (not model.trainable_variables or computes_in_float16(original or model)):
         return Execution()
     if cut.parts is not None or cut.all_parts > 1 or cut.static or optimizer.across_replicas:
         return Execution()
@@ -67,7 +70,10 @@ def execution_of(
         return [*model.variables, *optimizer.variables, *steps.state]
 
     fingerprint = {**fingerprint, "loss": recipe.names(), "batches": facts}
-    execution = fastest(make_steps, feed.for_trial, state, updates, fingerprint, facts["on_device"])
+    candidates = [each for each in TRIED if not (own_step and each is Compiled.UPDATE)]
+    if not facts["on_device"]:
+        candidates.remove(Compiled.CALL)
+    execution = fastest(make_steps, feed.for_trial, state, updates, fingerprint, candidates)
     if execution.compiled in made:
         # What was traced and compiled in the trial serves the training.
         object.__setattr__(model, "_tfmb_steps", made[execution.compiled])
@@ -83,6 +89,8 @@ def check_compiled(compiled: Compiled, cut: Cut, strategy: Any, optimizer: Optim
     asked = f"jit_compile={compiled.value!r}"
     if optimizer.across_replicas and compiled in (Compiled.UPDATE, Compiled.STEP, Compiled.CALL):
         raise ConfigError(f"{asked} needs one of tfmb.optimizers: {optimizer.name} is Keras's own; leave it out")
+    if isinstance(optimizer, OwnStepOptimizer) and compiled in (Compiled.UPDATE, Compiled.GRADIENTS):
+        raise ConfigError(f"{asked}: {optimizer.name} is compiled whole or not at all: give 'step', or leave it out")
     if compiled not in (Compiled.STEP, Compiled.CALL):
         return
     if makes_copies(strategy) or cut.all_parts > 1 or cut.parts is not None:
@@ -131,12 +139,13 @@ def steps_for(
     known = getattr(model, "_tfmb_steps", None)
     if known is not None:
         theirs, seen, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe.noise_scale, cut, compiled)
+        same = steps.optimizer is optimizer and theirs == (recipe.noise_scale, cut, compiled, keras_model.run_eagerly)
         same = same and _same_strategy(steps.strategy, strategy)
         if same and list(map(id, seen)) == list(map(id, [*objects, *_moved_by(model, optimizer)])):
             steps.use_seed(seed)
             return steps
-    steps = Steps(
+    kind = EagerSteps if keras_model.run_eagerly else Steps
+    steps = kind(
         model,
         optimizer,
         recipe,
@@ -149,12 +158,16 @@ def steps_for(
     )
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
     seen = [*objects, *_moved_by(model, optimizer)]
-    object.__setattr__(model, "_tfmb_steps", ((recipe.noise_scale, cut, compiled), seen, steps))
+    object.__setattr__(
+        model, "_tfmb_steps", ((recipe.noise_scale, cut, compiled, keras_model.run_eagerly), seen, steps)
+    )
     return steps
 
 
 def _loss_scale(model: Any, optimizer: Optimizer, strategy: Any, keras_model: Any) -> LossScale | None:
     """The loss scale of a Keras `LossScaleOptimizer`, as Keras has it; of ours where a layer computes in float16."""
+    if isinstance(optimizer, OwnStepOptimizer):
+        return None
     theirs = optimizer.scaled_by
     if theirs is None and (optimizer.stands_for is not None or not computes_in_float16(model)):
         return None
@@ -179,12 +192,13 @@ def scoring_steps(model: Any, recipe: Recipe, strategy: Any, cut: Cut, batch: An
     keras_model = original or model
     with compiled_with(keras_model, recipe):
         objects = objects_of(keras_model)
+    kind = EagerSteps if keras_model.run_eagerly and not makes_copies(strategy) else Steps
     found: Steps = kept(
         model,
         "_tfmb_scoring",
         strategy,
-        (cut, str(batch), tuple(map(id, objects))),
-        lambda: Steps(model, None, recipe, strategy, keras_model=keras_model, cut=cut),
+        (cut, str(batch), kind, tuple(map(id, objects))),
+        lambda: kind(model, None, recipe, strategy, keras_model=keras_model, cut=cut),
     )
     return found
 

@@ -17,6 +17,7 @@ from tfmb.distribution import describe, is_on_cpu
 from tfmb.errors import DivergenceError, PreemptedError, StorageError, TfmbError
 from tfmb.notebook import in_notebook
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import value_of
 from tfmb.training import engine, prepared
 from tfmb.training.actions import MetricsLog, Progress, TensorBoardLog
@@ -30,7 +31,7 @@ from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
 from tfmb.training.meter import Meter
 from tfmb.training.noise_scale import NoiseScale
-from tfmb.training.numerics import ask_for_exact_numerics, numerics
+from tfmb.training.numerics import ask_for_exact_numerics, keep_additions_in_order, numerics
 from tfmb.training.parts import Cut
 from tfmb.training.placement import place, take_back
 from tfmb.training.preemption import StopSignals, uninterrupted
@@ -123,8 +124,10 @@ class Session:
         """
         if self.cut is not None and self.cut.parts is not None:
             ask_for_exact_numerics(asked_for(self.jit_compile) not in (None, Compiled.NOTHING))
+        if self.checkpoints is not None:  # another process, which traces anew, may go on with the run
+            keep_additions_in_order()
         with naming_lost_peers(self.strategy):
-            placed = place(self.model, self.strategy, self.feed.example)
+            placed = self._place()
         before = {}
         if self.resume and self.run_dir is not None:
             before = read_run(self.run_dir)
@@ -207,6 +210,16 @@ class Session:
         remember(self.model, self.optimizer.replaced)
         return watcher.history
 
+    def _place(self) -> Any:
+        """The model that is trained, with all its variables, which a model's own step makes when it is traced."""
+        placed = place(self.model, self.strategy, self.feed.example)
+        if isinstance(self.optimizer, OwnStepOptimizer):
+            cut = Cut(replicas=self.strategy.num_replicas_in_sync) if self.cut is None else self.cut
+            prepared.build(placed, self.optimizer, self.strategy, self.model)
+            where = (self.strategy, (cut, self.seed, Compiled.NOTHING), self.model)
+            prepared.steps_for(placed, self.optimizer, self.recipe, *where).prepare(self.feed.spec())
+        return placed
+
     def _execution(self, placed: Any, before: Any, each_batch: bool) -> Execution:
         """As asked for, as the run began, or as a trial of long calls finds fastest."""
         compiled = asked_for(self.jit_compile)
@@ -288,7 +301,7 @@ class Session:
             DataError: its files are damaged.
         """
         assert self.checkpoints is not None
-        placed = place(self.model, self.strategy, self.feed.example)
+        placed = self._place()
         check_identity(record.get("identity"), self._began_as, self.checkpoints, self.allow_drift)
         checkpointer = self._checkpointer(self.checkpoints, {}, StopSignals())
         found = None
@@ -369,7 +382,7 @@ class Session:
             "optimizer": {"class": type(self.optimizer).__name__, **self.optimizer.get_config()},
             "model": {
                 "name": self.model.name,
-                "parameters": int(self.model.count_params()),
+                "parameters": sum(int(np.prod(weight.shape)) for weight in self.model.weights),
                 **self.record.get("model", {}),
             },
             "strategy": describe(self.strategy),

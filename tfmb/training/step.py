@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tfmb.backend import keras, tf
@@ -10,9 +10,11 @@ from tfmb.distribution import is_on_cpu, makes_copies
 from tfmb.layers import mask_keys
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import compiled_with
 from tfmb.training.cut_update import CutUpdate
+from tfmb.training.own_update import OwnUpdate
 from tfmb.training.parts import Cut
 from tfmb.training.recipe import Recipe
 from tfmb.training.rows import Arrays, gather
@@ -74,23 +76,9 @@ class Steps:
         self.loss_scale = loss_scale
         with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
             self._mask_keys = tf.Variable(mask_keys(seed, len(dropouts(model))), trainable=False, name="mask_keys")
+        self._compiled = compiled
         compiles_model = compiled in (Compiled.GRADIENTS, Compiled.STEP, Compiled.CALL)
-        self._update: WholeUpdate | CutUpdate
-        if stays_whole(cut, strategy, recipe.noise_scale):
-            on_cpu = compiles_model and is_on_cpu(strategy)
-            self._update = WholeUpdate(model, optimizer, strategy, self._mask_keys, loss_scale, compiled, on_cpu)
-        else:
-            self._update = CutUpdate(
-                model,
-                self.keras_model,
-                optimizer,
-                strategy,
-                self._mask_keys,
-                cut,
-                loss_scale,
-                compiled,
-                recipe.noise_scale,
-            )
+        self._update: WholeUpdate | CutUpdate = self._make_update(cut, compiles_model)
         self.operations = 0
         # A function of its own: how long a report is must be known before the loop over batches.
         self._work = tf.function(
@@ -102,6 +90,25 @@ class Steps:
         self._evaluate_function = tf.function(_own(self._evaluate), autograph=False)
         self._compiles_calls = compiled is Compiled.CALL
         self.traces = Traces([self._train_function, self._rows, self._work], by_shape=compiles_model and not cut.static)
+
+    def _make_update(self, cut: Cut, compiles_model: bool) -> WholeUpdate | CutUpdate:
+        model, optimizer, strategy, compiled = self.model, self.optimizer, self.strategy, self._compiled
+        if isinstance(optimizer, OwnStepOptimizer):
+            return OwnUpdate(model, optimizer, strategy, self._mask_keys, compiled)
+        if stays_whole(cut, strategy, self.recipe.noise_scale):
+            on_cpu = compiles_model and is_on_cpu(strategy)
+            return WholeUpdate(model, optimizer, strategy, self._mask_keys, self.loss_scale, compiled, on_cpu)
+        return CutUpdate(
+            model,
+            self.keras_model,
+            optimizer,
+            strategy,
+            self._mask_keys,
+            cut,
+            self.loss_scale,
+            compiled,
+            self.recipe.noise_scale,
+        )
 
     def prepare(self, spec: Any) -> None:
         """Makes the loss and metric objects for batches of an element spec, and finds what a step writes, once.
@@ -140,6 +147,11 @@ class Steps:
     def state(self) -> list[Any]:
         """What a step writes besides the model's and the optimizer's variables: metrics, whatever user code moves."""
         return list(self._update.state)
+
+    @property
+    def unseen(self) -> Sequence[str]:
+        """What the step uses whose state no checkpoint has; known after `prepare`."""
+        return self._update.unseen
 
     def use_seed(self, seed: int) -> None:
         """From here on masks are another seed's; nothing is traced again."""

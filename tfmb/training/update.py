@@ -1,5 +1,6 @@
 """What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from tfmb.backend import keras, tf
@@ -8,8 +9,18 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.sparse import values_of
 from tfmb.training.compilation import Compiled
+from tfmb.training.elements import WholeElement
 
-__all__ = ["OF_THE_REST", "Update", "check_targets", "data_of", "of_any_size", "report_dtype", "square_of"]
+__all__ = [
+    "OF_THE_REST",
+    "Update",
+    "as_keras_gives_it",
+    "check_targets",
+    "data_of",
+    "of_any_size",
+    "report_dtype",
+    "square_of",
+]
 
 # Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
 _SMALL = 2**18
@@ -30,7 +41,10 @@ class Update:
 
     Attributes:
         selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
+        unseen: what a step uses whose state no checkpoint has, in words.
     """
+
+    unseen: Sequence[str] = ()
 
     def __init__(self, optimizer: Optimizer | None, loss_scale: LossScale | None, compiled: Compiled) -> None:
         self.optimizer, self.loss_scale = optimizer, loss_scale
@@ -90,6 +104,12 @@ class Update:
 def data_of(batch: Any) -> tuple[Any, ...]:
     """`(x, y, sample_weight)` with None for what is absent, which no structure of tensors can hold."""
     return tuple(None if isinstance(part, tuple) and not part else part for part in batch)
+
+
+def as_keras_gives_it(batch: Any) -> Any:
+    """What Keras hands to `train_step` and `test_step` for a batch `(x, y, sample_weight)`."""
+    x, y, sample_weight = data_of(batch)
+    return x.element if isinstance(x, WholeElement) else keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def check_targets(model: Any, batch: Any, name: str = "x") -> None:

@@ -14,13 +14,22 @@ from tfmb.optimizers.optimizer import raw_variable
 from tfmb.optimizers.sparse import dense, on_values, values_of
 from tfmb.training import compiled as keras_objects
 from tfmb.training.compilation import Compiled
+from tfmb.training.last_logs import LastLogs
 from tfmb.training.products import as_products
 from tfmb.training.state import dropouts
 from tfmb.training.stock import is_stock, outputs_of
-from tfmb.training.update import OF_THE_REST, Update, check_targets, data_of, report_dtype, square_of
+from tfmb.training.update import (
+    OF_THE_REST,
+    Update,
+    as_keras_gives_it,
+    check_targets,
+    data_of,
+    report_dtype,
+    square_of,
+)
 from tfmb.training.written import StateVariable, graph_of, written_here, written_in
 
-__all__ = ["WholeUpdate"]
+__all__ = ["WholeUpdate", "rows_of"]
 
 # How Keras begins to say that the structure of the data is not the model's.
 _DO_NOT_FIT = ("y_true and y_pred have different structures", "Missing data for input", "The path: ")
@@ -72,13 +81,14 @@ class WholeUpdate(Update):
             self._differentiate = tf.function(self._loss_and_gradients, jit_compile=True, autograph=False)
         self._present: list[int] = []
         # A training step and a scoring step of the model's own may name their logs differently.
-        self._logs = {True: _LastLogs(), False: _LastLogs()}
+        self._logs = {True: LastLogs(), False: LastLogs()}
         self._own_logs = self._logs[True]
 
     def prepare(self, batch: Any, training: bool) -> None:
         """Makes loss and metric objects for batches of a spec, and finds what a step writes. Call it eagerly."""
         self._own_logs = self._logs[training]
-        check_targets(self.model, batch)
+        if training or type(self.model).test_step is keras.Model.test_step:
+            check_targets(self.model, batch)
         if training and _kind_of(batch) not in self._written:
             self._written[_kind_of(batch)] = self._written_for(batch)
         elif not training and not _built(self.model):
@@ -235,7 +245,7 @@ class WholeUpdate(Update):
         """What a step does with a stock model's outputs."""
         x, y, sample_weight = data_of(batch)
         loss = self.model._compile_loss(y, y_pred, sample_weight)
-        self.model._loss_tracker.update_state(loss, sample_weight=_rows(x))
+        self.model._loss_tracker.update_state(loss, sample_weight=rows_of(x))
         self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _loss(self, batch: Any, update: Any) -> tuple[Any, Any, Callable[[], None]]:
@@ -254,7 +264,7 @@ class WholeUpdate(Update):
             with products:
                 y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
             loss = _loss_of(model, x, y, y_pred, sample_weight)
-        rows = _rows(x)
+        rows = rows_of(x)
 
         def update_metrics() -> None:
             model._loss_tracker.update_state(loss, sample_weight=rows)
@@ -271,40 +281,9 @@ class WholeUpdate(Update):
         return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(shape.as_list()))
 
     def _score(self, batch: Any) -> Any:
-        data = data_of(batch)
-        self._own_logs.take(self.model.test_step(keras.utils.pack_x_y_sample_weight(*data)), self.model)
-        return _rows(data[0])
-
-
-class _LastLogs:
-    """What the last step returned, where a model's own `compute_metrics` or `test_step` decides that.
-
-    Keras shows it in place of the metrics' values where the names are others.
-    """
-
-    def __init__(self) -> None:
-        self._variables: dict[str, Any] | None = None
-
-    def take(self, logs: dict[str, Any], model: Any) -> None:
-        """Notes a step's logs, while it is traced."""
-        kind = type(model)
-        own = [kind.compute_metrics, kind.test_step, kind.get_metrics_result]
-        if own == [keras.Model.compute_metrics, keras.Model.test_step, keras.Model.get_metrics_result]:
-            return
-        if self._variables is None:
-            with tf.init_scope():
-                self._variables = {}
-                for name, value in logs.items():
-                    value = tf.convert_to_tensor(value) if not tf.is_tensor(value) else value
-                    self._variables[name] = tf.Variable(tf.zeros(value.shape, value.dtype), trainable=False)
-        for name, value in logs.items():
-            self._variables[name].assign(value)
-
-    def of_step(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The metrics' values, or what the last step returned where it has other names."""
-        if self._variables is None or set(self._variables) == set(results):
-            return results
-        return {name: keras_objects.plain(variable.numpy()) for name, variable in self._variables.items()}
+        data = as_keras_gives_it(batch)
+        self._own_logs.take(self.model.test_step(data), self.model)
+        return rows_of(data)
 
 
 @contextlib.contextmanager
@@ -325,8 +304,9 @@ def _loss_of(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any
     return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
 
 
-def _rows(x: Any) -> Any:
-    return tf.shape(next(tensor for tensor in keras.tree.flatten(x) if tensor is not None))[0]
+def rows_of(data: Any) -> Any:
+    """The number of rows of a batch, a scalar: of the first tensor in it."""
+    return tf.shape(next(tensor for tensor in keras.tree.flatten(data) if tensor is not None))[0]
 
 
 def _built(model: Any) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 
-__all__ = ["StateVariable", "graph_of", "written_here", "written_in"]
+__all__ = ["StateVariable", "captured_by", "graph_of", "operations_of", "written_here", "written_in"]
 
 # Operations that only look at a variable; what is not known here is taken to write.
 _READ = frozenset(["ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape", "VarIsInitializedOp"])
@@ -79,6 +79,18 @@ def written_in(graph: Any) -> list[StateVariable]:
     captured = {id(inside): outside for outside, inside in graph.captures if outside.dtype == tf.resource}
     written = _written_by(graph.get_operations())
     return [StateVariable(outside) for inside, outside in captured.items() if inside in written and _holds(outside)]
+
+
+def captured_by(graph: Any) -> list[StateVariable]:
+    """The variables that a function's graph reads or writes, in the order of their captures."""
+    return [StateVariable(outside) for outside, _ in graph.captures if outside.dtype == tf.resource and _holds(outside)]
+
+
+def operations_of(graph: Any) -> set[str]:
+    """The types of all operations in a function's graph and in the functions that it calls."""
+    definition = graph.as_graph_def()
+    nodes = [*definition.node, *(node for function in definition.library.function for node in function.node_def)]
+    return {node.op for node in nodes}
 
 
 def written_here(start: int, variables: list[StateVariable]) -> list[int]:

@@ -1,4 +1,4 @@
-"""`tfmb runs`: lists runs and compares them."""
+"""`tfmb list`: lists runs and compares them."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from tfmb.cli.train import RUNS
 from tfmb.config import MODEL_NAMES
 from tfmb.errors import DataError
 
-__all__ = ["newest_run", "runs"]
+__all__ = ["list_runs", "newest_run"]
 
 _COLUMNS = (
     "run",
@@ -29,7 +29,7 @@ _COLUMNS = (
 )
 
 
-def runs(
+def list_runs(
     directories: Annotated[
         list[Path] | None, typer.Argument(help="Runs, or folders of runs. Default: runs.", metavar="[RUN]...")
     ] = None,

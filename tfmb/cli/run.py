@@ -1,0 +1,100 @@
+"""`tfmb run`: a Keras program as it stands, trained by our loop."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmb.cli.options import (
+    RUN,
+    CheckpointEvery,
+    JitCompile,
+    KeepCheckpoints,
+    MicroBatchSize,
+    OnDivergence,
+    Replicas,
+    Strategy,
+    VirtualReplicas,
+)
+from tfmb.cli.program import Program
+from tfmb.cli.screen import OWN_PROCESS
+from tfmb.config import TrainConfig
+from tfmb.errors import ConfigError, DirectoryError
+from tfmb.needs import need_folder
+from tfmb.patch import patch_keras
+
+__all__ = ["run"]
+
+_FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_drift")
+
+
+def run(
+    context: typer.Context,
+    program: Annotated[str, typer.Argument(help="A script, or with -m a module.", metavar="PROGRAM")],
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="The program's own.", metavar="ARGUMENT", show_default=False)
+    ] = None,
+    module: Annotated[bool, typer.Option("-m", help="PROGRAM is the name of a module, as in python -m.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="End where a call would be left to Keras.")] = False,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(help="A folder for the runs fit-1, fit-2, ...; the same command goes on.", rich_help_panel=RUN),
+    ] = None,
+    checkpoint_every: CheckpointEvery = 100,
+    keep_checkpoints: KeepCheckpoints = 2,
+    allow_drift: Annotated[
+        bool, typer.Option("--allow-drift", help="Go on though something differs.", rich_help_panel=RUN)
+    ] = False,
+    virtual_replicas: VirtualReplicas = None,
+    micro_batch_size: MicroBatchSize = None,
+    strategy: Strategy = "auto",
+    replicas: Replicas = None,
+    jit_compile: JitCompile = "auto",
+    on_divergence: OnDivergence = "stop",
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Decides the order in each fit. Default: as the program seeds.", rich_help_panel=RUN),
+    ] = None,
+) -> Program:
+    """Run a Keras program of which no line was changed: fit, evaluate and predict of its models are tfmb's.
+
+    Options stand before PROGRAM. What tfmb refuses is left to Keras, and a line says why.
+
+    The exit code is the program's. With --run-dir, SIGTERM and SIGINT save the run and end it with 75.
+    """
+    config = TrainConfig(
+        checkpoint_every=checkpoint_every,
+        keep_checkpoints=keep_checkpoints,
+        virtual_replicas=virtual_replicas,
+        micro_batch_size=micro_batch_size,
+        strategy=strategy,
+        replicas=replicas,
+        jit_compile=jit_compile,
+        on_divergence=on_divergence,
+        seed=0 if seed is None else seed,
+    )
+    given = [name for name in context.params if _is_given(context, name)]
+    if run_dir is None:
+        for name in [*_FOR_RUNS, *(["on_divergence"] if on_divergence == "restore" else [])]:
+            if name in given:
+                raise ConfigError(f"--{name.replace('_', '-')} needs --run-dir")
+    else:
+        if (run_dir / "run.json").exists():
+            raise DirectoryError(f"{run_dir} is a run itself: give another --run-dir")
+        if config.strategy != "multi-worker":
+            need_folder("--run-dir", run_dir)
+    named = {"checkpoint_every", "keep_checkpoints", "allow_drift", "virtual_replicas", "micro_batch_size", "strategy"}
+    named |= {"replicas", "jit_compile", "on_divergence", "seed"}
+    options = {name: context.params[name] for name in given if name in named}
+    return Program(
+        name=program,
+        arguments=arguments or [],
+        is_module=module,
+        patch=patch_keras(run_dir, strict, **options),
+        own_process=context.find_root().obj == OWN_PROCESS,
+    )
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -1,0 +1,104 @@
+"""What the loop knows of the optimizers of a model with its own `train_step`: their rate, and the number of steps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+from tfmb.optimizers.hyper_parameters import describe_rate
+from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.rules import Settle, Slots, as_they_are
+from tfmb.optimizers.shared_state import raw_variable
+
+__all__ = ["OwnStepOptimizer"]
+
+
+class OwnStepOptimizer(Optimizer):
+    """Makes no update: the model's own step does that, with Keras's optimizers themselves.
+
+    The loop asks it for a count and a rate. The count is one of steps: a step may apply several optimizers, or one
+    twice. The rate is that of `model.optimizer`, or of the first optimizer among the model's attributes.
+
+    Args:
+        model: whose `train_step` is its own.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__(0.0, name=f"{type(model).__name__}.train_step")
+        self._model = model
+
+    def rule(
+        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
+    ) -> tuple[Any, Slots]:
+        """Not known: the model's step has it."""
+        raise NotImplementedError(f"{self.name} has no rule")
+
+    def get_config(self) -> dict[str, Any]:
+        """The optimizers' classes and plain settings, by the names of the model's attributes."""
+        return {name: _plain_config(optimizer) for name, optimizer in self._by_name().items()}
+
+    @property
+    def learning_rate(self) -> Any:
+        """The first optimizer's rate as a float, or its schedule; 0.0 where the model holds no optimizer."""
+        optimizers = list(self._by_name().values())
+        if not optimizers:
+            return 0.0
+        rate = optimizers[0]._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return rate
+        return float(str(keras.ops.convert_to_numpy(optimizers[0].learning_rate)))
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        before = self.learning_rate
+        rates = [optimizer._learning_rate for optimizer in self._by_name().values()]
+        if not isinstance(before, float) or not before or not all(isinstance(rate, keras.Variable) for rate in rates):
+            raise ConfigError(f"{self.name}: its optimizers have no rates that can be assigned: give them numbers")
+        for rate in rates:
+            rate.assign(rate * (value / before))
+
+    def rate_at(self, updates: Any) -> Any:
+        """The rate that the first optimizer has, as a float64 scalar; of a schedule the one after so many updates."""
+        optimizers = list(self._by_name().values())
+        if not optimizers:
+            return tf.constant(0.0, tf.float64)
+        rate = optimizers[0]._learning_rate
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return tf.cast(rate(updates), tf.float64)
+        return tf.cast(raw_variable(rate) if isinstance(rate, keras.Variable) else rate(), tf.float64)
+
+    def build(self, variables: Sequence[Any], in_place_of: Sequence[Any] | None = None) -> None:
+        """Makes the count. The optimizers' slots are made as Keras makes them: when `fit` begins, or by the step."""
+        del variables, in_place_of
+        if self.iterations is None:
+            self.iterations = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps")
+
+    def apply(
+        self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
+    ) -> Any:
+        """Not to be called."""
+        raise NotImplementedError(f"{self.name} makes its updates itself")
+
+    def overwrite_with_averages(self) -> None:
+        """What Keras does with `model.optimizer` when `fit` ends."""
+        self.replaced = []
+        optimizer = self._model.optimizer
+        if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
+            if optimizer.use_ema:
+                self.replaced = [variable.numpy() for variable in self._model.trainable_variables]
+            optimizer.finalize_variable_values(self._model.trainable_weights)
+
+    def _by_name(self) -> dict[str, Any]:
+        """The model's optimizers by the names of its attributes, the compiled one first."""
+        found = {"optimizer": self._model.optimizer, **vars(self._model)}
+        return {name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)}
+
+
+def _plain_config(optimizer: Any) -> dict[str, Any]:
+    rate = optimizer._learning_rate
+    known = isinstance(rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
+    config = optimizer.get_config() if known else {}
+    plain = {k: v for k, v in config.items() if k != "name" and (isinstance(v, (int, float, str, bool)) or v is None)}
+    if not isinstance(rate, keras.Variable):
+        plain["learning_rate"] = describe_rate(rate)
+    return {"class": type(optimizer).__name__, **plain}

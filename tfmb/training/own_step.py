@@ -1,0 +1,73 @@
+"""Which models train by a step of their own, and what such a training cannot honour."""
+
+import warnings
+from typing import Any
+
+from tfmb.backend import keras
+from tfmb.distribution import is_multi_worker, makes_copies
+from tfmb.errors import ConfigError
+
+__all__ = ["check_own_step", "has_own_step", "has_own_test_step", "runs_own_step"]
+
+
+def has_own_step(model: Any) -> bool:
+    """Whether the model's class has its own `train_step`."""
+    return type(model).train_step is not keras.Model.train_step
+
+
+def has_own_test_step(model: Any) -> bool:
+    """Whether the model's class has its own `test_step`."""
+    return type(model).test_step is not keras.Model.test_step
+
+
+def runs_own_step(model: Any) -> bool:
+    """Whether `train_step` itself is run, with Keras's optimizers: it is the model's own, or must run eagerly."""
+    return has_own_step(model) or bool(model.run_eagerly)
+
+
+def check_own_step(model: Any, strategy: Any, given: dict[str, bool]) -> None:
+    """Refuses what cannot hold for a step that the loop does not know, and says what a step means on several devices.
+
+    Args:
+        model: whose `train_step` is run.
+        strategy: where.
+        given: argument of `fit` -> whether it asks for something.
+
+    Raises:
+        ConfigError: the argument, or what the model lacks.
+    """
+    what = f"{type(model).__name__}.train_step" if has_own_step(model) else "a model that runs eagerly"
+    if not model.compiled:
+        raise ConfigError(f"the model {model.name!r} is not compiled: call its compile() first, as for fit")
+    for argument, is_given in given.items():
+        if is_given:
+            raise ConfigError(f"{argument} cannot be given with {what}, {_WHY.get(argument, _WHOLE)}: leave it out")
+    if model.run_eagerly and makes_copies(strategy):
+        raise ConfigError("a model that runs eagerly trains on one device: compile it without run_eagerly=True")
+    if not makes_copies(strategy):
+        return
+    if is_multi_worker(strategy):
+        raise ConfigError(f"{what} trains on one worker: tfmb has not tried it on several")
+    if model.distribute_strategy is not strategy:
+        raise ConfigError(
+            f"{what} trains on several devices where its model was built: build and compile it in the strategy's "
+            "scope, or give a function that does both"
+        )
+    warnings.warn(
+        f"{what} runs on {strategy.num_replicas_in_sync} devices as in Keras: each has its share of a batch, and the "
+        "step decides what they share",
+        stacklevel=4,
+    )
+
+
+_WHOLE = "which takes each batch as it is"
+_COMPILED = "which trains with what the model was compiled with"
+_WHY = {
+    "optimizer": _COMPILED,
+    "loss": _COMPILED,
+    "metrics": _COMPILED,
+    "on_divergence='skip'": "which has made an update before its loss is known",
+    "noise_scale": "which does not show its gradients",
+    "run_dir": "whose state no checkpoint can have",
+    "jit_compile": "which XLA cannot compile",
+}
