@@ -68,6 +68,11 @@ def two_outputs() -> Any:
     return keras.Model(inputs, {"a": layers.Dense(1, name="a")(inputs), "b": layers.Dense(2, name="b")(inputs)})
 
 
+def two_inputs() -> Any:
+    inputs = {"a": keras.Input((4,), name="a"), "b": keras.Input((4,), name="b")}
+    return keras.Model(inputs, layers.Dense(1)(layers.Concatenate()(list(inputs.values()))))
+
+
 def listed_outputs() -> Any:
     inputs = keras.Input((4,))
     return keras.Model(inputs, [layers.Dense(1, name=name)(inputs) for name in ("first", "second")])
@@ -123,6 +128,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Any, Any, dict[str, Any], dict[str, An
 }  # fmt: skip
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:Gradients do not exist", "ignore:Your input ran out", "ignore:the data ran out")
 @pytest.mark.parametrize("name", KINDS)
@@ -145,6 +151,7 @@ def test_it_trains_and_is_scored_as_in_keras(name: str) -> None:
         np.testing.assert_allclose(b, a, atol=1e-12)
 
 
+@pytest.mark.compile
 @pytest.mark.filterwarnings("ignore:Gradients do not exist")
 @pytest.mark.parametrize("name", ["csr", "ragged", "texts in objects", "optional", "no target"])
 def test_it_validates_as_in_fit(name: str) -> None:
@@ -158,6 +165,7 @@ def test_it_validates_as_in_fit(name: str) -> None:
     assert_same(program, atol=1e-5)
 
 
+@pytest.mark.compile
 def test_pandas() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame(X, columns=list("abcd"))
@@ -175,6 +183,7 @@ def test_pandas() -> None:
     np.testing.assert_allclose(tfmb.predict(texts, pandas.Series(WORDS)), expected, rtol=1e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("rows", [list(WORDS), WORDS[:, np.newaxis]], ids=["a list", "a table of objects"])
 def test_lists_and_tables_of_texts_are_one_array(rows: Any) -> None:
     """Which Keras refuses, as it refuses lists of numbers."""
@@ -187,6 +196,7 @@ def test_lists_and_tables_of_texts_are_one_array(rows: Any) -> None:
     np.testing.assert_allclose(tfmb.predict(model, rows), model.predict(tf.constant(rows), verbose=0), rtol=1e-6)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("x", [ROWS, tf.sparse.from_dense(MOSTLY_ZERO), WORDS], ids=["ragged", "sparse", "texts"])
 def test_each_epoch_has_an_order_of_the_seed(x: Any) -> None:
     def first_of_each(seed: int) -> list[float]:
@@ -215,6 +225,7 @@ def test_each_epoch_has_an_order_of_the_seed(x: Any) -> None:
     assert first_of_each(3) == first_of_each(3) != first_of_each(4)
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("name", ["ragged", "sparse", "texts in objects"])
 def test_a_run_of_it_goes_on_exactly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build, x, y, _, _ = KINDS[name]
@@ -248,6 +259,8 @@ def test_a_run_of_it_goes_on_exactly(name: str, tmp_path: Path, monkeypatch: pyt
         ("unequal length", dense, X, Y[:5], {}),
         ("unequal length", dense, tf.sparse.from_dense(X), Y[:5], {}),
         ("x has dtype object", dense, np.array([object()] * 18), Y, {}),
+        ("in the `loss` argument, can't be found", two_outputs, X, {"a": Y}, {}),
+        ("Missing data for input", two_inputs, {"a": X}, Y, {}),
         ("validation_split", dense, scipy.sparse.csr_matrix(X), Y, {"validation_split": 0.99}),
     ],
 )  # fmt: skip
@@ -256,7 +269,7 @@ def test_what_fit_refuses_is_refused_in_one_line(
 ) -> None:
     model = build()
     model.compile("sgd", "mse")
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError, KeyError)):
         model.fit(x, y, verbose=0, **given)
     with pytest.raises(TfmbError) as caught:
         tfmb.fit(model, x, y, verbose=0, **given)
@@ -291,6 +304,7 @@ def test_several_devices_refuse_what_cannot_be_cut(kind: str) -> None:
             call()
 
 
+@pytest.mark.compile
 def test_texts_are_cut() -> None:
     found = []
     for parts in ("auto", 2):

@@ -1,6 +1,8 @@
 """Data with an order of its own is read as `fit`, `evaluate` and `predict` read it: by Keras's own adapters."""
 
+import json
 import random
+import subprocess
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 from same_as_fit import Fit, assert_same
 
 import tfmb
@@ -127,7 +130,7 @@ TRAINED: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", here(TRAINED, ["generator", "PyDataset"], "compile"))
 def test_it_trains_as_in_fit(name: str) -> None:
     make, given = TRAINED[name]
 
@@ -138,6 +141,7 @@ def test_it_trains_as_in_fit(name: str) -> None:
     assert_same(program)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_classes_of_a_py_dataset_are_weighted_as_in_fit() -> None:
     def program(fit: Fit) -> Any:
@@ -147,6 +151,7 @@ def test_classes_of_a_py_dataset_are_weighted_as_in_fit() -> None:
     assert_same(program)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_a_loader_of_pytorch(loader: Any) -> None:
     def program(fit: Fit) -> Any:
@@ -157,6 +162,7 @@ def test_a_loader_of_pytorch(loader: Any) -> None:
     np.testing.assert_allclose(tfmb.predict(ours, loader()), ours.predict(X, verbose=0), atol=1e-12)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_a_real_loader_of_pytorch() -> None:
     torch = pytest.importorskip("torch")
@@ -170,6 +176,7 @@ def test_a_real_loader_of_pytorch() -> None:
     assert_same(program)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_what_a_generator_leaves_out_is_left_out() -> None:
     class Optional(keras.Model):
@@ -192,6 +199,7 @@ def test_what_a_generator_leaves_out_is_left_out() -> None:
     assert_same(program)
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["SparseTensor", "csr_matrix", "RaggedTensor"])
 def test_a_generator_of_what_no_array_holds(kind: str) -> None:
@@ -216,6 +224,7 @@ def dense_of(x: Any) -> Any:
     return tf.ensure_shape(x.to_tensor(), [None, 4]) if isinstance(x, tf.RaggedTensor) else x
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 def test_a_generator_that_has_ended_gives_what_it_gives_in_fit_and_says_so() -> None:
     def program(fit: Fit) -> Any:
@@ -236,7 +245,7 @@ SCORED: dict[str, tuple[Callable[[], Any], int | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", SCORED)
+@pytest.mark.parametrize("name", here(SCORED, ["generator"], "compile"))
 def test_it_is_scored_and_predicted_as_in_keras(name: str) -> None:
     make, steps = SCORED[name]
     model = build()
@@ -247,6 +256,7 @@ def test_it_is_scored_and_predicted_as_in_keras(name: str) -> None:
     )
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", SCORED)
 def test_it_validates_as_in_fit(name: str) -> None:
@@ -270,6 +280,7 @@ class StopsAfter(keras.callbacks.Callback):
         self.model.stop_training = batch == self.batch
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize(
     "given", [{"epochs": 2}, {"epochs": 3, "steps_per_epoch": 3}, {"callbacks": 1}], ids=["passes", "steps", "stopped"]
 )
@@ -283,6 +294,7 @@ def test_its_own_hooks_are_called_as_in_fit(given: dict[str, Any]) -> None:
     assert calls[0] == calls[1]
 
 
+@pytest.mark.compile
 def test_its_own_hooks_are_called_as_in_evaluate_and_predict() -> None:
     model = build()
     theirs, ours = Pieces(), Pieces()
@@ -333,6 +345,31 @@ def test_what_keras_refuses_is_refused_in_one_line() -> None:
         tfmb.predict(build(), Pieces(size=None))
 
 
+@pytest.mark.process
+def test_processes_read_a_py_dataset(tmp_path: Path) -> None:
+    """In an interpreter of its own: a fork of a process that computes may wait for ever."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import sys, keras, numpy, tfmb\n"
+        "class Pieces(keras.utils.PyDataset):\n"
+        "    def __len__(self): return 4\n"
+        "    def __getitem__(self, number): return numpy.full((3, 2), number / 4), numpy.ones((3, 1))\n"
+        "keras.utils.set_random_seed(0)\n"
+        "model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        "model.compile('sgd', 'mse')\n"
+        "fit = tfmb.fit if sys.argv[1] == 'ours' else keras.Model.fit\n"
+        "data = Pieces(workers=2, use_multiprocessing=True)\n"
+        "print(fit(model, data, epochs=2, shuffle=False, verbose=0).history['loss'])\n"
+    )
+    found = [
+        subprocess.run([sys.executable, program, who], capture_output=True, text=True, timeout=100, check=True).stdout
+        for who in ("theirs", "ours")
+    ]
+    theirs, ours = (json.loads(each.splitlines()[-1]) for each in found)
+    assert ours == pytest.approx(theirs, rel=1e-6)
+
+
+@pytest.mark.compile
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_it_raises_is_told_in_one_line(workers: int) -> None:
     class Broken(Pieces):
@@ -366,6 +403,7 @@ def test_a_run_of_it_cannot_be_gone_on_with(tmp_path: Path) -> None:
         StreamFeed(open_stream(once(), "generator", "x")).start_at(0, 0)
 
 
+@pytest.mark.compile
 def test_what_its_order_is_not_is_said_once_where_it_matters(tmp_path: Path, recwarn: Any) -> None:
     def said() -> list[str]:
         return [str(each.message) for each in recwarn if "whose order is its own" in str(each.message)]
@@ -382,6 +420,7 @@ def test_what_its_order_is_not_is_said_once_where_it_matters(tmp_path: Path, rec
     assert said() == ["validation_data is a generator, whose order is its own and not the seed's"]
 
 
+@pytest.mark.compile
 @pytest.mark.parametrize("parts", [{"virtual_replicas": 2}, {"replicas": 2}], ids=["parts", "devices"])
 @pytest.mark.filterwarnings("ignore:x is a generator, whose order is its own")
 def test_its_batches_are_cut(parts: dict[str, Any]) -> None:
@@ -393,6 +432,7 @@ def test_its_batches_are_cut(parts: dict[str, Any]) -> None:
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
+@pytest.mark.compile
 def test_a_model_is_built_of_shapes_alone() -> None:
     model = keras.Sequential([keras.layers.Dense(1)])
     model.compile("sgd", "mse")

@@ -38,6 +38,7 @@ def test_less_is_as_it_was_asked_for() -> None:
         assert limited_steps(None, "steps") == 3
 
 
+@pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("batch_size", [4, None])

@@ -31,6 +31,9 @@ from tfmb.training.written import StateVariable, graph_of, written_here, written
 
 __all__ = ["WholeUpdate", "rows_of"]
 
+# How Keras begins to say that the structure of the data is not the model's.
+_DO_NOT_FIT = ("y_true and y_pred have different structures", "Missing data for input", "The path: ")
+
 
 class WholeUpdate(Update):
     """Trains and scores whole batches, in the cross-replica context.
@@ -189,7 +192,8 @@ class WholeUpdate(Update):
         before = [variable.read() for variable in written]
         start = len(tf.compat.v1.get_default_graph().get_operations())
         scale = self.scale()
-        loss, rows, found = self._differentiate(batch, tf.identity(self.optimizer.iterations), scale)
+        with _naming_what_is_missing():
+            loss, rows, found = self._differentiate(batch, tf.identity(self.optimizer.iterations), scale)
         if not _absent(scale):
             found = [on_values(lambda g: g / tf.cast(scale, g.dtype), gradient) for gradient in found]
         square = square_of(found, self.dtype) if found and not self.selects else None
@@ -284,11 +288,14 @@ class WholeUpdate(Update):
 
 @contextlib.contextmanager
 def _naming_what_is_missing() -> Iterator[None]:
-    """Says in our words that there is no loss."""
+    """Says in our words that there is no loss, and in one line that data does not fit the model."""
     try:
         yield
-    except ValueError as error:
-        if not str(error).startswith("No loss to compute"):
+    except (ValueError, KeyError) as error:
+        text = str(error.args[0]) if error.args else ""
+        if text.startswith(_DO_NOT_FIT):
+            raise ConfigError(" ".join(text.split())) from error
+        if not text.startswith("No loss to compute"):
             raise
         raise ConfigError("there is no loss: compile the model with one, or give loss=...") from error
 
