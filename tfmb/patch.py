@@ -188,7 +188,6 @@ class KerasPatch:
             return theirs(model, *args, **kwargs)  # and raises, in the words that the program knows
         run_dir = given.get("run_dir") if number else None
         has_run, is_there = _looked_at(run_dir)
-        state = random.getstate()
         with as_method(model, name, self._seed(number) if name == "fit" else None) as call:
             try:
                 return ours(model, *args, **given)
@@ -197,7 +196,6 @@ class KerasPatch:
                 if call.begun or has_run or self._strict or by_ours_alone:
                     raise
                 reason = str(error)
-        random.setstate(state)  # from which a model's copy may have drawn
         if run_dir is not None and not is_there:
             shutil.rmtree(run_dir, ignore_errors=True)  # what ours had begun to make: no run of anybody's
         line = f"{where}Keras's own {name}: {reason}"
