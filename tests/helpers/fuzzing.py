@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fork_server import ForkServer
 
-__all__ = ["files", "words"]
+__all__ = ["files", "options", "words"]
 
 _TESTS = Path(__file__).parents[1]
 _BATCH = 50
@@ -43,6 +43,22 @@ def words(folder: Path, kind: str, seeds: range) -> Counter[str]:
     )
     assert done.returncode == 0, done.stderr
     return _count(kind, done.stdout.splitlines(), len(seeds))
+
+
+def options(server: ForkServer, folder: Path, seeds: range, commands: list[str] | None = None) -> Counter[str]:
+    """How often random command lines of each command came to what: see `fuzz_options.batch`. Anything else fails."""
+    made = server.call("fuzz_options:prepare", str(folder / "made"), seconds=300)
+    assert (made.code, made.hung) == (0, False), made.error[-2000:]
+    outcomes: Counter[str] = Counter()
+    for first in range(seeds.start, seeds.stop, _BATCH):
+        count = min(_BATCH, seeds.stop - first)
+        ended = server.call("fuzz_options:batch", first, count, str(folder / "made"), commands, seconds=60 * count)
+        assert (ended.code, ended.hung) == (0, False), (first, ended.output[-1:], ended.error[-2000:])
+        wrong = [line for line in ended.output if " WRONG: " in line]
+        assert not wrong, "\n".join(wrong)
+        assert len(ended.output) == count
+        outcomes.update(line.split(" ", 1)[1] for line in ended.output)
+    return outcomes
 
 
 def _count(kind: str, lines: list[str], count: int) -> Counter[str]:
