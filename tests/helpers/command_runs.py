@@ -9,6 +9,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 
+from exports import checked_here
+
 from tfmb.cli import main
 
 __all__ = ["FIRST_LINE", "Ended", "run"]
@@ -97,7 +99,8 @@ def _work(words: list[str], folder: Path, files: list[Path]) -> None:
     os.chdir(folder)
     code: object = 1
     try:
-        code = main(words)
+        with checked_here():
+            code = main(words)
     except SystemExit as ended:
         code = ended.code
     except BaseException:

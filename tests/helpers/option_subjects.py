@@ -63,7 +63,7 @@ def build_searched(hp: Any) -> Any:
 def write_files(folder: str) -> None:
     """Images and IDX files there; in a process of its own, because TensorFlow starts."""
     place = Path(folder)
-    pixels = _images(1)[0][0]
+    pixels = _images(3)[0][0]
     (place / "grey.png").write_bytes(tf.io.encode_png(pixels).numpy())
     (place / "colour.jpg").write_bytes(tf.io.encode_jpeg(np.repeat(np.repeat(pixels, 3, -1), 4, 0)).numpy())
     idx = place / "idx"

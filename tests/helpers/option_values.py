@@ -23,6 +23,7 @@ VALUES: dict[str, list[str]] = {
     "base_batch_size": ["8", "32"],
     "batch_size": ["8", "16", "7"],
     "train.batch_size": ["8", "16", "7", "full"],
+    "tune.epochs": ["0.5", "1"],
     "tune.batch_size": ["8", "8,16", "8:32"],
     "batch_sizes": ["4,8", "8", "4,8,16"],
     "beta_1": ["0.8", "0"],
@@ -102,33 +103,80 @@ VALUES: dict[str, list[str]] = {
     "weights": ["ema", "raw"],
     "workers": ["1", "2"],
 }
-# What makes most command lines work, and short: of each list one, mostly.
+# What makes most command lines work, and short: of each list one, mostly. Words without an option are arguments.
+_DATA, _SEARCHED = ["--data", _OURS], ["--model", _MADE]
 _USUAL: dict[str, list[list[list[str]]]] = {
     "train": [
-        [["--data", _OURS], ["--data", _OURS], ["--dataset", "idx"], ["--resume", "runs/cut"]],
+        [_DATA, _DATA, ["--dataset", "idx"], ["--resume", "runs/cut"]],
         [["--model", "mlp"], ["--model", "mlp"], ["--model", _OWN]],
         [["--epochs", "2"]],
         [["--batch-size", "8"]],
     ],
-    "lr-range": [[["--data", _OURS]], [["--model", "mlp"], ["--model", _OWN]], [["--updates", "10"]]],
-    "advise": [[["--data", _OURS]], [["--model", "mlp"]], [["--budget", "2s"]], [["--batch-sizes", "4,8,16"]]],
-    "compare": [[["--data", _OURS]], [["--no-memory"]], [["--seconds", "1s"]], [["--batch-size", "8"]]],
+    "lr-range": [[_DATA], [["--model", "mlp"], ["--model", _OWN]], [["--updates", "10"]]],
+    "advise": [[_DATA], [["--model", "mlp"]], [["--budget", "2s"]], [["--batch-sizes", "4,8,16"]]],
+    "compare": [[_DATA], [["--no-memory"]], [["--seconds", "0.3"]], [["--batch-size", "8"]]],
     "tune": [
-        [["--data", _OURS]],
-        [["--model", "mlp"], ["--model", "mlp"], ["--model", _MADE]],
-        [["--max-trials", "2"]],
-        [["--batch-size", "8:16"]],
+        [_DATA],
+        [["--model", "mlp"], ["--model", "mlp"], _SEARCHED],
+        [["--max-trials", "1"], ["--max-trials", "2"]],
+        [["--batch-size", "16"], ["--batch-size", "8:16"]],
     ],
-    "evaluate": [[["--data", _OURS], []], [["--model", _OWN], [], []]],
-    "export": [[["--output", "exports/ours"]], [["--model", _OWN], [], []]],
+    "evaluate": [
+        [["runs/ours", *_DATA], ["runs/own", *_DATA, "--model", _OWN], ["runs/ema", *_DATA], ["runs/digits"]],
+    ],
+    "export": [
+        [["runs/ours"], ["runs/own", "--model", _OWN], ["runs/ema"], ["runs/digits"]],
+        [["--output", "exports/ours"], ["--output", "new"]],
+    ],
     "predict": [
-        [["--run", "runs/ours"], ["--run", "runs/digits"], ["--export", "exports/ours"]],
-        [["--data", _OURS], []],
+        [
+            ["grey.png", "--run", "runs/ours"],
+            ["test:0", "colour.jpg", "--run", "runs/ours", *_DATA],
+            ["train:3", "--run", "runs/digits"],
+            ["grey.png", "colour.jpg", "--export", "exports/ours"],
+            ["grey.png"],
+        ]
     ],
-    "verify": [[["--data", _OURS], ["--data", "loops:data"], []], [["--steps", "2"], []]],
-    "launch": [[["--workers", "2"], ["--workers", "1"]]],
-    "doctor": [[[], [], [], ["--profile", "--model", "mlp", "--threads", "1"]]],
-}  # fmt: skip
+    "verify": [
+        [
+            ["runs/ours", *_DATA],
+            ["exports/ours"],
+            ["exports/ours/1", "--run", "runs/ours"],
+            ["option_subjects:by_hand", "--model", "loops:build", "--data", "loops:data"],
+        ]
+    ],
+    "launch": [[["--workers", "2"], ["--workers", "1"], ["--hosts", "127.0.0.1:12345", "--index", "0"]]],
+    "doctor": [[[], [], ["--profile", "--model", "mlp", "--threads", "1"]]],
+}
+# Options of which one is enough, mostly.
+_EITHER = [
+    {"data", "dataset", "mirror", "recipe", "resume"},
+    {"clipnorm", "clipvalue", "global_clipnorm"},
+    {"run", "export", "run_dir"},
+    {"workers", "hosts", "listen", "join"},
+    {"virtual_replicas", "micro_batch_size", "threads"},
+    {"deterministic", "threads", "jit_compile"},
+]
+# What an option needs to be of use, mostly given with it.
+_WITH: dict[str, list[str]] = {
+    "rho": ["--optimizer", "rmsprop"],
+    "centered": ["--optimizer", "rmsprop"],
+    "momentum": ["--optimizer", "sgd"],
+    "nesterov": ["--optimizer", "momentum"],
+    "beta_1": ["--optimizer", "adam"],
+    "beta_2": ["--optimizer", "adamw"],
+    "amsgrad": ["--optimizer", "adam"],
+    "rate_scaling": ["--base-batch-size", "32"],
+    "base_batch_size": ["--rate-scaling", "sqrt"],
+    "noise_scale": ["--virtual-replicas", "2"],
+    "allow_drift": ["--resume", "runs/cut"],
+    "retrain_seeds": ["--retrain"],
+    "retrain_epochs": ["--retrain"],
+    "tune.export": ["--retrain"],
+    "against": ["--made-up-samples"],
+    "made_up": ["--against", "latest"],
+    **{f"doctor.{name}": ["--profile"] for name in ("model", "batch_size", "dataset", "mirror", "replicas", "threads")},
+}
 _ODD = [
     "0",
     "-1",
@@ -168,28 +216,44 @@ def values_of(command: str, parameter: Any) -> list[list[str]]:
 
 
 def draw(random_: random.Random, command: str) -> list[str]:
-    """A command line, and which of its options are odd is not told."""
-    found: dict[str, list[str]] = {}
+    """A command line of random options, of which most can stand together."""
     parameters = {parameter.name: parameter for parameter in COMMANDS[command].params}
     by_word = {name: p.name for p in parameters.values() for name in (*p.opts, *p.secondary_opts)}
+    options: dict[str, list[str]] = {}
+    arguments: list[str] = []
     for alternatives in _USUAL.get(command, []):
-        words = random_.choice(alternatives) if random_.random() < _USUALLY else []
-        for word in words:
-            if word.startswith("--"):
-                found[last := by_word[word]] = [word]
-            else:
-                found[last].append(word)
-    options = [name for name, parameter in parameters.items() if parameter.param_type_name == "option"]
-    for name in random_.sample(options, min(random_.randint(0, _MOST), len(options))):
-        if name in found and random_.random() < 0.7:
+        if random_.random() < _USUALLY:
+            arguments += _add(options, by_word, random_.choice(alternatives))
+    names = [name for name, parameter in parameters.items() if parameter.param_type_name == "option"]
+    for name in random_.sample(names, min(random_.randint(0, _MOST), len(names))):
+        rivals = set().union(*(group for group in _EITHER if name in group))
+        if (name in options or rivals & set(options)) and random_.random() < _USUALLY:
             continue
-        found[name] = []
+        options[name] = []
         for _ in range(random_.randint(1, 2) if parameters[name].multiple else 1):
-            found[name] += _one(random_, command, parameters[name])
-    arguments = [_argument(random_, command, p) for p in parameters.values() if p.param_type_name == "argument"]
-    words = [word for name in random_.sample(list(found), len(found)) for word in found[name]]
-    given = [word for argument in arguments for word in argument]
-    return [command, *words, *(["--"] if command == "launch" else []), *given]
+            options[name] += _one(random_, command, parameters[name])
+        needed = _WITH.get(f"{command}.{name}", _WITH.get(name, []))
+        if needed and needed[0] in by_word and random_.random() < _USUALLY:
+            _add(options, by_word, needed)
+    for parameter in parameters.values():
+        if parameter.param_type_name == "argument" and not arguments:
+            arguments = _argument(random_, command, parameter)
+    words = [word for name in random_.sample(list(options), len(options)) for word in options[name]]
+    return [command, *words, *(["--"] if command == "launch" else []), *arguments]
+
+
+def _add(options: dict[str, list[str]], by_word: dict[str, str], words: list[str]) -> list[str]:
+    """Adds the options of some words that are not there yet; returns the words before the first."""
+    first = next((place for place, word in enumerate(words) if word.startswith("--")), len(words))
+    for word in words[first:]:
+        if word.startswith("--"):
+            name = by_word[word]
+            new = name not in options
+            if new:
+                options[name] = [word]
+        elif new:
+            options[name].append(word)
+    return words[:first]
 
 
 def _one(random_: random.Random, command: str, parameter: Any) -> list[str]:

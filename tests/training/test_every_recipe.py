@@ -11,8 +11,8 @@ from cases import here
 from fork_server import ForkServer
 
 ROWS = recipes.covering()
-# Together they have every level at least once. Two workers take longer than one.
-DAILY, BY_TWO = 12, 2
+# Together they have every level at least once. Two workers take three times as long as one.
+DAILY, BY_TWO = 12, 1
 
 
 def first_with_new_levels(count: int) -> list[int]:
