@@ -53,11 +53,12 @@ def build() -> Any:
 
 def build_searched(hp: Any) -> Any:
     """The same with a choice, whose optimizer the search chooses."""
-    model = build()
-    hidden = keras.layers.Dense(hp.Choice("units", [4, 8]), "tanh")
-    made = keras.Sequential([keras.Input(_SHAPE), *model.layers[:2], hidden, *model.layers[2:]])
-    made.compile(None, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    return made
+    layers = keras.layers
+    hidden = layers.Dense(hp.Choice("units", [4, 8]), "tanh")
+    last = layers.Dense(_CLASSES, "softmax")
+    model = keras.Sequential([keras.Input(_SHAPE), layers.Rescaling(1 / 255), layers.Flatten(), hidden, last])
+    model.compile(None, "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def write_files(folder: str) -> None:

@@ -12,6 +12,7 @@ from tfmb.cli.advise import advise, lr_range
 from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
+from tfmb.cli.mismatch import told_of_mismatch
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.runs import runs
 from tfmb.cli.screen import OWN_PROCESS, fail, say, show_warnings
@@ -82,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             fail(4, _out_of_memory(arguments))
+        if told := told_of_mismatch(error):
+            fail(2, told)
         raise
 
 
