@@ -336,7 +336,7 @@ def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, 
     arguments = config.optimizer_arguments()
     compiled = read_compiled(model).optimizer if config.own_model else None
     if config.optimizer is None and compiled is not None:
-        rated = {"warmup": config.warmup, "base_batch_size": config.base_batch_size}
+        rated: dict[str, Any] = {"warmup": config.warmup, "base_batch_size": config.base_batch_size}
         if config.schedule not in ("constant", "plateau"):
             rated["schedule"] = config.schedule
         if idle := [*arguments, *(name for name, value in rated.items() if value)]:
