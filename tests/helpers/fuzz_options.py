@@ -15,9 +15,9 @@ from typing import Any
 
 from command_runs import FIRST_LINE, Ended, run
 from command_traces import traces_of
-from option_values import COMMANDS, draw
+from option_values import COMMANDS, draw, one_by_one
 
-__all__ = ["UNSEEN", "batch", "check", "given", "is_ignored", "prepare"]
+__all__ = ["UNSEEN", "batch", "check", "each", "given", "is_ignored", "prepare"]
 
 _DOCUMENTED = {0, 2, 3, 4, 65, 69, 70, 73, 74, 75, 130}
 _SILENT = {0, 70, 130}  # where no line says what went wrong
@@ -80,6 +80,26 @@ def batch(first: int, count: int, folder: str, commands: list[str] | None = None
         except Exception:
             outcome = f"WRONG: {' | '.join(traceback.format_exc().splitlines()[-9:])}"
         print(f"{seed} {command} {outcome}", flush=True)
+
+
+def each(command: str, folder: str) -> None:
+    """Prints a line for each option and value of a command, given alone: "seen", "refused", or what is wrong."""
+    _import_all()
+    known: dict[str, tuple[Ended, list[str]]] = {}
+    for name, words, rest in one_by_one(command):
+        ended, traces = _run(words, Path(folder))
+        outcome = "refused" if ended.code not in _SILENT else "seen"
+        if wrong := check(ended, Path(folder).parent / "work"):
+            outcome = f"WRONG: {wrong}: {ended}"
+        elif ended.told:
+            outcome = "stopped"
+        elif outcome == "seen" and not _is_unseen(command, name) and any(name == found for found, *_ in given(words)):
+            if str(rest) not in known:
+                known[str(rest)] = _run(rest, Path(folder))
+            without = known[str(rest)]
+            if is_ignored(name, ended, traces, without[1]):
+                outcome = f"WRONG: --{name.replace('_', '-')} changes nothing, and nothing says so: {ended}"
+        print(f"{command} {name} {outcome}", flush=True)
 
 
 def _try(words: list[str], random_: random.Random, folder: Path) -> str:

@@ -4,13 +4,14 @@ The options themselves, and what kind of value each takes, are read from the com
 """
 
 import random
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 
 from tfmb.cli import app
 
-__all__ = ["COMMANDS", "VALUES", "draw", "key", "values_of"]
+__all__ = ["COMMANDS", "VALUES", "draw", "key", "one_by_one", "values_of"]
 
 COMMANDS: dict[str, Any] = dict(sorted(typer.main.get_command(app).commands.items()))  # type: ignore[attr-defined]
 
@@ -240,6 +241,32 @@ def draw(random_: random.Random, command: str) -> list[str]:
             arguments = _argument(random_, command, parameter)
     words = [word for name in random_.sample(list(options), len(options)) for word in options[name]]
     return [command, *words, *(["--"] if command == "launch" else []), *arguments]
+
+
+def one_by_one(command: str) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(name, a command line with each option and value in turn and what it needs, the same without it)."""
+    parameters = {parameter.name: parameter for parameter in COMMANDS[command].params}
+    by_word = {name: p.name for p in parameters.values() for name in (*p.opts, *p.secondary_opts)}
+    for name, parameter in parameters.items():
+        if parameter.param_type_name != "option":
+            continue
+        options: dict[str, list[str]] = {name: []}
+        needed = _WITH.get(f"{command}.{name}", _WITH.get(name, []))
+        if needed and needed[0] in by_word:
+            _add(options, by_word, needed)
+        rivals = set().union(*(group for group in _EITHER if name in group))
+        arguments = []
+        for alternatives in _USUAL.get(command, []):
+            free = [words for words in alternatives if not rivals & {by_word[w] for w in words if w in by_word}]
+            arguments += _add(options, by_word, (free or [[]])[0])
+        for parameter_ in parameters.values():
+            if parameter_.param_type_name == "argument" and not arguments:
+                arguments = values_of(command, parameter_)[0]
+        del options[name]
+        rest = [word for words in options.values() for word in words]
+        tail = [*(["--"] if command == "launch" else []), *arguments]
+        for words in values_of(command, parameter):
+            yield name, [command, *rest, *words, *tail], [command, *rest, *tail]
 
 
 def _add(options: dict[str, list[str]], by_word: dict[str, str], words: list[str]) -> list[str]:

@@ -21,7 +21,8 @@ def told_of_mismatch(error: BaseException) -> str | None:
     """
     text = str(error)
     if isinstance(error, ValueError) and (found := _SHAPES.search(text)):
-        return f"the model does not take these examples ({found['why'].rstrip('. ').lower()}): give other data, or another --model"
+        why = found["why"].rstrip(". ").lower()
+        return f"the model does not take these examples ({why}): give other data, or another --model"
     if type(error).__name__ == "InvalidArgumentError" and (found := _LABELS.search(text)):
         return f"the model has too few outputs for the label {found['why']}: give other data, or another --model"
     return None
