@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import fuzzing
+import option_values
 import pytest
 from fork_server import ForkServer
 
@@ -39,3 +40,11 @@ def test_random_options(tmp_path: Path) -> None:
         f"\noptions: seeds {seeds}:", *(f"{outcome}: {count}" for outcome, count in sorted(outcomes.items())), sep="\n"
     )
     assert outcomes.total() == OPTIONS
+
+
+@pytest.mark.parametrize("command", option_values.COMMANDS)
+def test_each_option_alone(tmp_path: Path, command: str) -> None:
+    with ForkServer(tmp_path) as server:
+        outcomes = fuzzing.each_option(server, tmp_path, command)
+    print(f"\n{command}: {dict(outcomes)}")
+    assert outcomes["seen"] >= 1
