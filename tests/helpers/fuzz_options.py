@@ -37,6 +37,7 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("launch", "restarts"): "nobody died",
     ("tune", "workers"): "how it is done, not what",
     ("compare", "memory"): "its numbers are times and bytes",
+    **{(command, "model"): "names what the run holds" for command in ("evaluate", "export", "predict", "verify")},
     ("predict", "invert"): "the class and its rounded probability may be the same",
 }
 

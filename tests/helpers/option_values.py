@@ -254,7 +254,7 @@ def one_by_one(command: str) -> Iterator[tuple[str, list[str], list[str]]]:
         needed = _WITH.get(f"{command}.{name}", _WITH.get(name, []))
         if needed and needed[0] in by_word:
             _add(options, by_word, needed)
-        rivals = set().union(*(group for group in _EITHER if name in group))
+        rivals = set().union(*(group for group in _EITHER if name in group)) - {name}
         arguments = []
         for alternatives in _USUAL.get(command, []):
             free = [words for words in alternatives if not rivals & {by_word[w] for w in words if w in by_word}]
