@@ -1,0 +1,90 @@
+"""Runs programs of many seeds, and notes each in a file of JSON lines, from which a later call goes on."""
+
+import contextlib
+import json
+import pickle
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .judging import Verdict, judge
+from .programs import draw
+from .server import Server
+from .terms import calls_in
+
+__all__ = ["examine", "outcomes_of", "run_seeds"]
+
+_SECONDS = 90.0  # for one side of one program
+
+
+def run_seeds(server: Server, seeds: range, ledger: Path, together: int = 6) -> Iterator[dict[str, Any]]:
+    """Yields what becomes of each seed, those of the ledger first, and adds the others to it.
+
+    Args:
+        server: runs them.
+        seeds: of programs.
+        ledger: the file.
+        together: programs that share a process. Whatever does not go well there is judged alone.
+    """
+    known = {}
+    if ledger.exists():
+        lines = ledger.read_text().splitlines()
+        known = {line["seed"]: line for line in map(json.loads, lines) if line["seed"] in seeds}
+    yield from known.values()
+    left = [seed for seed in seeds if seed not in known]
+    with ledger.open("a") as file:
+        for first in range(0, len(left), together):
+            for line in _batch(server, left[first : first + together]):
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                yield line
+
+
+def _batch(server: Server, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    programs = {seed: draw(seed) for seed in seeds}
+    start = time.monotonic()
+    found = outcomes_of(server, [(programs[s], side) for s in seeds for side in ("keras", "whole", "cut")])
+    seconds = (time.monotonic() - start) / len(seeds)
+    for number, seed in enumerate(seeds):
+        program = programs[seed]
+        sides = dict(zip(("keras", "whole", "cut"), found[3 * number : 3 * number + 3], strict=True))
+        verdicts = {side: judge(program, sides, side) for side in ("whole", "cut")}
+        if any(v.outcome not in ("alike", "refused") for v in verdicts.values()):
+            verdicts = examine(server, program)
+        yield {"seed": seed, **_noted(program, verdicts), "seconds": round(seconds, 2)}
+
+
+def examine(server: Server, program: dict[str, Any]) -> dict[str, Verdict]:
+    """What is thought of a program whose sides have processes of their own."""
+    sides = {side: outcomes_of(server, [(program, side)])[0] for side in ("keras", "again", "moved", "whole", "cut")}
+    return {side: judge(program, sides, side) for side in ("whole", "cut")}
+
+
+def outcomes_of(server: Server, runs: list[tuple[dict[str, Any], str]]) -> list[Any]:
+    """What each run left: a dict, or the word for how its process ended without it."""
+    jobs = [(program, side, f"{number}.pickle") for number, (program, side) in enumerate(runs)]
+    for *_, name in jobs:
+        with contextlib.suppress(FileNotFoundError):
+            (server.folder / name).unlink()
+    code = server.run(jobs, _SECONDS * (1 + len(jobs) / 4))
+    ended = "hangs" if code is None else "crash"
+    paths = [server.folder / name for *_, name in jobs]
+    return [pickle.loads(path.read_bytes()) if path.exists() else ended for path in paths]
+
+
+def _noted(program: dict[str, Any], verdicts: dict[str, Verdict]) -> dict[str, Any]:
+    """What the ledger says of a program."""
+    names = sorted(name for name in set(calls_in(program)) if name.split(".")[0] in ("layers", "losses", "optimizers"))
+    whole, cut = verdicts["whole"], verdicts["cut"]
+    return {
+        "whole": whole.outcome,
+        "whole_about": whole.about,
+        "whole_detail": whole.detail,
+        "cut": cut.outcome,
+        "cut_about": cut.about,
+        "cut_detail": cut.detail,
+        "parts": program["cut"],
+        "precision": program["precision"],
+        "uses": names,
+    }
