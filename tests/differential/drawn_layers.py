@@ -239,10 +239,9 @@ def pool(name: str) -> Draw:
 
 def sized(name: str, change: Callable[[int], int], *arguments: Any) -> Draw:
     def draw(random: Random, shape: Shape) -> Drawn:
-        del random
         left = [*map(change, shape[:-1]), shape[-1]]
         if min(left) < 2:
-            return call("layers.Identity"), shape, "once"
+            return dense_layer(random, 3), [*shape[:-1], 3], "once"
         return call(f"layers.{name}", *arguments), left, "once"
 
     return draw

@@ -19,6 +19,7 @@ INPUTS: dict[str, tuple[list[int], str]] = {
     "numbers": ([3], "random.integers(0, 6, (n, *s))"),
     "strings": ([3], "random.choice(['red', 'green', 'blue', 'grey'], (n, *s))"),
 }
+_SELDOM = ("Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D", "Permute", "PReLU", "SpectralNormalization")
 _COLOURS = ["red", "green", "blue"]
 
 
@@ -37,7 +38,9 @@ class _Graph:
 
     def draw(self, table: dict[str, Draw], node: str, shape: list[int]) -> tuple[str, list[int]]:
         """A layer of a table on a node; returns the new node and its shape."""
-        layer, left, how = table[self.random.choice(list(table))](self.random, shape)
+        # Those that find a place more seldom are drawn more often.
+        (name,) = self.random.choices(list(table), [2 if name in _SELDOM else 1 for name in table])
+        layer, left, how = table[name](self.random, shape)
         if how == "twice":
             return self.add(layer, node, node, how="several"), left
         if how == "list":
@@ -58,9 +61,9 @@ def draw_graph(random: Random) -> dict[str, Any]:
     """Inputs, nodes, and outputs with their losses."""
     graph = _Graph(random)
     inputs, ends = [], []
-    names = random.sample(list(LOSSES), random.choice([1, 1, 2, 2, 3]))
+    names = random.sample(list(LOSSES), random.choice([1, 1, 1, 2, 2, 3]))
     stepwise = "CTC" in names or random.random() < 0.12
-    kinds = random.choices(["vector", "sequence", "image", "words"], [3, 5, 5, 4], k=random.choice([1, 2]))
+    kinds = random.choices(["vector", "sequence", "image", "words"], [2, 4, 6, 4], k=random.choice([1, 1, 1, 2, 2]))
     if random.random() < 0.3:
         kinds.append(random.choice(["numbers", "strings"]))
     for number, kind in enumerate(kinds):
@@ -76,7 +79,7 @@ def draw_graph(random: Random) -> dict[str, Any]:
     node, shape = ends[0]
     for other, width in ends[1:]:
         node, shape = graph.add(call("layers.Concatenate"), node, other, how="list"), [shape[0] + width[0]]
-    node, shape = graph.draw_several(layers.VECTOR, random.choice([1, 2, 3]), node, shape)
+    node, shape = graph.draw_several(layers.VECTOR, random.choice([2, 2, 3]), node, shape)
     outputs = []
     for number, loss in enumerate(names):
         at_steps = steps is not None and (loss == "CTC" or (number == 0 and loss not in ("Circle", "CTC", "Tversky")))
@@ -92,7 +95,7 @@ def _branch(graph: _Graph, kind: str, node: str, keep: bool) -> tuple[str, list[
     if kind in ("numbers", "strings"):
         return graph.add(_lookup(random, kind), node), [8]
     if kind == "image":
-        node, shape = graph.draw_several(layers.IMAGE, random.choice([2, 3, 4]), node, shape)
+        node, shape = graph.draw_several(layers.IMAGE, random.choice([3, 3, 4]), node, shape)
         reduce = random.choice(list(layers.REDUCE_IMAGE))
         node, shape = graph.draw({reduce: layers.REDUCE_IMAGE[reduce]}, node, shape)
         return graph.draw(layers.REDUCE_SEQUENCE, node, shape) if len(shape) == 2 else (node, shape)
@@ -109,7 +112,7 @@ def _branch(graph: _Graph, kind: str, node: str, keep: bool) -> tuple[str, list[
         # What a sequence's targets fit has the length that it began with.
         same = [n for n in layers.SEQUENCE if n not in _OTHER_LENGTHS]
         return graph.draw_several({n: layers.SEQUENCE[n] for n in same}, random.choice([1, 2]), node, shape)
-    node, shape = graph.draw_several(layers.SEQUENCE, random.choice([2, 3, 3]), node, shape)
+    node, shape = graph.draw_several(layers.SEQUENCE, random.choice([2, 2, 3]), node, shape)
     return graph.draw(layers.REDUCE_SEQUENCE, node, shape)
 
 

@@ -44,12 +44,13 @@ def run_seeds(server: Server, seeds: range, ledger: Path, together: int = 6) -> 
 def _batch(server: Server, seeds: list[int]) -> Iterator[dict[str, Any]]:
     programs = {seed: draw(seed) for seed in seeds}
     start = time.monotonic()
-    found = outcomes_of(server, [(programs[s], side) for s in seeds for side in ("keras", "whole", "cut")])
+    sides = {seed: ["keras", "whole", *(["cut"] if programs[seed]["cut"] else [])] for seed in seeds}
+    left = iter(outcomes_of(server, [(programs[seed], side) for seed in seeds for side in sides[seed]]))
     seconds = (time.monotonic() - start) / len(seeds)
-    for number, seed in enumerate(seeds):
+    for seed in seeds:
         program = programs[seed]
-        sides = dict(zip(("keras", "whole", "cut"), found[3 * number : 3 * number + 3], strict=True))
-        verdicts = {side: judge(program, sides, side) for side in ("whole", "cut")}
+        found = {side: next(left) for side in sides[seed]}
+        verdicts = {side: judge(program, found, side) for side in sides[seed][1:]}
         if any(v.outcome not in ("alike", "refused") for v in verdicts.values()):
             verdicts = examine(server, program)
         yield {"seed": seed, **_noted(program, verdicts), "seconds": round(seconds, 2)}
@@ -57,8 +58,14 @@ def _batch(server: Server, seeds: list[int]) -> Iterator[dict[str, Any]]:
 
 def examine(server: Server, program: dict[str, Any]) -> dict[str, Verdict]:
     """What is thought of a program whose sides have processes of their own."""
-    sides = {side: outcomes_of(server, [(program, side)])[0] for side in ("keras", "again", "moved", "whole", "cut")}
-    return {side: judge(program, sides, side) for side in ("whole", "cut")}
+    ours = [side for side in ("whole", "cut") if side == "whole" or program["cut"]]
+    found: dict[str, Any] = {}
+    for more in (["keras", *ours], ["moved"], ["again"]):
+        found |= {side: outcomes_of(server, [(program, side)])[0] for side in more}
+        verdicts = {side: judge(program, found, side) for side in ours}
+        if all(verdict.outcome != "differs" for verdict in verdicts.values()):
+            break
+    return verdicts
 
 
 def outcomes_of(server: Server, runs: list[tuple[dict[str, Any], str]]) -> list[Any]:
@@ -76,7 +83,7 @@ def outcomes_of(server: Server, runs: list[tuple[dict[str, Any], str]]) -> list[
 def _noted(program: dict[str, Any], verdicts: dict[str, Verdict]) -> dict[str, Any]:
     """What the ledger says of a program."""
     names = sorted(name for name in set(calls_in(program)) if name.split(".")[0] in ("layers", "losses", "optimizers"))
-    whole, cut = verdicts["whole"], verdicts["cut"]
+    whole, cut = verdicts["whole"], verdicts.get("cut", Verdict("not run"))
     return {
         "whole": whole.outcome,
         "whole_about": whole.about,

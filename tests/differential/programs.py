@@ -25,12 +25,14 @@ def draw(seed: int) -> dict[str, Any]:
         "form": _one_of(random, _FORMS),
         **draw_graph(random),
     }
+    if program["precision"].startswith("mixed"):
+        _without_activity_regularizers(program["nodes"])
     recurrent = [n for n in program["nodes"] if n["layer"].get("call") in _RECURRENT]
     kinds = {each["kind"] for each in program["inputs"]}
     program["stateful"] = bool(recurrent) and kinds <= {"sequence", "vector"} and random.random() < 0.3
     if program["stateful"]:
         recurrent[0]["layer"]["with"]["stateful"] = True
-    program["data"] = draw_data(random, program["outputs"], program["stateful"])
+    program["data"] = draw_data(random, program["outputs"], program["stateful"], "strings" in kinds)
     structures = ["list", "dict"]
     program["inputs_as"] = random.choice(structures if len(program["inputs"]) > 1 else ["one", "one", "dict"])
     several = len(program["outputs"]) > 1
@@ -46,15 +48,29 @@ def draw(seed: int) -> dict[str, Any]:
         output["weight"] = random.choice([0.5, 2.0]) if several and random.random() < 0.4 else None
     program["calls"] = draw_calls(random, program)
     plain = any(name.endswith(_FREE_OF_SCHEDULES) for name in calls_in(program["calls"]))
-    program["optimizer"] = draw_optimizer(random, random.choice(list(OPTIMIZERS)), program["precision"], plain)
+    for place in [program, *(each for each in program["calls"] if each["do"] == "compile")]:
+        place["optimizer"] = draw_optimizer(random, random.choice(list(OPTIMIZERS)), program["precision"], plain)
+    if "ScheduleFreeAdamW" in str(program) and program["form"] == "unbuilt":
+        program["form"] = "sequential"
     if "callbacks.SwapEMAWeights" in set(calls_in(program["calls"])):
         _let_average(program)
     program["steps_per_execution"] = random.choice([1, 1, 1, 1, 2]) if _divides(program) else 1
-    program["cut"] = random.choice([1, 2, 2])
+    program["cut"] = random.choice([None, None, None, 1, 2, 2])
+    program["ends"] = random.choice([["evaluate"], ["predict"], ["evaluate", "predict"], []])
     return program
 
 
 _RECURRENT = ("layers.LSTM", "layers.GRU", "layers.SimpleRNN")
+
+
+def _without_activity_regularizers(part: Any) -> None:
+    """Their losses are in 16 bits, and Keras cannot add them to others."""
+    if isinstance(part, dict):
+        part.pop("activity_regularizer", None)
+        if part.get("call") == "layers.ActivityRegularization":
+            part |= {"call": "layers.ReLU", "with": {}}
+    for each in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+        _without_activity_regularizers(each)
 
 
 def _is_a_chain(program: dict[str, Any]) -> bool:

@@ -31,8 +31,10 @@ def run_and_keep(program: dict[str, Any], side: str, path: str) -> None:
     The outcome has the notes in their order, with the weights, the optimizer's state and the files at the end, and
     the error that ended it: its class, its text, where it was raised, and whether a training had begun.
     """
-    from tfmb.backend import keras
+    from tfmb.backend import keras, tf
 
+    for each in (keras.config, tf.debugging):
+        each.disable_traceback_filtering()  # which takes a third of the time
     before, folder = Path.cwd(), tempfile.mkdtemp()
     kept = _Kept(program, side)
     os.chdir(folder)
@@ -86,7 +88,8 @@ class _Kept:
 
         if self.side == "cut":
             given["virtual_replicas"] = self.program["cut"]
-        return tfmb.fit(model, *data, jit_compile=False, **given)
+        # With a seed, for none draws one from Python's generator, and the seeds of layers that are made later with it.
+        return tfmb.fit(model, *data, jit_compile=False, seed=self.program["seed"], **given)
 
     def _move(self, model: Any) -> None:
         """Weights that differ by roundings: what becomes of that is what equal programs may differ by."""

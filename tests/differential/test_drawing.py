@@ -13,7 +13,7 @@ from .report import LEAST_SHARE
 from .terms import call, calls_in, code, expression
 from .writing import write
 
-COUNT = 1000
+COUNT = 2000
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """A program as the Keras code that is run: `fit` in it is `keras.Model.fit` or `tfmb.fit`, `note` keeps a value."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .graphs import INPUTS
@@ -51,7 +52,10 @@ def _data(program: dict[str, Any]) -> list[str]:
     lines += [f"x = {_struct(program['inputs_as'], program['inputs'])}"]
     lines += [f"y = {_struct(program['outputs_as'], program['outputs'])}"]
     if program["data"]["weights"] == "sample":
-        drawn = {each["name"]: code(f"random.choice([0.0, 0.5, 1.0, 2.0], {count})") for each in program["outputs"]}
+        drawn = {}
+        for each in program["outputs"]:  # an example's weight, or one for each of its steps
+            size = expression([count, *each["shape"][:-1]])
+            drawn[each["name"]] = code(f"random.choice([0.0, 0.5, 1.0, 2.0], {size})")
         lines.append(f"w = {_shaped(program['outputs_as'], drawn)}")
     if kind == "tensors":
         names = ", ".join(_names(program))
@@ -140,17 +144,19 @@ def _compile(program: dict[str, Any]) -> list[str]:
     outputs, form = program["outputs"], program["outputs_as"]
     lines = ["def compiled(model, optimizer):", "    model.compile(", "        optimizer=optimizer,"]
     lines.append(f"        loss={_listed(form, {each['name']: each['loss'] for each in outputs})},")
-    weights = {each["name"]: each["weight"] for each in outputs if each["weight"] is not None}
-    if weights:
-        if form == "list":
-            weights = {each["name"]: each["weight"] or 1.0 for each in outputs}
+    weights = {each["name"]: each["weight"] or 1.0 for each in outputs if each["loss"] is not None}
+    if any(each["weight"] for each in outputs) and len(weights) == len(outputs):
         lines.append(f"        loss_weights={_listed(form, weights)},")
     for key, name in (("metrics", "metrics"), ("weighted", "weighted_metrics")):
         if any(each[key] for each in outputs):
             lines.append(f"        {name}={_listed(form, {each['name']: each[key] for each in outputs})},")
     if program["steps_per_execution"] > 1:
         lines.append(f"        steps_per_execution={program['steps_per_execution']},")
-    return [*lines, "        jit_compile=False,", "    )", "    return model", ""]
+    lines += ["        jit_compile=False,", "    )"]
+    if "ScheduleFreeAdamW" in str([program["optimizer"], program["calls"]]):
+        # Built while fit traces it, it begins with momentums of 0 in place of the weights, and the weights are lost.
+        lines.append("    model.optimizer.build(model.trainable_variables)")
+    return [*lines, "    return model", ""]
 
 
 def _listed(form: str, parts: dict[str, Any]) -> str:
@@ -179,20 +185,21 @@ def _calls(program: dict[str, Any]) -> list[str]:
             lines.append("model.load_weights('between.weights.h5')")
         elif each["do"] == "score":
             lines += _score(program, f" {number}")
-    lines += _score(program, "")
+    lines += _score(program, "", program["ends"])
     if program["form"] != "subclass":
         lines.append("model.save('end.keras')")
     return lines
 
 
-def _score(program: dict[str, Any], at: str) -> list[str]:
+def _score(program: dict[str, Any], at: str, ways: Sequence[str] = ("evaluate", "predict")) -> list[str]:
     data = "data" if program["data"]["kind"] == "dataset" else "x, y"
     of = "data" if program["data"]["kind"] == "dataset" else "x"
     batch = "" if program["data"]["kind"] == "dataset" else f", batch_size={program['data']['batch']}"
-    return [
-        f"note('evaluate{at}', model.evaluate({data}{batch}, verbose=0, return_dict=True))",
-        f"note('predict{at}', model.predict({of}{batch}, verbose=0))",
-    ]
+    lines = {
+        "evaluate": f"note('evaluate{at}', model.evaluate({data}{batch}, verbose=0, return_dict=True))",
+        "predict": f"note('predict{at}', model.predict({of}{batch}, verbose=0))",
+    }
+    return [lines[way] for way in ways]
 
 
 def _fit(program: dict[str, Any], each: dict[str, Any]) -> str:
