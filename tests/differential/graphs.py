@@ -44,7 +44,7 @@ class _Graph:
         if how == "twice":
             return self.add(layer, node, node, how="several"), left
         if how == "list":
-            beside = self.add(call("layers.Dense", shape[-1]), node)
+            beside = self.add(call("layers.Activation", self.random.choice(["tanh", "sigmoid"])), node)
             return self.add(layer, node, beside, how="list"), left
         if layer["call"] == "layers.Dense" and left == shape and self.random.random() < 0.5:
             shared = self.add(layer, node)  # which is called again
@@ -68,7 +68,7 @@ def draw_graph(random: Random) -> dict[str, Any]:
         kinds.append(random.choice(["numbers", "strings"]))
     for number, kind in enumerate(kinds):
         if stepwise and number == 0:
-            kind = random.choice(["sequence", "words"])
+            kind = "sequence" if "CTC" in names else random.choice(["sequence", "words"])  # CTC takes no mask
         name = "abc"[number]
         inputs.append({"name": name, "kind": kind})
         ends.append(_branch(graph, kind, name, keep=stepwise and number == 0))
@@ -93,7 +93,8 @@ def _branch(graph: _Graph, kind: str, node: str, keep: bool) -> tuple[str, list[
     if kind == "vector":
         return graph.draw_several(layers.VECTOR, random.choice([0, 1]), node, shape)
     if kind in ("numbers", "strings"):
-        return graph.add(_lookup(random, kind), node), [8]
+        counts = graph.add(_lookup(random, kind), node)  # which are whole numbers
+        return graph.add(call("layers.Dense", 3), counts), [3]
     if kind == "image":
         node, shape = graph.draw_several(layers.IMAGE, random.choice([3, 3, 4]), node, shape)
         reduce = random.choice(list(layers.REDUCE_IMAGE))
@@ -110,13 +111,13 @@ def _branch(graph: _Graph, kind: str, node: str, keep: bool) -> tuple[str, list[
         node, shape = graph.add(call("layers.Embedding", 8, 3, **given), node), [shape[0], 3]
     if keep:
         # What a sequence's targets fit has the length that it began with.
-        same = [n for n in layers.SEQUENCE if n not in _OTHER_LENGTHS]
+        same = [n for n in layers.SEQUENCE if n not in _NOT_KEPT]
         return graph.draw_several({n: layers.SEQUENCE[n] for n in same}, random.choice([1, 2]), node, shape)
     node, shape = graph.draw_several(layers.SEQUENCE, random.choice([2, 2, 3]), node, shape)
     return graph.draw(layers.REDUCE_SEQUENCE, node, shape)
 
 
-_OTHER_LENGTHS = ["MaxPooling1D", "AveragePooling1D", "ZeroPadding1D", "Cropping1D", "UpSampling1D", "Permute"]
+_NOT_KEPT = ["Masking", "MaxPooling1D", "AveragePooling1D", "ZeroPadding1D", "Cropping1D", "UpSampling1D", "Permute"]
 
 
 def _lookup(random: Random, kind: str) -> Term:

@@ -15,17 +15,18 @@ from .terms import calls_in
 
 __all__ = ["examine", "outcomes_of", "run_seeds"]
 
-_SECONDS = 90.0  # for one side of one program
+_SECONDS = 120.0  # for one side of one program
 
 
-def run_seeds(server: Server, seeds: range, ledger: Path, together: int = 6) -> Iterator[dict[str, Any]]:
+def run_seeds(server: Server, seeds: range, ledger: Path, together: int = 4) -> Iterator[dict[str, Any]]:
     """Yields what becomes of each seed, those of the ledger first, and adds the others to it.
 
     Args:
         server: runs them.
         seeds: of programs.
         ledger: the file.
-        together: programs that share a process. Whatever does not go well there is judged alone.
+        together: programs that share a process, in which Keras runs eagerly: tracing takes most of the time. Whatever
+            does not go well there is judged again, traced and alone.
     """
     known = {}
     if ledger.exists():
@@ -45,7 +46,8 @@ def _batch(server: Server, seeds: list[int]) -> Iterator[dict[str, Any]]:
     programs = {seed: draw(seed) for seed in seeds}
     start = time.monotonic()
     sides = {seed: ["keras", "whole", *(["cut"] if programs[seed]["cut"] else [])] for seed in seeds}
-    left = iter(outcomes_of(server, [(programs[seed], side) for seed in seeds for side in sides[seed]]))
+    runs = [(programs[seed], side) for seed in seeds for side in sides[seed]]
+    left = iter(outcomes_of(server, runs, eagerly=True))
     seconds = (time.monotonic() - start) / len(seeds)
     for seed in seeds:
         program = programs[seed]
@@ -68,13 +70,13 @@ def examine(server: Server, program: dict[str, Any]) -> dict[str, Verdict]:
     return verdicts
 
 
-def outcomes_of(server: Server, runs: list[tuple[dict[str, Any], str]]) -> list[Any]:
+def outcomes_of(server: Server, runs: list[tuple[dict[str, Any], str]], eagerly: bool = False) -> list[Any]:
     """What each run left: a dict, or the word for how its process ended without it."""
     jobs = [(program, side, f"{number}.pickle") for number, (program, side) in enumerate(runs)]
     for *_, name in jobs:
         with contextlib.suppress(FileNotFoundError):
             (server.folder / name).unlink()
-    code = server.run(jobs, _SECONDS * (1 + len(jobs) / 4))
+    code = server.run(jobs, _SECONDS * (1 + len(jobs) / 4), eagerly)
     ended = "hangs" if code is None else "crash"
     paths = [server.folder / name for *_, name in jobs]
     return [pickle.loads(path.read_bytes()) if path.exists() else ended for path in paths]

@@ -131,7 +131,7 @@ _REDUCTIONS = ["sum", "mean_with_sample_weight", None, "none", "mean"]
 def draw_loss(random: Random, name: str) -> tuple[Term, str, str | None]:
     """The loss of a name, the kind of its targets, and the activation of the last layer."""
     target, activation, choices = random.choice(LOSSES[name])
-    short = random.random() < 0.25 and not choices and name in _SHORT
+    short = random.random() < 0.1 and not choices and name in _SHORT
     if short:
         return random.choice(_SHORT[name]), target, activation
     given = {key: random.choice(values) for key, values in choices.items()}
@@ -141,9 +141,11 @@ def draw_loss(random: Random, name: str) -> tuple[Term, str, str | None]:
     return loss, target, activation
 
 
-def draw_metrics(random: Random, target: str, rank: int) -> list[Term]:
+def draw_metrics(random: Random, target: str, rank: int, precision: str) -> list[Term]:
     """Some metrics for targets of a kind, each once."""
     known = _METRICS[target]
+    if precision == "float64":  # which TensorFlow's InTopK does not take
+        known = [each for each in known if "TopK" not in str(each)]
     if rank > 1:  # an output for each step of a sequence: matrices of confusion and scores by column want vectors
         known = [each for each in known if isinstance(each, str) or "Mean" in str(each) or "Accuracy" in str(each)]
     return random.sample(known, min(len(known), random.choice([0, 1, 1, 2])))

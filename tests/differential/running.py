@@ -25,8 +25,14 @@ SIDES = ("keras", "again", "moved", "whole", "cut")
 _MOVED = {"float64": 1e-15, "float32": 5e-7, "mixed_bfloat16": 8e-3, "mixed_float16": 1e-3}
 
 
-def run_and_keep(program: dict[str, Any], side: str, path: str) -> None:
+def run_and_keep(program: dict[str, Any], side: str, path: str, eagerly: bool = False) -> None:
     """Runs it by a side of `SIDES`; the outcome is then in the file, pickled.
+
+    Args:
+        program: see `programs`.
+        side: whose `fit` trains.
+        path: of the file.
+        eagerly: whether Keras runs without tracing, which takes most of the time: never `tfmb.fit`.
 
     The outcome has the notes in their order, with the weights, the optimizer's state and the files at the end, and
     the error that ended it: its class, its text, where it was raised, and whether a training had begun.
@@ -36,8 +42,9 @@ def run_and_keep(program: dict[str, Any], side: str, path: str) -> None:
     for each in (keras.config, tf.debugging):
         each.disable_traceback_filtering()  # which takes a third of the time
     before, folder = Path.cwd(), tempfile.mkdtemp()
-    kept = _Kept(program, side)
+    kept = _Kept(program, side, eagerly)
     os.chdir(folder)
+    tf.config.run_functions_eagerly(eagerly)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -52,8 +59,8 @@ def run_and_keep(program: dict[str, Any], side: str, path: str) -> None:
 
 
 class _Kept:
-    def __init__(self, program: dict[str, Any], side: str) -> None:
-        self.program, self.side = program, side
+    def __init__(self, program: dict[str, Any], side: str, eagerly: bool) -> None:
+        self.program, self.side, self._eagerly = program, side, eagerly
         self.notes: list[tuple[str, Any]] = []
         self.error: dict[str, Any] | None = None
         self._fits, self._moved = 0, False
@@ -85,11 +92,15 @@ class _Kept:
                 self._move(model)
             return model.fit(*data, **given)
         import tfmb
+        from tfmb.backend import tf
 
         if self.side == "cut":
             given["virtual_replicas"] = self.program["cut"]
         # With a seed, for none draws one from Python's generator, and the seeds of layers that are made later with it.
-        return tfmb.fit(model, *data, jit_compile=False, seed=self.program["seed"], **given)
+        tf.config.run_functions_eagerly(False)
+        history = tfmb.fit(model, *data, jit_compile=False, seed=self.program["seed"], **given)
+        tf.config.run_functions_eagerly(self._eagerly)
+        return history
 
     def _move(self, model: Any) -> None:
         """Weights that differ by roundings: what becomes of that is what equal programs may differ by."""

@@ -53,14 +53,19 @@ class Server:
         self._server.wait(timeout=60)
         self._log.close()
 
-    def run(self, runs: list[tuple[dict[str, Any], str, str]], seconds: float) -> int | None:
+    def run(self, runs: list[tuple[dict[str, Any], str, str]], seconds: float, eagerly: bool) -> int | None:
         """Runs `(program, side, name of the file for the outcome)` one after another in one child.
+
+        Args:
+            runs: what to run.
+            seconds: after which the child is killed.
+            eagerly: see `running.run_and_keep`.
 
         Returns:
             The child's exit code, or minus the signal; None where it took too long and was killed.
         """
         assert self._server.stdin is not None
-        self._server.stdin.write(json.dumps(runs).encode() + b"\n")
+        self._server.stdin.write(json.dumps({"runs": runs, "eagerly": eagerly}).encode() + b"\n")
         self._server.stdin.flush()
         pid = int(self._answer(120))
         try:
@@ -96,8 +101,9 @@ def _serve(folder: Path) -> None:
             os.dup2(os.open(folder / "output", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
             code = 1
             try:
-                for program, side, name in json.loads(line):
-                    run_and_keep(program, side, str(folder / name))
+                job = json.loads(line)
+                for program, side, name in job["runs"]:
+                    run_and_keep(program, side, str(folder / name), job["eagerly"])
                 code = 0
             finally:
                 os._exit(code)

@@ -23,7 +23,7 @@ class FakeServer:
         self.folder, self.leaves = folder, leaves
         self.batches: list[int] = []
 
-    def run(self, runs: list[Any], seconds: float) -> int:
+    def run(self, runs: list[Any], seconds: float, eagerly: bool) -> int:
         self.batches.append(len(runs))
         for program, side, name in runs:
             left = self.leaves(program, side)

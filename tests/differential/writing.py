@@ -54,9 +54,13 @@ def _data(program: dict[str, Any]) -> list[str]:
     if program["data"]["weights"] == "sample":
         drawn = {}
         for each in program["outputs"]:  # an example's weight, or one for each of its steps
-            size = expression([count, *each["shape"][:-1]])
+            size = expression([count, *([] if each["target"] == "letters" else each["shape"][:-1])])
             drawn[each["name"]] = code(f"random.choice([0.0, 0.5, 1.0, 2.0], {size})")
         lines.append(f"w = {_shaped(program['outputs_as'], drawn)}")
+    if kind != "arrays" and program["precision"] != "float64":  # which fit casts arrays to, and nothing else
+        cast = "lambda a: a.astype('float32') if a.dtype.kind == 'f' else a"
+        names = ", ".join(_names(program))
+        lines.append(f"{names} = keras.tree.map_structure({cast}, ({names}))")
     if kind == "tensors":
         names = ", ".join(_names(program))
         lines.append(f"{names} = keras.tree.map_structure(tf.convert_to_tensor, ({names}))")
