@@ -19,7 +19,20 @@ INPUTS: dict[str, tuple[list[int], str]] = {
     "numbers": ([3], "random.integers(0, 6, (n, *s))"),
     "strings": ([3], "random.choice(['red', 'green', 'blue', 'grey'], (n, *s))"),
 }
-_SELDOM = ("Cropping1D", "Cropping2D", "UpSampling1D", "UpSampling2D", "Permute", "PReLU", "SpectralNormalization")
+_SELDOM = (
+    "AveragePooling1D",
+    "ActivityRegularization",
+    "Masking",
+    "ZeroPadding1D",
+    "MaxPooling1D",
+    "Cropping1D",
+    "Cropping2D",
+    "UpSampling1D",
+    "UpSampling2D",
+    "Permute",
+    "PReLU",
+    "SpectralNormalization",
+)
 _COLOURS = ["red", "green", "blue"]
 
 
@@ -96,7 +109,7 @@ def _branch(graph: _Graph, kind: str, node: str, keep: bool) -> tuple[str, list[
         counts = graph.add(_lookup(random, kind), node)  # which are whole numbers
         return graph.add(call("layers.Dense", 3), counts), [3]
     if kind == "image":
-        node, shape = graph.draw_several(layers.IMAGE, random.choice([3, 3, 4]), node, shape)
+        node, shape = graph.draw_several(layers.IMAGE, random.choice([2, 3, 3]), node, shape)
         reduce = random.choice(list(layers.REDUCE_IMAGE))
         node, shape = graph.draw({reduce: layers.REDUCE_IMAGE[reduce]}, node, shape)
         return graph.draw(layers.REDUCE_SEQUENCE, node, shape) if len(shape) == 2 else (node, shape)

@@ -36,9 +36,6 @@ _FRESH_ON_PARTS = {
         "AlphaDropout",
         "SpatialDropout1D",
         "SpatialDropout2D",
-        "RandomFlip",
-        "RandomContrast",
-        "RandomBrightness",
     )
 }
 # The optimizers that get the rows of an embedding one by one where batches are cut.

@@ -76,9 +76,6 @@ IMAGE: dict[str, drawn.Draw] = {
     "UpSampling2D": drawn.sized("UpSampling2D", lambda n: n * 2, 2),
     "Resizing": drawn.sized("Resizing", lambda n: 4, 4, 4),
     "CenterCrop": drawn.sized("CenterCrop", lambda n: 4, 4, 4),
-    "RandomFlip": drawn.same("RandomFlip", seed=drawn.seed),
-    "RandomContrast": drawn.same("RandomContrast", factor=0.3, seed=drawn.seed),
-    "RandomBrightness": drawn.same("RandomBrightness", factor=0.3, seed=drawn.seed, value_range=[0, 1]),
 }
 REDUCE_SEQUENCE: dict[str, drawn.Draw] = {
     "recurrent": lambda random, shape: (drawn.recurrent(random, False), [3], "once"),

@@ -61,7 +61,7 @@ def draw(seed: int) -> dict[str, Any]:
     if "callbacks.SwapEMAWeights" in set(calls_in(program["calls"])):
         _let_average(program)
     program["steps_per_execution"] = random.choice([1, 1, 1, 1, 2]) if _divides(program) else 1
-    program["cut"] = random.choice([None, None, None, 1, 2, 2])
+    program["cut"] = random.choice([None, None, None, None, None, 1, 2, 2])
     program["ends"] = random.choice([["evaluate"], ["predict"], [], [], []])
     return program
 

@@ -19,8 +19,8 @@ def draw_data(random: Random, outputs: list[dict[str, Any]], stateful: bool, str
     if weights == "class" and outputs[0]["target"] == "bits" and outputs[0]["shape"] != [1]:
         weights = None
     kind = random.choice(["arrays", "arrays", "arrays", "dataset", "tensors"])
-    if strings:  # which Keras takes from arrays no more than we do
-        kind = random.choice(["dataset", "tensors"])
+    if strings:  # which fit does not take from arrays
+        kind = "dataset"
     return {"examples": count, "batch": batch, "kind": kind, "weights": weights}
 
 
