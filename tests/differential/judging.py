@@ -75,10 +75,10 @@ def judge(program: dict[str, Any], sides: dict[str, Any], side: str) -> Verdict:
         return Verdict("set apart", _said("Keras raises before a training", their_error), their_error["trace"])
     if their_error is not None:
         if error is not None:
-            return Verdict("both raise", _said("Keras", their_error), _said("ours", error))
+            return Verdict("both raise", _said("fit", their_error), _said("ours", error))
         # Parts are added up into dense gradients, which Keras may not be able to make of rows.
         kind = "trains" if side == "whole" else "alike"
-        return Verdict(kind, _said("Keras", their_error), their_error["trace"])
+        return Verdict(kind, _said("fit", their_error), their_error["trace"])
     if error is not None and error["class"].startswith("tfmb.errors."):
         if error["class"].endswith("DivergenceError") and not _finite(theirs):
             return Verdict("set apart", "Keras goes on with NaN")

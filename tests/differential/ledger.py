@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .judging import Verdict, judge
+from .judging import FINDINGS, Verdict, judge
 from .programs import draw
 from .server import Server
 from .terms import calls_in
@@ -53,7 +53,7 @@ def _batch(server: Server, seeds: list[int]) -> Iterator[dict[str, Any]]:
         program = programs[seed]
         found = {side: next(left) for side in sides[seed]}
         verdicts = {side: judge(program, found, side) for side in sides[seed][1:]}
-        if any(v.outcome not in ("alike", "refused") for v in verdicts.values()):
+        if any(verdict.outcome in FINDINGS or verdict.about.startswith("Keras: ") for verdict in verdicts.values()):
             verdicts = examine(server, program)
         yield {"seed": seed, **_noted(program, verdicts), "seconds": round(seconds, 2)}
 

@@ -39,6 +39,8 @@ def draw(seed: int) -> dict[str, Any]:
     program["outputs_as"] = random.choice(structures if several else ["one", "one", "dict"])
     if _is_a_chain(program) and random.random() < 0.7:
         program |= {"form": random.choice(["sequential", "unbuilt"]), "inputs_as": "one", "outputs_as": "one"}
+    if program["data"]["weights"] == "class" and program["outputs_as"] != "one":
+        program["data"]["weights"] = None  # which fit takes for one output without a name alone
     if several and random.random() < 0.15:
         program["outputs"][random.randrange(len(program["outputs"]))]["loss"] = None
     for output in program["outputs"]:
@@ -97,8 +99,8 @@ def _let_average(program: dict[str, Any]) -> None:
         if isinstance(optimizer, str):
             names = {name.lower(): name for name in OPTIMIZERS}
             optimizer = place["optimizer"] = {"call": f"optimizers.{names[optimizer]}", "of": [], "with": {}}
-        if optimizer["call"] == "optimizers.LossScaleOptimizer":
-            optimizer = optimizer["of"][0]
+        if optimizer["call"] == "optimizers.LossScaleOptimizer":  # whose averages the callback does not find
+            optimizer = place["optimizer"] = optimizer["of"][0]
         optimizer["with"]["use_ema"] = True
 
 
