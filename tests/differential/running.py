@@ -5,6 +5,7 @@ import gc
 import io
 import os
 import pickle
+import re
 import shutil
 import tempfile
 import traceback
@@ -83,7 +84,8 @@ class _Kept:
         """What a program calls to keep a value."""
         if hasattr(value, "history"):
             value = {"epochs": value.epoch, **value.history}
-        self.notes.append((name, _plain(value)))
+        value = _plain(value)
+        self.notes.append((name, _without_losses_of_outputs(value) if self._eagerly else value))
 
     def _fit(self, model: Any, *data: Any, **given: Any) -> Any:
         self._fits += 1
@@ -121,11 +123,20 @@ class _Kept:
                 self.note(f"file {path}", _contents(path))
 
 
+def _without_losses_of_outputs(value: Any) -> Any:
+    """Keras weighs them by the size of the batch where it runs eagerly, and all batches alike where it traces."""
+    if isinstance(value, dict):
+        left = {key: each for key, each in value.items() if not re.fullmatch(r"\w+_loss", key) or key == "val_loss"}
+        return {key: _without_losses_of_outputs(each) for key, each in left.items()}
+    return [_without_losses_of_outputs(each) for each in value] if isinstance(value, list) else value
+
+
 def _contents(path: Path) -> Any:
     if path.suffix == ".keras":
         with zipfile.ZipFile(path) as archive:
             weights = _arrays(io.BytesIO(archive.read("model.weights.h5")))
-            return {"config": archive.read("config.json").decode(), **weights}
+            config = re.sub(r'"shared_object_id": \d+', "", archive.read("config.json").decode())  # places in memory
+            return {"config": config, **weights}
     if path.suffix == ".h5":
         return _arrays(path)
     if path.suffix == ".csv":
