@@ -160,6 +160,8 @@ _EITHER = [
 ]
 # What an option needs to be of use, mostly given with it.
 _WITH: dict[str, list[str]] = {
+    "hosts": ["--index", "0"],
+    "index": ["--hosts", "127.0.0.1:12345"],
     "rho": ["--optimizer", "rmsprop"],
     "centered": ["--optimizer", "rmsprop"],
     "momentum": ["--optimizer", "sgd"],
