@@ -18,6 +18,19 @@ by_hand = loop()  # for `verify`
 _CLASSES, _SHAPE = 3, (8, 8, 1)
 
 
+_PROGRAM = """import keras
+import numpy as np
+
+keras.utils.set_random_seed(0)
+x = np.random.default_rng(0).normal(size=(48, 4)).astype("float32")
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+model.compile("sgd", "mse")
+history = model.fit(x, x[:, :1], batch_size=8, epochs=2, verbose=0)
+print(history.history["loss"])
+print(model.evaluate(x, x[:, :1], verbose=0))
+"""
+
+
 def _images(count: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(count)
     y = draw.integers(0, _CLASSES, count)
@@ -74,3 +87,4 @@ def write_files(folder: str) -> None:
             header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
             (idx / stem).write_bytes(header + array.astype("uint8").tobytes())
     shutil.copytree(idx, place / "mirror")
+    (place / "program.py").write_text(_PROGRAM)

@@ -22,6 +22,7 @@ VALUES: dict[str, list[str]] = {
     "against": ["latest", "exports/ours/1", "1"],
     "augment": ["shift=1", "rotate=10,erase=0.2"],
     "base_batch_size": ["8", "32"],
+    "arguments": ["one"],
     "batch_size": ["8", "16", "7"],
     "train.batch_size": ["8", "16", "7", "full"],
     "tune.epochs": ["0.5", "1"],
@@ -73,6 +74,7 @@ VALUES: dict[str, list[str]] = {
     "output": ["new", "exports/ours"],
     "precision": ["float64", "mixed_bfloat16", "mixed_float16", "float32"],
     "prefetch": ["1", "4"],
+    "program": ["program.py"],
     "rate_scaling": ["sqrt", "linear"],
     "recipe": ["fast", "reference"],
     "replicas": ["2", "1"],
@@ -146,9 +148,12 @@ _USUAL: dict[str, list[list[list[str]]]] = {
             ["option_subjects:by_hand", "--model", "loops:build", "--data", "loops:data"],
         ]
     ],
+    "run": [[["program.py"], ["program.py", "one"], ["-m", "program"]]],
     "launch": [[["--workers", "2"], ["--workers", "1"], ["--hosts", "127.0.0.1:12345", "--index", "0"]]],
     "doctor": [[[], [], ["--profile", "--model", "mlp", "--threads", "1"]]],
 }
+# An option that decides what PROGRAM is: it stands in `_USUAL` with what it takes, and python's own words answer else.
+_NOT_ALONE = {("run", "module")}
 # Options of which one is enough, mostly.
 _EITHER = [
     {"data", "dataset", "mirror", "recipe", "resume"},
@@ -173,6 +178,7 @@ _WITH: dict[str, list[str]] = {
     "base_batch_size": ["--rate-scaling", "sqrt"],
     "noise_scale": ["--virtual-replicas", "2"],
     "allow_drift": ["--resume", "runs/cut"],
+    **{f"run.{name}": ["--run-dir", "new"] for name in ("allow_drift", "checkpoint_every", "keep_checkpoints")},
     "retrain_seeds": ["--retrain"],
     "retrain_epochs": ["--retrain"],
     "tune.export": ["--retrain"],
@@ -227,7 +233,11 @@ def draw(random_: random.Random, command: str) -> list[str]:
     for alternatives in _USUAL.get(command, []):
         if random_.random() < _USUALLY:
             arguments += _add(options, by_word, random_.choice(alternatives))
-    names = [name for name, parameter in parameters.items() if parameter.param_type_name == "option"]
+    names = [
+        name
+        for name, parameter in parameters.items()
+        if parameter.param_type_name == "option" and (command, name) not in _NOT_ALONE
+    ]
     for name in random_.sample(names, min(random_.randint(0, _MOST), len(names))):
         rivals = set().union(*(group for group in _EITHER if name in group))
         if (name in options or rivals & set(options)) and random_.random() < _USUALLY:
@@ -250,7 +260,7 @@ def one_by_one(command: str) -> Iterator[tuple[str, list[str], list[str]]]:
     parameters = {parameter.name: parameter for parameter in COMMANDS[command].params}
     by_word = {name: p.name for p in parameters.values() for name in (*p.opts, *p.secondary_opts)}
     for name, parameter in parameters.items():
-        if parameter.param_type_name != "option":
+        if parameter.param_type_name != "option" or (command, name) in _NOT_ALONE:
             continue
         options: dict[str, list[str]] = {name: []}
         needed = _WITH.get(f"{command}.{name}", _WITH.get(name, []))
@@ -293,6 +303,8 @@ def _one(random_: random.Random, command: str, parameter: Any) -> list[str]:
 
 
 def _argument(random_: random.Random, command: str, parameter: Any) -> list[str]:
+    if command == "run":
+        return ["program.py"]
     if random_.random() < _SELDOM:
         return random_.choice([[], ["nowhere"], [""], ["idx"]])
     count = random_.choice([1, 2]) if parameter.nargs == -1 and command != "launch" else 1
