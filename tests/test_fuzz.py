@@ -4,8 +4,11 @@ import re
 from pathlib import Path
 
 import fuzz_files
+import fuzz_options
 import fuzzing
+import option_values
 import pytest
+from command_runs import Ended
 from fork_server import ForkServer
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +60,54 @@ def test_damaged_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["config", "command"])
 def test_bad_words(tmp_path: Path, kind: str) -> None:
     assert fuzzing.words(tmp_path, kind, range(200))["refused"] >= 150
+
+
+def test_options_are_drawn_for_every_command() -> None:
+    """A new option without values fails here."""
+    known = {
+        option_values.key(command, parameter.name)
+        for command, about in option_values.COMMANDS.items()
+        for parameter in about.params
+        if option_values.values_of(command, parameter)
+    }
+    assert set(option_values.VALUES) <= known
+    names = {parameter.name for about in option_values.COMMANDS.values() for parameter in about.params}
+    assert {option for _, option in fuzz_options.UNSEEN} <= names
+
+
+def test_an_option_that_changes_nothing_is_found() -> None:
+    words = ["train", "--epochs", "1", "--no-shuffle", "--shuffle", "--json", "--seed", "0", "--dropout", "0.1"]
+    options = fuzz_options.given(words)
+    assert [words[start:stop] for _, start, stop in options] == [
+        ["--epochs", "1"], ["--no-shuffle"], ["--json"], ["--dropout", "0.1"],
+    ]  # fmt: skip
+    ended = Ended(words, 0, "", "tfmb: --epochs is one\n", told=False, first=0.1)
+    assert not fuzz_options.is_ignored("epochs", ended, ["same"], ["same"])
+    assert not fuzz_options.is_ignored("dropout", ended, ["same"], ["other"])
+    assert fuzz_options.is_ignored("dropout", ended, ["same"], ["same"])
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "wrong"),
+    [
+        (0, "", ""),
+        (2, "tfmb: error[2]: no\n", ""),
+        (2, "", "not one line"),
+        (2, "tfmb: error[2]: no\nmore\n", "not one line"),
+        (1, "tfmb: error[1]: no\n", "not documented"),
+        (1, "Traceback (most recent call last):\n", "a traceback"),
+        (0, "\x1b[2J\n", "steers"),
+    ],
+)
+def test_how_a_command_may_end(code: int, err: str, wrong: str, tmp_path: Path) -> None:
+    found = fuzz_options.check(Ended(["train"], code, "", err, told=False, first=0.1), tmp_path)
+    assert wrong in found
+    assert bool(wrong) == bool(found)
+    (tmp_path / ".tmp-1").touch()
+    assert wrong or fuzz_options.check(Ended(["train"], code, "", err, told=False, first=0.1), tmp_path)
+
+
+@pytest.mark.process
+def test_random_options(tmp_path: Path) -> None:
+    with ForkServer(tmp_path) as server:
+        assert fuzzing.options(server, tmp_path, range(12)).total() == 12

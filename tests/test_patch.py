@@ -146,10 +146,18 @@ class OwnStep(keras.Sequential):
         return {**super().train_step(data), "own": 1.0}
 
 
+class OwnMetrics(keras.Sequential):
+    """Refused when the step is made: the model and its optimizer are built, and the run has a folder."""
+
+    def compute_metrics(self, *args: Any, **kwargs: Any) -> Any:
+        return super().compute_metrics(*args, **kwargs)
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
     "PyDataset": (build, Batches, "x is a Batches"),
     "generator": (build, generator, "x is a generator"),
     "train_step": (lambda: build(OwnStep), lambda: X, "OwnStep has a train_step of its own"),
+    "parts": (lambda: build(OwnMetrics), lambda: X, "OwnMetrics.compute_metrics sees parts of a batch"),
     "eager": (lambda: build(run_eagerly=True), lambda: X, "the model was compiled with run_eagerly=True"),
 }
 
@@ -168,7 +176,7 @@ def test_what_is_refused_goes_to_keras_and_says_why(case: str, capsys: pytest.Ca
 
     expected = refused()
     capsys.readouterr()
-    with tfmb.patch_keras():
+    with tfmb.patch_keras(**({"virtual_replicas": 2} if case == "parts" else {})):
         assert_equal(refused(), expected)
         line = capsys.readouterr().err
         refused()
@@ -415,11 +423,6 @@ def test_what_is_refused_has_no_run_but_a_number(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "parts").iterdir()] == ["fit-2"]
 
 
-class OwnMetrics(keras.Sequential):
-    def compute_metrics(self, *args: Any, **kwargs: Any) -> Any:
-        return super().compute_metrics(*args, **kwargs)
-
-
 class Fits(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         build().fit(X, Y, verbose=0)
@@ -432,3 +435,15 @@ def test_a_fit_within_a_fit_has_no_run(tmp_path: Path) -> None:
             seeded().fit(X, Y, epochs=2, verbose=0, callbacks=[Fits()])
             build().fit(X, Y, verbose=0)
         assert sorted(path.name for path in tmp_path.iterdir()) == ["fit-1", "fit-2"]
+
+
+@pytest.mark.parametrize("options", [{}, {"strategy": "mirrored", "replicas": 2}])
+def test_the_programs_generators_stay_where_they_are(options: dict[str, Any]) -> None:
+    def next_numbers() -> list[Any]:
+        return [random.random(), np.random.uniform(), float(keras.random.uniform(()))]
+
+    expected = [seeded(), next_numbers()][1]
+    with tfmb.patch_keras(**options):
+        seeded().fit(X, Y, verbose=0)
+        found = next_numbers()
+    assert found == expected

@@ -19,7 +19,7 @@ from tfmb.signatures import decode_image
 from tfmb.training.restore import RestoredRun
 from tfmb.versions import newest_version
 
-__all__ = ["ExportedClassifier", "Prediction", "RunClassifier", "check_images"]
+__all__ = ["ExportedClassifier", "Prediction", "RunClassifier", "check_images", "is_row"]
 
 _MOST_IMAGE_BYTES = 256 * 2**20
 _ROW = re.compile(r"(train|test):(\d{1,18})")
@@ -89,7 +89,8 @@ class RunClassifier:
         return _predictions(images, scores, [label for _, label in loaded])
 
     def _load(self, image: str, invert: bool) -> tuple[np.ndarray, int | None]:
-        if (row := _ROW.fullmatch(image)) is None or Path(image).exists():
+        row = _ROW.fullmatch(image)
+        if row is None or not is_row(image):
             return read_image(image, self._shape, invert), None
         if self._splits is None:
             self._splits = self._run.splits(self._data, self._mirror)
@@ -137,7 +138,7 @@ class ExportedClassifier:
     def predict(self, images: Sequence[str], *, invert: bool = False) -> list[Prediction]:
         """As `RunClassifier.predict`, of files only."""
         for image in images:
-            if _ROW.fullmatch(image) and not Path(image).exists():
+            if is_row(image):
                 raise ConfigError(f"{image}: an export has no data: give --run, or a file")
         pixels = np.stack([read_image(image, self._shape, invert) for image in images])
         size = self._batch_size or len(pixels)
@@ -153,6 +154,11 @@ class ExportedClassifier:
         return scores
 
 
+def is_row(image: str) -> bool:
+    """Whether a name is that of a row of data, such as `test:0`, and of no file."""
+    return _ROW.fullmatch(image) is not None and not Path(image).exists()
+
+
 def check_images(images: Sequence[str]) -> None:
     """Looks whether the files that are to be named exist, before a model is built for them.
 
@@ -166,7 +172,7 @@ def check_images(images: Sequence[str]) -> None:
         try:
             if Path(image).is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if _ROW.fullmatch(image) is None or Path(image).exists():
+            if not is_row(image):
                 check_plain(image)
         except OSError as error:
             raise DataError(f"{image} cannot be read ({error.strerror}): give a PNG or JPEG file") from error

@@ -181,15 +181,16 @@ class KerasPatch:
             # Counted whoever makes it: a program that is started again must find its runs by their numbers.
             self._fits += 1
             number = self._fits
-        given = {**self._options_of(name, number, "run_dir" in kwargs), **kwargs}
+        self._settle()
+        seed = self._seed(number) if name == "fit" else None
+        given = {**self._options_of(seed, number, "run_dir" in kwargs), **kwargs}
         try:
             inspect.signature(ours).bind(model, *args, **given)
         except TypeError:
             return theirs(model, *args, **kwargs)  # and raises, in the words that the program knows
         run_dir = given.get("run_dir") if number else None
         has_run, is_there = _looked_at(run_dir)
-        state = random.getstate()
-        with as_method(model, name, self._seed(number) if name == "fit" else None) as call:
+        with as_method(model, name, seed) as call:
             try:
                 return ours(model, *args, **given)
             except ConfigError as error:
@@ -197,7 +198,6 @@ class KerasPatch:
                 if call.begun or has_run or self._strict or by_ours_alone:
                     raise
                 reason = str(error)
-        random.setstate(state)  # from which a model's copy may have drawn
         if run_dir is not None and not is_there:
             shutil.rmtree(run_dir, ignore_errors=True)  # what ours had begun to make: no run of anybody's
         line = f"{where}Keras's own {name}: {reason}"
@@ -226,29 +226,24 @@ class KerasPatch:
         self._is_settled = True
 
     def _seed(self, number: int) -> int:
-        """A seed for each `fit` that is given none: another one, though Python's `random` stays where it is."""
+        """A seed for each `fit`: another one, though Python's `random`, which decides it, stays where it is."""
         from tfmb.seeds import derive
 
         self._calls += 1
-        state = random.getstate()
-        drawn = random.randrange(2**31)
-        random.setstate(state)
-        return derive(drawn, "fit", number) if number else derive(drawn, "fit within", self._calls)
+        seed = self._options.get("seed")
+        if seed is None:
+            state = random.getstate()
+            seed = random.randrange(2**31)
+            random.setstate(state)
+        return derive(seed, "fit", number) if number else derive(seed, "fit within", self._calls)
 
-    def _options_of(self, name: str, number: int, has_run_dir: bool) -> dict[str, Any]:
-        """What a call gets besides its own arguments.
-
-        Raises:
-            ConfigError: there is no such strategy here.
-        """
-        self._settle()
-        if name != "fit":
+    def _options_of(self, seed: int | None, number: int, has_run_dir: bool) -> dict[str, Any]:
+        """What a call gets besides its own arguments; with a seed it is a `fit`."""
+        if seed is None:
             return {key: value for key, value in self._options.items() if key == "strategy" and self._is_named}
         options = dict(self._options)
         if options.get("seed") is not None:
-            from tfmb.seeds import derive
-
-            options["seed"] = derive(options["seed"], "fit", self._fits)
+            options["seed"] = seed
         if self._run_dir is not None and number and not has_run_dir:
             options |= {"run_dir": self._run_dir / f"fit-{number}", "resume": True}
         return options

@@ -73,6 +73,8 @@ class TuneConfig:
     def __post_init__(self) -> None:
         if self.listen is not None:
             check_address("--listen", self.listen)
+        if self.dropout is not None and self.model not in MODEL_NAMES:
+            raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
     @property
     def trains_here(self) -> bool:

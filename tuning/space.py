@@ -78,6 +78,15 @@ class Space:
             for value in self._given[name]:
                 if value not in known:
                     raise ConfigError(f"unknown {name} {value!r}: give {', '.join(known)}")
+        for name in ("momentum", "beta_1", "beta_2", "rho"):
+            takers = [rule for rule, options in OPTIMIZER_OPTIONS.items() if name in options]
+            if name in self._given and not set(takers) & set(self._given["optimizer"]):
+                rules = ", ".join(map(str, self._given["optimizer"]))
+                raise ConfigError(f"{name} is no option of {rules}, but of {', '.join(takers)}: leave it out")
+        if self.rate_scaling is None and self.base_batch_size != 64:
+            raise ConfigError(
+                "base_batch_size is the one that rate_scaling scales from: give that too, or leave it out"
+            )
         for text in map(str, self._given["augment"]):
             if text:
                 Augmentation.parse(text)

@@ -27,7 +27,7 @@ from .records import SearchRecord
 from .report import write_report
 from .result import SearchResult, write_best
 from .search import Search
-from .space import Space
+from .space import RULE_NAMES, Space
 from .tensorboard import HParamsLog
 from .trial import Task
 
@@ -208,7 +208,7 @@ def search_in(
         )
         if getattr(search.model, "optimizer", None) is not None:
             own = type(search.model.optimizer).__name__
-            say(f"build(hp) compiles the model with {own}, which wins: neither optimizer nor rate is searched")
+            say(f"build(hp) compiles the model with {own}, which wins: not searched are {', '.join(RULE_NAMES)}")
         hparams = HParamsLog(folder / "tensorboard", compares)
 
         def watch_all(record: SearchRecord) -> None:

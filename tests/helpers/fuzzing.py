@@ -5,10 +5,11 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from fork_server import ForkServer
 
-__all__ = ["files", "words"]
+__all__ = ["each_option", "files", "options", "words"]
 
 _TESTS = Path(__file__).parents[1]
 _BATCH = 50
@@ -43,6 +44,34 @@ def words(folder: Path, kind: str, seeds: range) -> Counter[str]:
     )
     assert done.returncode == 0, done.stderr
     return _count(kind, done.stdout.splitlines(), len(seeds))
+
+
+def options(server: ForkServer, folder: Path, seeds: range, commands: list[str] | None = None) -> Counter[str]:
+    """How often random command lines of each command came to what: see `fuzz_options.batch`. Anything else fails."""
+    _call(server, "prepare", str(folder / "made"), seconds=300)
+    outcomes: Counter[str] = Counter()
+    for first in range(seeds.start, seeds.stop, _BATCH):
+        count = min(_BATCH, seeds.stop - first)
+        lines = _call(server, "batch", first, count, str(folder / "made"), commands, seconds=60 * count)
+        assert len(lines) == count
+        outcomes.update(line.split(" ", 1)[1] for line in lines)
+    return outcomes
+
+
+def each_option(server: ForkServer, folder: Path, command: str) -> Counter[str]:
+    """How often a command with one option came to what, for each option and value: see `fuzz_options.each`."""
+    _call(server, "prepare", str(folder / "made"), seconds=300)
+    lines = _call(server, "each", command, str(folder / "made"), seconds=3600)
+    return Counter(line.split(" ", 2)[2] for line in lines)
+
+
+def _call(server: ForkServer, function: str, *arguments: Any, seconds: float) -> list[str]:
+    """The lines of a function of `fuzz_options`, of which none may say that something is wrong."""
+    ended = server.call(f"fuzz_options:{function}", *arguments, seconds=seconds)
+    assert (ended.code, ended.hung) == (0, False), (arguments, ended.output[-1:], ended.error[-2000:])
+    wrong = [line for line in ended.output if " WRONG: " in line]
+    assert not wrong, "\n".join(wrong)
+    return ended.output
 
 
 def _count(kind: str, lines: list[str], count: int) -> Counter[str]:

@@ -8,14 +8,13 @@ import itertools
 import json
 import os
 import random
-import signal
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trained_by_two import kill_after_checkpoint, two_workers
 
 __all__ = ["FACTORS", "Row", "all_pairs", "covering", "pairs_of", "train", "valid"]
 
@@ -30,6 +29,7 @@ FACTORS: dict[str, list[str]] = {
     "dropout": ["none", "ours", "stock"],
     "cut": ["whole", "virtual", "micro"],
     "replicas": ["1", "2"],
+    "workers": ["1", "2"],
     "compiled": ["nothing", "update", "gradients", "step", "call"],
     "noise": ["no", "yes"],
     "divergence": ["stop", "skip", "restore"],
@@ -46,8 +46,8 @@ def valid(row: Row) -> bool:
     def has(factor: str, *levels: str) -> bool:
         return row.get(factor) in levels
 
-    cut = has("cut", "virtual", "micro") or has("replicas", "2")
-    whole = "cut" in row and "replicas" in row and not cut
+    cut = has("cut", "virtual", "micro") or has("replicas", "2") or has("workers", "2")
+    whole = {"cut", "replicas", "workers"} <= set(row) and not cut
     return not any(
         (
             has("noise", "yes") and whole,
@@ -110,14 +110,27 @@ def train(row: Row, run_dir: str, killed_after: float | None = None) -> None:
     Args:
         row: of `FACTORS`.
         run_dir: for its run.
-        killed_after: seconds after the first checkpoint when the process is to be killed; None for never.
+        killed_after: seconds after the first checkpoint when the process is to be killed, or both workers at once; None
+            for never.
     """
+    if row["workers"] == "2":
+        two_workers(lambda rank: _train(row, run_dir, rank), Path(run_dir), killed_after)
+        return
+    if killed_after is not None:
+        about = (Path(run_dir), killed_after, [os.getpid()])
+        threading.Thread(target=kill_after_checkpoint, args=about, daemon=True).start()
+    _train(row, run_dir, None)
+
+
+def _train(row: Row, run_dir: str, rank: int | None) -> None:
+    """Trains in this process, alone or as one of two workers, by its rank."""
     import tfmb
     from tfmb.backend import keras
 
-    if killed_after is not None:
-        threading.Thread(target=_kill, args=(Path(run_dir), killed_after), daemon=True).start()
-    tfmb.configure_replicas(2)
+    if rank is None:
+        tfmb.configure_replicas(2)
+    else:
+        tfmb.distribution.make_strategy("multi-worker")  # before TensorFlow starts
     keras.config.set_dtype_policy(row["precision"])
     if row["precision"] == "float64":
         keras.config.set_floatx("float64")
@@ -141,7 +154,7 @@ def train(row: Row, run_dir: str, killed_after: float | None = None) -> None:
     if row["replicas"] != "1":
         options["replicas"] = int(row["replicas"])
     Path(run_dir).parent.mkdir(exist_ok=True)
-    callbacks = _callbacks(row, Path(f"{run_dir}-files"))
+    callbacks = _callbacks(row, Path(f"{run_dir}-files-{rank or 0}"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         history = tfmb.fit(
@@ -161,23 +174,18 @@ def train(row: Row, run_dir: str, killed_after: float | None = None) -> None:
             **options,
         )
     best = [str(callback.best) for callback in callbacks if hasattr(callback, "best")]
-    print("digest", _digest(history, Path(run_dir), best), flush=True)
+    log = None if rank else Path(run_dir) / "metrics.jsonl"  # which the first worker may be writing yet
+    print("digest", rank, _digest(history, log, best), flush=True)
 
 
-def _kill(run_dir: Path, seconds: float) -> None:
-    while not list((run_dir / "checkpoints").glob("step-*")):
-        time.sleep(0.001)
-    time.sleep(seconds)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _digest(history: Any, run_dir: Path, best: list[str]) -> str:
+def _digest(history: Any, log: Path | None, best: list[str]) -> str:
     digest = hashlib.sha256()
     model = history.model
     for variable in (*model.variables, *model.optimizer.variables):
         digest.update(np.ascontiguousarray(np.asarray(variable.numpy())).tobytes())
     digest.update(json.dumps([history.history, history.epoch, best], default=float, sort_keys=True).encode())
-    digest.update((run_dir / "metrics.jsonl").read_bytes())
+    if log is not None:
+        digest.update(log.read_bytes())
     return digest.hexdigest()
 
 

@@ -31,11 +31,15 @@ def trained(optimizer: Any, dtype: str) -> tuple[list[Any], Any]:
     return found, update
 
 
+@pytest.mark.parametrize("as_keras", [False, True], ids=["ours", "rounded as Keras does"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("make", "values"), RULES)
-def test_bits_are_those_of_a_float(make: Any, values: dict[str, float], dtype: str) -> None:
-    expected, _ = trained(make(**values), dtype)
+def test_bits_are_those_of_a_float(make: Any, values: dict[str, float], dtype: str, as_keras: bool) -> None:
+    rounds = make(**values)
+    rounds.rounds_as_keras = as_keras
+    expected, _ = trained(rounds, dtype)
     optimizer = make(**dict.fromkeys(values, 0.5))
+    optimizer.rounds_as_keras = as_keras
     for name in values:
         setattr(optimizer, name, Adjustable(0.5))
         assert float(getattr(optimizer, name)) == 0.5

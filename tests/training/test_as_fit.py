@@ -464,26 +464,3 @@ def test_random_layers_draw_what_they_draw_in_fit() -> None:
         return model, [fit(model, X, REAL, epochs=2)]
 
     assert_same(program)
-
-
-class OwnFit(keras.Sequential):
-    def fit(self, x: Any, y: Any, **given: Any) -> Any:
-        return super().fit(x / 255.0, y, **given)
-
-    def predict(self, x: Any, **given: Any) -> Any:
-        return super().predict(x / 255.0, **given)
-
-    def evaluate(self, x: Any, y: Any, **given: Any) -> Any:
-        return super().evaluate(x / 255.0, y, **given)
-
-
-def test_a_fit_predict_or_evaluate_of_the_models_own_is_refused_by_name() -> None:
-    model = OwnFit([keras.Input((4,)), layers.Dense(1)])
-    model.compile("sgd", "mse")
-    for method, call in (
-        ("fit", lambda: tfmb.fit(model, X, REAL)),
-        ("predict", lambda: tfmb.predict(model, X)),
-        ("evaluate", lambda: tfmb.evaluate(model, X, REAL)),
-    ):
-        with pytest.raises(tfmb.errors.ConfigError, match=f"OwnFit has a {method} of its own"):
-            call()

@@ -14,6 +14,7 @@ from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.listing import list_runs
+from tfmb.cli.mismatch import told_of_mismatch
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.program import Program
 from tfmb.cli.run import run
@@ -109,6 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "ResourceExhaustedError":
             fail(4, _out_of_memory(arguments))
+        if told := told_of_mismatch(error):
+            fail(2, told)
         raise
     if isinstance(result, Program):  # outside of all that changes what becomes of its errors
         sys.excepthook, warnings.showwarning = python

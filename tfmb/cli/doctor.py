@@ -10,7 +10,8 @@ import typer
 from tfmb.cli.cluster import slurm_job, tf_config
 from tfmb.cli.extras import extras
 from tfmb.cli.gpus import gpus
-from tfmb.cli.screen import emit_json, start_tensorflow
+from tfmb.cli.idle import given_options, refuse_idle
+from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.cli.threads import best_of, cores, counts, seconds_by_threads
 from tfmb.config import TrainConfig
 from tfmb.processor import instruction_sets, processor_name
@@ -19,6 +20,7 @@ __all__ = ["busy", "doctor"]
 
 
 def doctor(
+    context: typer.Context,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time the parts of an update, and say what helps.")
     ] = False,
@@ -36,6 +38,8 @@ def doctor(
     config = TrainConfig(
         model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas, threads=threads
     )
+    if not profile:
+        refuse_idle(given_options(context) - {"json"}, sorted(context.params), "is for --profile: give that too")
     load = os.getloadavg()[0]  # before TensorFlow's own start adds to it
     start_tensorflow(threads)
     from tfmb.training.run_dir import versions
@@ -61,6 +65,7 @@ def _profile(config: TrainConfig) -> dict[str, Any]:
     """What an update spends its time on."""
     from tfmb.training.job import profile_job
 
+    say(f"timing updates of {config.model} on {config.dataset}")
     found = profile_job(config)
     parts = {
         name: f"{1000 * getattr(found, name):.3f} ms, {share:.0%}" for name, share in found.shares().items()

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.listing import newest_run
 from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.errors import ConfigError
@@ -32,6 +33,7 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
     splits = restored.splits(data, mirror)
     if splits.test is None:
         raise ConfigError(f"{splits.origin} has no test split: return (x_train, y_train), (x_test, y_test)")
+    say(f"data: {splits.origin}: {splits.test.size:,} test examples")
     scoring = time.perf_counter()
     logs = job.score(restored.model, job.recipe_of(restored.model, restored.config), splits.test)
     ended = time.perf_counter()
@@ -80,6 +82,8 @@ def export(
     """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and compare it in a fresh process."""
     if against is None and (made_up or data is not None or mirror is not None):
         raise ConfigError("--made-up-samples, --data and --mirror are for a comparison: give --against")
+    if made_up and (data is not None or mirror is not None):
+        raise ConfigError("--made-up-samples takes the place of the test split: leave --data and --mirror out")
     if weights not in (None, "ema", "raw"):
         raise ConfigError(f"unknown --weights {weights!r}: give ema or raw")
     read_run(run)
@@ -95,6 +99,7 @@ def export(
     from tfmb.training.restore import restore_run
 
     restored = restore_run(run, model)
+    say(f"model of {run}: to be written, and to be compared in a fresh process")
     samples = None if against is None or made_up else rows_to_compare(restored, data, mirror)
     options = Options(batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples)
     made = export_run(restored, folder, options)
@@ -129,6 +134,7 @@ def _difference(value: float | None) -> str:
 
 
 def predict(
+    context: typer.Context,
     images: Annotated[
         list[str],
         typer.Argument(help="PNG or JPEG files, or rows of the run's data such as test:0.", metavar="IMAGE..."),
@@ -144,16 +150,23 @@ def predict(
     json: _Json = False,
 ) -> None:
     """Name the class of images, with its probability."""
+    given = given_options(context)
     if run is not None and export is not None:
         raise ConfigError("--run and --export cannot both be given")
+    if export is not None:
+        refuse_idle(given, ["model", "data", "mirror"], "is for a run, and an export holds all it needs: give --run")
     if run is None and export is None:
         run = newest_run(named_model=model is not None)
         say(f"model of {run}")
     start_tensorflow()
-    from tfmb.classify import ExportedClassifier, RunClassifier, check_images
+    from tfmb.classify import ExportedClassifier, RunClassifier, check_images, is_row
     from tfmb.training.restore import restore_run
 
     check_images(images)
+    if not any(is_row(image) for image in images):
+        refuse_idle(given, ["data", "mirror"], "is for rows of the run's data: give one, such as test:0")
+    elif all(is_row(image) for image in images):
+        refuse_idle(given, ["invert"], "is for image files: give one")
     if export is not None:
         exported = ExportedClassifier(export)
         if exported.provenance is None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.determinism import start_pinned
+from tfmb.cli.idle import given_options, refuse_idle_rule
 from tfmb.cli.options import (
     RUN,
     CheckpointEvery,
@@ -180,7 +181,7 @@ def train(
     for other in ("context", "recipe", "run_dir", "json", "resume", "allow_drift"):
         del options[other]
     options["batch_size"] = _batch_size(batch_size)
-    given = {name for name in options if _is_given(context, name)}
+    given = given_options(context) & set(options)
     if recipe not in RECIPE_NAMES:
         raise ConfigError(f"unknown --recipe {recipe!r}: give {' or '.join(RECIPE_NAMES)}")
     if recipe != "reference":
@@ -193,6 +194,7 @@ def train(
         resume, run_dir = run_dir, None
     if resume is None:
         config = TrainConfig(**options)
+        refuse_idle_rule(given, config)
         if run_dir is not None:
             _refuse_used(run_dir)
         if strategy != "multi-worker":  # where one worker writes, a place that all of them see
@@ -280,12 +282,6 @@ def _tell(result: dict[str, Any], json: bool) -> None:
         emit_json(result)
     else:
         tell(_summary(result))
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    """Whether an option stands on the command line."""
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _is_restarted() -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.durations import seconds_of
+from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.cli.train import RUNS
 from tfmb.errors import ConfigError
@@ -20,6 +21,7 @@ _DATA, _MODEL, _SPACE, _SEARCH, _WINNER = "Data", "Model", "Space", "Search", "W
 
 
 def tune(
+    context: typer.Context,
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
     ] = "auto",
@@ -139,6 +141,17 @@ def tune(
     if retrain and ":" in model:
         raise ConfigError(
             f"--retrain trains our models: search without it, then call {model} with the values in best.json"
+        )
+    given_here = given_options(context)
+    if not retrain:
+        refuse_idle(given_here, ["retrain_seeds", "retrain_epochs"], "is for --retrain: give that too")
+    if rate_scaling is None:
+        refuse_idle(given_here, ["base_batch_size"], "is the one that --rate-scaling scales from: give that too")
+    if executions_per_trial > 1 and prune:
+        refuse_idle(given_here, ["prune"], "and --executions-per-trial do not go together: give one of them")
+    if oracle == "hyperband":
+        refuse_idle(
+            given_here, ["prune"], "changes nothing about hyperband, which stops trials itself: give another --oracle"
         )
     folder = _new_folder() if run_dir is None else run_dir
     if join is None:  # who joins writes no page

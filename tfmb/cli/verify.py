@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfmb.cli.screen import emit_json, start_tensorflow
+from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.errors import ConfigError, DataError
 from tfmb.imports import check_reference
 from tfmb.training.run_record import read_run
@@ -27,7 +27,7 @@ def verify(
     model: Annotated[str | None, typer.Option(help="module:build, where the model is your own.")] = None,
     data: Annotated[str | None, typer.Option(help="module:load, where the data is your own.")] = None,
     mirror: Annotated[Path | None, typer.Option(help="A folder with the files TFDS would download.")] = None,
-    steps: Annotated[int, typer.Option(help="Of a run: about how many updates to make.")] = 8,
+    steps: Annotated[int | None, typer.Option(help="Of a run: about how many updates to make. Default: 8.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
 ) -> None:
     """Check a run, an export or your own training loop against what they promise; 70 where a check fails.
@@ -45,26 +45,30 @@ def verify(
 
 
 def _report(
-    target: str, run: Path | None, model: str | None, data: str | None, mirror: Path | None, steps: int
+    target: str, run: Path | None, model: str | None, data: str | None, mirror: Path | None, steps: int | None
 ) -> "Report":
     folder = Path(target)
     if ":" in target and not folder.exists():
-        _refuse("a training function", run=run, mirror=mirror)
+        _refuse("a training function", run=run, mirror=mirror, steps=steps)
         return _loop(target, model, data)
     if (folder / "run.json").is_file():
         _refuse("a run", run=run)
+        say(f"checking {target}: some updates, here and in two processes more")
         start_tensorflow()
         from tfmb.verification.runs import verify_run
 
-        return verify_run(folder, model, data, None if mirror is None else str(mirror), steps)
+        return verify_run(folder, model, data, None if mirror is None else str(mirror), 8 if steps is None else steps)
     if not folder.is_dir():
         raise DataError(f"{target}: no such run or export: give a directory, or module:function of a training function")
-    _refuse("an export", data=data, mirror=mirror)
+    _refuse("an export", data=data, mirror=mirror, steps=steps)
+    if run is None and model is not None:
+        raise ConfigError(f"--model {model} is that of the run which {target} was made of: give --run")
     from tfmb.verification.exports import newest_version, verify_export
 
     newest_version(folder)
     if run is not None:
         read_run(run)
+    say(f"checking {target}, in two processes more")
     start_tensorflow()
     return verify_export(folder, run, model)
 
@@ -73,6 +77,7 @@ def _loop(reference: str, model: str | None, data: str | None) -> "Report":
     check_reference(reference, "TARGET")
     if model is None or data is None:
         raise ConfigError(f"{reference}: give --model module:build and --data module:load, to try it on")
+    say(f"checking {reference}: small trainings of {model}")
     start_tensorflow()
     from tfmb.data import load_user_data
     from tfmb.imports import load_function

@@ -25,6 +25,10 @@ class Adjustable:
         """Holds from the next update."""
         self._value.assign(value)
 
+    def rounded(self) -> "Adjustable":
+        """As float32 has it, inside a traced function."""
+        return _Derived(tf.cast(tf.cast(tf.convert_to_tensor(self._value), tf.float32), tf.float64))
+
     def __mul__(self, other: Any) -> Any:
         return tf.cast(self._value, other.dtype) * other
 

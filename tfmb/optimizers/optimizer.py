@@ -11,6 +11,7 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
+from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.hyper_parameters import check_number, check_positive, describe_rate
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
@@ -396,9 +397,11 @@ class Optimizer:
             weight = tf.convert_to_tensor(variable)
             variable.assign(*one_pass.settle(made, (weight + delta,), (weight,)))
 
-    def _rounded(self, value: float) -> float:
+    def _rounded(self, value: Any) -> Any:
         """A hyper-parameter as it is used: as Keras has it where this stands for a Keras optimizer."""
-        return float(np.float32(value)) if self.rounds_as_keras else value
+        if not self.rounds_as_keras:
+            return value
+        return value.rounded() if isinstance(value, Adjustable) else float(np.float32(value))
 
     def _average(self, count: Any, made: Any) -> None:
         for variable, average in zip(self._variables, self.averages, strict=False):

@@ -297,7 +297,12 @@ class Checkpointer(Keeper):
         for key, variable in self._variables.items():
             if whole or not key.startswith(_STATE):
                 variable.assign(tensors[key])
-        if isinstance(about.get("learning_rate"), float) and isinstance(self._rate_of.learning_rate, float):
+        asked_anew = _rate_in(about["identity"]) != _rate_in(self.identity)  # drift that was allowed
+        if (
+            isinstance(about.get("learning_rate"), float)
+            and isinstance(self._rate_of.learning_rate, float)
+            and not asked_anew
+        ):
             self._rate_of.learning_rate = about["learning_rate"]
         if about.get("replicas") != self.replicas and not self.exact:
             warnings.warn(
@@ -308,6 +313,12 @@ class Checkpointer(Keeper):
         best = about.get("best")
         self._best = (float(best[0]), int(best[1])) if best else (math.inf, -1)
         return _position(about, path)
+
+
+def _rate_in(identity: Any) -> Any:
+    """The learning rate that a run was asked for."""
+    optimizer = identity.get("optimizer") if isinstance(identity, dict) else None
+    return optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
 
 
 def _unreadable(path: Path, about: dict[str, Any], what: str) -> UnreadableError:

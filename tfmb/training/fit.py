@@ -24,6 +24,7 @@ from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
 from tfmb.training.keras_data import check_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
+from tfmb.training.own_methods import has_own, through_own
 from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
@@ -168,6 +169,8 @@ def fit(
         >>> sorted(history.history)
         ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
+    if has_own(model, "fit"):
+        return through_own(model, "fit", fit, dict(locals()))
     _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
     check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
     check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)

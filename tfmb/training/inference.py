@@ -20,6 +20,7 @@ from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_lev
 from tfmb.training.inference_batches import Batches, input_batches
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.limits import limited_steps
+from tfmb.training.own_methods import has_own, through_own
 from tfmb.training.own_step import has_own_test_step
 from tfmb.training.parts import check_dense, rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
@@ -75,6 +76,8 @@ def evaluate(
         >>> sorted(tfmb.evaluate(model, x, y, return_dict=True))
         ['accuracy', 'loss']
     """
+    if has_own(model, "evaluate"):
+        return through_own(model, "evaluate", evaluate, dict(locals()))
     check_model(model, "evaluate", "make_test_function")
     compiled = read_compiled(model)
     recipe = Recipe(
@@ -135,6 +138,8 @@ def predict(
         >>> tfmb.predict(model, x[:5]).shape
         (5, 2)
     """
+    if has_own(model, "predict"):
+        return through_own(model, "predict", predict, dict(locals()))
     check_model(model, "predict", "make_predict_function")
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     own_step = type(model).predict_step is not keras.Model.predict_step

@@ -211,6 +211,8 @@ def _timed(config: TrainConfig, compiled: Compiled) -> tuple[Steps, RowsOfBatche
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
     """The user's `--data module:load`, or else the dataset of that name."""
+    if data and dataset != "auto":
+        raise ConfigError(f"--data {data} and --dataset {dataset!r} cannot both be given")
     if data and mirror:
         raise ConfigError(f"--mirror {mirror} holds files of TFDS, and --data {data} needs none: leave it out")
     return load_user_data(data) if data else load(dataset, mirror)
@@ -334,10 +336,13 @@ def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, 
     arguments = config.optimizer_arguments()
     compiled = read_compiled(model).optimizer if config.own_model else None
     if config.optimizer is None and compiled is not None:
-        if arguments:
+        rated: dict[str, Any] = {"warmup": config.warmup, "base_batch_size": config.base_batch_size}
+        if config.schedule not in ("constant", "plateau"):
+            rated["schedule"] = config.schedule
+        if idle := [*arguments, *(name for name, value in rated.items() if value)]:
             raise ConfigError(
                 f"{config.model} is compiled with {type(compiled).__name__}: give --optimizer to use another with "
-                f"{', '.join(arguments)}, or leave these out"
+                f"{', '.join(idle)}, or leave these out"
             )
         return interop.get(compiled)
     make = interop.OPTIMIZERS[config.optimizer or "adam"]

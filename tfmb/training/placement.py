@@ -9,6 +9,7 @@ from tfmb.backend import keras, tf
 from tfmb.distribution import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.seeds import seeded
 from tfmb.training.own_step import has_own_step
 
 __all__ = ["built_under", "place", "take_back"]
@@ -94,7 +95,8 @@ def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     compiled = model.compiled
     try:
         model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
-        with strategy.scope():
+        # Its initial values are overwritten: the program's generators must not move for them.
+        with seeded(0), strategy.scope():
             placed = keras.models.clone_model(model)
             if not placed.built:
                 placed(example())

@@ -1,6 +1,7 @@
 """How many batches a training reads ahead: as asked for, as it began, or as a short measurement says."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -61,6 +62,8 @@ def reading_of(feed: Feed, asked: int | None, before: Any, updates: int | None, 
         raise ConfigError(f"prefetch={asked!r} must be an integer of at least 1")
     facts = feed.facts()
     if facts is None or facts["on_device"]:
+        if asked is not None:
+            warnings.warn(f"prefetch={asked} changes nothing: no batch of this data is read ahead by us", stacklevel=4)
         return Reading()
     if asked is not None:
         return Reading(prefetch=asked)

@@ -49,7 +49,7 @@ class RestoredRun:
             mirror: a folder with the files that TFDS would download.
 
         Raises:
-            ConfigError: the data is the user's own and was not named.
+            ConfigError: the data is the user's own and was not named, or an option that belongs to other data.
             DataError: it is not the data the run was trained on.
         """
         about = self.record.get("data") or {}
@@ -57,7 +57,10 @@ class RestoredRun:
             named = f" (it was {self.config.data})" if self.config is not None else ""
             if data is None:
                 raise ConfigError(f"{self.run_dir} was trained on data of your own{named}: give --data module:function")
-            return job.load_splits("auto", data, None)
+            return job.load_splits("auto", data, mirror)
+        if data is not None:
+            trained_on = about.get("name") or self.config.dataset
+            raise ConfigError(f"--data {data}, but {self.run_dir} was trained on {trained_on}: leave --data out")
         dataset = self.config.dataset if self.config.dataset != "auto" else str(about.get("name"))
         splits = job.load_splits(dataset, None, mirror or self.config.mirror)
         if splits.test is not None and splits.test.fingerprint != about.get("test_fingerprint"):

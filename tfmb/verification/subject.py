@@ -77,7 +77,7 @@ def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirro
     if record.get("made_by") == "tfmb train":
         return _of_train(run_dir, record, model, data, mirror, steps)
     if record.get("made_by") == "tfmb.fit":
-        return _of_fit(run_dir, record, model, data, steps)
+        return _of_fit(run_dir, record, model, data, mirror, steps)
     raise DataError(f"{run_dir}: the record does not say what made the run: it is damaged")
 
 
@@ -126,14 +126,14 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
     )
 
 
-def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, steps: int) -> Subject:
+def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, steps: int) -> Subject:
     config = record["config"]
     if model is None or data is None:
         raise ConfigError(f"{run_dir} was made by tfmb.fit: give --model module:function and --data module:function")
     seed, size = config.get("seed"), config.get("batch_size") or 32
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (seed, size)) or size < 1:
         raise DataError(f"{run_dir}: the record's options make no sense: the run is damaged")
-    train = job.load_splits("auto", data, None).train
+    train = job.load_splits("auto", data, mirror).train
     _check_data(run_dir, _table(record, "data", run_dir), train)
     identity = _table(record, "identity", run_dir)
     began_as = _table(identity, "optimizer", run_dir)

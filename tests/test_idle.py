@@ -1,0 +1,138 @@
+"""Options that could change nothing are refused by their name."""
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tfmb
+from tfmb.backend import keras, tf
+from tfmb.cli import main
+from tfmb.config import TrainConfig
+from tfmb.training.job import train_job
+from tfmb.training.restore import restore_run
+from tfmb.training.run_record import read_run, write_run
+
+pytestmark = pytest.mark.usefixtures("fresh_keras", "same_process")
+OWN = """
+import numpy as np
+from tfmb.backend import keras
+
+def load():
+    return np.arange(32.0, dtype="float32").reshape(16, 2) / 32, np.arange(16) % 2
+
+def build():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    return model
+"""
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with a module of the user's."""
+    (tmp_path / "mine.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    train_job(TrainConfig(dataset="digits", model="mlp", epochs=1), lambda name: folder, lambda line: None, verbose=0)
+    return folder
+
+
+def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    out, err = capsys.readouterr()
+    assert ended.value.code == 2, err
+    assert not out
+    return err.strip().splitlines()[-1].removeprefix("tfmb: error[2]: ")
+
+
+EARLY = {
+    "--batch-size": "doctor --batch-size 32",
+    "--threads": "doctor --threads 1 --json",
+    "--rate-scaling": "train --rate-scaling linear",
+    "--nesterov": "train --optimizer sgd --nesterov",
+    "--nesterov ": "train --optimizer momentum --momentum 0 --nesterov",
+    "--made-up-samples": "export RUN --against latest --made-up-samples --data mine:load",
+    "--model": "predict x.png --export there --model mine:build",
+    "--mirror": "predict x.png --export there --mirror m",
+    "--steps": "verify mine:build --steps 3 --model mine:build --data mine:load",
+    "--retrain-seeds": "tune --retrain-seeds 3",
+    "--retrain-epochs": "tune --retrain-epochs 1",
+    "--base-batch-size": "tune --base-batch-size 64",
+    "--prune": "tune --executions-per-trial 2 --prune",
+    "--no-prune": "tune --oracle hyperband --no-prune",
+    "--dropout": "tune --model mine:build --dropout 0.5",
+    "--dataset": "lr-range --data mine:load --dataset digits",
+    "--dataset ": "tune --data mine:load --dataset digits --model mlp",
+    "momentum": "tune --optimizer adam,adamw --momentum 0.5",
+}
+
+
+@pytest.mark.parametrize("option", EARLY)
+def test_nothing_could_come_of_it(option: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(EARLY[option].split(), capsys)
+    assert option.strip().replace("--no-", "--") in line
+    assert any(word in line for word in ("leave", "set it in", "do not", "cannot both"))
+
+
+def test_what_is_looked_at_is_no_idle_option(finished: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(finished)
+    assert "--data mine:load" in refusal(["evaluate", folder, "--data", "mine:load"], capsys)
+    Path("x.png").write_bytes(tf.io.encode_png(np.zeros((8, 8, 1), "uint8")).numpy())
+    assert "--mirror is for rows" in refusal(["predict", "x.png", "--run", folder, "--mirror", "m"], capsys)
+    assert "--invert is for image files" in refusal(["predict", "test:0", "--run", folder, "--invert"], capsys)
+    assert main(["predict", "x.png", "test:0", "--run", folder, "--invert"]) == 0
+    assert "give --run" in refusal(["verify", str(exported(finished, here)), "--model", "mine:build"], capsys)
+    line = refusal(["verify", "there", "--steps", "4"], capsys)
+    assert "--steps does not belong to an export" in line
+
+
+def exported(run: Path, folder: Path) -> Path:
+    from tfmb.exported_run import export_run
+
+    export_run(restore_run(run), folder / "there")
+    return folder / "there"
+
+
+@pytest.mark.parametrize(
+    "options", [["--schedule", "cosine"], ["--warmup", "2"], ["--base-batch-size", "8"], ["--learning-rate", "0.5"]]
+)
+def test_a_rate_of_a_model_that_brings_its_own(
+    options: list[str], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["train", "--model", "mine:build", "--data", "mine:load", "--epochs", "1", "--batch-size", "4"]
+    line = refusal([*own, *options], capsys)
+    assert line.startswith("mine:build is compiled with SGD: give --optimizer to use another with ")
+    assert options[0][2:].replace("-", "_") in line
+
+
+def test_a_new_rate_for_a_run_that_goes_on(here: Path) -> None:
+    """What is accepted as drift is what the run goes on with."""
+    words = ["train", "--model", "mlp", "--data", "mine:load", "--batch-size", "4", "--checkpoint-every", "2"]
+    assert main([*words, "--epochs", "1", "--run-dir", "run", "--learning-rate", "0.25"]) == 0
+    write_run(Path("run"), {**read_run(Path("run")), "status": "running"})
+    shutil.rmtree("run/checkpoints/step-000000000004")  # which was the end
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # which says that the rate is another
+        assert main(["train", "--resume", "run", "--allow-drift", "--learning-rate", "0.5"]) == 0
+    assert json.loads(Path("run/checkpoints/step-000000000004/MANIFEST.json").read_text())["learning_rate"] == 0.5
+
+
+def test_reading_ahead_where_nothing_is_read() -> None:
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x: Any = np.ones((4, 2), "float32")
+    with pytest.warns(UserWarning, match="prefetch=3 changes nothing"):
+        tfmb.fit(model, x, x[:, :1], prefetch=3, verbose=0)

@@ -1,0 +1,47 @@
+"""Options that stand on a command line where they could change nothing: refused by name, never ignored."""
+
+from collections.abc import Collection
+
+import typer
+
+from tfmb.config import TrainConfig
+from tfmb.errors import ConfigError
+
+__all__ = ["given_options", "refuse_idle", "refuse_idle_rule"]
+
+
+def given_options(context: typer.Context) -> set[str]:
+    """The names of the parameters that stand on the command line."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def refuse_idle(given: Collection[str], names: Collection[str], why: str) -> None:
+    """Refuses those options that were given.
+
+    Args:
+        given: options on the command line.
+        names: of options that could change nothing.
+        why: what follows their names, such as `"is for --profile: give that too"`.
+
+    Raises:
+        ConfigError: one of them was given.
+    """
+    for name in names:
+        if name in given:
+            raise ConfigError(f"--{name.replace('_', '-')} {why}, or leave it out")
+
+
+def refuse_idle_rule(given: Collection[str], config: TrainConfig) -> None:
+    """Refuses what the optimizer of a new run would not look at.
+
+    A run that was recorded with such an option is still read: it was trained without it.
+
+    Raises:
+        ConfigError: an option that could change nothing.
+    """
+    if config.base_batch_size is None:
+        refuse_idle(given, ["rate_scaling"], "scales the rate from --base-batch-size: give that too")
+    momentum = config.momentum if config.momentum is not None else {"momentum": 0.9}.get(config.optimizer or "", 0.0)
+    if config.nesterov and not momentum:
+        refuse_idle(given, ["nesterov"], "looks ahead by the momentum, which is 0: give --momentum too")
