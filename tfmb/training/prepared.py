@@ -156,6 +156,8 @@ def steps_for(
 def _loss_scale(model: Any, optimizer: Optimizer, strategy: Any, keras_model: Any) -> LossScale | None:
     """The loss scale of a Keras `LossScaleOptimizer`, as Keras has it; of ours where a layer computes in float16."""
     theirs = optimizer.scaled_by
+    if not keras_model.trainable_variables:  # Keras neither builds an optimizer then nor counts updates
+        return None
     if theirs is None and (optimizer.stands_for is not None or not computes_in_float16(model)):
         return None
     scale = LossScale(stands_for=theirs)
