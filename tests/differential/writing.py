@@ -183,8 +183,9 @@ def _calls(program: dict[str, Any]) -> list[str]:
             lines += ["model.save('between.keras')", "model = keras.models.load_model('between.keras')"]
         elif each["do"] == "weights":
             lines += ["model.save_weights('between.weights.h5')", f"model = compiled(build(), {optimizer})"]
-            if program["form"] == "unbuilt":
-                lines.append("model.build(keras.tree.map_structure(lambda a: a.shape, x))")
+            if program["form"] in ("unbuilt", "subclass"):
+                first = f"lambda a: a[:{program['data']['batch']}]"
+                lines.append(f"_ = model(keras.tree.map_structure({first}, x))  # which builds it")
             lines.append("model.optimizer.build(model.trainable_variables)")
             lines.append("model.load_weights('between.weights.h5')")
         elif each["do"] == "score":

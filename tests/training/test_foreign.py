@@ -215,3 +215,18 @@ def test_state_that_keras_does_not_list_is_state(replicas: int) -> None:
     ours = interop.from_keras(model.optimizer)
     ours.build(model.trainable_variables)
     assert any(variable is inner._u_product.value for variable in ours.variables)
+
+
+@pytest.mark.compile
+def test_schedule_free_adamw_begins_with_the_weights() -> None:
+    """Keras's does where it is built before `fit` traces it; else it begins with zeros, and the weights are lost."""
+
+    def built(fit: Callable[..., Any]) -> Any:
+        model = build(optimizers.ScheduleFreeAdamW(0.005))
+        model.optimizer.build(model.trainable_variables)
+        fit(model, X, Y, **FIT)
+        return model
+
+    right = built(keras.Model.fit)
+    assert_close(built(tfmb.fit), right, 1e-6)
+    assert_close(trained(tfmb.fit, optimizers.ScheduleFreeAdamW(0.005), epochs=1), right, 1e-6)

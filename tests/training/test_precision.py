@@ -215,3 +215,24 @@ def test_skipped_updates_are_written_down(tmp_path: Path) -> None:
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
     assert first["skipped_updates"] == 1
     assert "skipped_updates" not in second
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16"])
+def test_a_frozen_model_leaves_the_optimizer_alone(policy: str) -> None:
+    """Keras builds its optimizer when something is trained: the same one then trains what was frozen."""
+    keras.config.set_dtype_policy(policy)
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    model.trainable = False
+    model.compile("adam", "mse")
+    optimizer, data = model.optimizer, (np.full((8, 2), 0.1), np.full((8, 1), 0.1))  # which do not overflow
+    with pytest.warns(UserWarning, match="no trainable weights"):
+        tfmb.fit(model, *data, batch_size=4, verbose=0)
+    assert not optimizer.built
+    model.trainable = True
+    model.compile(optimizer, "mse")
+    tfmb.fit(model, *data, batch_size=4, verbose=0)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    assert int(inner.iterations) == 2
+    if inner is not optimizer:
+        assert int(optimizer.step_counter) == 2

@@ -56,9 +56,9 @@ def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]
     """
     build(optimizer, variables)
     at = places(optimizer, variables)
-    slots = _slots_by_name(optimizer)
+    slots = _slots_by_name(optimizer) if at else {}
     rate = optimizer._learning_rate
-    averages = optimizer._model_variables_moving_average if optimizer.use_ema else []
+    averages = optimizer._model_variables_moving_average if optimizer.use_ema and at else []
     return KerasState(
         iterations=raw_variable(optimizer._iterations),
         rate=raw_variable(rate) if isinstance(rate, keras.Variable) else None,
@@ -68,8 +68,11 @@ def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> None:
-    """Builds a Keras optimizer where it is not built yet, in the scope that it was made in."""
-    if optimizer.built:
+    """Builds a Keras optimizer where it is not built yet, in the scope that it was made in.
+
+    For no variables it stays as it is, as in `fit` of a frozen model: it may be built for what is trained later.
+    """
+    if optimizer.built or not variables:
         return
     made_in: Any = getattr(optimizer, "_distribution_strategy", None)
     elsewhere = made_in is not None and made_in is not tf.distribute.get_strategy()

@@ -169,6 +169,8 @@ def _loss_scale(model: Any, optimizer: Optimizer, strategy: Any, keras_model: An
     if isinstance(optimizer, OwnStepOptimizer):
         return None
     theirs = optimizer.scaled_by
+    if not keras_model.trainable_variables:  # Keras neither builds an optimizer then nor counts updates
+        return None
     if theirs is None and (optimizer.stands_for is not None or not computes_in_float16(model)):
         return None
     scale = LossScale(stands_for=theirs)
