@@ -47,10 +47,12 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server.stdin is not None
+        assert self._server.stdout is not None
         self._server.stdin.close()
         if error is not None:
             self._server.kill()
         self._server.wait(timeout=60)
+        self._server.stdout.close()
         self._log.close()
 
     def run(self, runs: list[tuple[dict[str, Any], str, str]], seconds: float, eagerly: bool) -> int | None:
