@@ -21,7 +21,7 @@ from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
-from tfmb.training.keras_data import check_own_order
+from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
 from tfmb.training.own_methods import has_own, through_own
@@ -208,6 +208,10 @@ def fit(
     recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
+    # Nothing is read before this: what is refused here may be left to Keras.
+    refuse_own_order(x, where, resume, on_divergence == "restore")
+    if validation_data is not None or validation_split:
+        check_model(model, "evaluate", "make_test_function")
     feed, source, held_out = make_feed(
         x,
         y,
@@ -224,7 +228,6 @@ def fit(
     )
     validation = held_out if validation_data is None else validation_data
     if validation is not None:
-        check_model(model, "evaluate", "make_test_function")
         validation_steps = limited_steps(validation_steps, "validation_steps")
         validation = validation_feed(
             validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
@@ -233,7 +236,7 @@ def fit(
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
     cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, feed.batch_size, static)
-    check_own_order(feed, validation, where, resume, on_divergence == "restore", run_dir, cut.parts)
+    warn_of_own_order(feed, validation, run_dir, cut.parts)
     record = {
         "made_by": "tfmb.fit",
         "config": {

@@ -19,7 +19,16 @@ from tfmb.training.elements import inputs_in
 from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed
 from tfmb.training.update import of_any_size
 
-__all__ = ["Stream", "StreamFeed", "check_own_order", "is_distributed", "open_stream", "stream_kind", "zeros_of"]
+__all__ = [
+    "Stream",
+    "StreamFeed",
+    "is_distributed",
+    "open_stream",
+    "refuse_own_order",
+    "stream_kind",
+    "warn_of_own_order",
+    "zeros_of",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +162,7 @@ class StreamFeed(DatasetFeed):
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(_cannot_go_back(self.stream))
+        raise ConfigError(_cannot_go_back(self.stream.name, self.stream.kind))
 
     def _next_epoch(self) -> EpochBatches:
         if self._iterator is None:
@@ -174,32 +183,38 @@ def zeros_of(spec: Any) -> Any:
     return keras.tree.map_structure(_zeros, of_any_size(spec), none_is_leaf=False)
 
 
-def check_own_order(
-    feed: Feed, validation: Feed | None, strategy: Any, resume: bool, restores: bool, run_dir: Any, parts: Any
-) -> None:
-    """Refuses what needs an order that can be given or gone back in, and says once what such data cannot do.
+def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> None:
+    """Refuses data with an order of its own where one must be given or gone back in, before any of it is read.
 
     Args:
-        feed: of the training.
-        validation: of the validation, or None.
+        x: as in `fit`.
         strategy: where.
         resume: whether a run may be gone on with.
         restores: whether the training may go back to a checkpoint.
-        run_dir: the run's directory, or None.
-        parts: V, where bits shall not depend on the number of devices; else None.
 
     Raises:
         ConfigError: so it is.
     """
-    if isinstance(feed, StreamFeed):
-        stream = feed.stream
-        if resume or restores:
-            raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'}: {_cannot_go_back(stream)}")
-        if is_multi_worker(strategy):
-            raise ConfigError(
-                f"{stream.name} is a {stream.kind}, of which each worker would see other batches: give arrays, or a "
-                "tf.data.Dataset that is declared deterministic"
-            )
+    if (kind := stream_kind(x)) is None:
+        return
+    if resume or restores:
+        raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'}: {_cannot_go_back('x', kind)}")
+    if is_multi_worker(strategy):
+        raise ConfigError(
+            f"x is a {kind}, of which each worker would see other batches: give arrays, or a tf.data.Dataset that is "
+            "declared deterministic"
+        )
+
+
+def warn_of_own_order(feed: Feed, validation: Feed | None, run_dir: Any, parts: Any) -> None:
+    """Says once what a training cannot do because its data has an order of its own.
+
+    Args:
+        feed: of the training.
+        validation: of the validation, or None.
+        run_dir: the run's directory, or None.
+        parts: V, where bits shall not depend on the number of devices; else None.
+    """
     streams = [each.stream for each in (feed, validation) if isinstance(each, StreamFeed)]
     if streams and (run_dir is not None or parts is not None):
         stream = streams[0]
@@ -214,9 +229,9 @@ def check_own_order(
         )
 
 
-def _cannot_go_back(stream: Stream) -> str:
+def _cannot_go_back(name: str, kind: str) -> str:
     return (
-        f"{stream.name} is a {stream.kind}, and nothing says that it gives the same batches again: give arrays, a "
+        f"{name} is a {kind}, and nothing says that it gives the same batches again: give arrays, a "
         "source of examples by number, or a tf.data.Dataset that is declared deterministic"
     )
 
