@@ -198,7 +198,13 @@ def test_what_cannot_be_handed_over_is_refused(given: dict[str, Any], words: str
 
 
 def test_settings_come_back_as_they_were_and_nothing_else_is_taken() -> None:
-    space = Space(batch_size=(16, 64), learning_rate=[1e-3, 1 / 3], augment=["", "shift=2"], momentum=(0.1, 0.9))
+    space = Space(
+        batch_size=(16, 64),
+        learning_rate=[1e-3, 1 / 3],
+        augment=["", "shift=2"],
+        optimizer="momentum",
+        momentum=(0.1, 0.9),
+    )
     for settings in (TuneConfig(space=space, dropout=(0.1, 0.5), timeout=1 / 3), Budget(amount=3, slices=9)):
         found = json.loads(json.dumps(handover.to_json(settings)))
         assert handover.from_json(type(settings), found) == settings

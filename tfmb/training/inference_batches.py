@@ -8,6 +8,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.data.batches import batched
 from tfmb.errors import ConfigError
+from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_of, without_optionals
 from tfmb.training.fit_data import batched_kind, order_of, to_examples
 from tfmb.training.keras_data import open_stream, zeros_of
@@ -91,8 +92,10 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
     dataset = dataset if steps is None else dataset.take(steps)
 
     def example() -> Any:
-        # What is drawn from a stream to be looked at would be missing from the predictions.
-        return _first_inputs(dataset) if adapter is None else zeros_of(_inputs(dataset.element_spec))
+        if adapter is not None:  # what is drawn from a stream to be looked at would be missing from the predictions
+            return zeros_of(_inputs(dataset.element_spec))
+        begins()
+        return _first_inputs(dataset)
 
     return Batches(dataset=dataset, number=known, batch_size=None, example=example, adapter=adapter)
 
