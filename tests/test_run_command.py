@@ -62,7 +62,7 @@ if __name__ == "__main__":
     print("weights", sum(float(abs(w).sum()) for w in first.get_weights()).__round__(9))
     sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
 """
-REFUSED = """class Own(keras.Sequential): make_train_function = lambda self, *a: keras.Model.make_train_function(self, *a)
+REFUSED = """class Own(keras.Sequential): make_train_function = lambda s, *a: keras.Model.make_train_function(s, *a)
 model = Own([keras.layers.Dense(3)]); model.compile("sgd", "mse"); model.fit(x, x[:, :3], verbose=0)
 print('done')
 """
