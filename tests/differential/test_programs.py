@@ -20,7 +20,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.parametrize("first", here(range(0, 200, 5), range(0, 20, 5)))
+@pytest.mark.parametrize("first", here(range(0, 200, 5), range(0, 10, 5)))
 def test_what_fit_trains_tfmb_fit_trains(first: int, server: Server, tmp_path: Path) -> None:
     lines = list(run_seeds(server, range(first, first + 5), tmp_path / "ledger", together=5))
     found = [line for line in lines if line["whole"] in FINDINGS or line["cut"] in FINDINGS]

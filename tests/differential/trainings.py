@@ -61,7 +61,7 @@ def _fit(random: Random, program: dict[str, Any]) -> dict[str, Any]:
         given["validation_split"] = random.choice([0.2, 0.3])
     if validation:
         if random.random() < 0.15:
-            given["validation_freq"] = random.choice([2, [1, 3]])
+            given["validation_freq"] = random.choice([2, code("[1, 3]")])  # fit takes no tuple
         if random.random() < 0.15 and not program["stateful"] and data["kind"] != "dataset":
             given["validation_batch_size"] = 3
         if random.random() < 0.15 and validation == "data":
@@ -115,6 +115,8 @@ def _callback(random: Random, program: dict[str, Any], validated: bool) -> Term:
         given = {f"on_{hook}": code(f"lambda {names}: note({hook!r}, logs)")}
     elif kind == "CSVLogger":
         of = ["log.csv"]
+    elif kind == "BackupAndRestore" and program["form"] == "subclass":
+        return call("callbacks.CSVLogger", "log.csv")  # fit wants it built; ours builds it before
     elif kind == "BackupAndRestore":
         of = ["backup"]
     return call(f"callbacks.{kind}", *of, **given)

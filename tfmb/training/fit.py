@@ -2,7 +2,7 @@
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +54,7 @@ def fit(
     steps_per_epoch: int | None = None,
     validation_steps: int | None = None,
     validation_batch_size: int | None = None,
-    validation_freq: int | Sequence[int] = 1,
+    validation_freq: int | list[int] = 1,
     *,
     optimizer: Any = None,
     loss: Any = None,
@@ -380,7 +380,7 @@ def check_counts(**counts: Any) -> None:
 
 def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:
     """Epoch (from 0) -> whether `validation_freq` wants it scored."""
-    if isinstance(validation_freq, Iterable) and not isinstance(validation_freq, str):
+    if isinstance(validation_freq, list):  # and no tuple, as in Keras
         epochs = set(validation_freq)
         return lambda epoch: epoch + 1 in epochs
     check_counts(validation_freq=validation_freq)
