@@ -131,11 +131,31 @@ class Own(SGD):
 def test_refusals() -> None:
     used = SGD(0.1)
     used.apply([tf.constant([1.0])], [tf.Variable([1.0])])
-    by_keras = SGD(keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5))
-    cases = [(Own(0.1), "not Own"), (used, "used already"), (by_keras, "takes a learning rate")]
+    cases: list[tuple[Optimizer, str]] = [(Own(0.1), "not Own"), (used, "used already")]
     for optimizer, words in cases:
         with pytest.raises(ConfigError, match=words) as caught:
             as_keras(optimizer)
         assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="rule='Lion' must be one of"):
         KerasOptimizer("Lion", {"learning_rate": 0.1})
+
+
+def test_one_of_kerass_schedules_trains_and_is_saved(tmp_path: Path) -> None:
+    def build(optimizer: Any) -> Any:
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile(optimizer, "mse")
+        return model
+
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    rate = keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+    ours, theirs = build(as_keras(SGD(rate))), build(keras.optimizers.SGD(rate))
+    for model in (ours, theirs):
+        model.fit(x, x[:, :1], batch_size=4, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(ours.get_weights()[0], theirs.get_weights()[0], rtol=1e-6)
+    ours.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    loaded.fit(x, x[:, :1], batch_size=4, shuffle=False, verbose=0)
+    theirs.fit(x, x[:, :1], batch_size=4, shuffle=False, verbose=0)
+    np.testing.assert_allclose(loaded.get_weights()[0], theirs.get_weights()[0], rtol=1e-6)
+    assert loaded.optimizer.to_tfmb().get_config()["learning_rate"]["decay_rate"] == 0.5

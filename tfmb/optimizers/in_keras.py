@@ -26,6 +26,10 @@ _KERAS_OWN = (
 )
 
 
+# Under which the settings have one of Keras's own schedules.
+_OF_KERAS = "of_keras"
+
+
 def as_keras(optimizer: Optimizer) -> Any:
     """Wraps one of our optimizers for `keras.Model.compile`.
 
@@ -53,8 +57,8 @@ def as_keras(optimizer: Optimizer) -> Any:
         settings.pop("name")  # Keras numbers those that nobody named
     rate = optimizer.learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-        raise ConfigError("as_keras takes a learning rate that is a number, a function or of tfmb.optimizers.schedules")
-    if not isinstance(rate, (float, schedules.Schedule)):
+        settings["learning_rate"] = {_OF_KERAS: keras.saving.serialize_keras_object(rate)}
+    elif not isinstance(rate, (float, schedules.Schedule)):
         settings["learning_rate"], given["rate"] = 0.0, rate
     made = _IN_KERAS[rule](rule, settings, **given)
     excluded, names = optimizer.not_decayed
@@ -125,7 +129,10 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         """Our optimizer anew, with the rate as it stands; it has no state of its own yet."""
         settings = self.get_config()["settings"]
         rate = settings["learning_rate"]
-        settings["learning_rate"] = rate if isinstance(rate, float) else schedules.from_config(rate)
+        if isinstance(rate, dict) and _OF_KERAS in rate:
+            settings["learning_rate"] = keras.saving.deserialize_keras_object(rate[_OF_KERAS])
+        else:
+            settings["learning_rate"] = rate if isinstance(rate, float) else schedules.from_config(rate)
         return _CLASSES[self._tfmb_rule](**settings)
 
     def get_config(self) -> dict[str, Any]:
@@ -134,7 +141,8 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         Raises:
             ConfigError: the rate is a function.
         """
-        if callable(self._learning_rate) and not isinstance(self._learning_rate, _KerasSchedule):
+        kind = keras.optimizers.schedules.LearningRateSchedule
+        if callable(self._learning_rate) and not isinstance(self._learning_rate, kind):
             raise ConfigError(f"{self.name}: a learning rate that is a function cannot be saved: give a schedule")
         rate = super().get_config()["learning_rate"]
         settings = json.loads(self._tfmb_settings)
@@ -159,9 +167,13 @@ def _rate(rate: Any, function: Any = None) -> Any:
         return function
     if isinstance(rate, float):
         return rate
+    if isinstance(rate, dict) and _OF_KERAS in rate:
+        return keras.saving.deserialize_keras_object(rate[_OF_KERAS])
     if isinstance(rate, dict) and "class" in rate:
         return _KerasSchedule(rate)
-    raise ConfigError("as_keras takes a learning rate that is a number, a function or of tfmb.optimizers.schedules")
+    raise ConfigError(
+        "as_keras takes a learning rate that is a number, a function, a Keras schedule or of tfmb.optimizers.schedules"
+    )
 
 
 @keras.saving.register_keras_serializable(package="tfmb")
