@@ -27,7 +27,7 @@ def test_it_is_called_once_after_the_module_was_executed() -> None:
     seen: list[int] = []
     finders = len(sys.meta_path)
     call_after_import("own_module", lambda: seen.append(sys.modules["own_module"].NUMBER))
-    import own_other  # noqa: F401
+    import own_other  # noqa: F401  # another one than is waited for
 
     assert seen == []
     module = importlib.import_module("own_module")

@@ -62,5 +62,6 @@ class _Finder(importlib.abc.MetaPathFinder):
                 self.forget()
                 self._function()
 
+        # Of this one loader: mypy takes methods for fixed.
         spec.loader.exec_module = load_and_call  # type: ignore[method-assign]
         return spec

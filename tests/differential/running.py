@@ -71,7 +71,7 @@ class _Kept:
         try:
             exec(compile(write(self.program), "program.py", "exec"), names)
             self._keep_state(names["model"])
-        except Exception as error:
+        except Exception as error:  # whatever a program raises is what it came to, on either side
             self.error = {
                 "class": f"{type(error).__module__}.{type(error).__name__}",
                 "text": str(error)[:2000],

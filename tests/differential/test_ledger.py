@@ -63,7 +63,8 @@ def test_a_program_shrinks_to_what_shows_the_finding(tmp_path: Path) -> None:
         wrong = side == "whole" and any("Dense" in name for name in calls_in(program))
         return value(2.0 if wrong else 1.0)
 
-    small = shrink(FakeServer(tmp_path, leaves), PROGRAM)  # type: ignore[arg-type]
+    server: Any = FakeServer(tmp_path, leaves)
+    small = shrink(server, PROGRAM)
     assert small["calls"] == []
     assert len(small["outputs"]) == 1
     assert len(small["nodes"]) == 1

@@ -84,7 +84,7 @@ def batch(first: int, count: int, folder: str, commands: list[str] | None = None
         command = names[seed % len(names)]
         try:
             outcome = _try(draw(random_, command), random_, Path(folder))
-        except Exception:
+        except Exception:  # of this seed: the others are tried all the same, and its line fails the test
             outcome = f"WRONG: {' | '.join(traceback.format_exc().splitlines()[-9:])}"
         print(f"{seed} {command} {outcome}", flush=True)
 

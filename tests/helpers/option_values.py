@@ -13,6 +13,7 @@ from tfmb.cli import app
 
 __all__ = ["COMMANDS", "VALUES", "draw", "key", "one_by_one", "values_of"]
 
+# A group, which typer's types call a command.
 COMMANDS: dict[str, Any] = dict(sorted(typer.main.get_command(app).commands.items()))  # type: ignore[attr-defined]
 
 _OURS, _OWN, _MADE = "option_subjects:load", "option_subjects:build", "option_subjects:build_searched"

@@ -31,6 +31,24 @@ def run_cell(**more: Any) -> "list[weakref.ref[Any]]":
     return [weakref.ref(thing) for thing in (model, model.history, callback, placed, steps, steps.optimizer)]
 
 
+class OwnStep(keras.Sequential):
+    def train_step(self, data: Any) -> Any:
+        return super().train_step(data)
+
+
+@pytest.mark.compile
+def test_nothing_is_kept_of_a_model_with_its_own_step() -> None:
+    def cell() -> "weakref.ref[Any]":
+        model = OwnStep([keras.Input((8,)), keras.layers.Dense(2)])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        tfmb.fit(model, X, Y, batch_size=16, epochs=1, verbose=0)
+        return weakref.ref(model)
+
+    kept = [cell() for _ in range(2)]
+    gc.collect()
+    assert [reference() for reference in kept] == [None, None]
+
+
 def operations() -> int:
     """How many operations of traced graphs the process holds."""
     gc.collect()

@@ -101,6 +101,7 @@ def loader(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
         def __iter__(self) -> Iterator[Any]:
             yield from ([array.view(Tensor) for array in batch] for batch in cut(X, Y))
 
+    # Modules that are made here: mypy knows nothing of what they hold.
     data.DataLoader = DataLoader  # type: ignore[attr-defined]
     torch, utils = types.ModuleType("torch"), types.ModuleType("torch.utils")
     torch.utils, utils.data = utils, data  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """A model's own `train_step` trains as with `fit`, is killed and resumed to the bit, and refuses what cannot hold."""
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -197,6 +198,30 @@ def test_a_run_that_is_stopped_goes_on_to_the_bit(name: str, tmp_path: Path, mon
     assert found.history == expected.history
     for a, b in zip(state_of(resumed), state_of(whole), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+class Counts(Plain):
+    """Has state that no list of Keras's knows."""
+
+    def __init__(self, *arguments: Any, counters: int = 1, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.counters = [tf.Variable(0, trainable=False) for _ in range(counters)]
+
+    def train_step(self, data: Any) -> Any:
+        for counter in self.counters:
+            counter.assign_add(1)
+        return super().train_step(data)
+
+
+def test_a_step_that_touches_other_variables_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its optimizers and seeds would begin anew, in silence."""
+    asked = iter([None, None, "SIGTERM"])
+    monkeypatch.setattr(StopSignals, "reason", lambda self: next(asked, None))
+    with pytest.raises(PreemptedError):
+        trained(lambda: plain(Counts), X, Y, run_dir=tmp_path / "run")
+    monkeypatch.undo()
+    with pytest.raises(ConfigError, match="its tensors are not those of this model and optimizer"):
+        trained(lambda: plain(functools.partial(Counts, counters=2)), X, Y, run_dir=tmp_path / "run", resume=True)
 
 
 def test_a_function_may_build_it() -> None:

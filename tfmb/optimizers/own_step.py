@@ -1,5 +1,6 @@
 """What the loop knows of the optimizers of a model with its own `train_step`: their rate, and the number of steps."""
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +26,12 @@ class OwnStepOptimizer(Optimizer):
 
     def __init__(self, model: Any) -> None:
         super().__init__(0.0, name=f"{type(model).__name__}.train_step")
-        self._model = model
+        # A table of models holds this: a strong reference would keep the model forever.
+        self._model_of = weakref.ref(model)
+
+    @property
+    def _model(self) -> Any:
+        return self._model_of()
 
     def rule(
         self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are

@@ -20,6 +20,7 @@ import numpy as np
 from tfmb.errors import ConfigError, DataError, PreemptedError, StorageError, TfmbError
 from tfmb.folders import sync
 from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.bundle import digest_of, read_bundle, write_bundle
 from tfmb.training.commit import UnreadableError, commit_folder, remove_temporary, verify_folder
 from tfmb.training.identity import check_identity
@@ -267,7 +268,7 @@ class Checkpointer(Keeper):
         check_identity(about.get("identity"), self.identity, self.run_dir, self.allow_drift)
         expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
         layout = about.get("tensors")
-        if not isinstance(layout, dict) or _without_state(layout) != _without_state(expected):
+        if not isinstance(layout, dict) or self._that_must_be(layout) != self._that_must_be(expected):
             raise ConfigError(f"{path}: its tensors are not those of this model and optimizer: train anew")
         # From here on the files are known to be what was written: what is odd is no damage.
         try:
@@ -281,6 +282,12 @@ class Checkpointer(Keeper):
         if _position(about, path).drawn != int(path.name[5:]) or not _fits(about):
             raise _unreadable(path, about, "a manifest that makes no sense")
         return about, tensors
+
+    def _that_must_be(self, layout: dict[str, Any]) -> dict[str, Any]:
+        """The tensors without which there is no going on: of a model's own step all, its optimizers are among them."""
+        if isinstance(self._rate_of, OwnStepOptimizer):
+            return layout
+        return {key: value for key, value in layout.items() if not key.startswith(_STATE)}
 
     def _apply(self, about: dict[str, Any], tensors: dict[str, np.ndarray], path: Path) -> Position:
         states = about["stateful"]
@@ -329,10 +336,6 @@ def _unreadable(path: Path, about: dict[str, Any], what: str) -> UnreadableError
         f"{path} is as it was written (its checksums are right), but this version of tfmb reads {what} from it: "
         f"nothing was changed; go on with the versions that wrote it{with_what}"
     )
-
-
-def _without_state(layout: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in layout.items() if not key.startswith(_STATE)}
 
 
 def _position(about: dict[str, Any], path: Path) -> Position:
