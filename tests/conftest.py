@@ -19,7 +19,9 @@ from mirror import MIRROR
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 devices.make_when_tensorflow_is_imported(4)
+pytest_runtest_call = budget.pytest_runtest_call
 pytest_runtest_makereport = budget.pytest_runtest_makereport
+pytest_terminal_summary = budget.pytest_terminal_summary
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
