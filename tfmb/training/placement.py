@@ -81,7 +81,8 @@ def _build(model: Any, example: Any) -> None:
 def _symbol(tensor: Any) -> Any:
     if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
         raise NotImplementedError("a symbol would stand for another kind of tensor")
-    return keras.KerasTensor(tensor.shape, tensor.dtype.name)
+    # Of any number of rows, as in Keras: a nested model keeps the shape that it was built with, and is saved with it.
+    return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
 
 
 def take_back(placed: Any, model: Any) -> None:
