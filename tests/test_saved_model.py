@@ -254,7 +254,8 @@ def test_what_optimizers_tell(tmp_path: Path) -> None:
         told[name] = check_export(version)
     assert told["schedule"]["learning_rate"]["class"] == "CosineDecay"
     assert told["schedule"]["learning_rate"]["decay_steps"] == 10
-    assert (told["function"]["optimizer"], told["function"]["learning_rate"]) == ({"class": "Lion"}, None)
+    assert told["function"]["optimizer"].items() >= {"class": "Lion", "beta_1": 0.9}.items()
+    assert told["function"]["learning_rate"] is None
     assert (told["scaled"]["optimizer"]["class"], told["scaled"]["learning_rate"]) == ("Nadam", 0.1)
     assert told["odd"]["optimizer"]["momentum"] == 0.0
     assert not {"table", "rule"} & set(told["odd"]["optimizer"])

@@ -17,6 +17,7 @@ from tfmb.exported_weights import exported_weights, writes
 from tfmb.needs import need_folder
 from tfmb.operations import check_operations
 from tfmb.optimizers.interop import keras_rate
+from tfmb.optimizers.keras_config import config_of
 from tfmb.signatures import ServedModel, ends_in_logits, sample_rows
 from tfmb.training.run_dir import hash_weights, versions
 from tfmb.versions import check_is_no_version, publish, temporary_in, version_before
@@ -228,13 +229,12 @@ def _told_by(model: Any) -> dict[str, Any]:
 
 def _told_by_optimizer(optimizer: Any) -> dict[str, Any]:
     """Its class, and what of its configuration is plain; nothing of a rate that is a function of the user's."""
-    schedule = keras_module.optimizers.schedules.LearningRateSchedule
-    if not isinstance(optimizer._learning_rate, (keras_module.Variable, schedule)):
-        return {"optimizer": {"class": type(optimizer).__name__}}
-    rate = keras_rate(optimizer)
-    if isinstance(rate, schedule):
-        rate = {"class": type(rate).__name__, **rate.get_config()}
-    config = {**optimizer.get_config(), "learning_rate": rate}
+    config = config_of(optimizer)
+    if "learning_rate" in config:
+        rate = keras_rate(optimizer)
+        config["learning_rate"] = (
+            rate if isinstance(rate, float) else {"class": type(rate).__name__, **rate.get_config()}
+        )
     plain = {key: value for key, value in config.items() if key != "name" and _is_json(value)}
     return {"optimizer": {"class": type(optimizer).__name__, **plain}, "learning_rate": plain.get("learning_rate")}
 

@@ -19,6 +19,7 @@ from tfmb.data.source import Source
 from tfmb.distribution import is_on_cpu
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.keras_config import copy_of
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive, seeded
 from tfmb.training import engine, prepared
@@ -357,7 +358,9 @@ class _Looks(ArrayFeed):
 
 def fresh(identifier: Any) -> Any:
     """An optimizer of the same kind and settings that has seen nothing; a name is one already."""
-    if isinstance(identifier, (Optimizer, keras.optimizers.Optimizer)):
+    if isinstance(identifier, keras.optimizers.Optimizer):
+        return copy_of(identifier)
+    if isinstance(identifier, Optimizer):
         kind: Any = type(identifier)
         return kind.from_config(identifier.get_config())
     return identifier

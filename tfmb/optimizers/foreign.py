@@ -7,6 +7,7 @@ from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import sparse
 from tfmb.optimizers.hyper_parameters import describe_rate
+from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.shared_state import build, places, raw_variable, value_of, variables_by_name
@@ -32,9 +33,8 @@ class ForeignOptimizer(Optimizer):
     def __init__(self, optimizer: Any) -> None:
         super().__init__(0.0, name=optimizer.name, loss_scale_factor=getattr(optimizer, "loss_scale_factor", None))
         self.stands_for = self.keras_optimizer = optimizer
-        # Read now: Keras reads the rate for it, which no other strategy's scope allows. A function has no config.
-        plain = isinstance(optimizer._learning_rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
-        self._config: dict[str, Any] | None = optimizer.get_config() if plain else None
+        # Read now: Keras reads the rate for it, which no other strategy's scope allows.
+        self._config = config_of(optimizer)
 
     def rule(
         self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
@@ -44,7 +44,7 @@ class ForeignOptimizer(Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """The Keras optimizer's configuration, as far as it is plain."""
-        plain = {k: v for k, v in (self._config or {}).items() if isinstance(v, (int, float, str, bool)) or v is None}
+        plain = {k: v for k, v in self._config.items() if isinstance(v, (int, float, str, bool)) or v is None}
         rate = self.keras_optimizer._learning_rate
         schedule = {} if isinstance(rate, keras.Variable) else {"learning_rate": describe_rate(rate)}
         return {"keras_class": type(self.keras_optimizer).__name__, **plain, **schedule}
@@ -68,7 +68,7 @@ class ForeignOptimizer(Optimizer):
         rate = self.keras_optimizer._learning_rate
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
             return tf.cast(rate(updates), tf.float64)
-        return tf.cast(raw_variable(rate), tf.float64)
+        return tf.cast(raw_variable(rate) if isinstance(rate, keras.Variable) else rate(), tf.float64)
 
     @property
     def variables(self) -> list[Any]:
@@ -105,12 +105,13 @@ class ForeignOptimizer(Optimizer):
         return [(raw_variable(theirs[name]), raw_variable(variable)) for name, variable in ours.items()]
 
     def _copy(self) -> Any:
-        if self._config is None:
+        rate = self.stands_for._learning_rate
+        if not isinstance(rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule)):
             raise ConfigError(
                 f"{self.name}: a learning rate given as a function cannot be copied to replicas: "
                 "give a number or a LearningRateSchedule"
             )
-        return type(self.stands_for).from_config(self._config)
+        return type(self.stands_for).from_config({"learning_rate": rate, **self._config})
 
     def apply(
         self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None

@@ -7,6 +7,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers.hyper_parameters import describe_rate
+from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
 from tfmb.optimizers.shared_state import raw_variable
@@ -102,9 +103,11 @@ class OwnStepOptimizer(Optimizer):
 
 def _plain_config(optimizer: Any) -> dict[str, Any]:
     rate = optimizer._learning_rate
-    known = isinstance(rate, (keras.Variable, keras.optimizers.schedules.LearningRateSchedule))
-    config = optimizer.get_config() if known else {}
-    plain = {k: v for k, v in config.items() if k != "name" and (isinstance(v, (int, float, str, bool)) or v is None)}
+    plain = {
+        k: v
+        for k, v in config_of(optimizer).items()
+        if k != "name" and (isinstance(v, (int, float, str, bool)) or v is None)
+    }
     if not isinstance(rate, keras.Variable):
         plain["learning_rate"] = describe_rate(rate)
     return {"class": type(optimizer).__name__, **plain}

@@ -14,6 +14,7 @@ from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.distribution import is_on_cpu, needs_static_shapes
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
+from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.agreement import check_same
 from tfmb.training.calls import begins
@@ -51,7 +52,7 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
     """
     if isinstance(identifier, Optimizer):
         return interop.around_keras(identifier)
-    settings = identifier.get_config() if isinstance(identifier, keras.optimizers.Optimizer) else None
+    settings = config_of(identifier) if isinstance(identifier, keras.optimizers.Optimizer) else None
     known, as_it_was, optimizer = _optimizers.get(model, (None, None, None))
     same = known == identifier if isinstance(identifier, str) else known is identifier
     if same and settings is not None:

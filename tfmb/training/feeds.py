@@ -288,6 +288,7 @@ class DatasetFeed:
         self._steps_per_epoch = steps_per_epoch
         self._iterator: Iterator[Any] | None = None
         self._drawn = 0
+        self._draws_another = False
         self._declared = dataset.options()
         self._skipped = 0
 
@@ -334,10 +335,12 @@ class DatasetFeed:
                 except StopIteration:
                     break
                 left = None if left is None else left - 1
+            self.leave(True)
         self._skipped = step
 
     def _next_epoch(self) -> EpochBatches:
         if self._steps_per_epoch is None:
+            self._draws_another = self._size is not None
             return EpochBatches(self._from_start(), self._size)
         if self._iterator is None or self._drawn == self._size:
             self._iterator, self._drawn = self._from_start(), 0
@@ -346,6 +349,7 @@ class DatasetFeed:
             steps = self._size - self._drawn
             warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
         self._drawn += steps
+        self._draws_another = self._drawn == self._size
         if self._size is None and not self._endless:
             return EpochBatches(self._iterator, None, steps)
         return EpochBatches(self._iterator, steps)
@@ -357,7 +361,14 @@ class DatasetFeed:
         self._iterator = None
 
     def leave(self, whole: bool) -> None:
-        """See `Feed`: the next one is another iterator, or goes on with this one."""
+        """See `Feed`: the next one is another iterator, or goes on with this one.
+
+        Where Keras has counted its way to the dataset's end, it makes an iterator at once, and still another one for
+        the next epoch if `steps_per_epoch` is None. A shuffle with a seed gives each iterator another order.
+        """
+        if whole and self._draws_another:
+            self._iterator, self._drawn = self._from_start(), 0
+        self._draws_another = False
 
     def once(self) -> EpochBatches:
         """The dataset from its start, once."""
@@ -367,6 +378,7 @@ class DatasetFeed:
             limit = self._size
         if self._size is None:
             return EpochBatches(self._from_start(), None, limit)
+        self._draws_another = limit in (None, self._size)
         return EpochBatches(self._from_start(), self._size if limit is None else limit)
 
     def _from_start(self) -> Any:

@@ -33,6 +33,7 @@ class Batches:
     batch_size: int | None
     example: Callable[[], Any]
     adapter: Any = None
+    draws_another: bool = False
 
     @contextlib.contextmanager
     def drawn(self, to_the_end: Callable[[], bool]) -> Iterator[Any]:
@@ -43,6 +44,10 @@ class Batches:
         """
         if self.adapter is None:
             yield iter(self.dataset)
+            if self.draws_another and to_the_end():
+                iter(
+                    self.dataset
+                )  # as Keras does, and a shuffle with a seed counts its iterators: see `DatasetFeed.leave`
             return
         self.adapter.on_epoch_begin()
         whole = False
@@ -97,7 +102,10 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
         begins()
         return _first_inputs(dataset)
 
-    return Batches(dataset=dataset, number=known, batch_size=None, example=example, adapter=adapter)
+    counted = 0 <= size == known
+    return Batches(
+        dataset=dataset, number=known, batch_size=None, example=example, adapter=adapter, draws_another=counted
+    )
 
 
 def _first_inputs(dataset: Any) -> Any:

@@ -8,6 +8,7 @@ from tfmb.backend import keras, tf
 from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from tfmb.optimizers.foreign import ForeignOptimizer
 from tfmb.optimizers.in_keras import as_keras
+from tfmb.optimizers.keras_config import copy_of
 
 __all__ = ["apply_dense_gradients", "in_32_bits", "keras_counterpart"]
 
@@ -43,7 +44,7 @@ def keras_counterpart(optimizer: Optimizer) -> tuple[Any, str]:
     """
     if isinstance(optimizer, ForeignOptimizer):
         theirs = optimizer.keras_optimizer
-        return type(theirs).from_config(theirs.get_config()), f"Keras's own {type(theirs).__name__}"
+        return copy_of(theirs), f"Keras's own {type(theirs).__name__}"
     if not _is_keras_form(optimizer):
         return as_keras(optimizer), f"our {type(optimizer).__name__} in Keras"
     made, names = _KERAS[type(optimizer)]

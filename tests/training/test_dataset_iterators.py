@@ -1,0 +1,56 @@
+"""A shuffle with a seed gives each iterator of a dataset another order: we make as many as Keras does, when it does."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import here
+
+import tfmb
+from tfmb.backend import keras, tf
+
+pytestmark = [
+    pytest.mark.usefixtures("fresh_keras"),
+    pytest.mark.filterwarnings("ignore:.*(ran out of data|data ran out|.shuffle=True. was passed)"),
+]
+
+X = np.random.default_rng(0).normal(size=(22, 3))
+Y = X.sum(1, keepdims=True)
+# The dataset, steps_per_epoch, validation_steps (and steps of evaluate and predict). It has 6 batches.
+CASES = [
+    ("known", None, None),
+    ("known", 3, 2),
+    ("known", 6, None),
+    ("known", 8, 6),
+    ("unknown", None, None),
+    ("unknown", 8, 2),
+    ("repeated", 4, 3),
+]
+
+
+def dataset(kind: str) -> Any:
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(22, seed=1)
+    if kind == "unknown":
+        data = data.filter(lambda x, y: tf.reduce_all(x > -100.0))
+    return (data.repeat() if kind == "repeated" else data).batch(4)
+
+
+def calls(kind: str, steps_per_epoch: int | None, steps: int | None, fit: Any, evaluate: Any, predict: Any) -> Any:
+    """Two fits, an evaluation and a prediction, all of one dataset."""
+    keras.utils.set_random_seed(10)
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(keras.optimizers.SGD(0.05), "mse", jit_compile=False)
+    data, given = dataset(kind), {"steps_per_epoch": steps_per_epoch, "verbose": 0}
+    first = fit(model, data, epochs=3, validation_data=data, validation_steps=steps, **given).history
+    scored = evaluate(model, data, steps=steps, verbose=0)
+    predicted = predict(model, data, steps=steps, verbose=0)[:, 0]
+    second = fit(model, data, epochs=2, **given).history
+    return [*first["loss"], *first["val_loss"], scored, *predicted, *second["loss"]]
+
+
+@pytest.mark.parametrize(("kind", "steps_per_epoch", "steps"), here(CASES, CASES[:2], later="compile", several=True))
+def test_batches_come_in_keras_order(kind: str, steps_per_epoch: int | None, steps: int | None) -> None:
+    model = keras.Model
+    expected = calls(kind, steps_per_epoch, steps, model.fit, model.evaluate, model.predict)
+    ours = calls(kind, steps_per_epoch, steps, tfmb.fit, tfmb.evaluate, tfmb.predict)
+    np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
