@@ -12,7 +12,7 @@ from .trainings import draw_calls, draw_data
 __all__ = ["draw"]
 
 _PRECISIONS = {"float64": 55, "float32": 21, "mixed_bfloat16": 12, "mixed_float16": 12}
-_FORMS = {"functional": 70, "nested": 15, "subclass": 15}
+_FORMS = {"functional": 65, "nested": 15, "subclass": 20}
 _FREE_OF_SCHEDULES = ("ReduceLROnPlateau", "LearningRateScheduler")
 
 
@@ -41,6 +41,7 @@ def draw(seed: int) -> dict[str, Any]:
         program |= {"form": random.choice(["sequential", "unbuilt"]), "inputs_as": "one", "outputs_as": "one"}
     if program["data"]["weights"] == "class" and program["outputs_as"] != "one":
         program["data"]["weights"] = None  # which fit takes for one output without a name alone
+    program["own_step"] = program["form"] == "subclass" and random.random() < 0.5
     if several and random.random() < 0.15:
         program["outputs"][random.randrange(len(program["outputs"]))]["loss"] = None
     for output in program["outputs"]:

@@ -68,6 +68,7 @@ class _Kept:
 
     def run(self) -> None:
         names: dict[str, Any] = {"fit": self._fit, "note": self.note, "__name__": "program"}
+        names |= {name: self._scoring(name) for name in ("evaluate", "predict")}
         try:
             exec(compile(write(self.program), "program.py", "exec"), names)
             self._keep_state(names["model"])
@@ -103,6 +104,23 @@ class _Kept:
         history = tfmb.fit(model, *data, jit_compile=False, seed=self.program["seed"], **given)
         tf.config.run_functions_eagerly(self._eagerly)
         return history
+
+    def _scoring(self, name: str) -> Any:
+        """Keras's or our `evaluate` or `predict`."""
+
+        def call(model: Any, *data: Any, **given: Any) -> Any:
+            if self.side in ("keras", "again", "moved"):
+                return getattr(model, name)(*data, **given)
+            import tfmb
+            from tfmb.backend import tf
+
+            tf.config.run_functions_eagerly(False)
+            try:
+                return getattr(tfmb, name)(model, *data, **given)
+            finally:
+                tf.config.run_functions_eagerly(self._eagerly)
+
+        return call
 
     def _move(self, model: Any) -> None:
         """Weights that differ by roundings: what becomes of that is what equal programs may differ by."""

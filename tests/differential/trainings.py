@@ -5,7 +5,10 @@ from typing import Any
 
 from .terms import Term, call, code
 
-__all__ = ["draw_calls", "draw_data"]
+__all__ = ["BATCHED", "draw_calls", "draw_data"]
+
+# Kinds of data that come in batches.
+BATCHED = ("dataset", "generator", "PyDataset")
 
 
 def draw_data(random: Random, outputs: list[dict[str, Any]], stateful: bool, strings: bool) -> dict[str, Any]:
@@ -18,10 +21,11 @@ def draw_data(random: Random, outputs: list[dict[str, Any]], stateful: bool, str
         weights = "sample"
     if weights == "class" and outputs[0]["target"] == "bits" and outputs[0]["shape"] != [1]:
         weights = None
-    kind = random.choice(["arrays", "arrays", "arrays", "dataset", "tensors"])
+    kind = random.choice(["arrays", "arrays", "arrays", "dataset", "dataset", "tensors", "generator", "PyDataset"])
     if strings:  # which fit does not take from arrays
         kind = "dataset"
-    return {"examples": count, "batch": batch, "kind": kind, "weights": weights}
+    shuffled = kind == "dataset" and random.random() < 0.4
+    return {"examples": count, "batch": batch, "kind": kind, "shuffled": shuffled, "weights": weights}
 
 
 def draw_calls(random: Random, program: dict[str, Any]) -> list[dict[str, Any]]:
@@ -50,10 +54,10 @@ def _fit(random: Random, program: dict[str, Any]) -> dict[str, Any]:
         given["initial_epoch"] = 1
         given["epochs"] += 1
     repeats = data["kind"] == "dataset" and random.random() < 0.3
-    if repeats or random.random() < 0.1:
+    if repeats or data["kind"] == "generator" or random.random() < 0.1:
         given["steps_per_epoch"] = max(1, steps - random.choice([0, 1]))
     validation = random.choice([None, None, "data", "split"])
-    if validation == "split" and data["kind"] == "dataset":
+    if validation == "split" and data["kind"] in BATCHED:
         validation = "data"
     if validation == "split" and program["stateful"]:
         validation = None
@@ -62,11 +66,11 @@ def _fit(random: Random, program: dict[str, Any]) -> dict[str, Any]:
     if validation:
         if random.random() < 0.15:
             given["validation_freq"] = random.choice([2, code("[1, 3]")])  # fit takes no tuple
-        if random.random() < 0.15 and not program["stateful"] and data["kind"] != "dataset":
+        if random.random() < 0.15 and not program["stateful"] and data["kind"] not in BATCHED:
             given["validation_batch_size"] = 3
         if random.random() < 0.15 and validation == "data":
             given["validation_steps"] = 1
-    if data["kind"] != "dataset" and random.random() < 0.08 and not program["stateful"]:
+    if data["kind"] not in BATCHED and random.random() < 0.08 and not program["stateful"]:
         given["shuffle"] = True
     callbacks = [_callback(random, program, validation is not None) for _ in range(random.choice([0, 0, 1, 1, 2]))]
     return {"do": "fit", "validation": validation, "repeats": repeats, "given": given, "callbacks": callbacks}

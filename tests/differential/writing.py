@@ -7,6 +7,7 @@ from typing import Any
 from .graphs import INPUTS
 from .objectives import TARGETS
 from .terms import code, expression
+from .trainings import BATCHED
 
 __all__ = ["write"]
 
@@ -29,6 +30,35 @@ class Wrapped(keras.Model):
     def call(self, inputs, training=None):
         return self.inner(inputs, training=training)
 
+"""
+_OWN_STEP = """\
+    def train_step(self, data):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            scaled = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, self.trainable_weights)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+        return {**self.compute_metrics(x, y, y_pred, sample_weight), "loss": loss}
+
+"""
+_GENERATOR = """\
+def batches():
+    while True:
+        for start in range(0, {count}, {batch}):
+            yield keras.tree.map_structure(lambda a: a[start:start + {batch}], ({data}))
+"""
+_PY_DATASET = """\
+class Rows(keras.utils.PyDataset):
+    def __len__(self):
+        return {steps}
+
+    def __getitem__(self, number):
+        return keras.tree.map_structure(lambda a: a[number * {batch}:(number + 1) * {batch}], ({data}))
+
+
+data = Rows()
 """
 
 
@@ -66,7 +96,13 @@ def _data(program: dict[str, Any]) -> list[str]:
         lines.append(f"{names} = keras.tree.map_structure(tf.convert_to_tensor, ({names}))")
     if kind == "dataset":
         data = ", ".join(_names(program))
-        lines.append(f"data = tf.data.Dataset.from_tensor_slices(({data})).batch({program['data']['batch']})")
+        shuffle = f".shuffle({count}, seed=1)" if program["data"]["shuffled"] else ""
+        lines.append(f"data = tf.data.Dataset.from_tensor_slices(({data})){shuffle}.batch({program['data']['batch']})")
+    own = {"generator": _GENERATOR, "PyDataset": _PY_DATASET}.get(kind)
+    if own:
+        batch = program["data"]["batch"]
+        text = own.format(count=count, batch=batch, steps=-(-count // batch), data=", ".join(_names(program)))
+        lines += ["", "", *text.splitlines()]
     return lines
 
 
@@ -140,7 +176,8 @@ def _build(program: dict[str, Any]) -> list[str]:
         given = _shaped(program["inputs_as"], by_name)
         lines.append(f"    model = keras.Model({given}, model({given}))")
     if program["form"] == "subclass":
-        return [*_SUBCLASS.splitlines(), "", *lines, "    return Wrapped(model)"]
+        step = _OWN_STEP.splitlines() if program["own_step"] else []
+        return [*_SUBCLASS.splitlines(), *step, "", *lines, "    return Wrapped(model)"]
     return [*lines, "    return model"]
 
 
@@ -201,29 +238,30 @@ def _score(program: dict[str, Any], at: str, ways: Sequence[str] = ("evaluate", 
     of = "data" if program["data"]["kind"] == "dataset" else "x"
     batch = "" if program["data"]["kind"] == "dataset" else f", batch_size={program['data']['batch']}"
     lines = {
-        "evaluate": f"note('evaluate{at}', model.evaluate({data}{batch}, verbose=0, return_dict=True))",
-        "predict": f"note('predict{at}', model.predict({of}{batch}, verbose=0))",
+        "evaluate": f"note('evaluate{at}', evaluate(model, {data}{batch}, verbose=0, return_dict=True))",
+        "predict": f"note('predict{at}', predict(model, {of}{batch}, verbose=0))",
     }
     return [lines[way] for way in ways]
 
 
 def _fit(program: dict[str, Any], each: dict[str, Any]) -> str:
-    data, dataset = program["data"], program["data"]["kind"] == "dataset"
+    data, kind = program["data"], program["data"]["kind"]
     given: dict[str, Any] = {"verbose": 0}
-    if not dataset:
+    if kind not in BATCHED:
         given |= {"batch_size": data["batch"], "shuffle": False}
     given |= each["given"]
-    if data["weights"] == "sample" and not dataset:
+    if data["weights"] == "sample" and kind not in BATCHED:
         given["sample_weight"] = code("w")
     if data["weights"] == "class":
         given["class_weight"] = {0: 0.5, 1: 2.0}
     if each["validation"] == "data":
         names, held_out = ", ".join(_names(program)), 2 * data["batch"]
         made = f"keras.tree.map_structure(lambda a: a[:{held_out}], ({names}))"
-        given["validation_data"] = code("data.take(2)" if dataset else made)
+        given["validation_data"] = code("data.take(2)" if kind == "dataset" else made)
     if each["callbacks"]:
         given["callbacks"] = each["callbacks"]
-    of = ("data.repeat()" if each["repeats"] else "data") if dataset else "x, y"
+    of = {"dataset": "data.repeat()" if each["repeats"] else "data", "generator": "batches()", "PyDataset": "data"}
+    of = of.get(kind, "x, y")
     arguments = ", ".join(f"{name}={expression(value)}" for name, value in given.items())
     if each["do"] == "keras":
         return f"model.fit({of}, {arguments})"

@@ -277,7 +277,9 @@ class DatasetFeed:
         if not whole:
             check_elements(dataset.element_spec, name)
         batches = as_they_are(dataset) if whole else in_parts(dataset)
-        self._dataset = batches.prefetch(ahead) if ahead else batches
+        # A pass ends where the dataset does. Elsewhere what is read ahead would be drawn and never used: the next call,
+        # or another epoch of a seeded shuffle, would find another state than after Keras.
+        self._dataset = batches.prefetch(ahead) if ahead and steps_per_epoch is None else batches
         self._name = name
         size = int(dataset.cardinality()) if size is None else size
         if size == tf.data.INFINITE_CARDINALITY and steps_per_epoch is None:
