@@ -8,19 +8,30 @@ from pathlib import Path
 from typing import Any
 
 from .judging import judge, same_numbers
+from .page import write_page
 from .running import Ended, load, run_script
 
 
 def main() -> None:
     """Runs every script of a folder that calls fit and is not in the ledger yet, then counts."""
     parser = argparse.ArgumentParser(prog="python -m tests.published", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the scripts: each .py file below it")
+    parser.add_argument("folder", type=Path, nargs="?", help="the scripts: each .py file below it")
     parser.add_argument(
-        "--ledger", type=Path, required=True, help="a file of JSON lines, which goes on where it stopped"
+        "--ledger",
+        type=Path,
+        action="append",
+        required=True,
+        help="a file of JSON lines, which goes on where it stopped",
     )
+    parser.add_argument("--page", type=Path, help="write docs/coverage.md from the ledgers, and run nothing")
+    parser.add_argument("--sources", default="", help="for the page: where the scripts come from")
+    parser.add_argument("--when", default="", help="for the page: the date and the machine")
     parser.add_argument("--only", default="", help="the scripts whose path contains this")
     parser.add_argument("--seconds", type=float, default=240, help="the limit of a run")
     arguments = parser.parse_args()
+    if arguments.page:
+        write_page(arguments.ledger[0], arguments.page, arguments.sources, arguments.when)
+        return
     scripts = {str(path.relative_to(arguments.folder)): path for path in sorted(arguments.folder.rglob("*.py"))}
     calling = {name: path for name, path in scripts.items() if ".fit(" in path.read_text()}
     print(f"{len(scripts)} scripts, {len(calling)} call fit", flush=True)

@@ -196,6 +196,14 @@ MAKERS: dict[str, Callable[[], bytes]] = {
     "Flickr8k_Dataset.zip": partial(_zip, _flickr),
     "Flickr8k_text.zip": partial(_zip, _captions),
     "jena_climate_2009_2016.csv.zip": partial(_zip, lambda: {"jena_climate_2009_2016.csv": made_up_tables.jena()}),
+    "lol_dataset.zip": partial(
+        _zip,
+        lambda: {
+            **_images([f"lol_dataset/our485/{name}" for name in ("low", "high")], 320, "png", 256),
+            **_images([f"lol_dataset/eval15/{name}" for name in ("low", "high")], 4, "png", 256),
+        },
+    ),
+    "celeba_gan/data.zip": partial(_zip, partial(_images, ["img_align_celeba"], 200, size=64)),
     "imagenette2-320.tgz": partial(
         _tar,
         partial(
