@@ -9,7 +9,8 @@ from typing import Any
 
 from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.errors import ConfigError
-from tfmb.training.job import load_splits, train_job
+from tfmb.training.job import train_job
+from tfmb.training.job_parts import load_splits
 from tfmb.training.resume import resumed
 from tfmb.training.run_dir import create_run_dir, open_run_dir
 from tfmb.training.run_record import RUN_FILE

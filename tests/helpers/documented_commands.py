@@ -26,7 +26,7 @@ BEGINS = (
     "tfmb.advice.compare.compare",
     "tfmb.tuning.job.tune_job",
     "tfmb.tuning.guest.join_search",
-    "tfmb.training.job.profile_job",
+    "tfmb.training.timed_jobs.profile_job",
     "tfmb.launch.launch",
     "tfmb.cli.run.Program",
 )

@@ -9,7 +9,7 @@ from cases import here
 
 from tfmb.backend import keras
 from tfmb.config import TrainConfig
-from tfmb.training import job
+from tfmb.training import job, job_parts
 from tfmb.training.restore import restore_run
 
 
@@ -30,7 +30,7 @@ def test_a_run_is_scored_again_in_its_own_precision(precision: str, model: str, 
     assert run.model.layers[-1].dtype_policy.name == precision
     test = run.splits().test
     assert test is not None
-    logs = job.score(run.model, job.recipe_of(run.model, run.config), test)
+    logs = job.score(run.model, job_parts.recipe_of(run.model, run.config), test)
     assert logs["loss"] == pytest.approx(result["test_loss"], rel=1e-6)
     assert job.accuracy_of(logs) == result["test_accuracy"]
 

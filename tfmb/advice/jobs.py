@@ -15,7 +15,7 @@ from tfmb.data import Splits
 from tfmb.distribution import make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.imports import load_function
-from tfmb.training.job import build_model, load_splits, recipe_of
+from tfmb.training.job_parts import build_model, load_splits, recipe_of
 
 __all__ = ["ProblemConfig", "largest_batch_of", "peak_of", "problem_of"]
 

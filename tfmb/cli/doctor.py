@@ -63,7 +63,7 @@ def doctor(
 
 def _profile(config: TrainConfig) -> dict[str, Any]:
     """What an update spends its time on."""
-    from tfmb.training.job import profile_job
+    from tfmb.training.timed_jobs import profile_job
 
     say(f"timing updates of {config.model} on {config.dataset}")
     found = profile_job(config)

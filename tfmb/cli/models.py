@@ -25,7 +25,7 @@ _Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standar
 def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirror = None, json: _Json = False) -> None:
     """Score a run's model on the whole test split."""
     start_tensorflow()
-    from tfmb.training import job
+    from tfmb.training import job, job_parts
     from tfmb.training.restore import restore_run
 
     started = time.perf_counter()
@@ -35,7 +35,7 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
         raise ConfigError(f"{splits.origin} has no test split: return (x_train, y_train), (x_test, y_test)")
     say(f"data: {splits.origin}: {splits.test.size:,} test examples")
     scoring = time.perf_counter()
-    logs = job.score(restored.model, job.recipe_of(restored.model, restored.config), splits.test)
+    logs = job.score(restored.model, job_parts.recipe_of(restored.model, restored.config), splits.test)
     ended = time.perf_counter()
     about = restored.record
     result = {

@@ -15,7 +15,7 @@ def main() -> None:
     try:
         config = TrainConfig.from_dict(json.load(sys.stdin), "standard input")
         start_tensorflow(config.threads)
-        from tfmb.training.job import time_update
+        from tfmb.training.timed_jobs import time_update
 
         emit_json({"seconds": time_update(config)})
     except TfmbError as error:

@@ -8,7 +8,7 @@ from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.data import Splits
 from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError, DataError
-from tfmb.training import job
+from tfmb.training import job_parts
 from tfmb.training.run_dir import load_weights
 from tfmb.training.run_record import RUN_FILE, read_run
 
@@ -57,12 +57,12 @@ class RestoredRun:
             named = f" (it was {self.config.data})" if self.config is not None else ""
             if data is None:
                 raise ConfigError(f"{self.run_dir} was trained on data of your own{named}: give --data module:function")
-            return job.load_splits("auto", data, mirror)
+            return job_parts.load_splits("auto", data, mirror)
         if data is not None:
             trained_on = about.get("name") or self.config.dataset
             raise ConfigError(f"--data {data}, but {self.run_dir} was trained on {trained_on}: leave --data out")
         dataset = self.config.dataset if self.config.dataset != "auto" else str(about.get("name"))
-        splits = job.load_splits(dataset, None, mirror or self.config.mirror)
+        splits = job_parts.load_splits(dataset, None, mirror or self.config.mirror)
         if splits.test is not None and splits.test.fingerprint != about.get("test_fingerprint"):
             raise DataError(
                 f"the test split of {dataset} is not the one {self.run_dir} was scored on: the data changed"
@@ -110,7 +110,7 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
         if model is None:
             raise ConfigError(f"{run_dir} holds a model of your own{named}: give --model module:function")
         precision = None if config is None else config.precision
-        return job.build_model(model, None, None, None, precision=precision)
+        return job_parts.build_model(model, None, None, None, precision=precision)
     if model is not None and model != config.model:
         raise ConfigError(f"--model {model}, but {run_dir} holds {config.model}: leave --model out")
     shape, norm, classes = about.get("input_shape"), about.get("normalization"), (about.get("num_classes"))
@@ -122,7 +122,7 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
     except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{run_dir / RUN_FILE}: the record of the model makes no sense: the run is damaged") from error
     assert isinstance(shape, list)
-    return job.build_model(
+    return job_parts.build_model(
         config.model,
         tuple(shape),
         classes,
