@@ -208,7 +208,7 @@ class Trainer:
             weighted_metrics=compiled.weighted_metrics,
         )
         feed = ArrayFeed(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
-        placed = place(model, task.strategy, feed.example)
+        placed = place(model, task.strategy, feed.first_inputs())
         prepared.build(placed, optimizer, task.strategy, model)
         self._kept = _Kept(key, placed, optimizer, recipe, task.strategy)
         return self._kept

@@ -57,3 +57,42 @@ def test_batches_come_in_keras_order(kind: str, steps_per_epoch: int | None, ste
     expected = calls(kind, steps_per_epoch, steps, model.fit, model.evaluate, model.predict)
     ours = calls(kind, steps_per_epoch, steps, tfmb.fit, tfmb.evaluate, tfmb.predict)
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-6)
+
+
+def unbuilt(fit: Any) -> Any:
+    keras.utils.set_random_seed(10)
+    model = keras.Sequential([keras.layers.Dense(2, "tanh"), keras.layers.Dense(1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    return fit(model, dataset("known"), epochs=2, verbose=0).history["loss"]
+
+
+def test_a_model_is_built_without_drawing_a_batch() -> None:
+    np.testing.assert_allclose(unbuilt(tfmb.fit), unbuilt(keras.Model.fit), rtol=1e-5)
+    keras.utils.set_random_seed(10)
+    data, before = dataset("known"), dataset("known")
+    model = keras.Sequential([keras.layers.Dense(1)])
+    predicted = tfmb.predict(model, data, verbose=0)
+    rows = np.concatenate([x for x, _ in before])
+    np.testing.assert_allclose(predicted, rows @ model.weights[0].numpy() + model.weights[1].numpy(), rtol=1e-5)
+
+
+class Drawn(keras.utils.PyDataset):
+    """Batches that NumPy's generator makes up."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, number: int) -> Any:
+        return np.random.normal(size=(4, 3)), np.random.normal(size=(4, 1))
+
+
+@pytest.mark.filterwarnings("ignore:.*PyDataset. class should call")
+def test_validation_data_is_looked_at_after_the_first_epoch() -> None:
+    def trained(fit: Any) -> Any:
+        keras.utils.set_random_seed(10)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+        history = fit(model, Drawn(), epochs=2, shuffle=False, validation_data=Drawn(), verbose=0).history
+        return [*history["loss"], *history["val_loss"], np.random.normal()]
+
+    np.testing.assert_allclose(trained(tfmb.fit), trained(keras.Model.fit), rtol=1e-5)

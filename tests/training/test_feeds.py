@@ -117,14 +117,14 @@ def test_array_feed_leaves_training_where_it_was_when_it_is_scored() -> None:
     assert drawn(feed.epoch(1)) == PASS[3:]
 
 
-def test_example_is_one_input_of_the_same_structure() -> None:
+def test_first_inputs_are_one_of_the_same_structure() -> None:
     inputs = {"a": [np.ones((3, 2)), np.zeros((3, 1))], "b": np.arange(3)}
     feed = ArrayFeed(Source.from_arrays(inputs, np.arange(3)), Order(num_examples=3, batch_size=2, seed=0))
-    example = feed.example()
+    example = feed.first_inputs().numbers()
     x, *_ = next(feed.epoch(0).iterator)
     keras.tree.assert_same_structure(example, x)
     assert [part.shape[0] for part in keras.tree.flatten(example)] == [1, 1, 1]
-    np.testing.assert_array_equal(DatasetFeed(dataset()).example(), [[0.0], [1.0]])
+    np.testing.assert_array_equal(DatasetFeed(dataset()).first_inputs().numbers(), [[0.0]])
 
 
 def test_sample_weights_stand_third() -> None:

@@ -17,7 +17,8 @@ from same_as_fit import Fit, assert_same
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError
-from tfmb.training.keras_data import StreamFeed, open_stream, stream_kind, zeros_of
+from tfmb.training.first_inputs import zeros_of
+from tfmb.training.keras_data import StreamFeed, open_stream, stream_kind
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Your input ran out"),  # Keras's, after each pass of an unknown length

@@ -146,7 +146,7 @@ class ShortRuns:
         if self.optimizer.use_ema:
             raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
         feed = ArrayFeed(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
-        self.model = place(model, problem.strategy, feed.example)
+        self.model = place(model, problem.strategy, feed.first_inputs())
         prepared.build(self.model, self.optimizer, problem.strategy, model)
         self._starts[problem.seed] = [v.numpy() for v in self._variables()]
         on_cpu = is_on_cpu(problem.strategy)

@@ -21,7 +21,8 @@ from tfmb.training.calls import begins
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import compiled_with
-from tfmb.training.feeds import Feed, ran_out
+from tfmb.training.feeds import Feed, ScoredFeed, ran_out
+from tfmb.training.late_feed import LateFeed
 from tfmb.training.loop import Action, Plan, Position, add_up, run
 from tfmb.training.noise_scale import noise_of_epoch
 from tfmb.training.parts import Cut
@@ -80,7 +81,7 @@ def train(
     feed: Feed,
     plan: Plan,
     *,
-    validation: Feed | None = None,
+    validation: ScoredFeed | None = None,
     validates: Callable[[int], bool] = lambda epoch: True,
     actions: Sequence[Action] = (),
     watcher: Any = None,
@@ -163,10 +164,16 @@ def train(
             steps.check()
         return np.asarray(reports)[: int(done)], finite
 
+    def check_validation() -> None:
+        if validation is not None and type(keras_model).test_step is keras.Model.test_step:
+            check_targets(keras_model, validation.spec(), "validation_data")
+
     def validate(epoch: int) -> dict[str, Any]:
         feed.leave(watcher is None or not watcher.stop)
         if validation is None or not validates(epoch):
             return {}
+        if isinstance(validation, LateFeed):
+            check_validation()
         return {f"val_{key}": value for key, value in score_feed(steps, validation, watcher).items()}
 
     def finish() -> None:
@@ -204,8 +211,8 @@ def train(
         )
 
     with compiled_with(keras_model, recipe), _left(feed, validation):
-        if validation is not None and type(keras_model).test_step is keras.Model.test_step:
-            check_targets(keras_model, validation.spec(), "validation_data")  # before an epoch is trained
+        if not isinstance(validation, LateFeed):
+            check_validation()  # before an epoch is trained
         if watcher is not None:
             watcher.attach(steps.loss_scale)
         if checkpointer is None:
@@ -273,7 +280,7 @@ def _with_retries(
 
 
 def evaluate(
-    model: Any, recipe: Recipe, strategy: Any, feed: Feed, watcher: Any = None, original: Any = None
+    model: Any, recipe: Recipe, strategy: Any, feed: ScoredFeed, watcher: Any = None, original: Any = None
 ) -> dict[str, Any]:
     """Loss and metrics of a placed model over all batches of a feed, with Keras's names.
 
@@ -295,13 +302,13 @@ def evaluate(
         return _score(steps, feed, feed.once(), watcher)
 
 
-def score_feed(steps: Steps, feed: Feed, watcher: Any = None) -> dict[str, Any]:
+def score_feed(steps: Steps, feed: ScoredFeed, watcher: Any = None) -> dict[str, Any]:
     """Loss and metrics over all batches of a feed, by steps that may have been traced before: see `evaluate`."""
     return _score(steps, feed, feed.once(), watcher)
 
 
 @contextlib.contextmanager
-def _left(*feeds: Feed | None) -> Iterator[None]:
+def _left(*feeds: ScoredFeed | None) -> Iterator[None]:
     """Whatever ends the work, what reads batches for it ends too."""
     try:
         yield
@@ -311,7 +318,7 @@ def _left(*feeds: Feed | None) -> Iterator[None]:
                 feed.leave(False)
 
 
-def _score(steps: Steps, feed: Feed, batches: Any, watcher: Any) -> dict[str, Any]:
+def _score(steps: Steps, feed: ScoredFeed, batches: Any, watcher: Any) -> dict[str, Any]:
     each_batch = watcher is not None and watcher.each_test_batch
     begins()
     if watcher is not None:

@@ -13,9 +13,10 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.calls import begins
 from tfmb.training.elements import as_they_are, check_elements, in_parts, inputs_in
+from tfmb.training.first_inputs import FirstInputs
 from tfmb.training.rows import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
 
-__all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ran_out"]
+__all__ = ["ArrayFeed", "DatasetFeed", "EpochBatches", "Feed", "ScoredFeed", "ran_out"]
 
 # Batches of a user's dataset that are read ahead.
 _PREFETCHED = 2
@@ -40,13 +41,31 @@ class EpochBatches(NamedTuple):
     most: int | None = None
 
 
-class Feed(Protocol):
+class ScoredFeed(Protocol):
+    """Gives all batches of data that is scored, again and again.
+
+    Attributes:
+        static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
+    """
+
+    static: bool
+
+    def spec(self) -> Any:
+        """The element spec of its batches `(x, y, sample_weight)`, absent ones `()`."""
+
+    def once(self) -> EpochBatches:
+        """All batches from the start, in the data's own order, for validation."""
+
+    def leave(self, whole: bool) -> None:
+        """The epoch or pass that was given last is over; `whole` unless it was broken off."""
+
+
+class Feed(ScoredFeed, Protocol):
     """Gives the batches of one epoch after the other.
 
     Attributes:
         batch_size: rows of a batch; None where the data decides that.
         steps: updates of a whole epoch; None where they are not known.
-        static: whether all batches shall have one static shape, a smaller one filled up. Set before they are asked for.
         on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
             can. Set before they are asked for.
         prefetch: how many batches are read ahead, where the feed reads them. Set before they are asked for.
@@ -54,15 +73,11 @@ class Feed(Protocol):
 
     batch_size: int | None
     steps: int | None
-    static: bool
     on_device: bool
     prefetch: int
 
-    def example(self) -> Any:
-        """A few inputs `[rows, ...]`, to build a model with."""
-
-    def spec(self) -> Any:
-        """The element spec of its batches `(x, y, sample_weight)`, absent ones `()`."""
+    def first_inputs(self) -> FirstInputs:
+        """Inputs to build a model with."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch, counted from 0; epochs are asked for in order."""
@@ -73,14 +88,8 @@ class Feed(Protocol):
     def ended(self) -> None:
         """The iterator that was given last has no batch more."""
 
-    def leave(self, whole: bool) -> None:
-        """The epoch or pass that was given last is over; `whole` unless it was broken off."""
-
     def start_at(self, epoch: int, step: int) -> None:
         """The next epoch that is asked for is `epoch`, from batch number `step` on; its `steps` stay those of all."""
-
-    def once(self) -> EpochBatches:
-        """All batches from the start, in the data's own order, for validation."""
 
     def rows_of_batches(self) -> RowsOfBatches | None:
         """All batches from the start; None where they do not lie on the device."""
@@ -135,8 +144,11 @@ class ArrayFeed:
         self._update = self._skipped = 0
         self.start_at(initial_epoch, 0)
 
-    def example(self) -> Any:
-        """The first row's inputs."""
+    def first_inputs(self) -> FirstInputs:
+        """See `Feed`."""
+        return FirstInputs(spec=lambda: self.spec()[0], read=self._first_row)
+
+    def _first_row(self) -> Any:
         if isinstance(self._source, Records):
             return self._source.read(tf.zeros([1], tf.int64))[0]
         first = keras.tree.map_structure(
@@ -294,8 +306,11 @@ class DatasetFeed:
         self._declared = dataset.options()
         self._skipped = 0
 
-    def example(self) -> Any:
-        """The first batch's inputs."""
+    def first_inputs(self) -> FirstInputs:
+        """See `Feed`."""
+        return FirstInputs(spec=lambda: inputs_in(self.spec()[0]), read=self._read_inputs)
+
+    def _read_inputs(self) -> Any:
         for x, _, _ in self._from_start():
             return inputs_in(x)
         raise ConfigError(f"{self._name} has no batch: give a dataset with at least one")

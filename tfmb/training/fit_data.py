@@ -15,8 +15,9 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.arrays import to_arrays
 from tfmb.training.class_weights import check_class_weight, class_weighter, weights_of_classes
-from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed
+from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed, ScoredFeed
 from tfmb.training.keras_data import StreamFeed, is_distributed, open_stream, stream_kind
+from tfmb.training.late_feed import LateFeed
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -158,7 +159,7 @@ def make_feed(
     return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
 
 
-def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> Feed:
+def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> ScoredFeed:
     """The validation batches of `validation_data`: anything that `x` may be, or it with `y` and `sample_weight`.
 
     Raises:
@@ -171,7 +172,14 @@ def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     if batched_kind(x, "validation_data") is not None:
         batch_size = None  # it is that of the training, which such data need not know
-    return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps", whole)
+
+    def opened() -> Feed:
+        return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps", whole)
+
+    if (kind := stream_kind(x)) is None:
+        return opened()
+    _refuse_beside_batches(kind, y=y, sample_weight=sample_weight)
+    return LateFeed("validation_data", kind, opened)
 
 
 def scoring_feed(

@@ -90,7 +90,7 @@ def evaluate(
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
     feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole)
     with naming_lost_peers(where):
-        placed = place(model, where, feed.example)
+        placed = place(model, where, feed.first_inputs())
         watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
         with compiled_with(model, recipe):
             logs = engine.evaluate(placed, recipe, where, feed, watcher, model)
@@ -145,7 +145,7 @@ def predict(
     own_step = type(model).predict_step is not keras.Model.predict_step
     batches = input_batches(x, batch_size, limited_steps(steps, "steps"), whole=own_step)
     with naming_lost_peers(where):
-        placed = place(model, where, batches.example)
+        placed = place(model, where, batches.first_inputs)
     rows = (
         static_rows(batches.dataset.element_spec)
         if needs_static_shapes(where) and batches.batch_size is None

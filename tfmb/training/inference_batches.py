@@ -10,8 +10,9 @@ from tfmb.data.batches import batched
 from tfmb.errors import ConfigError
 from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_of, without_optionals
+from tfmb.training.first_inputs import FirstInputs, zeros_of
 from tfmb.training.fit_data import batched_kind, order_of, to_examples
-from tfmb.training.keras_data import open_stream, zeros_of
+from tfmb.training.keras_data import open_stream
 
 __all__ = ["Batches", "input_batches"]
 
@@ -24,14 +25,14 @@ class Batches:
         dataset: a `tf.data.Dataset` of what `predict_step` gets.
         number: how many; None where that is not known.
         batch_size: rows of a whole one; None where the data decides that.
-        example: gives inputs to build a model with.
+        first_inputs: to build a model with.
         adapter: Keras's, which reads them; None for none.
     """
 
     dataset: Any
     number: int | None
     batch_size: int | None
-    example: Callable[[], Any]
+    first_inputs: FirstInputs
     adapter: Any = None
     draws_another: bool = False
 
@@ -80,9 +81,7 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
         records = source.records() if hasattr(source, "records") else source
         number = min(steps or order.steps_per_epoch, order.steps_per_epoch)
         dataset = inputs_of(batched(records, order).take(number))
-        return Batches(
-            dataset=dataset, number=number, batch_size=order.batch_size, example=lambda: _first_inputs(dataset)
-        )
+        return Batches(dataset=dataset, number=number, batch_size=order.batch_size, first_inputs=_first_of(dataset))
     if batch_size is not None:
         raise ConfigError(f"batch_size cannot be given with a {kind}, which is batched")
     if isinstance(x, tf.data.Dataset):
@@ -96,22 +95,28 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
     dataset = without_optionals(dataset) if whole else inputs_of(dataset)
     dataset = dataset if steps is None else dataset.take(steps)
 
-    def example() -> Any:
-        if adapter is not None:  # what is drawn from a stream to be looked at would be missing from the predictions
-            return zeros_of(_inputs(dataset.element_spec))
-        begins()
-        return _first_inputs(dataset)
-
     counted = 0 <= size == known
     return Batches(
-        dataset=dataset, number=known, batch_size=None, example=example, adapter=adapter, draws_another=counted
+        dataset=dataset,
+        number=known,
+        batch_size=None,
+        first_inputs=_first_of(dataset, adapter is not None),
+        adapter=adapter,
+        draws_another=counted,
     )
 
 
-def _first_inputs(dataset: Any) -> Any:
-    for element in dataset:
-        return _inputs(element)
-    raise ConfigError("there is nothing to predict: the data has no batch")
+def _first_of(dataset: Any, is_stream: bool = False) -> FirstInputs:
+    """What a model is built with; nothing that is drawn from a stream, which would be missing from the predictions."""
+
+    def read() -> Any:
+        begins()
+        for element in dataset:
+            return _inputs(element)
+        raise ConfigError("there is nothing to predict: the data has no batch")
+
+    spec = _inputs(dataset.element_spec)
+    return FirstInputs(spec=lambda: spec, read=(lambda: zeros_of(spec)) if is_stream else read)
 
 
 def _inputs(element: Any) -> Any:

@@ -16,8 +16,9 @@ from tfmb.distribution import is_multi_worker
 from tfmb.errors import ConfigError
 from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_in
-from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed
-from tfmb.training.update import of_any_size
+from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed, ScoredFeed
+from tfmb.training.first_inputs import FirstInputs, zeros_of
+from tfmb.training.late_feed import LateFeed
 
 __all__ = [
     "Stream",
@@ -27,7 +28,6 @@ __all__ = [
     "refuse_own_order",
     "stream_kind",
     "warn_of_own_order",
-    "zeros_of",
 ]
 
 
@@ -124,9 +124,10 @@ class StreamFeed(DatasetFeed):
         self.stream = stream
         self._was_read = self._has_ended = False
 
-    def example(self) -> Any:
-        """Zeros of the inputs' shapes: what is drawn to be looked at would be missing from the training."""
-        return zeros_of(inputs_in(self.spec()[0]))
+    def first_inputs(self) -> FirstInputs:
+        """See `Feed`; zeros where a shape is not known, for none may be drawn."""
+        spec = inputs_in(self.spec()[0])
+        return FirstInputs(spec=lambda: spec, read=lambda: zeros_of(spec))
 
     def epoch(self, epoch: int) -> EpochBatches:
         """See `Feed`."""
@@ -178,11 +179,6 @@ class StreamFeed(DatasetFeed):
             )
 
 
-def zeros_of(spec: Any) -> Any:
-    """A row of zeros, or of empty texts, of each tensor of an element spec."""
-    return keras.tree.map_structure(_zeros, of_any_size(spec), none_is_leaf=False)
-
-
 def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> None:
     """Refuses data with an order of its own where one must be given or gone back in, before any of it is read.
 
@@ -206,7 +202,7 @@ def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> Non
         )
 
 
-def warn_of_own_order(feed: Feed, validation: Feed | None, run_dir: Any, parts: Any) -> None:
+def warn_of_own_order(feed: Feed, validation: ScoredFeed | None, run_dir: Any, parts: Any) -> None:
     """Says once what a training cannot do because its data has an order of its own.
 
     Args:
@@ -215,7 +211,10 @@ def warn_of_own_order(feed: Feed, validation: Feed | None, run_dir: Any, parts: 
         run_dir: the run's directory, or None.
         parts: V, where bits shall not depend on the number of devices; else None.
     """
-    streams = [each.stream for each in (feed, validation) if isinstance(each, StreamFeed)]
+    streams: list[Stream | LateFeed] = [
+        *([feed.stream] if isinstance(feed, StreamFeed) else []),
+        *([validation] if isinstance(validation, LateFeed) else []),
+    ]
     if streams and (run_dir is not None or parts is not None):
         stream = streams[0]
         without = [
@@ -234,14 +233,3 @@ def _cannot_go_back(name: str, kind: str) -> str:
         f"{name} is a {kind}, and nothing says that it gives the same batches again: give arrays, a "
         "source of examples by number, or a tf.data.Dataset that is declared deterministic"
     )
-
-
-def _zeros(spec: Any) -> Any:
-    """A row of a batch of a spec."""
-    shape = [1, *(size or 1 for size in spec.shape[1:])]
-    dense = tf.fill(shape, "") if spec.dtype == tf.string else tf.zeros(shape, spec.dtype)
-    if isinstance(spec, tf.SparseTensorSpec):
-        return tf.sparse.from_dense(dense)
-    if isinstance(spec, tf.RaggedTensorSpec):
-        return tf.RaggedTensor.from_tensor(dense, ragged_rank=spec.ragged_rank, row_splits_dtype=spec.row_splits_dtype)
-    return dense

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import keras, tf
@@ -10,6 +9,7 @@ from tfmb.distribution import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.seeds import seeded
+from tfmb.training.first_inputs import FirstInputs, symbols_of
 from tfmb.training.own_step import has_own_step
 
 __all__ = ["built_under", "place", "take_back"]
@@ -30,7 +30,7 @@ def built_under(model: Any, strategy: Any, replicas: int | None, joins: bool = T
     return theirs
 
 
-def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
+def place(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
     """The model itself where the strategy can train it, else a copy of it made in the strategy's scope.
 
     The copy is kept with the model: what was traced for it serves the next call under the same strategy.
@@ -38,15 +38,14 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     Args:
         model: the user's.
         strategy: where it shall be trained.
-        example: gives a batch of inputs, to build a model that is not built yet. Called only for one: reading the
-            user's dataset once more would change what a shuffling one yields next.
+        inputs: to build a model with that is not built yet; looked at only for one.
 
     Raises:
         ConfigError: the model must be copied and cannot be.
     """
     if not model.built and not has_own_step(model):  # whose step builds it, as in Keras
         with strategy.scope():
-            _build(model, example())
+            _build(model, inputs)
     raw = [raw_variable(v) for v in model.variables]
     elsewhere = [v for v in raw if getattr(v, "distribute_strategy", strategy) is not strategy]
     if elsewhere and not makes_copies(strategy):
@@ -59,7 +58,7 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     kept: tuple[Any, str | None, Any] = getattr(model, "_tfmb_copy", (None, None, None))
     where, known, placed = kept
     if where is not strategy or known is None or known != _structure(model):
-        placed = _clone(model, strategy, example)
+        placed = _clone(model, strategy, inputs)
         # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
         object.__setattr__(model, "_tfmb_copy", (strategy, _structure(model), placed))
     for layer, original in zip(placed.layers, model.layers, strict=True):
@@ -69,20 +68,13 @@ def place(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
     return placed
 
 
-def _build(model: Any, example: Any) -> None:
+def _build(model: Any, inputs: FirstInputs) -> None:
     """Builds a model as Keras does, without computing anything: a layer may count its calls."""
     # A user's layer may not compute on symbols. It is called with numbers below, where its own errors are raised.
     with contextlib.suppress(AttributeError, TypeError, ValueError, NotImplementedError):
-        model(keras.tree.map_structure(_symbol, example, none_is_leaf=False))
+        model(symbols_of(inputs.spec()))
     if not model.built or not all(layer.built for layer in model._flatten_layers(include_self=False)):
-        model(example)
-
-
-def _symbol(tensor: Any) -> Any:
-    if isinstance(tensor, (tf.RaggedTensor, tf.SparseTensor)):
-        raise NotImplementedError("a symbol would stand for another kind of tensor")
-    # Of any number of rows, as in Keras: a nested model keeps the shape that it was built with, and is saved with it.
-    return keras.KerasTensor((None, *tensor.shape[1:]), tensor.dtype.name)
+        model(inputs.numbers())
 
 
 def take_back(placed: Any, model: Any) -> None:
@@ -92,7 +84,7 @@ def take_back(placed: Any, model: Any) -> None:
             theirs.assign(ours.numpy())
 
 
-def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
+def _clone(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
     compiled = model.compiled
     try:
         model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
@@ -100,7 +92,7 @@ def _clone(model: Any, strategy: Any, example: Callable[[], Any]) -> Any:
         with seeded(0), strategy.scope():
             placed = keras.models.clone_model(model)
             if not placed.built:
-                placed(example())
+                placed(inputs.numbers())
     except tf.errors.OpError:
         raise  # of a device or another worker, not of the model
     except Exception as error:  # cloning runs the user's get_config and constructors, which may raise anything

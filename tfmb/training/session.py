@@ -25,7 +25,7 @@ from tfmb.training.agreement import reason_of_any
 from tfmb.training.averages import remember
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled, Execution, asked_for, compiled_before
-from tfmb.training.feeds import Feed
+from tfmb.training.feeds import Feed, ScoredFeed
 from tfmb.training.identity import check_identity
 from tfmb.training.keras_callbacks import KerasCallbacks
 from tfmb.training.loop import Plan
@@ -92,7 +92,7 @@ class Session:
     strategy: Any
     feed: Feed
     plan: Plan
-    validation: Feed | None = None
+    validation: ScoredFeed | None = None
     validates: Callable[[int], bool] = lambda epoch: True
     run_dir: Path | None = None
     record: dict[str, Any] = field(default_factory=dict)
@@ -212,7 +212,7 @@ class Session:
 
     def _place(self) -> Any:
         """The model that is trained, with all its variables, which a model's own step makes when it is traced."""
-        placed = place(self.model, self.strategy, self.feed.example)
+        placed = place(self.model, self.strategy, self.feed.first_inputs())
         if isinstance(self.optimizer, OwnStepOptimizer):
             cut = Cut(replicas=self.strategy.num_replicas_in_sync) if self.cut is None else self.cut
             prepared.build(placed, self.optimizer, self.strategy, self.model)

@@ -42,6 +42,6 @@ def _timed(config: TrainConfig, compiled: Compiled) -> tuple[Steps, RowsOfBatche
     order = Order(num_examples=parts.train.size, batch_size=parts.batch_size, seed=config.seed)
     feed = ArrayFeed(parts.train, order)
     batches = RowsOfBatches(arrays_on_device(parts.train), order)
-    placed = place(parts.model, strategy, feed.example)
+    placed = place(parts.model, strategy, feed.first_inputs())
     recipe = recipe_of(parts.model, config)
     return prepared.steps_of(placed, parts.optimizer, recipe, strategy, compiled), batches
