@@ -129,8 +129,10 @@ class _Kept:
             return
         random, size = np.random.default_rng(1), _MOVED[self.program["precision"]]
         for variable in model.trainable_variables:
-            value = np.asarray(variable)
-            variable.assign(value * (1 + size * random.choice([-1.0, 1.0], value.shape)).astype(value.dtype))
+            value, signs = np.asarray(variable), random.choice([-1.0, 1.0], variable.shape)
+            # What is 0 moves too: Adam's first steps along a gradient of roundings are whole ones.
+            moved = np.where(value == 0, 1e-3 * size * signs, value * (1 + size * signs))
+            variable.assign(moved.astype(value.dtype))
 
     def _keep_state(self, model: Any) -> None:
         self.note("state", {f"{i} {v.path}": v for i, v in enumerate(model.variables)})

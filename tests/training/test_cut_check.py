@@ -162,3 +162,17 @@ def test_a_batch_of_rows_of_unequal_length_is_refused() -> None:
     tfmb.fit(model, data, verbose=0)
     with pytest.raises(ConfigError, match="a batch of RaggedTensor cannot be cut"):
         tfmb.fit(model, data, verbose=0, virtual_replicas=2)
+
+
+def test_a_loss_that_wants_rows_is_not_given_a_part_without_any() -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((5, 3)), layers.Dense(4)])
+    model.compile("sgd", keras.losses.CTC(), jit_compile=False)
+    x, y = _random.normal(size=(9, 5, 3)), _random.integers(1, 4, (9, 2))
+    given = {"batch_size": 4, "verbose": 0, "shuffle": False}  # the last batch has one row, and two parts
+    expected = keras.models.clone_model(model)
+    expected.set_weights(model.get_weights())
+    expected.compile("sgd", keras.losses.CTC(), jit_compile=False)
+    losses = expected.fit(x, y, **given).history["loss"]
+    found = tfmb.fit(model, x, y, virtual_replicas=2, **given).history["loss"]
+    np.testing.assert_allclose(found, losses, rtol=1e-5)

@@ -125,7 +125,8 @@ class CutCheck:
         """The loss from sums over parts, as it is reported and as it is differentiated."""
         size = tf.shape(data[1])[0]
         sums = [[0.0, 0.0], [0.0, 0.0]]
-        for part, rows in self._cut(data, size):
+        # A part without rows is computed on the last one, whose loss is left out: losses such as CTC want one.
+        for part, rows in self._cut(data, size, fewest=1):
             y, y_pred, weight = part
             found = self._objective.sums_of(number, y, y_pred, weight, rows, size)
             for one, (total, count) in zip(sums, found, strict=True):
@@ -157,11 +158,16 @@ class CutCheck:
             [tf.cast(_apart(a, b, tensors[i].dtype), tf.float32) for a, b in zip(whole, parts, strict=True)] or [0.0]
         )
 
-    def _cut(self, data: Any, size: Any) -> Any:
-        """(data, number of rows) of each part; what Keras has attached to outputs is cut too."""
+    def _cut(self, data: Any, size: Any, fewest: int = 0) -> Any:
+        """(data, number of rows) of each part; what Keras has attached to outputs is cut too.
+
+        Where there are fewer rows than `fewest`, as many of the batch's last ones are given, beside the true number.
+        """
         for number in range(self._parts):
             start, stop = part_bounds(size, number, self._parts)
-            yield keras.tree.map_structure(lambda value, a=start, b=stop: _rows(value, a, b), data), stop - start
+            first, rows = tf.minimum(start, tf.maximum(size - fewest, 0)), stop - start
+            last = tf.maximum(stop, first + fewest)
+            yield keras.tree.map_structure(lambda value, a=first, b=last: _rows(value, a, b), data), rows
 
 
 def _rows(value: Any, start: Any, stop: Any) -> Any:

@@ -141,8 +141,8 @@ class ArrayFeed:
         self._unshuffled: Any = None
         self._arrays: Arrays | None = None
         self._iterator: Any = None
-        self._update = self._skipped = 0
-        self.start_at(initial_epoch, 0)
+        self._update = self._skipped = self._first_epoch = 0
+        self.begin_at(initial_epoch)
 
     def first_inputs(self) -> FirstInputs:
         """See `Feed`."""
@@ -163,7 +163,9 @@ class ArrayFeed:
         return element_spec(self._source)
 
     def begin_at(self, epoch: int) -> None:
-        """See `Feed`."""
+        """See `Feed`: rows that are not shuffled have the order of their own, and begin with the first, as in Keras."""
+        if self._steps_per_epoch is not None and not self._order.shuffle:
+            self._first_epoch = epoch
         self.start_at(epoch, 0)
 
     def ended(self) -> None:
@@ -190,7 +192,7 @@ class ArrayFeed:
         """See `Feed`: the order is a function of the number of the batch, so nothing is drawn in vain."""
         self._iterator = None
         self._update, self._skipped = 0, step
-        for _ in range(epoch):
+        for _ in range(self._first_epoch, epoch):
             self._update += self._next_steps()
 
     def once(self) -> EpochBatches:
