@@ -143,6 +143,40 @@ def test_a_rate_that_is_asked_for_anew(kind: Any, cut: Callable[..., Path]) -> N
     assert rates(model) == [*rates(kind(0.5))[:-1], 0.125]
 
 
+class Rises(keras.callbacks.Callback):
+    """Sets the rate and the weights anew from what they are, each time that it is called."""
+
+    calls = 0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.model.optimizer.learning_rate = 0.25
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.calls += 1
+        self.odd = not getattr(self, "odd", False)
+        self.model.optimizer.learning_rate = float(np.asarray(self.model.optimizer.learning_rate)) / 2
+        kernel = self.model.layers[-1].kernel
+        kernel.assign(kernel * 1.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "replicas"),
+    here([(counterpart, 1), (own, 1), (foreign, 1), (counterpart, 2), (foreign, 2)], [(own, 1)], "compile", True),
+)
+def test_what_callbacks_do_when_an_epoch_begins_is_done_once(
+    kind: Any, replicas: int, cut: Callable[..., Path]
+) -> None:
+    """They are told of it again, in the new process."""
+    whole, again = Rises(), Rises()
+    expected = fit(kind(0.5), replicas=replicas, callbacks=[whole])
+    run = cut(kind(0.5), replicas=replicas, callbacks=[Rises()])
+    found = fit(kind(0.5), run_dir=run, resume=True, replicas=replicas, callbacks=[again])
+    assert rates(found) == rates(expected) == [0.0625]
+    assert (again.calls, again.odd) == (whole.calls, whole.odd) == (2, False)
+    for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize(
     "kind", here([foreign, own, own_second, by_hand], [by_hand], "compile"), ids=lambda kind: kind.__name__
 )

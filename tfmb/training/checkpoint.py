@@ -216,6 +216,18 @@ class Checkpointer(Keeper):
             each.restore(None)
         return None
 
+    def hold(self) -> Callable[[], None]:
+        """Takes down what a checkpoint would hold; what is returned puts it back."""
+        values, rate = [value_of(variable) for variable in self._variables.values()], self._rate_of.learning_rate
+
+        def put_back() -> None:
+            for variable, value in zip(self._variables.values(), values, strict=True):
+                variable.assign(value)
+            if isinstance(rate, float) and isinstance(self._rate_of.learning_rate, float):
+                self._rate_of.learning_rate = rate
+
+        return put_back
+
     def _found(self) -> list[tuple[int, Path]]:
         """Checkpoints by the number of batches, oldest first."""
         if not self.folder.is_dir():
