@@ -1,6 +1,7 @@
 """A sample of `slow/test_fuzz.py`: damaged files and bad options are refused in one line, or do what they say."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fuzz_files
@@ -85,6 +86,8 @@ def test_an_option_that_changes_nothing_is_found() -> None:
     assert not fuzz_options.is_ignored("epochs", ended, ["same"], ["same"])
     assert not fuzz_options.is_ignored("dropout", ended, ["same"], ["other"])
     assert fuzz_options.is_ignored("dropout", ended, ["same"], ["same"])
+    nothing_found = replace(ended, out="undetermined: the loss never fell\n")
+    assert not fuzz_options.is_ignored("dropout", nothing_found, ["same"], ["same"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,6 +35,36 @@ def test_options_given_change_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     config = json.loads(next(tmp_path.glob("runs/*/run.json")).read_text())["config"]
     assert (config["dataset"], config["model"], config["batch_size"]) == ("digits", "mlp", 512)
     assert (config["epochs"], config["schedule"], config["learning_rate"]) == (1, "one-cycle", 0.007)
+
+
+@pytest.mark.parametrize(
+    ("given", "left_out"),
+    [
+        ({"data": "mine:load"}, {"dataset"}),
+        ({"model": "mine:build"}, {"model", "dropout"}),
+        ({"model": "mlp"}, {"model"}),
+        ({"optimizer": "sgd"}, {"optimizer", "beta_2"}),
+        ({"optimizer": "adamw"}, {"optimizer"}),
+        ({"optimizer": "sgd", "data": "mine:load", "dropout": 0.5}, {"optimizer", "beta_2", "dataset", "dropout"}),
+    ],
+)
+def test_what_an_option_takes_the_place_of_is_left_out(given: dict[str, Any], left_out: set[str]) -> None:
+    """It was refused as if it stood on the command line."""
+    options = options_of("fast", given)
+    assert set(options_of("fast")) - set(options) == left_out
+    TrainConfig(**{**options, **given})
+
+
+def test_a_bad_option_beside_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for given, words in (
+        (["--optimizer", "nonsense"], "unknown --optimizer 'nonsense'"),
+        (["--data", "a:b", "--dataset", "digits"], "--data a:b and --dataset 'digits' cannot both be given"),
+        (["--model", "a:b", "--dropout", "0.5"], "set it in a:b"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", "--recipe", "fast", *given])
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err
 
 
 def test_unknown_recipe_and_one_for_a_run_that_goes_on_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

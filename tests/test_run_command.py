@@ -152,6 +152,9 @@ def test_what_is_refused_says_why_or_with_strict_ends(folder: Path, commands: Co
     assert strict.returncode == 2
     assert 'refused.py", line 3, in <module>' in strict.stderr
     assert "ConfigError: Own has a make_train_function" in strict.stderr
+    alone = ended(["-m", "tfmb", "run", "--strategy", "multi-worker", "program.py"], folder)
+    (line,) = told(alone.stderr)  # no line of the program's: an option's fault
+    assert line.startswith("tfmb: error[2]: strategy 'multi-worker' needs TF_CONFIG")
 
 
 PREPARATIONS = {
@@ -240,6 +243,18 @@ def test_bad_options_get_one_line(words: str, arguments: list[str], capsys: pyte
     assert err.startswith("tfmb: error[2]: ")
     assert err.count("\n") == 1
     assert words in err
+
+
+def test_workers_that_are_not_there_get_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is an option's fault, and of no line of the program."""
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    with pytest.raises(SystemExit) as ended:  # where Keras was imported before
+        main(["run", "--strategy", "multi-worker", str(folder / "program.py")])
+    (line,) = told(capsys.readouterr().err)
+    assert line.startswith("tfmb: error[2]: strategy 'multi-worker' needs TF_CONFIG")
+    assert ended.value.code == 2
 
 
 def test_a_run_is_no_folder_of_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

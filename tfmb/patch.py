@@ -1,16 +1,17 @@
 """`tfmb.patch_keras`: Keras's `fit`, `evaluate` and `predict` are ours, for programs that stay as they are."""
 
+import contextlib
 import functools
 import inspect
 import random
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, TfmbError
 from tfmb.import_hook import call_after_import
 from tfmb.training.run_record import RUN_FILE
 
@@ -82,6 +83,7 @@ class KerasPatch:
         self._is_settled = False
         self._told: set[str] = set()
         self._waiting: list[Callable[[], None]] = []
+        self.refused: TfmbError | None = None  # the error of an option for all calls that cannot be honoured
 
     def __enter__(self) -> Self:
         """Replaces the methods.
@@ -121,10 +123,9 @@ class KerasPatch:
         Raises:
             ConfigError: they are replaced already.
         """
-        self._waiting = [
-            call_after_import("keras", self._enter_if_possible),
-            call_after_import("tf_keras", lambda: self._refuse_all("tf_keras is Keras 2, and tfmb needs Keras 3")),
-        ]
+        no_keras = functools.partial(self._refuse_all, "tf_keras is Keras 2, and tfmb needs Keras 3")
+        for name, enter in (("keras", self._enter_if_possible), ("tf_keras", no_keras)):
+            self._waiting.append(call_after_import(name, self._noting_refusals()(enter)))
 
     def _enter_if_possible(self) -> None:
         import keras
@@ -133,6 +134,14 @@ class KerasPatch:
             self._refuse_all(f"Keras's backend is {keras.config.backend()}, and tfmb needs tensorflow")
             return
         self.__enter__()
+
+    @contextlib.contextmanager
+    def _noting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except TfmbError as error:
+            self.refused = error
+            raise
 
     def _refuse_all(self, reason: str) -> None:
         if self._strict:
@@ -219,11 +228,11 @@ class KerasPatch:
         if self._is_settled or (not self._is_named and workers_of_environment() == 1):
             return  # else each model has the strategy that it was built under
         options = dict(self._options)
-        made = make_strategy(options.pop("strategy", "auto"), options.pop("replicas", None))
-        if options.get("micro_batch_size") is None:
-            make_cut(made.num_replicas_in_sync, options.get("virtual_replicas", "auto"), None, None)
-        self._options = {**options, "strategy": made}
-        self._is_settled = True
+        with self._noting_refusals():
+            made = make_strategy(options.pop("strategy", "auto"), options.pop("replicas", None))
+            if options.get("micro_batch_size") is None:
+                make_cut(made.num_replicas_in_sync, options.get("virtual_replicas", "auto"), None, None)
+        self._options, self._is_settled = {**options, "strategy": made}, True
 
     def _seed(self, number: int) -> int:
         """A seed for each `fit`: another one, though Python's `random`, which decides it, stays where it is."""

@@ -186,9 +186,12 @@ def given(words: list[str]) -> list[tuple[str, int, int]]:
 
 
 def is_ignored(name: str, ended: Ended, traces: list[str], without: list[str]) -> bool:
-    """Whether a command left behind the same with an option as without, and did not name it."""
+    """Whether a command left behind the same with an option as without, and did not name it.
+
+    An answer without numbers (`lr-range` where the loss never falls) may be the same for other reasons.
+    """
     named = re.search(rf"--(no-)?{name.replace('_', '-')}\b", ended.err)
-    return named is None and traces == without
+    return named is None and traces == without and not ended.out.startswith("undetermined: ")
 
 
 def _is_unseen(command: str, option: str) -> bool:

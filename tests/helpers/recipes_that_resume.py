@@ -34,7 +34,7 @@ FACTORS: dict[str, list[str]] = {
     "noise": ["no", "yes"],
     "divergence": ["stop", "skip", "restore"],
     "data": ["arrays", "source", "dataset"],
-    "callbacks": ["none", "early stopping", "best checkpoint"],
+    "callbacks": ["none", "early stopping", "best checkpoint", "rate by epoch"],
     "state": ["none", "batch normalization", "auc", "layer", "tracked metric", "own test_step"],
 }
 ROWS, BATCH_SIZE, EPOCHS, EVERY = 52, 8, 5, 3
@@ -56,7 +56,7 @@ def valid(row: Row) -> bool:
             has("compiled", "call") and (has("data", "source", "dataset") or has("augment", "shift")),
             has("compiled", "update", "call", "step") and has("optimizer", "keras nadam", "keras accumulating"),
             has("data", "dataset") and (has("augment", "shift") or has("cut", "micro")),
-            has("divergence", "restore") and has("schedule", "cosine"),
+            has("schedule", "cosine") and (has("divergence", "restore") or has("callbacks", "rate by epoch")),
             has("state", "layer", "tracked metric", "own test_step") and (cut or has("noise", "yes")),
         )
     )
@@ -217,6 +217,8 @@ def _callbacks(row: Row, folder: Path) -> list[Any]:
     elif row["callbacks"] == "best checkpoint":
         path = str(folder / "best.weights.h5")
         found.append(keras.callbacks.ModelCheckpoint(path, "val_loss", save_best_only=True, save_weights_only=True))
+    elif row["callbacks"] == "rate by epoch":
+        found.append(keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.75))
     if row["schedule"] == "plateau":
         found.append(keras.callbacks.ReduceLROnPlateau("val_loss", factor=0.5, patience=1, min_delta=0.1))
     return found

@@ -18,6 +18,7 @@ class _Part:
     def __init__(self, *variables: Any) -> None:
         self.variables = list(variables)
         self.learning_rate = 0.0
+        self.rate_variables: dict[str, Any] = {}
 
 
 class _Counter:

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,14 @@ def run(server: ForkServer, arguments: list[str], folder: Path, seconds: float =
     return server.call("commands:run", arguments, str(folder), environment, seconds=seconds)
 
 
+def run_whole(server: ForkServer, arguments: list[str], folder: Path) -> float:
+    """Runs a command to its end; returns the seconds that it takes here, within which others of it are killed."""
+    begun = time.monotonic()
+    done = run(server, arguments, folder)
+    assert done.code == 0, done.error
+    return time.monotonic() - begun
+
+
 def leftovers(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(".tmp-*"))
 
@@ -52,15 +61,14 @@ def trials(folder: Path) -> list[Any]:
 def test_searches(server: ForkServer, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
-    done = run(server, TUNE, whole)
-    assert done.code == 0, done.error
+    took = run_whole(server, TUNE, whole)
     expected, kills, number = trials(whole), 0, 0
     while kills < KILLS["tune"]:
         folder, draw = tmp_path / str(number), random.Random(number)
         folder.mkdir()
         number += 1
         for _ in range(4):
-            ended = run(server, TUNE, folder, draw.uniform(0, 6))
+            ended = run(server, TUNE, folder, draw.uniform(0, took))
             if not ended.hung:
                 break
             kills += 1
@@ -75,18 +83,15 @@ def test_searches(server: ForkServer, tmp_path: Path) -> None:
 
 def test_exports_beside_predictions(server: ForkServer, tmp_path: Path) -> None:
     train = ["train", "--dataset", "digits", "--model", "mlp", "--epochs", "1", "--run-dir", "run"]
-    done = run(server, train, tmp_path)
-    assert done.code == 0, done.error
+    run_whole(server, train, tmp_path)
     export, draw, kills = ["export", "run", "--output", "m"], random.Random(0), 0
+    took = run_whole(server, export, tmp_path)
     while kills < KILLS["export"]:
-        kills += run(server, export, tmp_path, draw.uniform(0, 8)).hung
+        kills += run(server, export, tmp_path, draw.uniform(0, 1.2 * took)).hung
         for version in (tmp_path / "m").glob("[0-9]*"):
             check_export(version)  # what has its number is whole, whenever its maker was killed
-        if list((tmp_path / "m").glob("[0-9]*")):
-            done = run(server, ["predict", "--export", "m", "--json", str(picture(tmp_path))], tmp_path)
-            assert done.code == 0, done.error
-    done = run(server, export, tmp_path)
-    assert done.code == 0, done.error
+        run_whole(server, ["predict", "--export", "m", "--json", str(picture(tmp_path))], tmp_path)
+    run_whole(server, export, tmp_path)
     assert leftovers(tmp_path / "m") == []
     numbers = sorted(int(path.name) for path in (tmp_path / "m").iterdir())
     assert numbers == list(range(1, len(numbers) + 1))
@@ -105,10 +110,13 @@ def picture(folder: Path) -> Path:
 
 def test_advice(server: ForkServer, tmp_path: Path) -> None:
     draw, kills = random.Random(0), 0
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    took = run_whole(server, ADVISE, whole)
     while kills < KILLS["advise"]:
-        kills += run(server, ADVISE, tmp_path, draw.uniform(0, 12)).hung
+        kills += run(server, ADVISE, tmp_path, draw.uniform(0, took)).hung
     done = run(server, ADVISE, tmp_path)
     assert done.code == 0, done.error
     assert "batch_size" in json.loads(done.text)
-    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache", "whole"}
     print(f"\n{kills} kills")

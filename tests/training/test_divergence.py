@@ -78,14 +78,18 @@ def test_stopping_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert np.isfinite(history.history["loss"]).all()
 
 
-def test_restoring_halves_the_rate_until_it_holds(tmp_path: Path) -> None:
-    optimizer = SGD(1.6)  # at which squares explode
+@pytest.mark.parametrize("halved_first", [False, True])
+def test_restoring_halves_the_rate_until_it_holds(halved_first: bool, tmp_path: Path) -> None:
+    optimizer = SGD(3.2 if halved_first else 1.6)  # at which squares explode
+    # Told once more that the first epoch begins, it does nothing once more.
+    halving = keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate if epoch else rate / 2)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         # The first checkpoint alone: later ones would be of weights that have exploded half-way.
         history = fit(
-            epochs=40, optimizer=optimizer, on_divergence="restore", run_dir=tmp_path / "run", checkpoint_every=10**6
-        )
+            epochs=40, optimizer=optimizer, on_divergence="restore", run_dir=tmp_path / "run", checkpoint_every=10**6,
+            callbacks=[halving] if halved_first else None,
+        )  # fmt: skip
     tries = [str(each.message) for each in told if "going on from batch" in str(each.message)]
     assert 1 <= len(tries) <= 3
     assert optimizer.learning_rate == 1.6 / 2 ** len(tries)
@@ -107,7 +111,7 @@ def test_what_cannot_be_restored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="on_divergence=restore needs run_dir"):
         fit(on_divergence="restore")
     scheduled = SGD(tfmb.optimizers.schedules.Cosine(0.1, 12))
-    with pytest.raises(ConfigError, match="halves the rate, which a schedule decides"):
+    with pytest.raises(ConfigError, match="halves the rate, which a schedule or function decides"):
         fit(optimizer=scheduled, on_divergence="restore", run_dir=tmp_path / "run")
     with pytest.raises(ConfigError, match="must be one of stop, skip, restore"):
         fit(on_divergence="ignore")

@@ -46,14 +46,16 @@ class Program:
             BaseException: what the program raises, to be shown as `python` shows it.
         """
         with contextlib.nullcontext() if self.own_process else _afterwards_as_before():
-            self.patch.enter_when_imported()
             try:
+                self.patch.enter_when_imported()
                 self._begin()
             except SystemExit:
                 raise
             except PreemptedError as error:
                 fail(error.exit_code, f"{str(error).rpartition(': go on with')[0]}: go on with the same command")
             except BaseException as error:
+                if error is self.patch.refused:  # an option's fault, whichever line met it
+                    fail(self.patch.refused.exit_code, str(error))
                 trace = _from_the_program_on(error.__traceback__)
                 if trace is None and self.is_module and isinstance(error, ImportError):
                     self._refuse(str(error), 1)  # of runpy: there is no such module

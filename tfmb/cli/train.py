@@ -187,7 +187,7 @@ def train(
     if recipe != "reference":
         if resume is not None:
             raise ConfigError(f"--recipe {recipe} and --resume cannot both be given: a run keeps its options")
-        options |= {name: value for name, value in options_of(recipe).items() if name not in given}
+        options |= options_of(recipe, {name: options[name] for name in given})
     if allow_drift and resume is None:
         raise ConfigError("--allow-drift belongs to --resume")
     if resume is None and run_dir is not None and _is_restarted() and (run_dir / "run.json").exists():

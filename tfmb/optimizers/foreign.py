@@ -10,7 +10,7 @@ from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
-from tfmb.optimizers.shared_state import build, places, raw_variable, value_of, variables_by_name
+from tfmb.optimizers.shared_state import build, places, rate_after, raw_variable, value_of, variables_by_name
 
 __all__ = ["ForeignOptimizer"]
 
@@ -51,11 +51,9 @@ class ForeignOptimizer(Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """Keras's rate as a float, or its schedule."""
+        """Keras's rate as a float, or its schedule or function."""
         rate = self.keras_optimizer._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return rate
-        return float(str(keras.ops.convert_to_numpy(self.keras_optimizer.learning_rate)))
+        return float(str(keras.ops.convert_to_numpy(rate))) if isinstance(rate, keras.Variable) else rate
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
@@ -63,12 +61,15 @@ class ForeignOptimizer(Optimizer):
             raise ConfigError(f"{self.name} follows a schedule: its learning rate cannot be assigned")
         self.keras_optimizer.learning_rate = value
 
+    @property
+    def rate_variables(self) -> dict[str, Any]:
+        """See `Optimizer.rate_variables`."""
+        rate = self.keras_optimizer._learning_rate
+        return {"learning_rate": raw_variable(rate)} if isinstance(rate, keras.Variable) else {}
+
     def rate_at(self, updates: Any) -> Any:
         """The rate of the update after `updates` updates, as a float64 scalar."""
-        rate = self.keras_optimizer._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return tf.cast(rate(updates), tf.float64)
-        return tf.cast(raw_variable(rate) if isinstance(rate, keras.Variable) else rate(), tf.float64)
+        return rate_after(updates, self.keras_optimizer)
 
     @property
     def variables(self) -> list[Any]:

@@ -219,6 +219,11 @@ class Optimizer:
         elif self.stands_for is not None:  # whose rate it has once it is built
             self.stands_for.learning_rate = self._initial_rate
 
+    @property
+    def rate_variables(self) -> dict[str, Any]:
+        """Keras's own rates, which its state holds, by their dotted place in `get_config`; ours is kept apart."""
+        return {}
+
     def rate_at(self, updates: Any) -> Any:
         """The rate of the update after `updates` updates (an int64 scalar), as a float64 scalar."""
         if self._schedule is not None:

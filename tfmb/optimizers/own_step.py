@@ -10,7 +10,7 @@ from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Settle, Slots, as_they_are
-from tfmb.optimizers.shared_state import raw_variable
+from tfmb.optimizers.shared_state import rate_after, raw_variable
 
 __all__ = ["OwnStepOptimizer"]
 
@@ -46,33 +46,37 @@ class OwnStepOptimizer(Optimizer):
 
     @property
     def learning_rate(self) -> Any:
-        """The first optimizer's rate as a float, or its schedule; 0.0 where the model holds no optimizer."""
-        optimizers = list(self._by_name().values())
-        if not optimizers:
-            return 0.0
-        rate = optimizers[0]._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return rate
-        return float(str(keras.ops.convert_to_numpy(optimizers[0].learning_rate)))
+        """The first optimizer's rate as a float; a schedule or function where any has one, None without optimizers."""
+        rates = [optimizer._learning_rate for optimizer in self._with_rates().values()]
+        others = [rate for rate in rates if not isinstance(rate, keras.Variable)]
+        if others or not rates:
+            return others[0] if others else None
+        return float(str(keras.ops.convert_to_numpy(rates[0])))
 
     @learning_rate.setter
     def learning_rate(self, value: float) -> None:
         before = self.learning_rate
-        rates = [optimizer._learning_rate for optimizer in self._by_name().values()]
-        if not isinstance(before, float) or not before or not all(isinstance(rate, keras.Variable) for rate in rates):
+        if not isinstance(before, float):
             raise ConfigError(f"{self.name}: its optimizers have no rates that can be assigned: give them numbers")
-        for rate in rates:
+        if value == before:
+            return
+        if not before:
+            raise ConfigError(f"{self.name}: a rate of 0 cannot be scaled to {value:g}, and the others with it")
+        for rate in self.rate_variables.values():
             rate.assign(rate * (value / before))
+
+    @property
+    def rate_variables(self) -> dict[str, Any]:
+        """See `Optimizer.rate_variables`."""
+        rates = {name: optimizer._learning_rate for name, optimizer in self._with_rates().items()}
+        return {
+            f"{n}.learning_rate": raw_variable(rate) for n, rate in rates.items() if isinstance(rate, keras.Variable)
+        }
 
     def rate_at(self, updates: Any) -> Any:
         """The rate that the first optimizer has, as a float64 scalar; of a schedule the one after so many updates."""
-        optimizers = list(self._by_name().values())
-        if not optimizers:
-            return tf.constant(0.0, tf.float64)
-        rate = optimizers[0]._learning_rate
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            return tf.cast(rate(updates), tf.float64)
-        return tf.cast(raw_variable(rate) if isinstance(rate, keras.Variable) else rate(), tf.float64)
+        optimizers = list(self._with_rates().values())
+        return rate_after(updates, optimizers[0]) if optimizers else tf.constant(0.0, tf.float64)
 
     def build(self, variables: Sequence[Any], in_place_of: Sequence[Any] | None = None) -> None:
         """Makes the count. The optimizers' slots are made as Keras makes them: when `fit` begins, or by the step."""
@@ -100,14 +104,24 @@ class OwnStepOptimizer(Optimizer):
         found = {"optimizer": self._model.optimizer, **vars(self._model)}
         return {name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)}
 
+    def _with_rates(self) -> dict[str, Any]:
+        """The same by their places in `get_config`, but what a loss scale is put around: its own rate is none."""
+        found: dict[str, Any] = {}
+        for name, each in self._by_name().items():
+            inner = getattr(each, "inner_optimizer", None)
+            found |= {name: each} if inner is None else {f"{name}.inner_optimizer": inner}
+        return found
+
 
 def _plain_config(optimizer: Any) -> dict[str, Any]:
     rate = optimizer._learning_rate
-    plain = {
+    plain: dict[str, Any] = {
         k: v
         for k, v in config_of(optimizer).items()
         if k != "name" and (isinstance(v, (int, float, str, bool)) or v is None)
     }
     if not isinstance(rate, keras.Variable):
         plain["learning_rate"] = describe_rate(rate)
+    if (inner := getattr(optimizer, "inner_optimizer", None)) is not None:
+        plain["inner_optimizer"] = _plain_config(inner)
     return {"class": type(optimizer).__name__, **plain}

@@ -8,7 +8,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
-__all__ = ["KerasState", "raw_variable", "state_of", "value_of", "variables_by_name"]
+__all__ = ["KerasState", "rate_after", "raw_variable", "state_of", "value_of", "variables_by_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +41,16 @@ def raw_variable(variable: Any) -> Any:
 def value_of(variable: Any) -> Any:
     """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
     return getattr(variable, "values", [variable])[0].numpy()
+
+
+def rate_after(updates: Any, optimizer: Any) -> Any:
+    """The rate of a Keras optimizer after so many updates, as a float64 scalar: a number, a schedule or a function."""
+    rate = optimizer._learning_rate
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        rate = rate(updates)
+    elif not isinstance(rate, keras.Variable):
+        rate = rate()
+    return tf.cast(raw_variable(rate), tf.float64)
 
 
 def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]) -> KerasState:

@@ -23,7 +23,7 @@ from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.bundle import digest_of, read_bundle, write_bundle
 from tfmb.training.commit import UnreadableError, commit_folder, remove_temporary, verify_folder
-from tfmb.training.identity import check_identity
+from tfmb.training.identity import changes, check_identity
 from tfmb.training.loop import Keeper, Position
 
 __all__ = ["CHECKPOINTS", "Checkpointer", "Stateful"]
@@ -216,6 +216,18 @@ class Checkpointer(Keeper):
             each.restore(None)
         return None
 
+    def hold(self) -> Callable[[], None]:
+        """Takes down what a checkpoint would hold; what is returned puts it back."""
+        values, rate = [value_of(variable) for variable in self._variables.values()], self._rate_of.learning_rate
+
+        def put_back() -> None:
+            for variable, value in zip(self._variables.values(), values, strict=True):
+                variable.assign(value)
+            if isinstance(rate, float) and isinstance(self._rate_of.learning_rate, float):
+                self._rate_of.learning_rate = rate
+
+        return put_back
+
     def _found(self) -> list[tuple[int, Path]]:
         """Checkpoints by the number of batches, oldest first."""
         if not self.folder.is_dir():
@@ -300,11 +312,16 @@ class Checkpointer(Keeper):
                 raise _unreadable(path, about, f"a state of its {name} that makes no sense") from error
         expected = {key: [value.dtype.name, list(value.shape)] for key, value in self._variables.items()}
         whole = about["tensors"] == expected
+        drift = changes(about["identity"], self.identity)  # that was allowed
+        rates = [v for name, v in self._rate_of.rate_variables.items() if f"optimizer.{name}" in drift]
+        asked = [value_of(variable) for variable in rates]
         # Metrics' totals are kept otherwise where batches are cut, which the number of devices decides.
         for key, variable in self._variables.items():
             if whole or not key.startswith(_STATE):
                 variable.assign(tensors[key])
-        asked_anew = _rate_in(about["identity"]) != _rate_in(self.identity)  # drift that was allowed
+        for variable, rate in zip(rates, asked, strict=True):
+            variable.assign(rate)
+        asked_anew = bool(rates) or "optimizer.learning_rate" in drift
         if (
             isinstance(about.get("learning_rate"), float)
             and isinstance(self._rate_of.learning_rate, float)
@@ -320,12 +337,6 @@ class Checkpointer(Keeper):
         best = about.get("best")
         self._best = (float(best[0]), int(best[1])) if best else (math.inf, -1)
         return _position(about, path)
-
-
-def _rate_in(identity: Any) -> Any:
-    """The learning rate that a run was asked for."""
-    optimizer = identity.get("optimizer") if isinstance(identity, dict) else None
-    return optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
 
 
 def _unreadable(path: Path, about: dict[str, Any], what: str) -> UnreadableError:

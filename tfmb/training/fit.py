@@ -207,7 +207,9 @@ def fit(
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
     recipe = replace(recipe, noise_scale=noise_scale)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
-        raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
+        raise ConfigError(
+            "on_divergence='restore' halves the rate, which a schedule or function decides: give a number"
+        )
     # Nothing is read before this: what is refused here may be left to Keras.
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:

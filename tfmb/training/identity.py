@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmb.errors import ConfigError, DataError
 
-__all__ = ["check_identity"]
+__all__ = ["changes", "check_identity"]
 
 
 def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_drift: bool) -> None:
@@ -26,19 +26,21 @@ def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_drift:
     if not isinstance(before, dict):
         raise DataError(f"{run_dir}: the record does not say what the run was made with: it is damaged")
     try:
-        old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
+        found = changes(before, now)
     except RecursionError as error:
         raise DataError(f"{run_dir}: what the run was made with makes no sense: the record is damaged") from error
-    changed = [
-        f"{key} was {_short(old.get(key))} and is {_short(new.get(key))}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
+    changed = [f"{key} was {_short(old)} and is {_short(new)}" for key, (old, new) in found.items()]
     if not changed:
         return
     if not allow_drift:
         raise ConfigError(f"{run_dir} cannot go on exactly: {'; '.join(changed)}: give --allow-drift to accept that")
     warnings.warn(f"{run_dir} goes on, but not exactly: {'; '.join(changed)}", stacklevel=3)
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs between two identities, by its dotted path: what it was, and what it is."""
+    old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))
+    return {key: (old.get(key), new.get(key)) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
 
 
 def _leaves(tree: Any, path: str = "") -> dict[str, Any]:

@@ -134,17 +134,23 @@ class KerasCallbacks:
         self._call("on_train_begin")
         self._fresh = [_plain(callback) for callback in self._others()]
         if self._resumed is not None:
-            resumed, self._resumed = self._resumed, None
             arrays = {key: [v if np.ndim(v) == 0 else np.asarray(v) for v in values]
-                      for key, values in resumed["history"].items()}  # fmt: skip
-            self.history.history, self.history.epoch = arrays, list(resumed["epochs"])
-            for callback, values in zip(self._others(), resumed["callbacks"], strict=True):
-                for name, value in values.items():
-                    setattr(callback, name, value)
+                      for key, values in self._resumed["history"].items()}  # fmt: skip
+            self.history.history, self.history.epoch = arrays, list(self._resumed["epochs"])
+            self._set(self._resumed["callbacks"])
 
     def epoch_begin(self, epoch: int) -> None:
-        """Before an epoch."""
+        """Before an epoch; told again of one that is gone on with, callbacks keep what they had when it was saved."""
+        kept = None if self._resumed is None else [_plain(callback) for callback in self._others()]
         self._call("on_epoch_begin", epoch)
+        if kept is not None:
+            self._set(kept)
+        self._resumed = None
+
+    def _set(self, attributes: Sequence[dict[str, Any]]) -> None:
+        for callback, values in zip(self._others(), attributes, strict=True):
+            for name, value in values.items():
+                setattr(callback, name, value)
 
     def batch_begin(self, step: int) -> None:
         """Before an update, where `each_batch`."""

@@ -145,6 +145,10 @@ class Keeper:
     def scored(self, logs: dict[str, Any], drawn: int) -> None:
         """After an epoch and its validation, when so many batches were drawn in all."""
 
+    def hold(self) -> Callable[[], None]:
+        """Takes down the state of training; what is returned puts it back."""
+        return lambda: None
+
 
 class Action(Protocol):
     """Something that watches: it gets reports and returns nothing."""
@@ -251,12 +255,16 @@ def run(
     steps_a_call, calls, in_a_row = plan.steps_a_call or 1, 0, 0
     logs: dict[str, Any] | None = None
     begins()
+    put_back = None if start is None or start.ended else keeper.hold()
     watcher.train_begin()
     at = replace(at, epoch=max(at.epoch, watcher.first_epoch or 0))
     for epoch in range(at.epoch, at.epoch if at.ended else plan.epochs):
         if not at.step:
             begin()
         watcher.epoch_begin(epoch)
+        if put_back is not None and start is not None and epoch == start.epoch:
+            put_back()  # the epoch had begun before the state was saved: what callbacks did then was done
+        put_back = None
         iterator, steps, most = batches(epoch)
         meter, learning_rate = Meter(tracing_seconds), _rate(optimizer)
         tracing_seconds, shown = 0.0, 0
