@@ -12,6 +12,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.config import DIVERGENCE_NAMES
 from tfmb.data import Augmentation
+from tfmb.data.source import any_numbers
 from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
@@ -21,6 +22,7 @@ from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
+from tfmb.training.keras_callbacks import terminates_on_nan
 from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
@@ -149,7 +151,8 @@ def fit(
         keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
         allow_drift: whether to go on though something differs from what the run began with.
         on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
-            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate.
+            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate. `"stop"` leaves it to a
+            `keras.callbacks.TerminateOnNaN` among the callbacks: all is then trained on until that one ends it.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -205,33 +208,35 @@ def fit(
             )
         jit_compile = "step" if jit_compile is True else "nothing" if model.run_eagerly else jit_compile
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
-    recipe = replace(recipe, noise_scale=noise_scale)
+    lets_diverge = on_divergence == "stop" and terminates_on_nan(callbacks)
+    recipe = replace(recipe, noise_scale=noise_scale, lets_diverge=lets_diverge)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError("on_divergence='restore' halves the rate, which a schedule decides: give a number")
     # Nothing is read before this: what is refused here may be left to Keras.
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:
         check_model(model, "evaluate", "make_test_function")
-    feed, source, held_out = make_feed(
-        x,
-        y,
-        sample_weight,
-        class_weight,
-        batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        steps_per_epoch=steps_per_epoch,
-        initial_epoch=initial_epoch,
-        validation_split=0.0 if validation_data is not None else validation_split,
-        augmentation=augment,
-        whole=has_own_step(model),
-    )
-    validation = held_out if validation_data is None else validation_data
-    if validation is not None:
-        validation_steps = limited_steps(validation_steps, "validation_steps")
-        validation = validation_feed(
-            validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+    with any_numbers(lets_diverge):
+        feed, source, held_out = make_feed(
+            x,
+            y,
+            sample_weight,
+            class_weight,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=initial_epoch,
+            validation_split=0.0 if validation_data is not None else validation_split,
+            augmentation=augment,
+            whole=has_own_step(model),
         )
+        validation = held_out if validation_data is None else validation_data
+        if validation is not None:
+            validation_steps = limited_steps(validation_steps, "validation_steps")
+            validation = validation_feed(
+                validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+            )
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes

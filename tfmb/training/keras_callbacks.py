@@ -16,7 +16,7 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
 
-__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides"]
+__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
 
 _TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
@@ -243,6 +243,12 @@ def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_histor
         if not isinstance(callback, keras.callbacks.Callback):
             raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
     return keras.callbacks.CallbackList(given, add_history=add_history, model=model, **params)
+
+
+def terminates_on_nan(callbacks: Any) -> bool:
+    """Whether a loss that is not finite is left to a `keras.callbacks.TerminateOnNaN`."""
+    given = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
+    return any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given)
 
 
 def overrides(callback: Any, hooks: Sequence[str]) -> bool:

@@ -319,7 +319,9 @@ class Session:
         history = keras.callbacks.History()
         history.set_model(self.model)
         logs = record.get("history") or {}
-        history.history, history.epoch = dict(logs.get("history", {})), list(logs.get("epochs", []))
+        known = {key: [np.nan if value is None else value for value in values]  # as a record has what is not finite
+                 for key, values in logs.get("history", {}).items()}  # fmt: skip
+        history.history, history.epoch = known, list(logs.get("epochs", []))
         self.model.history = history
         return history
 
