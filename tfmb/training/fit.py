@@ -21,6 +21,7 @@ from tfmb.training.agreement import of_first_worker
 from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
+from tfmb.training.executions import steps_of_execution, whole_executions
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
 from tfmb.training.keras_callbacks import terminates_on_nan
 from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
@@ -82,7 +83,7 @@ def fit(
 
     The arguments up to `validation_freq` mean what they mean in `fit`. A batch that nothing cuts is trained by the
     objects that `compile` made; docs/moving.md says what is the same and what differs. Many updates run in one call;
-    `steps_per_execution` only decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
+    `steps_per_execution` decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
     larger than the data is one batch of all of it.
 
     Args:
@@ -216,6 +217,7 @@ def fit(
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:
         check_model(model, "evaluate", "make_test_function")
+    executed = steps_of_execution(model)
     with any_numbers(lets_diverge):
         feed, source, held_out = make_feed(
             x,
@@ -230,12 +232,13 @@ def fit(
             validation_split=0.0 if validation_data is not None else validation_split,
             augmentation=augment,
             whole=has_own_step(model),
+            executed=executed,
         )
         validation = held_out if validation_data is None else validation_data
         if validation is not None:
             validation_steps = limited_steps(validation_steps, "validation_steps")
             validation = validation_feed(
-                validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+                validation, validation_batch_size or batch_size, validation_steps, has_own_test_step(model), executed
             )
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
@@ -274,7 +277,7 @@ def fit(
             record=record,
             verbose=verbose_level(verbose) if is_chief(where) else 0,
             callbacks=callbacks,
-            params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
+            params={"verbose": verbose, "epochs": epochs, "steps": steps_per_epoch or feed.steps},
             cut=cut,
             seed=seed,
             jit_compile=jit_compile,
@@ -289,7 +292,7 @@ def fit(
                     "batch_size": batch_size,
                     "epochs": epochs,
                     "initial_epoch": initial_epoch,
-                    "steps_per_epoch": steps_per_epoch,
+                    "steps_per_epoch": whole_executions(steps_per_epoch, executed),
                     "seed": seed,
                     "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
                     "virtual_replicas": cut.parts,

@@ -15,6 +15,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
+from tfmb.training.executions import steps_of_execution
 
 __all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
 
@@ -109,7 +110,7 @@ class KerasCallbacks:
     @property
     def steps_between_looks(self) -> int:
         """The batches between two looks: `steps_per_execution` of `compile`."""
-        return int(self._model.steps_per_execution or 1)
+        return steps_of_execution(self._model)
 
     @property
     def stop(self) -> bool:
