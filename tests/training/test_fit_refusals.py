@@ -170,3 +170,11 @@ def test_refusal_leaves_the_weights_alone() -> None:
     refused("'nope'", model, X, Y, metrics=["nope"])
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_of_no_output_is_refused_in_one_line() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {"a": layers.Dense(3)(inputs)})
+    model.compile("sgd", {"a": "mse", "b": "mse"})
+    refused("('b',) in the `loss` argument, can't be found", model, X, {"a": np.ones((10, 3))})
+    refused("x is needed", build(), [None], Y, error=DataError)

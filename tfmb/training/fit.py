@@ -27,7 +27,7 @@ from tfmb.training.keras_callbacks import terminates_on_nan
 from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
-from tfmb.training.own_methods import has_own, through_own
+from tfmb.training.own_methods import called_anywhere, has_own, through_own
 from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
@@ -40,6 +40,7 @@ from tfmb.workers import naming_lost_peers
 __all__ = ["check_counts", "check_on_divergence", "fit"]
 
 
+@called_anywhere
 def fit(
     model: Any,
     x: Any = None,

@@ -21,7 +21,7 @@ from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_lev
 from tfmb.training.inference_batches import Batches, input_batches
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.limits import limited_steps
-from tfmb.training.own_methods import has_own, through_own
+from tfmb.training.own_methods import called_anywhere, has_own, through_own
 from tfmb.training.own_step import has_own_test_step
 from tfmb.training.parts import check_dense, rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
@@ -32,6 +32,7 @@ from tfmb.workers import naming_lost_peers
 __all__ = ["evaluate", "predict"]
 
 
+@called_anywhere
 def evaluate(
     model: Any,
     x: Any = None,
@@ -104,6 +105,7 @@ def evaluate(
     return values
 
 
+@called_anywhere
 def predict(
     model: Any,
     x: Any,

@@ -1,14 +1,18 @@
 """A model's own `fit`, `evaluate` or `predict` is called, and finds ours where it calls that of `keras.Model`."""
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from tfmb.backend import keras
+from tfmb.distribution import outside_of_scopes
 from tfmb.training.calls import as_method, goes_through
 
-__all__ = ["has_own", "through_own"]
+__all__ = ["called_anywhere", "has_own", "through_own"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def has_own(model: Any, method: str) -> bool:
@@ -16,6 +20,18 @@ def has_own(model: Any, method: str) -> bool:
     if not isinstance(model, keras.Model) or goes_through(model, method):
         return False
     return getattr(type(model), method) is not getattr(keras.Model, method)
+
+
+def called_anywhere(function: _Function) -> _Function:
+    """`fit`, `evaluate` or `predict` that also works within the scope of a strategy, as Keras's does."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **given: Any) -> Any:
+        model = arguments[0] if arguments else given.get("model")
+        with contextlib.nullcontext() if has_own(model, function.__name__) else outside_of_scopes():
+            return function(*arguments, **given)
+
+    return cast(_Function, call)
 
 
 def through_own(model: Any, method: str, ours: Callable[..., Any], given: dict[str, Any]) -> Any:
