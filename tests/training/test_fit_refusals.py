@@ -138,7 +138,7 @@ def test_step_of_the_models_own_that_sees_parts(method: str) -> None:
 
 def test_scoring_of_the_models_own_is_gone_past_by_no_validation() -> None:
     y = np.ones((10, 3))
-    refused("Own has a evaluate of its own", own("evaluate"), X, y, validation_data=(X, y))
+    refused("Own has a make_test_function of its own", own("make_test_function"), X, y, validation_data=(X, y))
 
 
 def test_no_keras_model() -> None:

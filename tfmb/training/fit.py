@@ -1,6 +1,7 @@
 """`tfmb.fit`: `keras.Model.fit` with our loop."""
 
 import contextlib
+import functools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,11 +24,12 @@ from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
 from tfmb.training.executions import steps_of_execution, whole_executions
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
+from tfmb.training.inference import evaluate
 from tfmb.training.keras_callbacks import terminates_on_nan
 from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
-from tfmb.training.own_methods import called_anywhere, has_own, through_own
+from tfmb.training.own_methods import called_anywhere, has_own, scored_by_own, through_own
 from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
@@ -217,7 +219,7 @@ def fit(
     # Nothing is read before this: what is refused here may be left to Keras.
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:
-        check_model(model, "evaluate", "make_test_function")
+        check_model(model, "make_test_function")
     executed = steps_of_execution(model)
     with any_numbers(lets_diverge):
         feed, source, held_out = make_feed(
@@ -235,12 +237,15 @@ def fit(
             whole=has_own_step(model),
             executed=executed,
         )
-        validation = held_out if validation_data is None else validation_data
+        validation, scored = held_out if validation_data is None else validation_data, None
         if validation is not None:
-            validation_steps = limited_steps(validation_steps, "validation_steps")
-            validation = validation_feed(
-                validation, validation_batch_size or batch_size, validation_steps, has_own_test_step(model), executed
+            validation_steps, size = (
+                limited_steps(validation_steps, "validation_steps"),
+                validation_batch_size or batch_size,
             )
+            if has_own(model, "evaluate"):
+                scored = functools.partial(scored_by_own, model, evaluate, validation, size, validation_steps)
+            validation = validation_feed(validation, size, validation_steps, has_own_test_step(model), executed)
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
@@ -274,6 +279,7 @@ def fit(
             ),
             validation=validation,
             validates=_schedule_of(validation_freq),
+            scored=scored,
             run_dir=directory,
             record=record,
             verbose=verbose_level(verbose) if is_chief(where) else 0,

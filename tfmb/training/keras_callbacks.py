@@ -5,7 +5,7 @@ changed is taken over afterwards.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,11 @@ class KerasCallbacks:
     def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
         """After an epoch and its validation; callbacks may add to `logs`."""
         self._call("on_epoch_end", epoch, logs)
+
+    def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the model's own `evaluate` makes of the scores: like a callback it sees the model as it is now."""
+        self._show()
+        return scored(score, self._list)
 
     def train_end(self, logs: dict[str, Any] | None) -> None:
         """After the last epoch."""
