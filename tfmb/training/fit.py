@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -199,18 +198,7 @@ def fit(
         model = _built_model(model, where, seed)
     own_step = runs_own_step(model)
     if own_step:
-        asked = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "micro_batch_size": micro_batch_size}
-        given = {argument: value is not None for argument, value in asked.items()}
-        given |= {"virtual_replicas": virtual_replicas != "auto", "noise_scale": noise_scale}
-        given |= {"static_shapes": bool(static_shapes), "on_divergence='skip'": on_divergence == "skip"}
-        if model.run_eagerly:
-            given |= {"run_dir": run_dir is not None, "jit_compile": jit_compile not in ("auto", False, "nothing")}
-        check_own_step(model, where, given)
-        if model.run_eagerly:
-            warnings.warn(
-                "the model was compiled with run_eagerly=True: each step runs in Python, slowly", stacklevel=2
-            )
-        jit_compile = "step" if jit_compile is True else "nothing" if model.run_eagerly else jit_compile
+        jit_compile = check_own_step(model, where, dict(locals()))
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
     lets_diverge = on_divergence == "stop" and terminates_on_nan(callbacks)
     recipe = replace(recipe, noise_scale=noise_scale, lets_diverge=lets_diverge)
