@@ -288,7 +288,7 @@ class OwnFit(keras.Sequential):
 
 
 @pytest.mark.compile
-def test_a_models_own_methods_get_ours_from_super(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_models_own_methods_get_ours_from_super() -> None:
     model = build(OwnFit)
     with tfmb.patch_keras(strict=True):
         history = model.fit(X, Y, virtual_replicas=2)
@@ -296,10 +296,9 @@ def test_a_models_own_methods_get_ours_from_super(capsys: pytest.CaptureFixture[
         model.predict(X, verbose=0)
     assert history.epoch == [0, 1]
     assert model.asked == ["fit", "evaluate", "predict"]
-    with tfmb.patch_keras():  # Keras's fit calls the model's own evaluate, ours would go past it
+    with tfmb.patch_keras(strict=True):
         model.fit(X, Y, validation_data=(X, Y))
     assert model.asked == ["fit", "evaluate", "evaluate"]
-    assert "OwnFit has a evaluate of its own" in capsys.readouterr().err
     tfmb.fit(model, X, Y)  # calls it too
     assert model.asked == ["fit"]
 

@@ -132,8 +132,10 @@ def test_of_tensorflow() -> None:
     owners: dict[str, Any] = {
         "_cross_device_ops": strategy.extended,
         "_distribute_strategy": made,
+        "_distribution_strategy_stack": tf.compat.v1.get_default_graph(),
         "_handle_data": variable.handle,
         "_unique_id": variable,
+        "_variable_creator_stack": tf.compat.v1.get_default_graph(),
     }
     assert set(owners) == set(names.TENSORFLOW)
     assert [name for name, owner in owners.items() if not hasattr(owner, name)] == []

@@ -9,6 +9,7 @@ Example:
 import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from tfmb.backend import tf
@@ -28,6 +29,7 @@ __all__ = [
     "make_strategy",
     "makes_copies",
     "needs_static_shapes",
+    "outside_of_scopes",
     "steps_a_call",
 ]
 
@@ -169,6 +171,23 @@ def makes_copies(strategy: Any) -> bool:
 def needs_static_shapes(strategy: Any) -> bool:
     """Whether the strategy's devices run nothing but programs of static shapes."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+@contextlib.contextmanager
+def outside_of_scopes() -> Iterator[None]:
+    """Leaves the scopes of strategies in which the caller stands: each part of a training enters the one it needs.
+
+    Within a scope, and outside of its replicas, Keras divides losses by the number of replicas, and its optimizers
+    look for the replica that they are in.
+    """
+    graph = tf.compat.v1.get_default_graph()
+    before = graph._distribution_strategy_stack, graph._variable_creator_stack
+    if before[0]:
+        graph._distribution_strategy_stack, graph._variable_creator_stack = [], []
+    try:
+        yield
+    finally:
+        graph._distribution_strategy_stack, graph._variable_creator_stack = before
 
 
 def describe(strategy: Any) -> dict[str, Any]:

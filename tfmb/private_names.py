@@ -52,8 +52,10 @@ KERAS_OBJECTS: Final = {
 TENSORFLOW: Final = {
     "_cross_device_ops": "a mirrored strategy's extended: how it reduces",
     "_distribute_strategy": "an object made under a strategy: that strategy",
+    "_distribution_strategy_stack": "a graph: the scopes of strategies in which its user stands",
     "_handle_data": "a variable's handle: its shape and dtype",
     "_unique_id": "a variable: what Keras excludes from decay by",
+    "_variable_creator_stack": "a graph: what makes variables in these scopes",
 }
 KERAS_TUNER: Final = {
     "_exists": "HyperParameters: whether a name is there",

@@ -63,7 +63,9 @@ def draw(seed: int) -> dict[str, Any]:
         program["form"] = "sequential"
     if "callbacks.SwapEMAWeights" in set(calls_in(program["calls"])):
         _let_average(program)
-    program["steps_per_execution"] = random.choice([1, 1, 1, 1, 2]) if _divides(program) else 1
+    # The other generator keeps what the seed draws below.
+    executions = random if _divides(program) else Random(f"executions of {seed}")
+    program["steps_per_execution"] = executions.choice([1, 1, 1, 1, 2])
     program["cut"] = random.choice([None, None, None, None, None, 1, 2, 2])
     program["ends"] = random.choice([["evaluate"], ["predict"], [], [], []])
     return program
@@ -106,7 +108,7 @@ def _let_average(program: dict[str, Any]) -> None:
 
 
 def _divides(program: dict[str, Any]) -> bool:
-    """Whether pairs of batches make an epoch: Keras rounds up where they do not, see docs/moving.md."""
+    """Whether pairs of batches make an epoch."""
     data = program["data"]
     steps = {-(-data["examples"] // data["batch"])}
     for each in program["calls"]:

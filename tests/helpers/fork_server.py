@@ -6,11 +6,8 @@ tests, which do.
 
 import ctypes
 import importlib
-import json
 import os
 import re
-import select
-import signal
 import subprocess
 import sys
 import time
@@ -20,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 import pytest
+from forks import Forks, serve
 
 _TESTS = Path(__file__).parents[1]
 _PR_SET_PTRACER = 0x59616D61
@@ -59,19 +57,13 @@ class ForkServer:
 
     def __init__(self, folder: Path, package: Path = _TESTS.parent) -> None:
         self._folder = folder
-        self._read = b""
         path = os.pathsep.join([str(package), str(_TESTS / "helpers")])
-        with (folder / "server").open("w") as log:
-            self._server = subprocess.Popen(
-                [sys.executable, str(_TESTS / "helpers" / "fork_server.py"), str(folder)],
-                env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-                cwd=folder,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                bufsize=1,
-            )
+        self._forks = Forks(
+            [str(_TESTS / "helpers" / "fork_server.py"), str(folder)],
+            folder / "server",
+            env={**os.environ, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=folder,
+        )
 
     def __enter__(self) -> "ForkServer":
         return self
@@ -79,11 +71,7 @@ class ForkServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.close()
-        self._server.stdout.close()
-        self._server.wait(timeout=60)
+        self._forks.close()
 
     def call(self, function: str, *arguments: Any, seconds: float = 60, strace: list[str] | None = None) -> Ended:
         """Calls `module:function` with arguments that are JSON.
@@ -94,39 +82,19 @@ class ForkServer:
             seconds: after which it is killed.
             strace: strace's options, to run it under strace.
         """
-        assert self._server.stdin is not None
-        job = {"function": function, "arguments": arguments, "traced": strace is not None}
-        self._server.stdin.write(json.dumps(job) + "\n")
-        pid = int(self._answer(120))
+        pid = self._forks.start({"function": function, "arguments": arguments, "traced": strace is not None})
         log, tracer = self._folder / "trace", None
         if strace is not None:
             log.write_text("")
             tracer = subprocess.Popen(["strace", "-f", "-y", "-qq", "-o", str(log), *strace, "-p", str(pid)])
-        hung = False
         try:
-            code = int(self._answer(seconds))
-        except TimeoutError:
-            hung = True
-            os.kill(pid, signal.SIGKILL)
-            code = int(self._answer(60))
+            code, hung = self._forks.end(pid, seconds)
         finally:
             if tracer is not None:
                 tracer.wait(timeout=60)
         output, error = ((self._folder / name).read_text(errors="replace") for name in ("output", "error"))
         trace = log.read_text(errors="replace").splitlines() if strace is not None else []
         return Ended(code, output, error, hung, trace)
-
-    def _answer(self, seconds: float) -> str:
-        assert self._server.stdout is not None
-        until = time.monotonic() + seconds
-        while b"\n" not in self._read:  # not readline, which may take more lines than one, unseen by select
-            if not select.select([self._server.stdout], [], [], max(until - time.monotonic(), 0))[0]:
-                raise TimeoutError
-            piece = os.read(self._server.stdout.fileno(), 1000)
-            assert piece, "the server ended"
-            self._read += piece
-        line, _, self._read = self._read.partition(b"\n")
-        return line.decode()
 
 
 def needs_strace() -> pytest.MarkDecorator:
@@ -155,16 +123,10 @@ def calls(trace: list[str]) -> dict[str, int]:
 def _serve(folder: Path) -> None:
     importlib.import_module("tfmb.training.checkpoint")  # so that no fork has to: it takes seconds
 
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            _run(job, folder)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    serve(lambda job: _run(job, folder))
 
 
-def _run(job: dict[str, Any], folder: Path) -> None:
+def _run(job: dict[str, Any], folder: Path) -> int:
     import importlib
     import traceback
     import warnings
@@ -186,7 +148,7 @@ def _run(job: dict[str, Any], folder: Path) -> None:
         message = traceback.format_exc() if code == 1 else str(error)
         os.writev(2, [f"{message}\n".encode()])  # `write` may be made to fail
     sys.stdout.flush()
-    os._exit(code)
+    return code
 
 
 def _await_tracer() -> None:

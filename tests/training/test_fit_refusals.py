@@ -138,7 +138,7 @@ def test_step_of_the_models_own_that_sees_parts(method: str) -> None:
 
 def test_scoring_of_the_models_own_is_gone_past_by_no_validation() -> None:
     y = np.ones((10, 3))
-    refused("Own has a evaluate of its own", own("evaluate"), X, y, validation_data=(X, y))
+    refused("Own has a make_test_function of its own", own("make_test_function"), X, y, validation_data=(X, y))
 
 
 def test_no_keras_model() -> None:
@@ -170,3 +170,11 @@ def test_refusal_leaves_the_weights_alone() -> None:
     refused("'nope'", model, X, Y, metrics=["nope"])
     for a, b in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_loss_of_no_output_is_refused_in_one_line() -> None:
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, {"a": layers.Dense(3)(inputs)})
+    model.compile("sgd", {"a": "mse", "b": "mse"})
+    refused("('b',) in the `loss` argument, can't be found", model, X, {"a": np.ones((10, 3))})
+    refused("x is needed", build(), [None], Y, error=DataError)

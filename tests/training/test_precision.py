@@ -236,3 +236,18 @@ def test_a_frozen_model_leaves_the_optimizer_alone(policy: str) -> None:
     assert int(inner.iterations) == 2
     if inner is not optimizer:
         assert int(optimizer.step_counter) == 2
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_loss_is_scaled_where_compile_says_so(scaled: bool) -> None:
+    """Its gradient is 0 in float16, but for the scale."""
+    keras.config.set_dtype_policy("mixed_float16")
+    moved = []
+    for fit in (keras.Model.fit, tfmb.fit):
+        model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+        model.compile(keras.optimizers.SGD(1e6), "mse", auto_scale_loss=scaled)
+        fit(model, np.full((1, 1), 1e-5, "float32"), np.full((1, 1), 1e-3, "float32"), verbose=0)
+        moved.append(float(model.get_weights()[0][0, 0]) - 1.0)
+    assert (moved[0] != 0.0) is scaled
+    assert moved[1] == pytest.approx(moved[0], rel=1e-3)

@@ -111,3 +111,20 @@ def test_the_first_epoch_is_as_fast_as_the_second(
     assert "tracing" not in second
     lines = [json.loads(line) for line in (tmp_path / "run" / "timings.jsonl").read_text().splitlines()]
     assert [line["tracing_seconds"] > 0 for line in lines] == [True, *[False] * (len(lines) - 1)]
+
+
+def test_a_step_is_traced_once_more_than_in_keras() -> None:
+    class Counted(keras.Model):
+        def train_step(self, data: Any) -> Any:
+            traced.append(data)
+            return super().train_step(data)
+
+    counts = []
+    for fit in (keras.Model.fit, tfmb.fit):
+        traced: list[Any] = []
+        inputs = keras.Input((4,))
+        model = Counted(inputs, keras.layers.Dense(1)(inputs))
+        model.compile("adam", "mse")
+        fit(model, np.ones((8, 4)), np.ones((8, 1)), batch_size=4, epochs=2, verbose=0)
+        counts.append(len(traced))
+    assert counts[1] == counts[0] + 1

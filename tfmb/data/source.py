@@ -1,6 +1,9 @@
 """`Source`: examples and labels in memory, with their name and fingerprint. `Splits`: a train and a test one."""
 
+import contextlib
+import contextvars
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,7 +11,18 @@ import numpy as np
 
 from tfmb.errors import ConfigError, DataError
 
-__all__ = ["Normalization", "Source", "Splits", "check_lengths", "check_values", "digest_of", "leaves_of"]
+__all__ = [
+    "Normalization",
+    "Source",
+    "Splits",
+    "any_numbers",
+    "check_lengths",
+    "check_values",
+    "digest_of",
+    "leaves_of",
+]
+
+_any_numbers = contextvars.ContextVar("any_numbers", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,13 +229,23 @@ def check_lengths(lengths: dict[str, int | None], name: str, has_inputs: bool) -
         raise DataError(f"{name}: there are no examples: give at least one")
 
 
+@contextlib.contextmanager
+def any_numbers(allowed: bool) -> Iterator[None]:
+    """Within it numbers of data need not be finite, where that is allowed."""
+    before = _any_numbers.set(allowed)
+    try:
+        yield
+    finally:
+        _any_numbers.reset(before)
+
+
 def check_values(array: np.ndarray, key: str, name: str) -> None:
-    """Refuses values that are not finite, and those that are neither numbers nor texts.
+    """Refuses values that are not finite, but within `any_numbers`, and those that are neither numbers nor texts.
 
     Raises:
         DataError: so it is.
     """
-    if array.dtype.kind in "fc" and not np.isfinite(array).all():
+    if not _any_numbers.get() and array.dtype.kind in "fc" and not np.isfinite(array).all():
         raise DataError(f"{name}: {key} holds NaN or infinite values: remove or replace them")
     if array.dtype.kind not in "fciubSU" and not _is_text(array):
         raise DataError(f"{name}: {key} has dtype {array.dtype}: give numbers or strings")

@@ -254,8 +254,7 @@ class CutUpdate(Update):
             else:
                 without_penalty = square
             report = tf.concat([report, self._noise_of(without_penalty, scores)], 0)
-        loss_finite = tf.logical_and(tf.math.is_finite(loss), holds)
-        finite = tf.logical_and(loss_finite, self.all_finite(whole, square))
+        loss_finite, finite = self.verdict(loss, whole, square, holds)
         stays = self.bring_on(loss_finite, finite)
         for variable, value, total in zip(sums.merged, before, state, strict=True):
             # With a single part the state that it left is the batch's, to the bit.

@@ -1,6 +1,7 @@
 """Puts the pieces of one training run together: model, strategy, steps, feeds, actions."""
 
 import contextlib
+import functools
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -92,6 +93,7 @@ def train(
     checkpointer: Checkpointer | None = None,
     resume: bool = False,
     tracing_seconds: float = 0.0,
+    scored: Callable[..., dict[str, Any]] | None = None,
 ) -> Position:
     """Trains a placed model; returns where it ended.
 
@@ -113,6 +115,7 @@ def train(
         checkpointer: saves the run; None for no checkpoints.
         resume: whether to go on from its newest checkpoint, where it has one.
         tracing_seconds: what tracing and compiling took before.
+        scored: gives the validation's logs from a function that does, where the model's own `evaluate` stands between.
 
     Raises:
         DivergenceError: see `loop.run`; with `plan.on_divergence="restore"` after several tries at lower rates.
@@ -174,7 +177,9 @@ def train(
             return {}
         if isinstance(validation, LateFeed):
             check_validation()
-        return {f"val_{key}": value for key, value in score_feed(steps, validation, watcher).items()}
+        score = functools.partial(score_feed, steps, validation, watcher)
+        logs = score() if scored is None else watcher.called(scored, score)
+        return {f"val_{key}": value for key, value in logs.items()}
 
     def finish() -> None:
         optimizer.overwrite_with_averages()

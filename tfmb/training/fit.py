@@ -1,7 +1,7 @@
 """`tfmb.fit`: `keras.Model.fit` with our loop."""
 
 import contextlib
-import warnings
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.config import DIVERGENCE_NAMES
 from tfmb.data import Augmentation
+from tfmb.data.source import any_numbers
 from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
@@ -20,11 +21,14 @@ from tfmb.training.agreement import of_first_worker
 from tfmb.training.calls import drawn_seed
 from tfmb.training.compiled import check_model, read_compiled
 from tfmb.training.engine import optimizer_for, own_step_for
+from tfmb.training.executions import steps_of_execution, whole_executions
 from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
+from tfmb.training.inference import evaluate
+from tfmb.training.keras_callbacks import terminates_on_nan
 from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
 from tfmb.training.limits import limited_epochs, limited_steps
 from tfmb.training.loop import Plan
-from tfmb.training.own_methods import has_own, through_own
+from tfmb.training.own_methods import called_anywhere, has_own, scored_by_own, through_own
 from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.parts import make_cut
 from tfmb.training.placement import built_under
@@ -37,6 +41,7 @@ from tfmb.workers import naming_lost_peers
 __all__ = ["check_counts", "check_on_divergence", "fit"]
 
 
+@called_anywhere
 def fit(
     model: Any,
     x: Any = None,
@@ -80,7 +85,7 @@ def fit(
 
     The arguments up to `validation_freq` mean what they mean in `fit`. A batch that nothing cuts is trained by the
     objects that `compile` made; docs/moving.md says what is the same and what differs. Many updates run in one call;
-    `steps_per_execution` only decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
+    `steps_per_execution` decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
     larger than the data is one batch of all of it.
 
     Args:
@@ -149,7 +154,8 @@ def fit(
         keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
         allow_drift: whether to go on though something differs from what the run began with.
         on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
-            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate.
+            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate. `"stop"` leaves it to a
+            `keras.callbacks.TerminateOnNaN` among the callbacks: all is then trained on until that one ends it.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -192,20 +198,10 @@ def fit(
         model = _built_model(model, where, seed)
     own_step = runs_own_step(model)
     if own_step:
-        asked = {"optimizer": optimizer, "loss": loss, "metrics": metrics, "micro_batch_size": micro_batch_size}
-        given = {argument: value is not None for argument, value in asked.items()}
-        given |= {"virtual_replicas": virtual_replicas != "auto", "noise_scale": noise_scale}
-        given |= {"static_shapes": bool(static_shapes), "on_divergence='skip'": on_divergence == "skip"}
-        if model.run_eagerly:
-            given |= {"run_dir": run_dir is not None, "jit_compile": jit_compile not in ("auto", False, "nothing")}
-        check_own_step(model, where, given)
-        if model.run_eagerly:
-            warnings.warn(
-                "the model was compiled with run_eagerly=True: each step runs in Python, slowly", stacklevel=2
-            )
-        jit_compile = "step" if jit_compile is True else "nothing" if model.run_eagerly else jit_compile
+        jit_compile = check_own_step(model, where, dict(locals()))
     recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
-    recipe = replace(recipe, noise_scale=noise_scale)
+    lets_diverge = on_divergence == "stop" and terminates_on_nan(callbacks)
+    recipe = replace(recipe, noise_scale=noise_scale, lets_diverge=lets_diverge)
     if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
         raise ConfigError(
             "on_divergence='restore' halves the rate, which a schedule or function decides: give a number"
@@ -213,27 +209,33 @@ def fit(
     # Nothing is read before this: what is refused here may be left to Keras.
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:
-        check_model(model, "evaluate", "make_test_function")
-    feed, source, held_out = make_feed(
-        x,
-        y,
-        sample_weight,
-        class_weight,
-        batch_size,
-        seed=seed,
-        shuffle=shuffle,
-        steps_per_epoch=steps_per_epoch,
-        initial_epoch=initial_epoch,
-        validation_split=0.0 if validation_data is not None else validation_split,
-        augmentation=augment,
-        whole=has_own_step(model),
-    )
-    validation = held_out if validation_data is None else validation_data
-    if validation is not None:
-        validation_steps = limited_steps(validation_steps, "validation_steps")
-        validation = validation_feed(
-            validation, validation_batch_size or batch_size, validation_steps, whole=has_own_test_step(model)
+        check_model(model, "make_test_function")
+    executed = steps_of_execution(model)
+    with any_numbers(lets_diverge):
+        feed, source, held_out = make_feed(
+            x,
+            y,
+            sample_weight,
+            class_weight,
+            batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=initial_epoch,
+            validation_split=0.0 if validation_data is not None else validation_split,
+            augmentation=augment,
+            whole=has_own_step(model),
+            executed=executed,
         )
+        validation, scored = held_out if validation_data is None else validation_data, None
+        if validation is not None:
+            validation_steps, size = (
+                limited_steps(validation_steps, "validation_steps"),
+                validation_batch_size or batch_size,
+            )
+            if has_own(model, "evaluate"):
+                scored = functools.partial(scored_by_own, model, evaluate, validation, size, validation_steps)
+            validation = validation_feed(validation, size, validation_steps, has_own_test_step(model), executed)
     if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
     static = needs_static_shapes(where) if static_shapes is None else static_shapes
@@ -267,11 +269,12 @@ def fit(
             ),
             validation=validation,
             validates=_schedule_of(validation_freq),
+            scored=scored,
             run_dir=directory,
             record=record,
             verbose=verbose_level(verbose) if is_chief(where) else 0,
             callbacks=callbacks,
-            params={"verbose": verbose, "epochs": epochs, "steps": feed.steps},
+            params={"verbose": verbose, "epochs": epochs, "steps": steps_per_epoch or feed.steps},
             cut=cut,
             seed=seed,
             jit_compile=jit_compile,
@@ -286,7 +289,7 @@ def fit(
                     "batch_size": batch_size,
                     "epochs": epochs,
                     "initial_epoch": initial_epoch,
-                    "steps_per_epoch": steps_per_epoch,
+                    "steps_per_epoch": whole_executions(steps_per_epoch, executed),
                     "seed": seed,
                     "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
                     "virtual_replicas": cut.parts,

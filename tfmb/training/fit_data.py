@@ -15,6 +15,7 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.arrays import to_arrays
 from tfmb.training.class_weights import check_class_weight, class_weighter, weights_of_classes
+from tfmb.training.executions import whole_executions
 from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed, ScoredFeed
 from tfmb.training.keras_data import StreamFeed, is_distributed, open_stream, stream_kind
 from tfmb.training.late_feed import LateFeed
@@ -117,9 +118,10 @@ def train_and_validation(source: Source, validation_data: Any, validation_split:
 def make_feed(
     x: Any, y: Any, sample_weight: Any, class_weight: Any, batch_size: int | None, *, seed: int, shuffle: bool | str,
     steps_per_epoch: int | None, initial_epoch: int, validation_split: float, augmentation: Augmentation | None = None,
-    whole: bool = False,
+    whole: bool = False, executed: int = 1,
 ) -> tuple[Feed, Source | Records | None, Examples | None]:  # fmt: skip
-    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes batches apart.
+    """The training batches of `fit`'s arguments; `whole` is whether the model's own step takes batches apart, and
+    `executed` the steps an execution, which are all made where there is data.
 
     Returns:
         The feed, its source (None where the data makes batches itself), and the validation source that was split off,
@@ -129,6 +131,7 @@ def make_feed(
         ConfigError: arguments that contradict each other or are not supported.
         DataError: arrays that make no sense.
     """
+    steps = whole_executions(steps_per_epoch, executed)
     if (kind := batched_kind(x)) is not None:
         _refuse_beside_batches(
             kind, y=y, sample_weight=sample_weight, batch_size=batch_size, validation_split=validation_split or None,
@@ -138,9 +141,9 @@ def make_feed(
             check_class_weight(class_weight)
         if isinstance(x, tf.data.Dataset):
             weighted = x if class_weight is None else _weighted(x, class_weight)
-            return DatasetFeed(weighted, steps_per_epoch, whole=whole), None, None
+            return DatasetFeed(weighted, steps, whole=whole), None, None
         stream = open_stream(x, kind, "x", bool(shuffle), class_weight)
-        return StreamFeed(stream, steps_per_epoch, whole=whole), None, None
+        return StreamFeed(stream, steps, whole=whole), None, None
     source = to_examples(x, y, sample_weight)
     held_out = None
     if validation_split:
@@ -156,17 +159,19 @@ def make_feed(
     size = _batch_size(batch_size, source, steps_per_epoch)
     order = Order(num_examples=source.size, batch_size=size, seed=seed, shuffle=shuffle)
     source = source.records() if isinstance(source, Columns) else source
-    return ArrayFeed(source, order, steps_per_epoch, initial_epoch, augmentation), source, held_out
+    return ArrayFeed(source, order, steps, initial_epoch, augmentation), source, held_out
 
 
-def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole: bool = False) -> ScoredFeed:
+def validation_feed(
+    data: Any, batch_size: int | None, steps: int | None, whole: bool = False, executed: int = 1
+) -> ScoredFeed:
     """The validation batches of `validation_data`: anything that `x` may be, or it with `y` and `sample_weight`.
 
     Raises:
         ConfigError: something else.
     """
     if isinstance(data, (Source, Records, Columns)):
-        return _scored(data, batch_size, steps)
+        return _scored(data, batch_size, steps, executed)
     if isinstance(data, (tuple, list)) and not 1 <= len(data) <= 3:
         raise ConfigError(f"validation_data has {len(data)} parts: give (x, y), (x, y, sample_weight) or x alone")
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
@@ -174,7 +179,8 @@ def validation_feed(data: Any, batch_size: int | None, steps: int | None, whole:
         batch_size = None  # it is that of the training, which such data need not know
 
     def opened() -> Feed:
-        return scoring_feed(x, y, sample_weight, batch_size, steps, "validation_data", "validation_steps", whole)
+        of_fit = ("validation_data", "validation_steps")
+        return scoring_feed(x, y, sample_weight, batch_size, steps, *of_fit, whole, executed)
 
     if (kind := stream_kind(x)) is None:
         return opened()
@@ -191,6 +197,7 @@ def scoring_feed(
     name: str,
     steps_name: str,
     whole: bool = False,
+    executed: int = 1,
 ) -> Feed:
     """Batches that are scored once, in the data's own order.
 
@@ -203,6 +210,7 @@ def scoring_feed(
         name: the argument that `x` came in.
         steps_name: the argument that `steps` came in.
         whole: whether the model's own step takes batches apart.
+        executed: steps an execution, which are all made where there is data.
 
     Raises:
         ConfigError: arguments that contradict each other or are not supported.
@@ -211,9 +219,10 @@ def scoring_feed(
     if (kind := batched_kind(x, name)) is not None:
         _refuse_beside_batches(kind, y=y, sample_weight=sample_weight, batch_size=batch_size)
         if isinstance(x, tf.data.Dataset):
-            return DatasetFeed(x, steps, name=name, steps_name=steps_name, whole=whole)
-        return StreamFeed(open_stream(x, kind, name), steps, steps_name, whole=whole)
-    return _scored(to_examples(x, y, sample_weight, name), batch_size, steps)
+            limit = whole_executions(steps, executed)
+            return DatasetFeed(x, limit, name=name, steps_name=steps_name, whole=whole)
+        return StreamFeed(open_stream(x, kind, name), whole_executions(steps, executed), steps_name, whole=whole)
+    return _scored(to_examples(x, y, sample_weight, name), batch_size, steps, executed)
 
 
 def order_of(source: Examples | Records, batch_size: int | None, steps: int | None) -> Order:
@@ -256,9 +265,10 @@ def batched_kind(x: Any, name: str = "x") -> str | None:
     return None
 
 
-def _scored(source: Examples | Records, batch_size: int | None, steps: int | None) -> Feed:
+def _scored(source: Examples | Records, batch_size: int | None, steps: int | None, executed: int) -> Feed:
     order = order_of(source, batch_size, steps)
-    return ArrayFeed(source.records() if isinstance(source, Columns) else source, order, steps)
+    source = source.records() if isinstance(source, Columns) else source
+    return ArrayFeed(source, order, whole_executions(steps, executed))
 
 
 def _batch_size(asked: int | None, source: Examples | Records, steps: int | None) -> int:

@@ -16,11 +16,12 @@ from tfmb.training import engine
 from tfmb.training.actions import format_logs
 from tfmb.training.calls import begins
 from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
+from tfmb.training.executions import steps_of_execution
 from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
 from tfmb.training.inference_batches import Batches, input_batches
 from tfmb.training.inference_callbacks import InferenceCallbacks
 from tfmb.training.limits import limited_steps
-from tfmb.training.own_methods import has_own, through_own
+from tfmb.training.own_methods import called_anywhere, has_own, through_own
 from tfmb.training.own_step import has_own_test_step
 from tfmb.training.parts import check_dense, rows_of_part, static_rows
 from tfmb.training.placement import built_under, place
@@ -31,6 +32,7 @@ from tfmb.workers import naming_lost_peers
 __all__ = ["evaluate", "predict"]
 
 
+@called_anywhere
 def evaluate(
     model: Any,
     x: Any = None,
@@ -88,10 +90,11 @@ def evaluate(
     )
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
-    feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole)
+    executed = steps_of_execution(model)
+    feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole, executed=executed)
     with naming_lost_peers(where):
         placed = place(model, where, feed.first_inputs())
-        watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, feed.steps))
+        watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or feed.steps))
         with compiled_with(model, recipe):
             logs = engine.evaluate(placed, recipe, where, feed, watcher, model)
             values = in_order(model, logs)
@@ -102,6 +105,7 @@ def evaluate(
     return values
 
 
+@called_anywhere
 def predict(
     model: Any,
     x: Any,
@@ -143,7 +147,8 @@ def predict(
     check_model(model, "predict", "make_predict_function")
     where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
     own_step = type(model).predict_step is not keras.Model.predict_step
-    batches = input_batches(x, batch_size, limited_steps(steps, "steps"), whole=own_step)
+    limit = limited_steps(steps, "steps")
+    batches = input_batches(x, batch_size, limit, whole=own_step, executed=steps_of_execution(model))
     with naming_lost_peers(where):
         placed = place(model, where, batches.first_inputs)
     rows = (
@@ -152,7 +157,7 @@ def predict(
         else (batches.batch_size or DEFAULT_BATCH_SIZE)
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
-    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, batches.number))
+    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or batches.number))
     begins()
     watcher.predict_begin()
     found = _predictions(batches, on_all, watcher)

@@ -10,6 +10,7 @@ from tfmb.data.batches import batched
 from tfmb.errors import ConfigError
 from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_of, without_optionals
+from tfmb.training.executions import whole_executions
 from tfmb.training.first_inputs import FirstInputs, zeros_of
 from tfmb.training.fit_data import batched_kind, order_of, to_examples
 from tfmb.training.keras_data import open_stream
@@ -62,7 +63,7 @@ class Batches:
                 enqueuer.stop()
 
 
-def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool) -> Batches:
+def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool, executed: int = 1) -> Batches:
     """The batches of what `predict` was given.
 
     Args:
@@ -70,6 +71,7 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
         batch_size: as `predict` got it.
         steps: how many at most; None for all.
         whole: whether elements stay as they are: a model's own `predict_step` may look at targets.
+        executed: steps an execution, which are all made where there is data.
 
     Raises:
         ConfigError: a kind of data that is not supported, or batches without an end.
@@ -78,10 +80,12 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
     if (kind := batched_kind(x)) is None:
         source = to_examples(x, None)
         order = order_of(source, batch_size, steps)
+        steps = whole_executions(steps, executed)
         records = source.records() if hasattr(source, "records") else source
         number = min(steps or order.steps_per_epoch, order.steps_per_epoch)
         dataset = inputs_of(batched(records, order).take(number))
         return Batches(dataset=dataset, number=number, batch_size=order.batch_size, first_inputs=_first_of(dataset))
+    steps = whole_executions(steps, executed)
     if batch_size is not None:
         raise ConfigError(f"batch_size cannot be given with a {kind}, which is batched")
     if isinstance(x, tf.data.Dataset):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from tfmb.training.executions import steps_of_execution
 from tfmb.training.keras_callbacks import callback_list, overrides
 
 __all__ = ["InferenceCallbacks"]
@@ -33,7 +34,7 @@ class InferenceCallbacks:
     @property
     def steps_between_looks(self) -> int:
         """The batches between two looks: `steps_per_execution` of `compile`."""
-        return int(self._model.steps_per_execution or 1)
+        return steps_of_execution(self._model)
 
     @property
     def stop_scoring(self) -> bool:

@@ -5,7 +5,7 @@ changed is taken over afterwards.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
+from tfmb.training.executions import steps_of_execution
 
-__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides"]
+__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
 
 _TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
@@ -109,7 +110,7 @@ class KerasCallbacks:
     @property
     def steps_between_looks(self) -> int:
         """The batches between two looks: `steps_per_execution` of `compile`."""
-        return int(self._model.steps_per_execution or 1)
+        return steps_of_execution(self._model)
 
     @property
     def stop(self) -> bool:
@@ -181,6 +182,11 @@ class KerasCallbacks:
         """After an epoch and its validation; callbacks may add to `logs`."""
         self._call("on_epoch_end", epoch, logs)
 
+    def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the model's own `evaluate` makes of the scores: like a callback it sees the model as it is now."""
+        self._show()
+        return scored(score, self._list)
+
     def train_end(self, logs: dict[str, Any] | None) -> None:
         """After the last epoch."""
         self._call("on_train_end", logs)
@@ -249,6 +255,12 @@ def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_histor
         if not isinstance(callback, keras.callbacks.Callback):
             raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
     return keras.callbacks.CallbackList(given, add_history=add_history, model=model, **params)
+
+
+def terminates_on_nan(callbacks: Any) -> bool:
+    """Whether a loss that is not finite is left to a `keras.callbacks.TerminateOnNaN`."""
+    given = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
+    return any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given)
 
 
 def overrides(callback: Any, hooks: Sequence[str]) -> bool:

@@ -25,13 +25,16 @@ def runs_own_step(model: Any) -> bool:
     return has_own_step(model) or bool(model.run_eagerly)
 
 
-def check_own_step(model: Any, strategy: Any, given: dict[str, bool]) -> None:
+def check_own_step(model: Any, strategy: Any, asked: dict[str, Any]) -> bool | str:
     """Refuses what cannot hold for a step that the loop does not know, and says what a step means on several devices.
 
     Args:
         model: whose `train_step` is run.
         strategy: where.
-        given: argument of `fit` -> whether it asks for something.
+        asked: the arguments of `fit`, by their names.
+
+    Returns:
+        What XLA compiles: `jit_compile`, as a step that is not known can honour it.
 
     Raises:
         ConfigError: the argument, or what the model lacks.
@@ -39,13 +42,29 @@ def check_own_step(model: Any, strategy: Any, given: dict[str, bool]) -> None:
     what = f"{type(model).__name__}.train_step" if has_own_step(model) else "a model that runs eagerly"
     if not model.compiled:
         raise ConfigError(f"the model {model.name!r} is not compiled: call its compile() first, as for fit")
-    for argument, is_given in given.items():
+    jit_compile: bool | str = asked["jit_compile"]
+    refused = {name: asked[name] is not None for name in ("optimizer", "loss", "metrics", "micro_batch_size")}
+    refused |= {"virtual_replicas": asked["virtual_replicas"] != "auto", "noise_scale": asked["noise_scale"]}
+    refused |= {"static_shapes": bool(asked["static_shapes"]), "on_divergence='skip'": asked["on_divergence"] == "skip"}
+    if model.run_eagerly:
+        refused |= {
+            "run_dir": asked["run_dir"] is not None,
+            "jit_compile": jit_compile not in ("auto", False, "nothing"),
+        }
+    for argument, is_given in refused.items():
         if is_given:
             raise ConfigError(f"{argument} cannot be given with {what}, {_WHY.get(argument, _WHOLE)}: leave it out")
     if model.run_eagerly and makes_copies(strategy):
         raise ConfigError("a model that runs eagerly trains on one device: compile it without run_eagerly=True")
-    if not makes_copies(strategy):
-        return
+    if model.run_eagerly:
+        warnings.warn("the model was compiled with run_eagerly=True: each step runs in Python, slowly", stacklevel=4)
+        return "nothing"
+    if makes_copies(strategy):
+        _say_what_it_means_on_several(model, what, strategy)
+    return "step" if jit_compile is True else jit_compile
+
+
+def _say_what_it_means_on_several(model: Any, what: str, strategy: Any) -> None:
     if is_multi_worker(strategy):
         raise ConfigError(f"{what} trains on one worker: tfmb has not tried it on several")
     if model.distribute_strategy is not strategy:
@@ -56,7 +75,7 @@ def check_own_step(model: Any, strategy: Any, given: dict[str, bool]) -> None:
     warnings.warn(
         f"{what} runs on {strategy.num_replicas_in_sync} devices as in Keras: each has its share of a batch, and the "
         "step decides what they share",
-        stacklevel=4,
+        stacklevel=5,
     )
 
 

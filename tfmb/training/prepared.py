@@ -134,12 +134,13 @@ def steps_for(
     """
     cut, seed, compiled = execution
     keras_model = original or model
+    key = (recipe.noise_scale, recipe.lets_diverge, cut, compiled, keras_model.run_eagerly)
     with compiled_with(keras_model, recipe):
         objects = objects_of(keras_model)
     known = getattr(model, "_tfmb_steps", None)
     if known is not None:
         theirs, seen, steps = known
-        same = steps.optimizer is optimizer and theirs == (recipe.noise_scale, cut, compiled, keras_model.run_eagerly)
+        same = steps.optimizer is optimizer and theirs == key
         same = same and _same_strategy(steps.strategy, strategy)
         if same and list(map(id, seen)) == list(map(id, [*objects, *_moved_by(model, optimizer)])):
             steps.use_seed(seed)
@@ -158,9 +159,7 @@ def steps_for(
     )
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
     seen = [*objects, *_moved_by(model, optimizer)]
-    object.__setattr__(
-        model, "_tfmb_steps", ((recipe.noise_scale, cut, compiled, keras_model.run_eagerly), seen, steps)
-    )
+    object.__setattr__(model, "_tfmb_steps", (key, seen, steps))
     return steps
 
 

@@ -11,13 +11,19 @@ __all__ = ["Recipe"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The arguments of `compile` besides the optimizer, and whether to measure gradients' noise."""
+    """The arguments of `compile` besides the optimizer.
+
+    Attributes:
+        noise_scale: whether to measure gradients' noise.
+        lets_diverge: whether an update whose loss or gradients are not finite is made all the same, as in `fit`.
+    """
 
     loss: Any = None
     loss_weights: Any = None
     metrics: Any = None
     weighted_metrics: Any = None
     noise_scale: bool = False
+    lets_diverge: bool = False
 
     def check(self) -> None:
         """Refuses a name that Keras does not know.

@@ -82,6 +82,7 @@ class Session:
         allow_drift: whether to go on though something differs.
         identity: what the caller knows of all that must be the same for that.
         before_training: see `job.train_job`.
+        scored: see `engine.train`.
         meter: adds up what was trained on.
         counts: in the end, updates that were not made because they were not finite, and returns to a checkpoint.
     """
@@ -110,6 +111,7 @@ class Session:
     allow_drift: bool = False
     identity: dict[str, Any] = field(default_factory=dict)
     before_training: Callable[[str, float], None] = lambda compiled, seconds: None
+    scored: Callable[..., dict[str, Any]] | None = None
     meter: Meter = field(default_factory=Meter)
     counts: dict[str, int] = field(default_factory=dict)
 
@@ -193,6 +195,7 @@ class Session:
                     checkpointer=checkpointer,
                     resume=self.resume,
                     tracing_seconds=execution.tracing_seconds,
+                    scored=self.scored,
                 )
                 self.counts.update(skipped_updates=end.skipped, restored=end.restored)
         except PreemptedError as error:
@@ -319,7 +322,9 @@ class Session:
         history = keras.callbacks.History()
         history.set_model(self.model)
         logs = record.get("history") or {}
-        history.history, history.epoch = dict(logs.get("history", {})), list(logs.get("epochs", []))
+        known = {key: [np.nan if value is None else value for value in values]  # as a record has what is not finite
+                 for key, values in logs.get("history", {}).items()}  # fmt: skip
+        history.history, history.epoch = known, list(logs.get("epochs", []))
         self.model.history = history
         return history
 

@@ -46,7 +46,7 @@ class Steps:
             step: the batch's loss, its number of examples, what else the update reports, and last whether gradients
             were clipped and whether the update was made (0 or 1: a loss scale skips one that overflowed).
             `finite` is False where the last row's loss or gradients were not: that update was not made, no further
-            batch drawn.
+            batch drawn (unless the recipe `lets_diverge`).
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are.
         operations: of an update, about; known once `train_rows` was traced.
@@ -79,6 +79,7 @@ class Steps:
         self._compiled = compiled
         compiles_model = compiled in (Compiled.GRADIENTS, Compiled.STEP, Compiled.CALL)
         self._update: WholeUpdate | CutUpdate = self._make_update(cut, compiles_model)
+        self._update.lets_diverge = recipe.lets_diverge
         self.operations = 0
         # A function of its own: how long a report is must be known before the loop over batches.
         self._work = tf.function(

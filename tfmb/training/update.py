@@ -42,9 +42,11 @@ class Update:
     Attributes:
         selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
         unseen: what a step uses whose state no checkpoint has, in words.
+        lets_diverge: whether what is not finite is trained on, as in Keras; a loss scale still leaves it out.
     """
 
     unseen: Sequence[str] = ()
+    lets_diverge = False
 
     def __init__(self, optimizer: Optimizer | None, loss_scale: LossScale | None, compiled: Compiled) -> None:
         self.optimizer, self.loss_scale = optimizer, loss_scale
@@ -76,6 +78,13 @@ class Update:
             )
         return tf.cond(tf.math.is_finite(square), lambda: tf.constant(True), look)
 
+    def verdict(self, loss: Any, gradients: list[Any], square: Any, holds: Any) -> tuple[Any, Any]:
+        """(whether the loss is finite, whether all is) of a batch, which is neither where it does not hold."""
+        loss_finite = holds if self.lets_diverge else tf.logical_and(tf.math.is_finite(loss), holds)
+        if self.lets_diverge and self.loss_scale is None:
+            return loss_finite, loss_finite
+        return loss_finite, tf.logical_and(loss_finite, self.all_finite(gradients, square))
+
     def scale(self) -> Any:
         """The factor on the loss, a scalar; `()` for none."""
         if self.loss_scale is not None:
@@ -97,6 +106,8 @@ class Update:
         """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
         if self.loss_scale is None:
             return finite
+        if self.lets_diverge:
+            return loss_finite
         # Read after the scale was updated: at 1 there is nothing left to take from it.
         return tf.logical_and(loss_finite, tf.logical_or(finite, self.loss_scale.scale > 1.0))
 

@@ -197,8 +197,7 @@ class WholeUpdate(Update):
         if not _absent(scale):
             found = [on_values(lambda g: g / tf.cast(scale, g.dtype), gradient) for gradient in found]
         square = square_of(found, self.dtype) if found and not self.selects else None
-        loss_finite = tf.math.is_finite(loss)
-        finite = tf.logical_and(loss_finite, self.all_finite(found, square))
+        loss_finite, finite = self.verdict(loss, found, square, tf.constant(True))
         stays = self.bring_on(loss_finite, finite)
         places = written_here(start, written)
         self._put_back_unless(stays, [written[i] for i in places], [before[i] for i in places])
