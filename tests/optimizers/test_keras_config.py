@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 
 import tfmb
 from tfmb.backend import keras, tf
@@ -32,7 +33,9 @@ def test_what_a_rate_hides_is_left_out() -> None:
     assert (copy.beta_1, copy._learning_rate) == (0.8, optimizer._learning_rate)
 
 
-@pytest.mark.parametrize("kind", [keras.optimizers.Adam, keras.optimizers.Nadam])
+@pytest.mark.parametrize(
+    "kind", here([keras.optimizers.Adam, keras.optimizers.Nadam], [keras.optimizers.Nadam], "compile")
+)
 @pytest.mark.parametrize("rate", [Halving, lambda: lambda: 0.01], ids=["schedule", "function"])
 def test_fit_takes_such_a_rate(kind: Any, rate: Any, tmp_path: Path) -> None:
     def trained(fit: Any) -> Any:

@@ -164,6 +164,7 @@ def test_a_batch_of_rows_of_unequal_length_is_refused() -> None:
         tfmb.fit(model, data, verbose=0, virtual_replicas=2)
 
 
+@pytest.mark.compile
 def test_a_loss_that_wants_rows_is_not_given_a_part_without_any() -> None:
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((5, 3)), layers.Dense(4)])

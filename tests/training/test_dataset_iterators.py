@@ -45,7 +45,8 @@ def calls(kind: str, steps_per_epoch: int | None, steps: int | None, fit: Any, e
     scored = evaluate(model, data, steps=steps, verbose=0)
     predicted = predict(model, data, steps=steps, verbose=0)[:, 0]
     second = fit(model, data, epochs=2, **given).history
-    third = fit(model, data.repeat(), epochs=1, steps_per_epoch=5, verbose=0).history
+    # tf.data may read a batch ahead by itself: three of six keep it from the next pass, which has another order.
+    third = fit(model, data.repeat(), epochs=1, steps_per_epoch=3, verbose=0).history
     fourth = fit(model, data, epochs=1, **given).history
     histories = [first["loss"], first["val_loss"], predicted, second["loss"], third["loss"], fourth["loss"]]
     return np.concatenate([[scored], *histories])

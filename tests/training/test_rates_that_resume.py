@@ -134,7 +134,7 @@ def rates(model: Any) -> list[float]:
 KINDS = [foreign, accumulating, counterpart, own, own_float16, own_second]
 
 
-@pytest.mark.parametrize("kind", here(KINDS, [foreign, own_second], "compile"), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", here(KINDS, [foreign], "compile"), ids=lambda kind: kind.__name__)
 def test_a_rate_that_is_asked_for_anew(kind: Any, cut: Callable[..., Path]) -> None:
     run = cut(kind(0.25))
     with pytest.raises(ConfigError, match=r"learning_rate was 0\.25 and is 0\.125"):

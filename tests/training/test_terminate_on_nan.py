@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import here
 from spies import spy
 
 import tfmb
@@ -76,7 +77,7 @@ CASES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
+@pytest.mark.parametrize("case", here(CASES, ["a whole batch", "some steps an execution"], "compile"))
 def test_training_goes_on_until_the_callback_ends_it(case: str) -> None:
     make, given = CASES[case]
     found = both(make, **given)
@@ -100,7 +101,7 @@ def test_its_error_is_the_trainings_end() -> None:
     assert_same(found)
 
 
-@pytest.mark.parametrize("where", ["x", "y", "validation_data"])
+@pytest.mark.parametrize("where", here(["x", "y", "validation_data"], ["x"], "compile"))
 def test_arrays_that_are_not_finite_are_trained_on(where: str) -> None:
     x, y = X.copy(), Y.copy()
     if where == "validation_data":
