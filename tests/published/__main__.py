@@ -30,14 +30,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=240, help="the limit of a run")
     arguments = parser.parse_args()
     if arguments.page:
-        write_page(arguments.ledger[0], arguments.page, arguments.sources, arguments.when)
+        write_page(arguments.ledger, arguments.page, arguments.sources, arguments.when)
         return
     scripts = {str(path.relative_to(arguments.folder)): path for path in sorted(arguments.folder.rglob("*.py"))}
     calling = {name: path for name, path in scripts.items() if ".fit(" in path.read_text()}
     print(f"{len(scripts)} scripts, {len(calling)} call fit", flush=True)
     load()
     lines = list(
-        _examine({k: v for k, v in calling.items() if arguments.only in k}, arguments.ledger, arguments.seconds)
+        _examine({k: v for k, v in calling.items() if arguments.only in k}, arguments.ledger[0], arguments.seconds)
     )
     for line in lines:
         if line["verdict"] not in ("alike", "not by Keras"):
