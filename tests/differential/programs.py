@@ -90,7 +90,7 @@ def _without_activity_regularizers(part: Any) -> None:
 
 
 def _without_low_ranks(nodes: list[dict[str, Any]]) -> None:
-    """Keras makes their variables in 32 bits whatever the policy, and 32 bits round otherwise than 64 are allowed to."""
+    """Keras makes their variables in 32 bits whatever the policy, which round more than 64 are allowed to."""
     for node in nodes:
         node["layer"].get("with", {}).pop("lora_rank", None)
 

@@ -1,5 +1,6 @@
 """`tfmb.fit` on a `tf.data.Dataset`: parity with `keras.Model.fit`, and refusals in one line."""
 
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -157,3 +158,18 @@ def test_parts_of_batches_of_a_known_size_may_differ_by_a_row() -> None:
     ]
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_mapping_may_be_of_any_class_and_order() -> None:
+    """As `tf.data.experimental.make_csv_dataset` yields them."""
+
+    def trained(fit: Any, call: Any) -> Any:
+        keras.utils.set_random_seed(0)
+        inputs = {"a": keras.Input((1,), name="a"), "b": keras.Input((4,), name="b")}
+        model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Concatenate()(list(inputs.values()))))
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=False)
+        data = tf.data.Dataset.from_tensor_slices((call([("b", X), ("a", X[:, :1])]), Y)).batch(8)
+        return fit(model, data, epochs=2, verbose=0, shuffle=False).history["loss"]
+
+    for kind in (OrderedDict, dict):  # of which Keras takes the first by its order, the second by its keys
+        np.testing.assert_allclose(trained(tfmb.fit, kind), trained(keras.Model.fit, kind), rtol=1e-6)

@@ -1,5 +1,6 @@
 """What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -139,10 +140,12 @@ def of_any_size(spec: Any) -> Any:
         known = spec.shape.rank
         return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if known else spec
     if isinstance(spec, dict):
-        return {key: of_any_size(value) for key, value in spec.items()}
+        found = copy.copy(spec)  # of its own class
+        found.update({key: of_any_size(value) for key, value in spec.items()})
+        return found
     if isinstance(spec, (tuple, list)):
-        found = [of_any_size(value) for value in spec]
-        return type(spec)(*found) if hasattr(spec, "_fields") else type(spec)(found)
+        parts = [of_any_size(value) for value in spec]
+        return type(spec)(*parts) if hasattr(spec, "_fields") else type(spec)(parts)
     return spec
 
 

@@ -320,7 +320,8 @@ def _kind_of(batch: Any) -> str:
         of = next((name for name in ("Ragged", "Sparse") if name in type(part).__name__), "dense")
         return f"{of} {part.dtype.name} {part.shape[1:] if part.shape.rank else part.shape}"
 
-    return str(keras.tree.map_structure(kind, batch, none_is_leaf=False))
+    leaves = keras.tree.flatten_with_path(batch)  # a mapping of any class, in any order of its keys
+    return str(sorted((str(path), kind(part)) for path, part in leaves if part is not None))
 
 
 def _absent(value: Any) -> bool:
