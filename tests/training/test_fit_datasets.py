@@ -104,7 +104,6 @@ def test_infinite_dataset_without_steps_is_refused() -> None:
     [
         {"y": Y},
         {"sample_weight": WEIGHTS},
-        {"batch_size": 8},
         {"validation_split": 0.2},
     ],
     ids=lambda arguments: next(iter(arguments)),

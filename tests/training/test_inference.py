@@ -114,9 +114,6 @@ def test_second_prediction_traces_nothing_and_sees_the_weights() -> None:
 
 
 def test_refusals() -> None:
-    model = build()
-    with pytest.raises(ConfigError, match="batched"):
-        tfmb.predict(model, tf.data.Dataset.from_tensor_slices(X).batch(5), batch_size=3)
     bare = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     with pytest.raises(ConfigError, match="there is no loss"):
         tfmb.evaluate(bare, X["a"], Y["left"])

@@ -325,13 +325,24 @@ def refused(words: str, x: Any, **given: Any) -> None:
 
 @pytest.mark.parametrize(
     "given",
-    [{"y": Y}, {"sample_weight": WEIGHTS}, {"batch_size": 4}, {"validation_split": 0.2}, {"class_weight": {0: 1.0}}],
+    [{"y": Y}, {"sample_weight": WEIGHTS}, {"validation_split": 0.2}, {"class_weight": {0: 1.0}}],
     ids=lambda given: next(iter(given)),
 )
 def test_what_batches_bring_themselves_is_refused_by_name(given: dict[str, Any]) -> None:
     refused(f"{next(iter(given))} cannot be given with a generator", once(), **given)
     if "class_weight" not in given:
         refused(f"{next(iter(given))} cannot be given with a PyDataset", Pieces(), **given)
+
+
+def test_a_batch_size_beside_batches_is_told_to_be_unused() -> None:
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
+    with pytest.warns(UserWarning, match="batch_size=3 is not used: the tf.data.Dataset makes its batches itself"):
+        history = tfmb.fit(build(), data, batch_size=3, verbose=0)
+    assert history.params["steps"] == len(data)
+    with pytest.warns(UserWarning, match="batch_size=3 is not used: the PyDataset makes"):
+        tfmb.evaluate(build(), Pieces(), batch_size=3, verbose=0)
+    with pytest.warns(UserWarning, match="batch_size=3 is not used"):
+        tfmb.predict(build(), data, batch_size=3, verbose=0)
 
 
 def test_what_keras_refuses_is_refused_in_one_line() -> None:

@@ -377,3 +377,34 @@ def test_on_two_devices_it_means_what_it_means_in_keras(two_replicas: Any) -> No
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     with pytest.raises(ConfigError, match="trains on several devices where its model was built"):
         tfmb.fit(plain(), X, Y, replicas=2, verbose=0)
+
+
+class WantsRows(keras.Model):
+    """Its step works where the number of rows is known when it is traced, and as a float at that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+
+    def call(self, x: Any) -> Any:
+        return self.dense(x)
+
+    def train_step(self, data: Any) -> Any:
+        x, y = data
+        rows = tf.shape(x, out_type=tf.float32)[0]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.square(self(x, training=True) - y)) / rows
+        self.optimizer.apply(tape.gradient(loss, self.trainable_weights), self.trainable_weights)
+        return {"loss": loss}
+
+
+def test_a_known_number_of_rows_is_known_to_the_step() -> None:
+    def trained(fit: Any) -> Any:
+        keras.utils.set_random_seed(0)
+        model = WantsRows()
+        model.compile("sgd", jit_compile=False)
+        x = np.linspace(0, 1, 24).reshape(8, 3).astype("float32")
+        data = tf.data.Dataset.from_tensor_slices((x, x.sum(1, keepdims=True))).batch(4, drop_remainder=True)
+        return fit(model, data, epochs=2, verbose=0, shuffle=False).history["loss"]
+
+    np.testing.assert_allclose(trained(tfmb.fit), trained(keras.Model.fit), rtol=1e-6)

@@ -1,6 +1,7 @@
 """`fit`'s data arguments -> feeds: what Keras accepts, split and weighted as Keras does."""
 
 import math
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "order_of",
     "scoring_feed",
     "split_validation",
+    "tell_of_unused",
     "to_examples",
     "to_source",
     "train_and_validation",
@@ -134,9 +136,10 @@ def make_feed(
     steps = whole_executions(steps_per_epoch, executed)
     if (kind := batched_kind(x)) is not None:
         _refuse_beside_batches(
-            kind, y=y, sample_weight=sample_weight, batch_size=batch_size, validation_split=validation_split or None,
+            kind, y=y, sample_weight=sample_weight, validation_split=validation_split or None,
             augment=augmentation,
         )  # fmt: skip
+        tell_of_unused(batch_size, kind)
         if class_weight is not None:
             check_class_weight(class_weight)
         if isinstance(x, tf.data.Dataset):
@@ -217,7 +220,8 @@ def scoring_feed(
         DataError: arrays that make no sense.
     """
     if (kind := batched_kind(x, name)) is not None:
-        _refuse_beside_batches(kind, y=y, sample_weight=sample_weight, batch_size=batch_size)
+        _refuse_beside_batches(kind, y=y, sample_weight=sample_weight)
+        tell_of_unused(batch_size, kind)
         if isinstance(x, tf.data.Dataset):
             limit = whole_executions(steps, executed)
             return DatasetFeed(x, limit, name=name, steps_name=steps_name, whole=whole)
@@ -276,6 +280,12 @@ def _batch_size(asked: int | None, source: Examples | Records, steps: int | None
     if asked is None and steps and not isinstance(source, Records):
         return math.ceil(source.size / steps)
     return DEFAULT_BATCH_SIZE if asked is None else asked
+
+
+def tell_of_unused(batch_size: int | None, kind: str) -> None:
+    """Warns of a `batch_size` beside data that makes its batches itself, of which Keras says nothing."""
+    if batch_size is not None:
+        warnings.warn(f"batch_size={batch_size} is not used: the {kind} makes its batches itself", stacklevel=3)
 
 
 def _refuse_beside_batches(kind: str, **given: Any) -> None:

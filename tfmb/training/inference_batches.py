@@ -12,7 +12,7 @@ from tfmb.training.calls import begins
 from tfmb.training.elements import inputs_of, without_optionals
 from tfmb.training.executions import whole_executions
 from tfmb.training.first_inputs import FirstInputs, zeros_of
-from tfmb.training.fit_data import batched_kind, order_of, to_examples
+from tfmb.training.fit_data import batched_kind, order_of, tell_of_unused, to_examples
 from tfmb.training.keras_data import open_stream
 
 __all__ = ["Batches", "input_batches"]
@@ -86,8 +86,7 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
         dataset = inputs_of(batched(records, order).take(number))
         return Batches(dataset=dataset, number=number, batch_size=order.batch_size, first_inputs=_first_of(dataset))
     steps = whole_executions(steps, executed)
-    if batch_size is not None:
-        raise ConfigError(f"batch_size cannot be given with a {kind}, which is batched")
+    tell_of_unused(batch_size, kind)
     if isinstance(x, tf.data.Dataset):
         dataset, size, adapter = x, int(x.cardinality()), None
     else:

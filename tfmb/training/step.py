@@ -120,7 +120,7 @@ class Steps:
             ConfigError: the loss, the metrics and the model do not fit together.
         """
         with compiled_with(self.keras_model, self.recipe):
-            self._update.prepare(of_any_size(spec[:3]), training=self.optimizer is not None)
+            self._update.prepare(of_any_size(spec[:3], self._update.keeps_rows), training=self.optimizer is not None)
 
     def begin(self) -> None:
         """Before an epoch, and before scoring: metrics begin anew."""
@@ -177,7 +177,7 @@ class Steps:
     def evaluate(self, iterator: Any, num_steps: Any) -> Any:
         """See the class."""
         with compiled_with(self.keras_model, self.recipe):
-            self._update.prepare(of_any_size(iterator.element_spec[:3]), training=False)
+            self._update.prepare(of_any_size(iterator.element_spec[:3], self._update.keeps_rows), training=False)
         return self._evaluate_function(iterator, num_steps)
 
     def _train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:

@@ -43,11 +43,13 @@ class Update:
     Attributes:
         selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
         unseen: what a step uses whose state no checkpoint has, in words.
+        keeps_rows: whether the step sees batches of a known size as such, as in Keras: a user's code may need it.
         lets_diverge: whether what is not finite is trained on, as in Keras; a loss scale still leaves it out.
     """
 
     unseen: Sequence[str] = ()
     lets_diverge = False
+    keeps_rows = False
 
     def __init__(self, optimizer: Optimizer | None, loss_scale: LossScale | None, compiled: Compiled) -> None:
         self.optimizer, self.loss_scale = optimizer, loss_scale
@@ -132,19 +134,26 @@ def check_targets(model: Any, batch: Any, name: str = "x") -> None:
         raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
 
 
-def of_any_size(spec: Any) -> Any:
-    """Element specs with any number of rows, where they are of tensors; None where there is none."""
+def of_any_size(spec: Any, keeps_rows: bool = False) -> Any:
+    """Element specs with any number of rows, where they are of tensors; None where there is none.
+
+    Args:
+        spec: of an element, or of a part of it.
+        keeps_rows: whether a number of rows that is known stays.
+    """
     if isinstance(spec, tf.NoneTensorSpec):  # tf.data's, of None
         return None
     if isinstance(spec, tf.TensorSpec):
+        if keeps_rows:
+            return spec
         known = spec.shape.rank
         return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) if known else spec
     if isinstance(spec, dict):
         found = copy.copy(spec)  # of its own class
-        found.update({key: of_any_size(value) for key, value in spec.items()})
+        found.update({key: of_any_size(value, keeps_rows) for key, value in spec.items()})
         return found
     if isinstance(spec, (tuple, list)):
-        parts = [of_any_size(value) for value in spec]
+        parts = [of_any_size(value, keeps_rows) for value in spec]
         return type(spec)(*parts) if hasattr(spec, "_fields") else type(spec)(parts)
     return spec
 

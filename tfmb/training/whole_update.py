@@ -71,6 +71,7 @@ class WholeUpdate(Update):
     ) -> None:
         super().__init__(optimizer, loss_scale, compiled)
         self.model, self._strategy = model, strategy
+        self.keeps_rows = strategy.num_replicas_in_sync == 1
         self.trainable = [raw_variable(v) for v in model.trainable_variables]
         self.dtype = report_dtype([raw_variable(v) for v in model.variables])
         self._written: dict[str, list[StateVariable]] = {}
