@@ -53,8 +53,10 @@ def _fit(random: Random, program: dict[str, Any]) -> dict[str, Any]:
     if random.random() < 0.1:
         given["initial_epoch"] = 1
         given["epochs"] += 1
-    repeats = data["kind"] == "dataset" and random.random() < 0.3
-    if repeats or data["kind"] == "generator" or random.random() < 0.1:
+    # How far tf.data reads ahead of a pass that is broken off is chance, and moves the next order of a shuffle.
+    whole = data["shuffled"]
+    repeats = data["kind"] == "dataset" and random.random() < 0.3 and not whole
+    if repeats or data["kind"] == "generator" or (random.random() < 0.1 and not whole):
         given["steps_per_epoch"] = max(1, steps - random.choice([0, 1]))
     validation = random.choice([None, None, "data", "split"])
     if validation == "split" and data["kind"] in BATCHED:
@@ -68,7 +70,7 @@ def _fit(random: Random, program: dict[str, Any]) -> dict[str, Any]:
             given["validation_freq"] = random.choice([2, code("[1, 3]")])  # fit takes no tuple
         if random.random() < 0.15 and not program["stateful"] and data["kind"] not in BATCHED:
             given["validation_batch_size"] = 3
-        if random.random() < 0.15 and validation == "data":
+        if random.random() < 0.15 and validation == "data" and not whole:
             given["validation_steps"] = 1
     if data["kind"] not in BATCHED and random.random() < 0.08 and not program["stateful"]:
         given["shuffle"] = True

@@ -34,7 +34,7 @@ def test_what_a_rate_hides_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", here([keras.optimizers.Adam, keras.optimizers.Nadam], [keras.optimizers.Nadam], "compile")
+    "kind", here([keras.optimizers.Adam, keras.optimizers.Nadam], [keras.optimizers.Nadam], "slow")
 )
 @pytest.mark.parametrize("rate", [Halving, lambda: lambda: 0.01], ids=["schedule", "function"])
 def test_fit_takes_such_a_rate(kind: Any, rate: Any, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 STANDING = Path(__file__).parent / "standing"
-DAILY = ["columns_of_a_table", "contrastive_in_two_stages", "distillation", "graph", "segmentation", "super_resolution"]
+DAILY = ["columns_of_a_table", "distillation", "segmentation"]
 
 
 def found(name: str) -> Any:

@@ -52,7 +52,7 @@ def calls(kind: str, steps_per_epoch: int | None, steps: int | None, fit: Any, e
     return np.concatenate([[scored], *histories])
 
 
-@pytest.mark.parametrize(("kind", "steps_per_epoch", "steps"), here(CASES, CASES[:2], later="compile", several=True))
+@pytest.mark.parametrize(("kind", "steps_per_epoch", "steps"), here(CASES, CASES[:2], several=True))
 def test_batches_come_in_keras_order(kind: str, steps_per_epoch: int | None, steps: int | None) -> None:
     model = keras.Model
     expected = calls(kind, steps_per_epoch, steps, model.fit, model.evaluate, model.predict)

@@ -161,7 +161,7 @@ class Rises(keras.callbacks.Callback):
 
 @pytest.mark.parametrize(
     ("kind", "replicas"),
-    here([(counterpart, 1), (own, 1), (foreign, 1), (counterpart, 2), (foreign, 2)], [(own, 1)], "compile", True),
+    here([(counterpart, 1), (own, 1), (foreign, 1), (counterpart, 2), (foreign, 2)], [(own, 1)], "slow", True),
 )
 def test_what_callbacks_do_when_an_epoch_begins_is_done_once(
     kind: Any, replicas: int, cut: Callable[..., Path]
@@ -177,9 +177,7 @@ def test_what_callbacks_do_when_an_epoch_begins_is_done_once(
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize(
-    "kind", here([foreign, own, own_second, by_hand], [by_hand], "compile"), ids=lambda kind: kind.__name__
-)
+@pytest.mark.parametrize("kind", here([foreign, own, own_second, by_hand], [by_hand]), ids=lambda kind: kind.__name__)
 def test_a_rate_that_cannot_be_assigned(kind: Any, cut: Callable[..., Path]) -> None:
     """A function, or none: such a run could not go on."""
     expected = fit(kind(quarter))
