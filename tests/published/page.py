@@ -75,7 +75,7 @@ def _want(about: str) -> str:
         return "a package that is not installed"
     if any(word in about for word in _ABSENT):
         return "data or weights that are not made up"
-    if about.startswith("past "):
+    if about.startswith(("past ", "not run")):
         return "more time than it was given"
     return "another version of Keras, or other data than the made-up"
 
