@@ -73,19 +73,13 @@ def _census(rows: int) -> bytes:
         39: (0, 53),
     }
     columns = [whole(*numeric[at]) if at in numbers else of(f"kind {at} a", f"kind {at} b") for at in range(41)]
-    target = lambda row: (" - 50000.", " 50000+.")[row % 2]  # noqa: E731
-    return gzip.compress(lines(rows, *columns, target, between=", "))
+    return gzip.compress(lines(rows, *columns, lambda row: (" - 50000.", " 50000+.")[row % 2], between=", "))
 
 
 def _cover() -> bytes:
     soils = [of(0, 1)] * 44
     numbers = [whole(1800, 3800), *[whole(0, 250)] * 9]
     return gzip.compress(lines(2000, *numbers, *soils, lambda row: row % 7 + 1))
-
-
-def _jena_columns() -> list[Callable[[int], Any]]:
-    stamp = lambda row: f"{1 + row // 144 % 28:02}.01.2009 {row // 6 % 24:02}:{row % 6}0:00"  # noqa: E731
-    return [stamp, *[real(-10, 30)] * 14]
 
 
 JENA = (
@@ -96,7 +90,11 @@ JENA = (
 
 def jena(rows: int = 6000) -> bytes:
     """The weather of Jena."""
-    return table(rows, JENA, _jena_columns())
+
+    def stamp(row: int) -> str:
+        return f"{1 + row // 144 % 28:02}.01.2009 {row // 6 % 24:02}:{row % 6}0:00"
+
+    return table(rows, JENA, [stamp, *[real(-10, 30)] * 14])
 
 
 def _ford(rows: int) -> bytes:
@@ -104,7 +102,9 @@ def _ford(rows: int) -> bytes:
 
 
 def _nab(rows: int) -> bytes:
-    stamp = lambda row: f"2014-04-{1 + row // 288:02} {row // 12 % 24:02}:{row % 12 * 5:02}:00"  # noqa: E731
+    def stamp(row: int) -> str:
+        return f"2014-04-{1 + row // 288:02} {row // 12 % 24:02}:{row % 12 * 5:02}:00"
+
     return table(rows, "timestamp,value", [stamp, real(15, 25)])
 
 

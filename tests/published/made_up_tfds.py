@@ -19,13 +19,11 @@ def load(
 ) -> Any:
     """Takes the arguments of `tensorflow_datasets.load` and gives what it gives, of ROWS made-up examples."""
     import keras
-    import tensorflow_datasets as tfds
 
     rows = rows_of(name)
     info = Info(rows)
     names = split if split is not None else {"train": "train", "test": "test"}
-    keys = {"image": "image", "label": "label", "text": "text"}
-    supervised = [keys[key] for key in ("image", "text", "label") if key in rows]
+    supervised = [key for key in ("image", "text", "label") if key in rows]
 
     def part(split: Any) -> Any:
         import tensorflow as tf
@@ -35,7 +33,6 @@ def load(
         return data.batch(ROWS if batch_size == -1 else batch_size) if batch_size else data
 
     data = keras.tree.map_structure(part, names)
-    del tfds
     return (data, info) if with_info else data
 
 
@@ -85,8 +82,6 @@ def rows_of(name: str) -> dict[str, Any]:
         words = np.array(["good", "bad", "film", "actor", "the", "a", "was", "is", "not", "very"])
         texts = np.array([" ".join(of.choice(words, of.integers(5, 60))) for _ in range(ROWS)])
         return {"text": texts, "label": np.arange(ROWS) % TEXTS[name]}
-    if name == "movielens":
-        raise KeyError(name)
     if name == "wine_quality":
         names = ["fixed acidity", "volatile acidity", "citric acid", "residual sugar", "chlorides"]
         names += ["free sulfur dioxide", "total sulfur dioxide", "density", "pH", "sulphates", "alcohol"]

@@ -55,12 +55,19 @@ def _answer(url: str) -> bytes:
     raise urllib.error.URLError(f"no made-up file for {url}")
 
 
+class _Response(io.BytesIO):
+    """What `urlopen` gives, as far as pandas looks at it."""
+
+    status = 200
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(content)
+        self.headers: dict[str, str] = {}
+
+
 def _open(request: Any, *_: Any, **__: Any) -> Any:
     url = request if isinstance(request, str) else request.full_url
-    answer = io.BytesIO(_answer(url))
-    answer.headers = {}  # type: ignore[attr-defined]
-    answer.status = 200  # type: ignore[attr-defined]
-    return answer
+    return _Response(_answer(url))
 
 
 def _retrieve(url: str, filename: Any = None, *_: Any, **__: Any) -> tuple[str, dict[str, str]]:

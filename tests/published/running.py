@@ -1,5 +1,6 @@
 """One script in a process of its own, which has TensorFlow loaded already, with Keras or with us."""
 
+import importlib
 import json
 import os
 import runpy
@@ -41,12 +42,8 @@ class Ended:
 
 def load() -> None:
     """Imports what most scripts import, once: each run is a fork of this process."""
-    import keras  # noqa: F401
-    import matplotlib
-    import tensorflow  # noqa: F401
-    import tensorflow_datasets  # noqa: F401
-
-    matplotlib.use("Agg")
+    for name in ("tensorflow", "keras", "tensorflow_datasets", "matplotlib"):
+        importlib.import_module(name)
 
 
 def run_script(script: Path, ours: bool, limit: float) -> Ended:

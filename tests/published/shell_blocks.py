@@ -6,12 +6,14 @@ import shutil
 import tarfile
 import urllib.error
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 __all__ = ["fetch"]
 
 
-def fetch(script: str, retrieve: "object") -> None:
+def fetch(script: str, retrieve: Callable[[str, Path], Any]) -> None:
     """Fetches each address of a script's shell blocks into the working directory, and unpacks the archives.
 
     Args:
@@ -26,7 +28,7 @@ def fetch(script: str, retrieve: "object") -> None:
             name = re.search(r"-[oO] +([^\s-]\S*)", line)
             path = Path(name[1] if name and "://" not in name[1] else os.path.basename(address))
             try:
-                retrieve(address, path)  # type: ignore[operator]
+                retrieve(address, path)
             except urllib.error.URLError:
                 continue  # the script then says what it misses
             if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):

@@ -1,13 +1,16 @@
 """A shuffle with a seed gives each iterator of a dataset another order: we make as many as Keras does, when it does."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cases import here
+from stopped_runs import StopAfter
 
 import tfmb
 from tfmb.backend import keras, tf
+from tfmb.errors import PreemptedError
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_keras"),
@@ -97,3 +100,27 @@ def test_validation_data_is_looked_at_after_the_first_epoch() -> None:
         return [*history["loss"], *history["val_loss"], np.random.normal()]
 
     np.testing.assert_allclose(trained(tfmb.fit), trained(keras.Model.fit), rtol=1e-5)
+
+
+@pytest.mark.parametrize("initial_epoch", [0, 1])
+def test_a_run_goes_on_where_validation_reads_the_same_dataset(
+    initial_epoch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopAfter(monkeypatch)
+
+    def trained(run: str, resume: bool = False) -> Any:
+        keras.utils.set_random_seed(10)
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse", jit_compile=False)
+        options = tf.data.Options()
+        options.deterministic = True
+        data = dataset("known").with_options(options)
+        given = {"epochs": 4, "initial_epoch": initial_epoch, "validation_data": data, "verbose": 0}
+        return tfmb.fit(model, data, **given, run_dir=tmp_path / run, checkpoint_every=1, resume=resume).history
+
+    whole = trained("whole")
+    stop.batches = 15
+    with pytest.raises(PreemptedError):
+        trained("stopped")
+    stop.batches = None
+    assert trained("stopped", resume=True) == whole

@@ -9,7 +9,8 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.feeds import ArrayFeed, DatasetFeed, EpochBatches, Feed
+from tfmb.training.dataset_feed import DatasetFeed
+from tfmb.training.feeds import ArrayFeed, EpochBatches, Feed
 
 ROWS = np.arange(11)
 

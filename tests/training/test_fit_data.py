@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError
-from tfmb.training.feeds import ArrayFeed, DatasetFeed
+from tfmb.training.dataset_feed import DatasetFeed
+from tfmb.training.feeds import ArrayFeed
 from tfmb.training.fit_data import make_feed, split_validation, to_source, validation_feed
 
 X, Y = np.arange(20.0).reshape(10, 2), np.arange(10) % 3

@@ -15,7 +15,8 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training import feeds
-from tfmb.training.feeds import ArrayFeed, DatasetFeed
+from tfmb.training.dataset_feed import DatasetFeed
+from tfmb.training.feeds import ArrayFeed
 from tfmb.training.reading import Reading, reading_of
 
 X = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype("uint8")

@@ -22,6 +22,7 @@ from tfmb.training.calls import begins
 from tfmb.training.checkpoint import Checkpointer
 from tfmb.training.compilation import Compiled
 from tfmb.training.compiled import compiled_with
+from tfmb.training.dataset_feed import DatasetFeed
 from tfmb.training.feeds import Feed, ScoredFeed, ran_out
 from tfmb.training.late_feed import LateFeed
 from tfmb.training.loop import Action, Plan, Position, add_up, run
@@ -181,6 +182,10 @@ def train(
         logs = score() if scored is None else watcher.called(scored, score)
         return {f"val_{key}": value for key, value in logs.items()}
 
+    def validated_again(epoch: int) -> None:
+        if isinstance(validation, DatasetFeed) and validates(epoch):
+            validation.score_again()
+
     def finish() -> None:
         optimizer.overwrite_with_averages()
         if optimizer.replaced and checkpointer is not None and checkpointer.writes:
@@ -190,7 +195,8 @@ def train(
     def run_from(start: Position | None) -> Position:
         if start is not None:
             start = replace(start, sums=steps.take_up(start.sums))
-            feed.start_at(start.epoch, start.step)
+            passed = range(plan.initial_epoch, start.epoch)
+            feed.start_at(start.epoch, start.step, [functools.partial(validated_again, epoch) for epoch in passed])
 
         def batches(epoch: int) -> Any:
             if start is None and watcher is not None and epoch == watcher.first_epoch:

@@ -229,10 +229,8 @@ def fit(
         )
         validation, scored = held_out if validation_data is None else validation_data, None
         if validation is not None:
-            validation_steps, size = (
-                limited_steps(validation_steps, "validation_steps"),
-                validation_batch_size or batch_size,
-            )
+            validation_steps = limited_steps(validation_steps, "validation_steps")
+            size = validation_batch_size or batch_size
             if has_own(model, "evaluate"):
                 scored = functools.partial(scored_by_own, model, evaluate, validation, size, validation_steps)
             validation = validation_feed(validation, size, validation_steps, has_own_test_step(model), executed)

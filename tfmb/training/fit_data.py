@@ -16,8 +16,9 @@ from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.arrays import to_arrays
 from tfmb.training.class_weights import check_class_weight, class_weighter, weights_of_classes
+from tfmb.training.dataset_feed import DatasetFeed
 from tfmb.training.executions import whole_executions
-from tfmb.training.feeds import ArrayFeed, DatasetFeed, Feed, ScoredFeed
+from tfmb.training.feeds import ArrayFeed, Feed, ScoredFeed
 from tfmb.training.keras_data import StreamFeed, is_distributed, open_stream, stream_kind
 from tfmb.training.late_feed import LateFeed
 

@@ -47,9 +47,7 @@ class Batches:
         if self.adapter is None:
             yield iter(self.dataset)
             if self.draws_another and to_the_end():
-                iter(
-                    self.dataset
-                )  # as Keras does, and a shuffle with a seed counts its iterators: see `DatasetFeed.leave`
+                iter(self.dataset)  # which a shuffle with a seed counts: see `DatasetFeed.leave`
             return
         self.adapter.on_epoch_begin()
         whole = False

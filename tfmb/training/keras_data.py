@@ -15,8 +15,9 @@ from tfmb.backend import keras, tf
 from tfmb.distribution import is_multi_worker
 from tfmb.errors import ConfigError
 from tfmb.training.calls import begins
+from tfmb.training.dataset_feed import DatasetFeed
 from tfmb.training.elements import inputs_in
-from tfmb.training.feeds import DatasetFeed, EpochBatches, Feed, ScoredFeed
+from tfmb.training.feeds import EpochBatches, Feed, ScoredFeed
 from tfmb.training.first_inputs import FirstInputs, zeros_of
 from tfmb.training.late_feed import LateFeed
 
@@ -157,7 +158,7 @@ class StreamFeed(DatasetFeed):
         elif (enqueuer := getattr(self.stream.adapter, "enqueuer", None)) is not None:
             enqueuer.stop()
 
-    def start_at(self, epoch: int, step: int) -> None:
+    def start_at(self, epoch: int, step: int, between: object = None) -> None:
         """See `Feed`.
 
         Raises:

@@ -36,7 +36,7 @@ class SliceFeed(ArrayFeed):
         super().__init__(source, order, augmentation=augmentation)
         self._update, self._arrays = first_update, arrays
 
-    def start_at(self, epoch: int, step: int) -> None:
+    def start_at(self, epoch: int, step: int, between: object = None) -> None:
         """Nothing: where it begins is what it was made with."""
 
     def _next_steps(self) -> int:
