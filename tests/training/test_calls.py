@@ -66,7 +66,7 @@ class Drawn:
 def test_it_has_begun_before_anything_is_drawn(call: Any, make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """At the first place that tells of it nothing was drawn, and at the end it is known."""
     drawn, counts = Drawn(), []
-    for module in ("loop", "feeds", "engine", "inference", "inference_batches"):
+    for module in ("loop", "dataset_feed", "engine", "inference", "inference_batches"):
 
         def seen() -> None:
             counts.append(drawn.count)
