@@ -58,7 +58,7 @@ def table(_: str | None) -> Any:
     """Friedman's regression of five of ten columns, 20,000 rows."""
     from sklearn.datasets import make_friedman1
 
-    from tfmb.advice.short_runs import Problem
+    from tfmb.advice.short_runs import AdviceTask
     from tfmb.backend import keras
     from tfmb.data.source import Source
     from tfmb.distribution import make_strategy
@@ -73,7 +73,7 @@ def table(_: str | None) -> Any:
         parts = [keras.Input((10,)), layers.Dense(64, "relu"), layers.Dense(64, "relu"), layers.Dense(1)]
         return keras.Sequential(parts)
 
-    return Problem(
+    return AdviceTask(
         build=build, train=train, validation=validation, strategy=make_strategy("auto"), optimizer="adam", loss="mse"
     )
 
@@ -196,7 +196,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), choices=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3, help="over which rivals are timed")
     options = parser.parse_args()
-    from tfmb.cli.screen import start_tensorflow
+    from tfmb.environment.console import start_tensorflow
 
     start_tensorflow()
     found = [run_task(name, options.mirror, options.seeds) for name in options.tasks]

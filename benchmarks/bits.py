@@ -140,7 +140,7 @@ def main() -> None:
     same = True
     for name in cases():
         for seed in range(options.seed, options.seed + options.seeds):
-            found = [digest(name, seed, options.updates, options.dataset, replicas=n) for n in DEVICES]
+            found = [digest(name, seed, options.updates, options.dataset, devices=n) for n in DEVICES]
             found.append(worker_digests(name, seed, options.updates, options.dataset, workers=2))
             same = same and len(set(found)) == 1
             shown = " | ".join(one[:12] for one in found)

@@ -84,7 +84,7 @@ def _tfmb(replicas: int, shape: str, clip: str, rule: str, execution: str) -> An
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     history = tfmb.fit(
         _build, x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0, optimizer=optimizer, loss=loss,
-        replicas=replicas, seed=0, **how,
+        devices=replicas, seed=0, **how,
     )  # fmt: skip
     return _build().get_weights(), history.model.get_weights()
 

@@ -113,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 8, 64, 256])
     options = parser.parse_args()
-    from tfmb.cli.screen import start_tensorflow
+    from tfmb.environment.console import start_tensorflow
 
     start_tensorflow()
     found = {}

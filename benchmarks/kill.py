@@ -58,24 +58,24 @@ def train(run_dir: Path, replicas: int) -> None:
     """One process's part of a run: begins it or goes on with it, and writes what it came to."""
     import tfmb
     from tfmb.backend import keras
-    from tfmb.training import checkpoint
+    from tfmb.training.checkpoint import checkpointer
 
     marks = (run_dir.parent / f"{run_dir.name}.{MARKS}").open("a", buffering=1)
-    commit = checkpoint.commit_folder
+    commit = checkpointer.commit_folder
 
     def marked(*arguments: Any) -> None:
         marks.write("SAVING\n")
         commit(*arguments)
         marks.write("SAVED\n")
 
-    visit = checkpoint.Checkpointer.visit
+    visit = checkpointer.Checkpointer.visit
 
     def marked_visit(keeper: Any, position: Any) -> None:
         marks.write("AT\n")
         visit(keeper, position)
 
-    mock.patch.object(checkpoint, "commit_folder", marked).start()
-    mock.patch.object(checkpoint.Checkpointer, "visit", marked_visit).start()
+    mock.patch.object(checkpointer, "commit_folder", marked).start()
+    mock.patch.object(checkpointer.Checkpointer, "visit", marked_visit).start()
     tfmb.configure_replicas(2)
     numbers = np.random.default_rng(0)
     x = numbers.normal(size=(EXAMPLES, 12)).astype("float32")
@@ -89,7 +89,7 @@ def train(run_dir: Path, replicas: int) -> None:
 
     optimizer = tfmb.optimizers.Adam(0.01) if replicas == 1 else tfmb.optimizers.SGD(0.05, momentum=0.9)
     history = tfmb.fit(
-        build, x, y, BATCH_SIZE, EPOCHS, verbose=0, optimizer=optimizer, seed=3, replicas=replicas, run_dir=run_dir,
+        build, x, y, BATCH_SIZE, EPOCHS, verbose=0, optimizer=optimizer, seed=3, devices=replicas, run_dir=run_dir,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True), validation_data=(x[:40], y[:40]),
         metrics=["accuracy"], resume=True, checkpoint_every=CHECKPOINT_EVERY,
     )  # fmt: skip

@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from tfmb.processor import processor_name
-from tfmb.training.run_dir import versions
+from tfmb.environment.processor import processor_name
+from tfmb.runs.run_dir import versions
 
 
 def describe_machine() -> dict[str, Any]:

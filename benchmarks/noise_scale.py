@@ -41,7 +41,9 @@ def peers(name: str, batch_size: int, cut: dict[str, int]) -> dict[str, Callable
 
     def epoch(noise_scale: bool) -> Callable[[], None]:
         model = build(name)
-        return lambda: tfmb.fit(model, x, y, batch_size=batch_size, seed=0, verbose=0, noise_scale=noise_scale, **cut)
+        return lambda: tfmb.fit(
+            model, x, y, batch_size=batch_size, seed=0, verbose=0, measure_noise_scale=noise_scale, **cut
+        )
 
     return {"without": epoch(False), "with": epoch(True)}
 

@@ -23,7 +23,7 @@ keras.utils.set_random_seed(0)  # the same initial weights
 model = keras.Sequential([keras.Input(x.shape[1:]), keras.layers.Dense(64, "relu"), keras.layers.Dense(10)])
 model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
 tfmb.fit(
-    model, x, y, batch_size=64, epochs=5, validation_split=0.1, seed=0, virtual_replicas=4, replicas=devices, verbose=2
+    model, x, y, batch_size=64, epochs=5, validation_split=0.1, seed=0, virtual_replicas=4, devices=devices, verbose=2
 )
 
 digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import budget
+import cases
 import devices
 import hypothesis
 import pytest
@@ -24,8 +25,13 @@ pytest_runtest_makereport = budget.pytest_runtest_makereport
 pytest_terminal_summary = budget.pytest_terminal_summary
 
 
+@pytest.hookimpl(tryfirst=True)  # before marks are asked for
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests marked `mnist` are skipped, by name, where the official files are not there; `TFMB_PART` takes a part."""
+    """Cases of `by_night.txt` are slow; `mnist` is skipped, by name, without its files; `TFMB_PART` takes a part."""
+    by_night = set(cases.by_night())
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in by_night:
+            item.add_marker(pytest.mark.slow)
     if part := os.environ.get("TFMB_PART"):
         number, parts = map(int, part.split("/"))
         mine = {item for item in items if zlib.crc32(item.nodeid.encode()) % parts == number % parts}

@@ -39,7 +39,7 @@ def test_it_agrees_with_the_loop_that_needs_no_gradients_of_its_own() -> None:
     model, noise = build(), tfmb.callbacks.NoiseScale(X, Y, batch_size=16, every=1, window=None)
     model.optimizer.learning_rate = 1e-9  # both look at the same weights
     model.fit(X, Y, batch_size=32, epochs=8, verbose=0, callbacks=[noise])
-    history = tfmb.fit(build(), X, Y, 32, 8, seed=1, verbose=0, virtual_replicas=2, noise_scale=True,
+    history = tfmb.fit(build(), X, Y, 32, 8, seed=1, verbose=0, virtual_replicas=2, measure_noise_scale=True,
                        optimizer=tfmb.optimizers.SGD(1e-9))  # fmt: skip
     theirs = noise.estimate().value
     assert theirs is not None

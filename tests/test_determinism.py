@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
+from tfmb.jobs.config import TrainConfig
 
 
 def train(folder: Path, name: str, *options: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from tfmb.cli.cluster import slurm_job, tf_config
 from tfmb.cli.doctor import busy
 from tfmb.cli.extras import extras, is_installed
 from tfmb.cli.gpus import gpus, nvidia_cards
-from tfmb.processor import instruction_sets, processor_name
+from tfmb.environment.processor import instruction_sets, processor_name
 
 X86 = "processor\t: 0\nmodel name\t: AMD EPYC 9554\nflags\t\t: sse fma avx2 avx512f avx512_bf16 avx512_bf16x\n\n"
 ARM = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd sve bf16\n"

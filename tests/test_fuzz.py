@@ -15,27 +15,27 @@ from fork_server import ForkServer
 ROOT = Path(__file__).parents[1]
 # Who reads files, and which kinds of damaged files show what becomes of it.
 READERS = {
-    "tfmb/answers.py": ["answer"],
-    "tfmb/checksums.py": ["export"],
-    "tfmb/classify.py": ["image"],
-    "tfmb/data/cache.py": ["cache"],
+    "tfmb/storage/measurements.py": ["answer"],
+    "tfmb/storage/checksums.py": ["export"],
+    "tfmb/serving/classifier.py": ["image"],
+    "tfmb/storage/cache.py": ["cache"],
     "tfmb/data/idx.py": ["idx"],
     "tfmb/data/tfds_images.py": [],  # official files, by their checksums: tests/data/test_tfds_images.py damages each
-    "tfmb/exported_run.py": ["log"],
-    "tfmb/provenance.py": ["export"],
-    "tfmb/training/actions.py": ["log"],
-    "tfmb/training/bundle.py": ["checkpoint"],
-    "tfmb/training/commit.py": ["checkpoint", "state"],
-    "tfmb/training/run_dir.py": ["weights"],
-    "tfmb/training/run_record.py": ["record"],
+    "tfmb/serving/export_run.py": ["log"],
+    "tfmb/serving/provenance.py": ["export"],
+    "tfmb/training/callbacks/loggers.py": ["log"],
+    "tfmb/storage/tensor_bundle.py": ["checkpoint"],
+    "tfmb/storage/atomic.py": ["checkpoint", "state"],
+    "tfmb/runs/run_dir.py": ["weights"],
+    "tfmb/runs/run_record.py": ["record"],
     "tuning/journal.py": ["journal"],
     "tuning/states.py": ["state"],
 }
 
 
 def test_damage_to_what_any_module_reads_is_tried() -> None:
-    """Files are read by `tfmb.files` alone, which another test sees to."""
-    asks = re.compile(r"^from tfmb\.files import|^from tfmb import files", re.MULTILINE)
+    """Files are read by `tfmb.storage.files` alone, which another test sees to."""
+    asks = re.compile(r"^from tfmb\.storage\.files import|^from tfmb\.storage import files", re.MULTILINE)
     found = {
         str(path.relative_to(ROOT))
         for top in ("tfmb", "tuning")

@@ -12,10 +12,10 @@ import pytest
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.cli import main
-from tfmb.config import TrainConfig
-from tfmb.training.job import train_job
-from tfmb.training.restore import restore_run
-from tfmb.training.run_record import read_run, write_run
+from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.restore import restore_run
+from tfmb.jobs.train import train_job
+from tfmb.runs.run_record import read_run, write_run
 
 pytestmark = pytest.mark.usefixtures("fresh_keras", "same_process")
 OWN = """
@@ -100,7 +100,7 @@ def test_what_is_looked_at_is_no_idle_option(finished: Path, here: Path, capsys:
 
 
 def exported(run: Path, folder: Path) -> Path:
-    from tfmb.exported_run import export_run
+    from tfmb.serving.export_run import export_run
 
     export_run(restore_run(run), folder / "there")
     return folder / "there"
@@ -126,7 +126,7 @@ def test_a_new_rate_for_a_run_that_goes_on(here: Path) -> None:
     shutil.rmtree("run/checkpoints/step-000000000004")  # which was the end
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # which says that the rate is another
-        assert main(["train", "--resume", "run", "--allow-drift", "--learning-rate", "0.5"]) == 0
+        assert main(["train", "--resume", "run", "--allow-mismatch", "--learning-rate", "0.5"]) == 0
     assert json.loads(Path("run/checkpoints/step-000000000004/MANIFEST.json").read_text())["learning_rate"] == 0.5
 
 

@@ -13,9 +13,9 @@ import pytest
 import tfmb
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
-from tfmb.provenance import check_export
-from tfmb.training.run_dir import hash_weights, load_weights
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_dir import hash_weights, load_weights
+from tfmb.runs.run_record import read_run
+from tfmb.serving.provenance import check_export
 
 FOLDER = Path(__file__).parent / "fixtures"
 VERSIONS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
@@ -41,7 +41,7 @@ def kept(version: str, tmp_path: Path) -> Path:
 def fit(run_dir: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of another processor, and other versions of libraries
-        return kept_files.fit(run_dir, kept_files.build(), allow_drift=True)
+        return kept_files.fit(run_dir, kept_files.build(), allow_mismatch=True)
 
 
 def test_this_version_is_kept() -> None:

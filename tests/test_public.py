@@ -63,7 +63,7 @@ def test_another_keras_is_refused_in_one_line(variable: str, value: str, words: 
 
 def modules() -> Iterator[Any]:
     for found in pkgutil.walk_packages(tfmb.__path__, "tfmb."):
-        if not found.name.endswith(("__main__", "_load_saved_model")):
+        if not found.name.endswith(("__main__", "run_saved_model")):
             yield importlib.import_module(found.name)
 
 

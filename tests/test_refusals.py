@@ -15,9 +15,9 @@ import pytest
 import tfmb
 from tfmb.backend import keras
 from tfmb.cli import main
-from tfmb.config import TrainConfig
 from tfmb.errors import StorageError
-from tfmb.training.job import train_job
+from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.train import train_job
 
 pytestmark = pytest.mark.usefixtures("fresh_keras", "same_process")
 
@@ -106,9 +106,9 @@ def test_a_digit_of_the_normalization(run: Path, ends: Callable[..., str]) -> No
 def test_many_devices_on_few_cores_are_told_of_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("tfmb.training.job.available_cores", lambda: 1)
+    monkeypatch.setattr("tfmb.jobs.train.available_cores", lambda: 1)
     said: list[str] = []
-    config = TrainConfig(dataset="digits", model="mlp", epochs=1, replicas=2, batch_size="full")
+    config = TrainConfig(dataset="digits", model="mlp", epochs=1, devices=2, batch_size="full")
     train_job(config, lambda name: tmp_path, said.append, verbose=0)
     assert [line for line in said if line.startswith("warning: 2 devices share 1 core(s)")]
 
@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_is_told_with_the_file(
     def full(value: Any, *given: Any, **named: Any) -> Any:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfmb.training.actions.json", types.SimpleNamespace(dumps=full))
+    monkeypatch.setattr("tfmb.training.callbacks.loggers.json", types.SimpleNamespace(dumps=full))
     line = ends(74, "train", "--dataset", "digits", "--model", "mlp", "--epochs", "1", "--run-dir", "r")
     assert "a file" not in line
     assert "metrics.jsonl: No space left on device" in line

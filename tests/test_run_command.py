@@ -1,5 +1,6 @@
 """`tfmb run`: Keras programs of which no line was changed, beside the same under `python`."""
 
+import functools
 import os
 import re
 import signal
@@ -173,10 +174,10 @@ def test_a_program_prepares_tensorflow_as_it_likes(preparation: str, folder: Pat
     """The methods are replaced when it imports Keras, and TensorFlow is not started before it starts it."""
     code = f"{PREPARATIONS[preparation]}print(keras.Model.fit.__globals__['__name__'])\n"
     (folder / "prepares.py").write_text(code)
-    options = ["--replicas", "2"] if preparation == "replicas" else []
+    options = ["--devices", "2"] if preparation == "replicas" else []
     done = ended(["-m", "tfmb", "run", *options, "prepares.py"], folder)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "tfmb.patch\n"
+    assert done.stdout == "tfmb.patching.keras_patch\n"
 
 
 @pytest.mark.process
@@ -212,12 +213,18 @@ def test_control_c_is_the_programs_where_there_is_no_run(folder: Path) -> None:
         "import time\ntry:\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "except KeyboardInterrupt:\n    print('caught')\n"
     )
-    process = subprocess.Popen([sys.executable, "-m", "tfmb", "run", "waits.py"], cwd=folder, stdout=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"ready\n"
-    time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30)[0] == b"caught\n"
+    command = [sys.executable, "-m", "tfmb", "run", "waits.py"]
+    # A shell starts what it runs in the background with SIGINT ignored, and so on down to here.
+    listens = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, preexec_fn=listens) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.communicate(timeout=30)[0] == b"caught\n"
+        finally:
+            process.kill()
     assert process.returncode == 0
 
 
@@ -225,7 +232,7 @@ def test_control_c_is_the_programs_where_there_is_no_run(folder: Path) -> None:
     ("words", "arguments"),
     [
         ("--virtual-replicas 3", ["--virtual-replicas", "3", "x.py"]),
-        ("--replicas 3 does not divide", ["--virtual-replicas", "2", "--replicas", "3", "x.py"]),
+        ("--devices 3 does not divide", ["--virtual-replicas", "2", "--devices", "3", "x.py"]),
         ("--checkpoint-every needs --run-dir", ["--checkpoint-every", "7", "x.py"]),
         ("--on-divergence needs --run-dir", ["--on-divergence", "restore", "x.py"]),
         ("unknown --strategy", ["--strategy", "all", "x.py"]),
@@ -285,7 +292,7 @@ def test_in_another_programs_process_all_is_afterwards_as_before(
 
     before = state()
     assert main(["run", "small.py", "a"]) == 0
-    assert capsys.readouterr().out == "['small.py', 'a'] __main__ tfmb.patch\n"
+    assert capsys.readouterr().out == "['small.py', 'a'] __main__ tfmb.patching.keras_patch\n"
     with pytest.raises(ZeroDivisionError):
         main(["run", "fails.py"])
     assert state() == before

@@ -15,9 +15,9 @@ from serving import Server, grpc_port, rest_port
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.data.source import Normalization
-from tfmb.provenance import check_export
-from tfmb.signatures import ServedModel, sample_rows
-from tfmb.warmup import WARMUP_FILE, write_warmup
+from tfmb.serving.provenance import check_export
+from tfmb.serving.signatures import ServedModel, sample_rows
+from tfmb.serving.warmup import WARMUP_FILE, write_warmup
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")
 

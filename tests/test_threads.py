@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from tfmb.cli import app, main, threads
-from tfmb.cli.screen import OWN_PROCESS
-from tfmb.config import TrainConfig
+from tfmb.environment.console import OWN_PROCESS
 from tfmb.errors import ConfigError
-from tfmb.training import compilation
+from tfmb.jobs.config import TrainConfig
+from tfmb.training.execution import jit_trial
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")
 
@@ -33,8 +33,8 @@ command.cores, start = threads.cores, command.start_tensorflow
 
 def start_with_short_trials(count=None):
     start(count)
-    from tfmb.training import compilation
-    compilation._WORTH_SECONDS, compilation._WORTH_UPDATES, compilation._TIMED_SECONDS = 0.0, 1, 0.01
+    from tfmb.training.execution import jit_trial
+    jit_trial._WORTH_SECONDS, jit_trial._WORTH_UPDATES, jit_trial._TIMED_SECONDS = 0.0, 1, 0.01
 
 command.start_tensorflow = start_with_short_trials
 sys.exit(main())
@@ -158,8 +158,8 @@ def worth_it(asked: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Every training is worth a trial, of which all candidates are given, and that of threads."""
     monkeypatch.setattr(threads, "_WORTH_SECONDS_A_CHILD", 0.0)
     monkeypatch.setattr(sys.modules["tfmb.cli.train"], "cores", lambda: 2)
-    monkeypatch.setattr(compilation, "_WORTH_UPDATES", 1)
-    monkeypatch.setattr(compilation, "_trial", lambda *_: {"nothing": 0.1, "update": 0.2})
+    monkeypatch.setattr(jit_trial, "_WORTH_UPDATES", 1)
+    monkeypatch.setattr(jit_trial, "_trial", lambda *_: {"nothing": 0.1, "update": 0.2})
 
 
 def train(run_dir: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from tfmb import callbacks, data, distribution, errors, layers, models, optimizers
     from tfmb.advice.advise import advise
     from tfmb.advice.lr_range import lr_range
-    from tfmb.distribution import configure_replicas
-    from tfmb.patch import patch_keras
-    from tfmb.saved_model import export
+    from tfmb.distribution.strategy import configure_replicas
+    from tfmb.patching.keras_patch import patch_keras
+    from tfmb.serving.export import export
     from tfmb.training.fit import fit
     from tfmb.training.inference import evaluate, predict
     from tfmb.tuning.tune import tune
@@ -43,11 +43,11 @@ __all__ = [
 _MODULES = {
     "advise": "tfmb.advice.advise",
     "lr_range": "tfmb.advice.lr_range",
-    "configure_replicas": "tfmb.distribution",
-    "export": "tfmb.saved_model",
+    "configure_replicas": "tfmb.distribution.strategy",
+    "export": "tfmb.serving.export",
     "evaluate": "tfmb.training.inference",
     "fit": "tfmb.training.fit",
-    "patch_keras": "tfmb.patch",
+    "patch_keras": "tfmb.patching.keras_patch",
     "predict": "tfmb.training.inference",
     "tune": "tfmb.tuning.tune",
     "verify": "tfmb.verification.verify",

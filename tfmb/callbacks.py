@@ -17,10 +17,10 @@ from tfmb.data.records import Records
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.seeds import derive
-from tfmb.training.fit_data import to_source
-from tfmb.training.noise_scale import NoiseEstimate
-from tfmb.training.noise_scale import NoiseScale as Estimator
-from tfmb.training.sums import square_of
+from tfmb.training.input.data_adapter import to_source
+from tfmb.training.step.noise_scale import NoiseEstimate
+from tfmb.training.step.noise_scale import NoiseScaleEstimator as Estimator
+from tfmb.training.step.reduction import square_of
 
 __all__ = ["NoiseScale"]
 
@@ -29,7 +29,7 @@ class NoiseScale(keras.callbacks.Callback):
     """Measures the gradient noise scale while a model trains: in the logs of each epoch as `noise_scale`.
 
     `fit` shows callbacks no gradients, so this one computes its own now and then: those of two random batches, whose
-    squares beside that of their mean tell the noise. `tfmb.fit(noise_scale=True)` needs none for it.
+    squares beside that of their mean tell the noise. `tfmb.fit(measure_noise_scale=True)` needs none for it.
 
     Put it before the callbacks that shall see the value. It is NaN while it is undetermined.
 
@@ -38,7 +38,7 @@ class NoiseScale(keras.callbacks.Callback):
         y: their targets.
         batch_size: examples of each of the two batches.
         every: updates between two measurements; with 20 and the training's own batch size it costs about a tenth.
-        window: how many measurements count: see `tfmb.training.noise_scale.NoiseScale`.
+        window: how many measurements count: see `tfmb.training.step.noise_scale.NoiseScaleEstimator`.
         seed: decides what is drawn.
 
     Raises:

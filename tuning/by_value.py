@@ -13,8 +13,8 @@ from typing import Any
 
 import cloudpickle
 
+from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
-from tfmb.imports import load_function
 
 __all__ = ["pack_function", "pack_value", "unpack"]
 

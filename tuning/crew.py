@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tfmb.distribution.launcher import visible_gpus
 from tfmb.errors import PeerLostError
-from tfmb.launch import visible_gpus
 
 __all__ = ["Crew", "Ended"]
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tfmb.needs import PAGE_MODULES, need_modules
+from tfmb.environment.requirements import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, title_value_axis
 
 from .appearance import FATE_COLOURS, FATE_SYMBOLS, place_of_best, score_of, trial_in_words

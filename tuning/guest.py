@@ -25,7 +25,7 @@ _LOOK_SECONDS = 0.1
 _JOIN_SECONDS = 60.0  # how long a chief may take to start, or not be reached
 _LEAVE_SECONDS = 5.0
 # What each host may have its own of.
-_OWN = ("mirror", "strategy", "replicas", "workers", "listen", "max_trials", "timeout")
+_OWN = ("mirror", "strategy", "devices", "workers", "listen", "max_trials", "timeout")
 
 
 def join_search(address: str, config: Any, folder: Path, say: Callable[[str], None]) -> int:
@@ -34,7 +34,7 @@ def join_search(address: str, config: Any, folder: Path, say: Callable[[str], No
     Args:
         address: `HOST:PORT` of its chief.
         config: the `TuneConfig` of this host: `workers` processes run trials, with its `mirror`, `strategy` and
-            `replicas`; all else must be as the search's.
+            `devices`; all else must be as the search's.
         folder: the search's directory, on a disk that both hosts share.
         say: gets a line for the user now and then.
 

@@ -8,10 +8,10 @@ score comes to be among the best, because others that came after it did worse.
 from collections import defaultdict
 from collections.abc import Collection
 
-__all__ = ["Halving"]
+__all__ = ["SuccessiveHalving"]
 
 
-class Halving:
+class SuccessiveHalving:
     """What was seen on each rung, and who goes on.
 
     Args:

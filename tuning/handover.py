@@ -15,13 +15,13 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.data.source import Source
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
 from tfmb.errors import ConfigError, DataError
 
 from .budget import Budget
 from .by_value import pack_function, pack_value, unpack
 from .space import Space
-from .trial import Task
+from .trial import SearchTask
 
 __all__ = ["FOLDER", "from_json", "pack_task", "refuse_gang", "remove", "to_json", "unpack_task"]
 
@@ -57,13 +57,13 @@ def refuse_gang(strategy: Any) -> None:
         raise ConfigError("strategy 'multi-worker' shares a training out, workers=N of a search trials: choose one")
 
 
-def pack_task(task: Task, strategy: Any, replicas: int | None, folder: Path) -> dict[str, Any]:
+def pack_task(task: SearchTask, strategy: Any, devices: int | None, folder: Path) -> dict[str, Any]:
     """Writes a task's arrays; returns what a worker makes the task of.
 
     Args:
         task: what all trials share; its strategy is not handed over.
         strategy: the name of one.
-        replicas: as in `make_strategy`.
+        devices: as in `make_strategy`.
         folder: of the search.
 
     Raises:
@@ -79,7 +79,7 @@ def pack_task(task: Task, strategy: Any, replicas: int | None, folder: Path) -> 
         "budget": to_json(task.budget),
         "space": to_json(task.space),
         "strategy": strategy,
-        "replicas": replicas,
+        "devices": devices,
         "seed": task.seed,
         "executions": task.executions,
     }
@@ -92,7 +92,7 @@ def pack_task(task: Task, strategy: Any, replicas: int | None, folder: Path) -> 
     return told
 
 
-def unpack_task(told: dict[str, Any], folder: Path) -> Task:
+def unpack_task(told: dict[str, Any], folder: Path) -> SearchTask:
     """The task of `pack_task`, in a worker; its arrays stay in their files until they are used.
 
     Raises:
@@ -104,13 +104,13 @@ def unpack_task(told: dict[str, Any], folder: Path) -> Task:
         about = dict(told[name])
         parts = {part: _read(about.pop(part), folder / FOLDER) for part in _PARTS}
         sources[name] = Source(**parts, **about)
-    return Task(
+    return SearchTask(
         build=unpack(told["build"], "build"),
         loss=_unpacked_keras(told["loss"], "loss"),
         metrics=_unpacked_keras(told["metrics"], "metrics"),
         budget=from_json(Budget, told["budget"]),
         space=from_json(Space, told["space"]),
-        strategy=make_local_strategy(told["strategy"], told["replicas"], "a search"),
+        strategy=make_local_strategy(told["strategy"], told["devices"], "a search"),
         seed=told["seed"],
         executions=told["executions"],
         **sources,

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.backend import keras
-from tfmb.config import MODEL_NAMES, TrainConfig
+from tfmb.choices import MODEL_NAMES
 from tfmb.data import Splits
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
-from tfmb.imports import load_function
-from tfmb.training.job_parts import build_model, load_splits, recipe_of
+from tfmb.jobs.build import build_model, load_splits, loss_and_metrics_of
+from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
 from .handover import refuse_gang, to_json
 from .records import SearchRecord
 from .space import Space
-from .trial import Task
+from .trial import SearchTask
 from .tune import PRUNING_SLICES, search_in
 
 __all__ = ["TuneConfig", "check_address", "task_of", "tune_job"]
@@ -45,7 +46,7 @@ class TuneConfig:
         pruning: whether the worse trials are stopped early.
         seed: decides everything.
         strategy: as in `TrainConfig`.
-        replicas: as in `TrainConfig`.
+        devices: as in `TrainConfig`.
         workers: how many processes run trials at once.
         listen: `HOST:PORT` for workers of other hosts; None lets none in.
     """
@@ -66,7 +67,7 @@ class TuneConfig:
     pruning: bool = True
     seed: int = 0
     strategy: str = "auto"
-    replicas: int | None = None
+    devices: int | None = None
     workers: int = 1
     listen: str | None = None
 
@@ -89,7 +90,7 @@ def check_address(option: str, address: str) -> None:
         raise ConfigError(f"{option} {address!r} is not of the form HOST:PORT")
 
 
-def task_of(config: TuneConfig, trains: bool = True) -> tuple[Task, Splits]:
+def task_of(config: TuneConfig, trains: bool = True) -> tuple[SearchTask, Splits]:
     """Loads the data, and makes what all trials of the search share.
 
     Args:
@@ -104,16 +105,16 @@ def task_of(config: TuneConfig, trains: bool = True) -> tuple[Task, Splits]:
     train, validation = splits.train.hold_out(config.validation_size or max(1, splits.train.size // 10))
     loss, metrics = None, None
     if config.model in MODEL_NAMES:
-        recipe = recipe_of(None, TrainConfig(model=config.model))
-        loss, metrics = recipe.loss, recipe.metrics
+        loss_and_metrics = loss_and_metrics_of(None, TrainConfig(model=config.model))
+        loss, metrics = loss_and_metrics.loss, loss_and_metrics.metrics
     slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
-    task = Task(
+    task = SearchTask(
         build=_build(config, splits),
         train=train,
         validation=validation,
         budget=Budget(amount=config.epochs, slices=slices),
         space=config.space,
-        strategy=make_local_strategy(config.strategy, config.replicas, "a search") if trains else None,
+        strategy=make_local_strategy(config.strategy, config.devices, "a search") if trains else None,
         seed=config.seed,
         loss=loss,
         metrics=metrics,

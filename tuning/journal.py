@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DataError, StorageError
-from tfmb.files import check_plain, parse_json
+from tfmb.storage.files import check_plain, parse_json
 
 __all__ = ["Journal"]
 

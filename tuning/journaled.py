@@ -12,7 +12,7 @@ import numpy as np
 
 from tfmb.errors import ConfigError, DataError
 
-from .halving import Halving
+from .halving import SuccessiveHalving
 from .journal import Journal
 from .messages import CAUSES, COUNTS, FATE, evaluation_of
 from .objective import Objective
@@ -61,7 +61,7 @@ class Journaled(keras_tuner.Oracle):
         objective: Objective,
         slices: int,
         most: int,
-        halving: Halving | None,
+        halving: SuccessiveHalving | None,
         deadline: Callable[[], bool] = lambda: False,
     ) -> None:
         """Takes up the search where the journal left it.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import ConfigError, DataError
-from tfmb.folders import naming
+from tfmb.storage.folders import naming
 
 from .records import SearchRecord, TrialRecord
 from .search import WEIGHTS

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.config import MODEL_NAMES, TrainConfig
+from tfmb.choices import MODEL_NAMES
 from tfmb.errors import ConfigError
-from tfmb.training.job import train_job
-from tfmb.training.job_parts import load_splits
-from tfmb.training.resume import resumed
-from tfmb.training.run_dir import create_run_dir, open_run_dir
-from tfmb.training.run_record import RUN_FILE
+from tfmb.jobs.build import load_splits
+from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.resume import resumed
+from tfmb.jobs.train import train_job
+from tfmb.runs.run_dir import create_run_dir, open_run_dir
+from tfmb.runs.run_record import RUN_FILE
 
 from .job import TuneConfig
 from .records import TrialRecord
@@ -59,7 +60,7 @@ def retrain(
             validation_size=max(1, size),
             seed=seed,
             strategy=config.strategy,
-            replicas=config.replicas,
+            devices=config.devices,
             **given,
         )
         place = folder / f"trial-{best.trial}" / f"seed-{seed}"

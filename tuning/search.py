@@ -12,7 +12,7 @@ from typing import Any
 
 from tfmb.errors import ConfigError, DivergenceError
 
-from .halving import Halving
+from .halving import SuccessiveHalving
 from .journal import Journal
 from .messages import DIVERGED, EXPLODED, FATE, as_metrics, history_of
 from .objective import Objective
@@ -20,7 +20,7 @@ from .oracles import make_oracle
 from .records import SearchRecord, TrialRecord
 from .slices import Exploded
 from .space import discover
-from .trial import Task, Trainer
+from .trial import SearchTask, Trainer
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     from keras_tuner.engine import base_tuner
@@ -135,7 +135,7 @@ class Search:
 
     def __init__(
         self,
-        task: Task,
+        task: SearchTask,
         objective: Objective,
         oracle: str,
         max_trials: int,
@@ -160,7 +160,7 @@ class Search:
 
     def _take_up(
         self,
-        task: Task,
+        task: SearchTask,
         objective: Objective,
         oracle: str,
         max_trials: int,
@@ -181,7 +181,7 @@ class Search:
         self._before = 0.0
         about = {"oracle": oracle, "objective": objective.name, "pruning": pruning}
         self._check({**about, "space": json.loads(json.dumps(space.get_config()))})
-        halving = Halving(self._slices, objective.direction) if pruning else None
+        halving = SuccessiveHalving(self._slices, objective.direction) if pruning else None
         self._oracle.begin(self.journal, objective, self._slices, max_trials, halving, self._is_over)
         self.journal.write("session", seconds_before=self._before)
 
@@ -189,7 +189,7 @@ class Search:
         self,
         watch: Callable[[SearchRecord], None] = lambda record: None,
         workers: int = 1,
-        hand_over: Callable[[Task], dict[str, Any]] | None = None,
+        hand_over: Callable[[SearchTask], dict[str, Any]] | None = None,
         listen: str | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> SearchRecord:

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from tfmb.training.loop import UpdatesReport, Watcher
-from tfmb.training.meter import Meter
+from tfmb.training.loop.hooks import CallbackHook
+from tfmb.training.loop.reports import UpdatesReport
+from tfmb.training.loop.throughput import Meter
 
 __all__ = ["Exploded", "Watch"]
 
@@ -23,7 +24,7 @@ class Exploded(Exception):  # noqa: N818 - it is a trial's fate, and not an erro
         self.update = update
 
 
-class Watch(Watcher):
+class Watch(CallbackHook):
     """Stops a slice whose time is over, and tells of a loss that explodes.
 
     Args:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tfmb.backend import keras
-from tfmb.config import OPTIMIZER_OPTIONS, SCHEDULE_NAMES
+from tfmb.choices import OPTIMIZER_OPTIONS, SCHEDULE_NAMES
 from tfmb.data.augment import Augmentation
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop, schedules

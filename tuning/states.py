@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import DataError
-from tfmb.files import load_arrays
 from tfmb.optimizers.optimizer import value_of
-from tfmb.training.commit import commit_folder, remove_temporary, verify_folder
+from tfmb.storage.atomic import commit_folder, remove_temporary, verify_folder
+from tfmb.storage.files import load_arrays
 
 __all__ = ["load_state", "load_weights", "newest_state", "save_state", "save_weights"]
 

@@ -8,31 +8,35 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfmb.backend import tf
+from tfmb.choices import JitScope
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
+from tfmb.distribution.strategy import is_on_cpu
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive, seeded
-from tfmb.training import engine, prepared
-from tfmb.training.compilation import Compiled
-from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.feeds import ArrayFeed
-from tfmb.training.loop import Plan
-from tfmb.training.meter import Meter
-from tfmb.training.parts import Cut
-from tfmb.training.placement import place
-from tfmb.training.recipe import Recipe
-from tfmb.training.rows import arrays_on_device
-from tfmb.training.slice_feed import SliceFeed
+from tfmb.training import trainer
+from tfmb.training.execution import step_cache
+from tfmb.training.execution.placement import place
+from tfmb.training.input.device_arrays import arrays_on_device
+from tfmb.training.input.pipeline import ArrayPipeline, configured
+from tfmb.training.input.slices import SlicePipeline
+from tfmb.training.keras_api.compile_args import check_model, read_compiled
+from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.loop.throughput import Meter
+from tfmb.training.scoring import score_pipeline
+from tfmb.training.step.partition import Partition
+from tfmb.training.step.spec import PlacedModel, StepSpec
 
 from .budget import Budget
 from .records import Evaluation
@@ -40,7 +44,7 @@ from .slices import Exploded, Watch
 from .space import LOOP_NAMES, Space, hyperparameters
 from .states import load_state, newest_state, save_state, save_weights
 
-__all__ = ["Task", "Trainer"]
+__all__ = ["SearchTask", "Trainer"]
 
 _SCORED_BATCH = 256
 # Numbers of a rule that a trial may change without tracing again, where the rule has them at all.
@@ -49,7 +53,7 @@ _SAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class SearchTask:
     """What all trials of a search share.
 
     Attributes:
@@ -84,7 +88,7 @@ class Trainer:
         task: what they share.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: SearchTask) -> None:
         self.task = task
         self._arrays = arrays_on_device(task.train)
         order = Order(
@@ -93,7 +97,7 @@ class Trainer:
             seed=0,
             shuffle=False,
         )
-        self._validation = ArrayFeed(task.validation, order)
+        self._validation = ArrayPipeline(task.validation, order)
         self._kept: _Kept | None = None
 
     def run(
@@ -150,13 +154,14 @@ class Trainer:
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
         augmentation = task.space.augmentation(values)
-        feed = SliceFeed(task.train, order, bounds, len(history), first, augmentation, self._arrays)
+        slices = SlicePipeline(task.train, order, bounds, len(history), first, augmentation, self._arrays)
+        pipeline = configured(slices, on_device=is_on_cpu(task.strategy))
         watch = Watch(first_loss)
         for slice_number in range(len(history), task.budget.slices):
             meter = Meter()
             before = history[-1] if history else None
             watch.limit(task.budget.seconds(slice_number + 1), 0.0 if before is None else before.seconds, meter)
-            logs = kept.train(feed, slice_number, seed, [meter, watch], watch)
+            logs = kept.train(pipeline, slice_number, seed, [meter, watch], watch)
             metrics = {**logs, **{f"val_{key}": value for key, value in kept.score(self._validation).items()}}
             if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):
                 update = int(kept.optimizer.iterations.numpy())
@@ -201,16 +206,18 @@ class Trainer:
         if self._kept is not None and self._kept.key == key:
             self._kept.begin_anew(model, optimizer)
             return self._kept
-        recipe = Recipe(
+        loss_and_metrics = LossAndMetrics(
             loss=compiled.loss if compiled.loss is not None else task.loss,
             loss_weights=compiled.loss_weights,
             metrics=compiled.metrics if compiled.loss is not None else task.metrics,
             weighted_metrics=compiled.weighted_metrics,
         )
-        feed = ArrayFeed(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
-        placed = place(model, task.strategy, feed.first_inputs())
-        prepared.build(placed, optimizer, task.strategy, model)
-        self._kept = _Kept(key, placed, optimizer, recipe, task.strategy)
+        pipeline = ArrayPipeline(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
+        placed = PlacedModel(
+            model=place(model, task.strategy, pipeline.first_inputs()), strategy=task.strategy, optimizer=optimizer
+        )
+        step_cache.build(replace(placed, original=model))
+        self._kept = _Kept(key, placed, loss_and_metrics)
         return self._kept
 
     def save_weights(self, folder: Path) -> None:
@@ -222,15 +229,19 @@ class Trainer:
 class _Kept:
     """A model with its optimizer, and what was traced for them."""
 
-    def __init__(self, key: str, model: Any, optimizer: Optimizer, recipe: Recipe, strategy: Any) -> None:
-        self.key, self.model, self.optimizer = key, model, optimizer
-        self._recipe, self._strategy = recipe, strategy
+    def __init__(self, key: str, placed: PlacedModel, loss_and_metrics: LossAndMetrics) -> None:
+        assert placed.optimizer is not None
+        self.key, self._placed, self.model, self.optimizer = key, placed, placed.model, placed.optimizer
         for name in _ADJUSTABLE:
-            if getattr(optimizer, name, 0.0) and not optimizer.across_replicas:
-                setattr(optimizer, name, Adjustable(getattr(optimizer, name)))
-        self._compiled = Compiled.NOTHING
-        if prepared.is_on_cpu(strategy) and not optimizer.across_replicas and strategy.num_replicas_in_sync == 1:
-            self._compiled = Compiled.UPDATE
+            if getattr(self.optimizer, name, 0.0) and not self.optimizer.across_replicas:
+                setattr(self.optimizer, name, Adjustable(getattr(self.optimizer, name)))
+        replicas = placed.strategy.num_replicas_in_sync
+        compiles = is_on_cpu(placed.strategy) and not self.optimizer.across_replicas and replicas == 1
+        self._spec = StepSpec(
+            loss_and_metrics=loss_and_metrics,
+            partition=Partition(replicas=replicas),
+            jit_scope=JitScope.UPDATE if compiles else JitScope.NOTHING,
+        )
 
     def begin_anew(self, model: Any, optimizer: Optimizer) -> None:
         """Takes over the initial weights of a model of the same kind, and the rate of an optimizer."""
@@ -244,28 +255,16 @@ class _Kept:
             if isinstance(known := getattr(self.optimizer, name, None), Adjustable):
                 known.assign(getattr(optimizer, name))
 
-    def train(self, feed: Any, slice_number: int, seed: int, actions: list[Any], watch: Watch) -> dict[str, Any]:
+    def train(self, pipeline: Any, slice_number: int, seed: int, loggers: list[Any], watch: Watch) -> dict[str, Any]:
         """Trains one slice; returns its logs."""
-        plan = Plan(epochs=slice_number + 1, initial_epoch=slice_number)
-        engine.train(
-            self.model,
-            self.optimizer,
-            self._recipe,
-            self._strategy,
-            feed,
-            plan,
-            actions=actions,
-            watcher=watch,
-            seed=seed,
-            compiled=self._compiled,
-        )
+        plan = TrainingPlan(epochs=slice_number + 1, initial_epoch=slice_number)
+        spec, watching = replace(self._spec, seed=seed), trainer.Watching(loggers=loggers, callbacks=watch)
+        trainer.train(self._placed, spec, pipeline, plan, watching)
         return watch.logs
 
-    def score(self, feed: Any) -> dict[str, Any]:
+    def score(self, pipeline: Any) -> dict[str, Any]:
         """Loss and metrics over all batches of a feed."""
-        cut = Cut(replicas=self._strategy.num_replicas_in_sync)
-        steps = prepared.steps_for(self.model, self.optimizer, self._recipe, self._strategy, (cut, 0, self._compiled))
-        return engine.score_feed(steps, feed)
+        return score_pipeline(step_cache.steps_for(self._placed, self._spec), pipeline)
 
     @property
     def variables(self) -> list[Any]:

@@ -10,12 +10,13 @@ from typing import Any
 
 from tfmb.backend import keras
 from tfmb.data.records import Records
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.old_names import refusing_old_names
+from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError, StorageError
-from tfmb.needs import PAGE_MODULES, need_folder, need_modules
-from tfmb.training.commit import remove_temporary
-from tfmb.training.fit_data import to_source, train_and_validation
-from tfmb.training.lock import DirectoryLock
+from tfmb.storage.atomic import remove_temporary
+from tfmb.storage.lock import DirectoryLock
+from tfmb.training.input.data_adapter import to_source, train_and_validation
 
 from .budget import Budget
 from .by_value import pack_function
@@ -29,7 +30,7 @@ from .result import SearchResult, write_best
 from .search import Search
 from .space import RULE_NAMES, Space
 from .tensorboard import HParamsLog
-from .trial import Task
+from .trial import SearchTask
 
 __all__ = ["PRUNING_SLICES", "search_in", "tune"]
 
@@ -37,6 +38,7 @@ __all__ = ["PRUNING_SLICES", "search_in", "tune"]
 PRUNING_SLICES = 9
 
 
+@refusing_old_names
 def tune(
     build: Callable[[Any], Any],
     x: Any,
@@ -57,7 +59,7 @@ def tune(
     loss: Any = None,
     metrics: Any = None,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
     run_dir: str | Path | None = None,
     seed: int | None = None,
     workers: int = 1,
@@ -88,7 +90,7 @@ def tune(
         loss: for a model that is not compiled.
         metrics: for a model that is not compiled.
         strategy: as in `tfmb.fit`.
-        replicas: as in `tfmb.fit`.
+        devices: as in `tfmb.fit`.
         run_dir: a directory for the search. The same call with the same directory goes on where it was stopped, and
             repeats no trial. None keeps nothing.
         seed: decides what is tried, initial weights and orders; None draws one.
@@ -128,13 +130,13 @@ def tune(
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
     source, held_out = train_and_validation(source, validation_data, validation_split)
-    task = Task(
+    task = SearchTask(
         build=build,
         train=source,
         validation=held_out,
         budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
         space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
-        strategy=make_local_strategy(strategy, replicas, "a search") if workers == 1 else None,
+        strategy=make_local_strategy(strategy, devices, "a search") if workers == 1 else None,
         seed=random.randrange(2**31) if seed is None else seed,
         loss=loss,
         metrics=metrics,
@@ -154,7 +156,7 @@ def tune(
             watch=watch,
             any_seed=seed is None,
             workers=workers,
-            hand_over=lambda kept: {"arrays": pack_task(kept, strategy, replicas, folder)},
+            hand_over=lambda kept: {"arrays": pack_task(kept, strategy, devices, folder)},
         )
     except BaseException:
         if run_dir is None:
@@ -165,7 +167,7 @@ def tune(
 
 def search_in(
     folder: Path,
-    task: Task,
+    task: SearchTask,
     objective: str,
     oracle: str,
     max_trials: int,
@@ -177,7 +179,7 @@ def search_in(
     say: Callable[[str], None] = lambda line: None,
     any_seed: bool = False,
     workers: int = 1,
-    hand_over: Callable[[Task], dict[str, Any]] | None = None,
+    hand_over: Callable[[SearchTask], dict[str, Any]] | None = None,
     listen: str | None = None,
     conclude: Callable[[SearchRecord], None] = lambda record: None,
 ) -> SearchRecord:

@@ -51,7 +51,7 @@ def main() -> int:
 
 
 def _work(told: dict[str, Any]) -> None:
-    from tfmb.cli.screen import show_warnings, start_tensorflow
+    from tfmb.environment.console import show_warnings, start_tensorflow
 
     show_warnings()
     start_tensorflow(told["threads"])

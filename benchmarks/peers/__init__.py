@@ -28,7 +28,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "tfmb, bfloat16": ("tfmb_loop", {"precision": "bfloat16"}),
     "tfmb, 1 part": ("tfmb_loop", {"virtual_replicas": 1}),
     "tfmb, 4 parts": ("tfmb_loop", {"virtual_replicas": 4}),
-    "tfmb, 2 replicas": ("tfmb_loop", {"replicas": 2, "jit_compile": False}),
+    "tfmb, 2 replicas": ("tfmb_loop", {"devices": 2, "jit_compile": False}),
     "keras fit": ("keras_loop", {}),
     "keras fit, 50 steps": ("keras_loop", {"steps_per_execution": 50}),
     "keras fit, XLA": ("keras_loop", {"jit_compile": True}),

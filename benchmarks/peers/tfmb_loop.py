@@ -8,8 +8,8 @@ import tfmb
 from benchmarks.peers import LEARNING_RATE, MEAN, STD, Work, images
 from tfmb.backend import keras
 from tfmb.data.source import Normalization
-from tfmb.training import compilation
-from tfmb.training.numerics import pin_threads_and_ops
+from tfmb.runs.numerics import pin_threads_and_ops
+from tfmb.training.execution import jit_trial
 
 
 def make(
@@ -29,7 +29,7 @@ def make(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     # As before a long training, whatever this one takes.
-    compilation._WORTH_SECONDS, compilation._WORTH_UPDATES = 0.0, 1
+    jit_trial._WORTH_SECONDS, jit_trial._WORTH_UPDATES = 0.0, 1
 
     def epoch() -> None:
         tfmb.fit(
@@ -39,7 +39,7 @@ def make(
             batch_size=work.batch_size,
             optimizer=optimizer,
             loss=loss,
-            replicas=replicas,
+            devices=replicas,
             seed=0,
             verbose=0,
             **execution,

@@ -12,7 +12,7 @@ import tfmb
 from tfmb.advice import compare as comparison
 from tfmb.advice.compare_page import rows_of, write_comparison
 from tfmb.advice.pages import write_advice, write_rate_curve
-from tfmb.advice.short_runs import Problem, ShortRuns
+from tfmb.advice.short_runs import AdviceTask, ShortRuns
 from tfmb.advice.target import Target
 from tfmb.advice.throughput import measure_throughput
 from tfmb.backend import keras
@@ -21,10 +21,10 @@ from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
 
 
-def problem(**given: Any) -> Problem:
+def problem(**given: Any) -> AdviceTask:
     source = Source.from_arrays(problems.X, problems.Y, name="mine")
     train, validation = source.hold_out(100)
-    return Problem(build=problems.build, train=train, validation=validation, strategy=make_strategy("auto"), **given)
+    return AdviceTask(build=problems.build, train=train, validation=validation, strategy=make_strategy("auto"), **given)
 
 
 def test_advice_answers_with_everything_it_rests_on(tmp_path: Path, busy_or_not: None) -> None:

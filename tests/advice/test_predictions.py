@@ -12,7 +12,7 @@ import tfmb.cli  # noqa: F401 - the command that shows advice
 from tfmb.advice.batch_curve import BatchCurve, fit_curve
 from tfmb.advice.pages import write_advice
 from tfmb.advice.predictions import as_good_as, predict, untold
-from tfmb.advice.records import Advice, Prediction, listed
+from tfmb.advice.records import Advice, SizePrediction, listed
 from tfmb.advice.throughput import Throughput
 
 SIZES = [8, 16, 32, 64, 128, 256, 512]
@@ -41,7 +41,7 @@ def throughput(spread: Sequence[float] = (0.99, 1, 1.01, 1, 1), share_left: floa
     )
 
 
-def predictions(found: Throughput) -> tuple[Prediction, ...]:
+def predictions(found: Throughput) -> tuple[SizePrediction, ...]:
     return predict(curve(), found, SIZES, lambda size: 0.01)
 
 

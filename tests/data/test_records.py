@@ -77,7 +77,7 @@ def test_training_has_the_bits_of_arrays(kind: Any) -> None:
     weighed = kind(lambda i: (X[i], Y[i], WEIGHT[i]))
     assert_same(trained(weighed), trained(X, Y, sample_weight=WEIGHT))
     assert_same(trained(kind(pair), class_weight={1: 3.0}), trained(X, Y, class_weight={1: 3.0}))
-    assert_same(trained(kind(pair), replicas=2), trained(X, Y, replicas=2))
+    assert_same(trained(kind(pair), devices=2), trained(X, Y, devices=2))
 
 
 def test_scoring_and_prediction_are_those_of_arrays() -> None:

@@ -18,10 +18,10 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tfmb.data import Splits, load, tfds_images
-from tfmb.data.cache import save_arrays
 from tfmb.data.source import Normalization
 from tfmb.data.tfds_images import is_cached, load_tfds, reachable
 from tfmb.errors import ConfigError, DataError
+from tfmb.storage.cache import save_arrays
 
 FILES = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 

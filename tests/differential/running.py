@@ -92,7 +92,8 @@ class _Kept:
         self._fits += 1
         if self.side in ("keras", "again", "moved"):
             if self.side == "moved" and not self._moved:
-                self._move(model)
+                self._moved = True
+                given = self._moving(model, given)
             return model.fit(*data, **given)
         import tfmb
         from tfmb.backend import tf
@@ -122,11 +123,18 @@ class _Kept:
 
         return call
 
+    def _moving(self, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a fit that begins with moved weights; one that builds the model moves them then."""
+        if model.built:
+            self._move(model)
+            return given
+        from tfmb.backend import keras
+
+        move = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: self._move(model))
+        return {**given, "callbacks": [*given.get("callbacks", []), move]}
+
     def _move(self, model: Any) -> None:
         """Weights that differ by roundings: what becomes of that is what equal programs may differ by."""
-        self._moved = True
-        if not model.built:
-            return
         random, size = np.random.default_rng(1), _MOVED[self.program["precision"]]
         for variable in model.trainable_variables:
             value, signs = np.asarray(variable), random.choice([-1.0, 1.0], variable.shape)

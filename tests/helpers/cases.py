@@ -1,11 +1,12 @@
 """Of many cases of a kind some run early and the others in a later suite: see the README of the tests."""
 
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-__all__ = ["here", "here_by_name"]
+__all__ = ["by_night", "here", "here_by_name"]
 
 
 def here(values: Iterable[Any], early: Collection[Any], later: str = "slow", several: bool = False) -> list[Any]:
@@ -28,3 +29,9 @@ def here_by_name(values: dict[str, Any], early: Collection[str], later: str = "s
     mark = getattr(pytest.mark, later)
     assert all(name in values for name in early), "a case that is to run is none"
     return [pytest.param(v, id=name, marks=[] if name in early else [mark]) for name, v in values.items()]
+
+
+def by_night() -> list[str]:
+    """The names of the cases that `.ci/slow` alone runs, as pytest names them in `tests/`."""
+    lines = Path(__file__).parents[1].joinpath("by_night.txt").read_text().splitlines()
+    return [line for line in lines if line and not line.startswith("#")]

@@ -19,15 +19,15 @@ ROOT = Path(__file__).parents[2]
 BEGINS = (
     "tfmb.cli.train._train",
     "tfmb.cli.train.resumed",
-    "tfmb.training.restore.restore_run",
+    "tfmb.jobs.restore.restore_run",
     "tfmb.advice.advise.Inquiry",
     "tfmb.advice.jobs.largest_batch_of",
     "tfmb.advice.short_runs.ShortRuns",
     "tfmb.advice.compare.compare",
     "tfmb.tuning.job.tune_job",
     "tfmb.tuning.guest.join_search",
-    "tfmb.training.timed_jobs.profile_job",
-    "tfmb.launch.launch",
+    "tfmb.jobs.timing.profile_job",
+    "tfmb.distribution.launcher.launch",
     "tfmb.cli.run.Program",
 )
 # `verify` looks at what it is given first, `predict` and `list` at the runs there are: their options are parsed only.
@@ -83,7 +83,7 @@ def check(words: Sequence[str], patch: pytest.MonkeyPatch) -> None:
         inner.setattr("tfmb.advice.jobs.problem_of", lambda config: (_NO_DATA, ""))
         # The run that an export is of, and the version that it is compared with.
         inner.setattr("tfmb.cli.models.read_run", lambda run: {})
-        inner.setattr("tfmb.versions.version_before", lambda against, folder: folder)
+        inner.setattr("tfmb.serving.versions.version_before", lambda against, folder: folder)
         try:
             main(list(words))
         except Began:

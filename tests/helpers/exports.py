@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tfmb import _load_saved_model, comparison
+from tfmb.serving import comparison, run_saved_model
 
 __all__ = ["checked_here"]
 
@@ -22,7 +22,7 @@ def checked_here() -> Iterator[None]:
         told, code = io.StringIO(), 0
         try:
             with contextlib.redirect_stderr(told):
-                _load_saved_model.main(*command[2:])
+                run_saved_model.main(*command[2:])
         except SystemExit as ended:
             code = int(ended.code or 0)
         return subprocess.CompletedProcess(command, code, "", told.getvalue())

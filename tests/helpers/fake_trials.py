@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DivergenceError
-from tfmb.tuning.halving import Halving
+from tfmb.tuning.halving import SuccessiveHalving
 from tfmb.tuning.journal import Journal
 from tfmb.tuning.objective import Objective
 from tfmb.tuning.oracles import make_oracle
@@ -69,7 +69,7 @@ class Sessions:
         """A new one that has read the journal."""
         oracle = make_oracle(self.kind, space(self.kind), self.objective, self.most, SLICES, 3)
         oracle._set_project_dir(str(self.folder), "trials")
-        halving = Halving(SLICES, self.objective.direction) if self.pruning else None
+        halving = SuccessiveHalving(SLICES, self.objective.direction) if self.pruning else None
         oracle.begin(journal, self.objective, SLICES, self.most, halving)
         return oracle
 

@@ -121,7 +121,7 @@ def calls(trace: list[str]) -> dict[str, int]:
 
 
 def _serve(folder: Path) -> None:
-    importlib.import_module("tfmb.training.checkpoint")  # so that no fork has to: it takes seconds
+    importlib.import_module("tfmb.training.checkpoint.checkpointer")  # so that no fork has to: it takes seconds
 
     serve(lambda job: _run(job, folder))
 

@@ -19,11 +19,11 @@ import numpy as np
 import tiny_run
 from damaged import damage
 
-from tfmb import checksums, provenance
-from tfmb.data import cache
 from tfmb.data.idx import load_idx_folder, read_idx
 from tfmb.errors import ConfigError, DataError, StorageError
-from tfmb.training import run_dir as runs
+from tfmb.runs import run_dir as runs
+from tfmb.serving import provenance
+from tfmb.storage import cache, checksums
 
 __all__ = ["KINDS", "batch"]
 

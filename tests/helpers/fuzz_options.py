@@ -27,12 +27,12 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("", "strategy"): "names what auto chooses on this machine",
     ("", "budget"): "a limit that was not reached",
     ("", "timeout"): "a limit that was not reached",
-    ("", "replicas"): "1 is what there is",
+    ("", "devices"): "1 is what there is",
     ("", "target"): "what is reached at once takes no longer",
     ("train", "on_divergence"): "nothing diverged",
     ("train", "keep_checkpoints"): "there were no more than that",
     ("train", "checkpoint_every"): "the run was shorter",
-    ("train", "allow_drift"): "a permission that was not needed",
+    ("train", "allow_mismatch"): "a permission that was not needed",
     ("train", "clipvalue"): "no gradient was larger",
     ("launch", "restarts"): "nobody died",
     ("tune", "workers"): "how it is done, not what",
@@ -40,7 +40,7 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("run", "on_divergence"): "nothing diverged",
     ("run", "keep_checkpoints"): "there were no more than that",
     ("run", "checkpoint_every"): "the runs were shorter",
-    ("run", "allow_drift"): "a permission that was not needed",
+    ("run", "allow_mismatch"): "a permission that was not needed",
     ("run", "jit_compile"): "so short a training has the same losses, rounded",
     ("compare", "memory"): "its numbers are times and bytes",
     **{(command, "model"): "names what the run holds" for command in ("evaluate", "export", "predict", "verify")},
@@ -131,7 +131,13 @@ def _import_all() -> None:
     """What commands import when they need it: once, and not in each process."""
     for module in (
         *("option_subjects", "keras_tuner", "plotly.graph_objects", "tfmb.advice.advise", "tfmb.advice.compare_page"),
-        *("tfmb.classify", "tfmb.exported_run", "tfmb.training.job", "tfmb.tuning.retrain", "tfmb.verification.runs"),
+        *(
+            "tfmb.serving.classifier",
+            "tfmb.serving.export_run",
+            "tfmb.jobs.train",
+            "tfmb.tuning.retrain",
+            "tfmb.verification.runs",
+        ),
         *("tfmb.tuning.job", "tfmb.verification.exports", "tfmb.verification.verify", "tfmb.data.tfds_images"),
     ):
         importlib.import_module(module)

@@ -11,16 +11,17 @@ import forged
 import numpy as np
 from damaged import damage
 
-from tfmb import exported_run
 from tfmb.backend import tf
-from tfmb.classify import read_image
+from tfmb.choices import JitScope
 from tfmb.cli import threads
-from tfmb.config import TrainConfig
-from tfmb.training import run_record
-from tfmb.training.compilation import Compiled, Execution
-from tfmb.training.compilation import _known as known_execution
-from tfmb.training.restore import RestoredRun
-from tfmb.training.resume import resumed
+from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.restore import RestoredRun
+from tfmb.jobs.resume import resumed
+from tfmb.runs import run_record
+from tfmb.serving import export_run
+from tfmb.serving.classifier import read_image
+from tfmb.training.execution.jit_trial import ExecutionPlan
+from tfmb.training.execution.jit_trial import _known as known_execution
 from tfmb.tuning.journal import Journal
 from tfmb.tuning.states import load_state, load_weights, save_state, save_weights
 
@@ -108,7 +109,7 @@ def _look_at_log(folder: Path, draw: random.Random) -> str:
     path = folder / "metrics.jsonl"
     damage(path, draw)
     run = RestoredRun(run_dir=folder, record={}, config=None, model=None)
-    found = exported_run.provenance_of_run(run)
+    found = export_run.provenance_of_run(run)
     assert json.dumps(found, allow_nan=False)
     return "equal"
 
@@ -119,8 +120,8 @@ def _make_answer(folder: Path) -> None:
 
 
 def _look_at_answer(folder: Path, draw: random.Random) -> str:
-    import tfmb.answers
-    from tfmb.files import read_json
+    import tfmb.storage.measurements
+    from tfmb.storage.files import read_json
 
     kind = draw.choice(["threads", "execution"])
     path = folder / kind
@@ -128,26 +129,26 @@ def _look_at_answer(folder: Path, draw: random.Random) -> str:
 
     def recall(*_: Any) -> Any:
         try:
-            return read_json(path, tfmb.answers._MOST_BYTES)
+            return read_json(path, tfmb.storage.measurements._MOST_BYTES)
         except (OSError, ValueError):
             return None
 
     if kind == "threads":
-        theirs, tfmb.answers.recall = tfmb.answers.recall, recall
+        theirs, tfmb.storage.measurements.recall = tfmb.storage.measurements.recall, recall
         try:
             found = threads.known_threads(dataclasses.replace(_CONFIG))
         finally:
-            tfmb.answers.recall = theirs
+            tfmb.storage.measurements.recall = theirs
         assert found is None or (set(found) <= {*threads.counts(), threads.cores()} and min(found.values()) > 0)
     else:
-        import tfmb.training.compilation as module
+        import tfmb.training.execution.jit_trial as module
 
         theirs, module.recall = module.recall, recall
         try:
-            execution: Execution | None = known_execution({})
+            execution: ExecutionPlan | None = known_execution({})
         finally:
             module.recall = theirs
-        assert execution is None or execution.compiled in Compiled
+        assert execution is None or execution.compiled in JitScope
         found = None if execution is None else {}
     return "refused" if found is None else "equal"
 

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfmb.choices import MODEL_NAMES
 from tfmb.cli import main
-from tfmb.config import MODEL_NAMES, TrainConfig
 from tfmb.errors import ConfigError
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["KINDS", "batch"]
 
@@ -27,7 +28,7 @@ _VALUES: list[Any] = [
     "ä", "x" * 5000, b"x", [], [1], (1,), {}, {"x": 1}, 1j, object(), ..., int, [[[[[[[[[[]]]]]]]]]],
 ]  # fmt: skip
 
-_COUNTS = ["epochs", "replicas", "base-batch-size", "virtual-replicas", "micro-batch-size", "log-every"]
+_COUNTS = ["epochs", "devices", "base-batch-size", "virtual-replicas", "micro-batch-size", "log-every"]
 _COUNTS += ["checkpoint-every", "keep-checkpoints", "batch-size"]
 _NATURALS = ["seed", "warmup", "validation-size"]
 _NUMBERS = ["learning-rate", "weight-decay", "clipnorm", "clipvalue", "global-clipnorm", "epsilon"]
@@ -41,14 +42,14 @@ _TOGETHER = [
     ["--deterministic", "--jit-compile", "step"],
     ["--virtual-replicas", "2", "--micro-batch-size", "2"],
     ["--virtual-replicas", "3"],
-    ["--strategy", "one-device", "--replicas", "2"],
+    ["--strategy", "one-device", "--devices", "2"],
     ["--schedule", "plateau"],
     ["--on-divergence", "restore", "--schedule", "cosine"],
     ["--data", "a:b", "--dataset", "digits"],
     ["--optimizer", "sgd", "--rho", "0.5"],
     ["--optimizer", "adam", "--nesterov"],
     ["--resume", "damaged", "--run-dir", "new"],
-    ["--allow-drift"],
+    ["--allow-mismatch"],
     ["--data", "no reference"],
     ["--data", "a.b"],
     ["--model", "a:b:c"],
@@ -74,7 +75,7 @@ _OTHERS = [
     ["evaluate"], ["evaluate", "a", "b"], ["export"], ["predict"], ["predict", "x.png", "--run", "a", "--export", "b"],
     ["predict", "x.png"], ["list", "--unknown"], ["list", "nowhere"], ["launch"], ["doctor", "x"], [""], ["\x1b[2J"],
     ["runs"], ["run"], ["run", "--unknown", "x.py"], ["run", "--virtual-replicas", "3", "x.py"], ["run", "--seed"],
-    ["run", "--allow-drift", "x.py"], ["run", "--checkpoint-every", "7", "x.py"], ["run", "--seed", "-1", "x.py"],
+    ["run", "--allow-mismatch", "x.py"], ["run", "--checkpoint-every", "7", "x.py"], ["run", "--seed", "-1", "x.py"],
     ["run", "--on-divergence", "restore", "x.py"], ["run", "--run-dir", "damaged", "x.py"],
     ["launch", "--workers", "0", "--", "true"], ["launch", "--workers", "x", "--", "true"],
     ["launch", "--hosts", "", "--", "true"],

@@ -63,7 +63,7 @@ def make(folder: Path) -> None:
     """Writes all of it."""
     import tfmb
     from tfmb.errors import PreemptedError
-    from tfmb.training.checkpoint import Checkpointer
+    from tfmb.training.checkpoint.checkpointer import Checkpointer
 
     folder.mkdir(parents=True)
     warnings.simplefilter("ignore")

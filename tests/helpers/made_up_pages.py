@@ -18,7 +18,7 @@ from tfmb.advice.compare import Comparison, Method
 from tfmb.advice.compare_page import write_comparison
 from tfmb.advice.pages import write_advice, write_rate_curve
 from tfmb.advice.rate_curve import RateCurve, read_curve
-from tfmb.advice.records import Advice, Prediction
+from tfmb.advice.records import Advice, SizePrediction
 from tfmb.advice.short_runs import ShortRun
 from tfmb.advice.target import Look, Target
 from tfmb.advice.throughput import Throughput
@@ -53,7 +53,7 @@ def advice() -> Advice:
     for size, step in zip(SIZES, seconds, strict=True):
         updates = fitted.updates(size)
         found.append(
-            Prediction(
+            SizePrediction(
                 batch_size=size,
                 learning_rate=0.0005 * math.sqrt(size),
                 updates=updates,

@@ -68,7 +68,7 @@ def covering() -> list[Row]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class AdviceTask:
     """What is learned: `MOST_ROWS` rows, and a function that builds the model.
 
     The hidden layers of all but the CNN are smooth: where a ReLU's input is next to 0, rounding alone decides whether
@@ -87,7 +87,7 @@ def _classes() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _mlp() -> Problem:
+def _mlp() -> AdviceTask:
     """Dropout, a regulariser and uneven weights."""
 
     def build() -> Any:
@@ -97,10 +97,10 @@ def _mlp() -> Problem:
 
     random = np.random.default_rng(1)
     x, y = random.normal(size=(MOST_ROWS, 4)), random.integers(0, 3, MOST_ROWS)
-    return Problem(build=build, x=x, y=y, sample_weight=random.uniform(0.2, 2.0, MOST_ROWS), loss=_classes())
+    return AdviceTask(build=build, x=x, y=y, sample_weight=random.uniform(0.2, 2.0, MOST_ROWS), loss=_classes())
 
 
-def _table() -> Problem:
+def _table() -> AdviceTask:
     """Columns by name, dropout and uneven weights."""
 
     def build() -> Any:
@@ -111,10 +111,10 @@ def _table() -> Problem:
     random = np.random.default_rng(3)
     x = {"age": random.normal(size=(MOST_ROWS, 1)), "town": random.integers(0, 5, MOST_ROWS).astype("int32")}
     y = (x["age"][:, 0] + x["town"] > 2).astype("int64")
-    return Problem(build=build, x=x, y=y, sample_weight=random.uniform(0.2, 2.0, MOST_ROWS), loss=_classes())
+    return AdviceTask(build=build, x=x, y=y, sample_weight=random.uniform(0.2, 2.0, MOST_ROWS), loss=_classes())
 
 
-def _cnn() -> Problem:
+def _cnn() -> AdviceTask:
     """The CNN of the MNIST recipe with its dropout, on shifted and turned digits."""
     splits = tfmb.data.load("digits")
 
@@ -123,10 +123,10 @@ def _cnn() -> Problem:
         return tfmb.models.with_preprocessing(bare, (28, 28, 1), splits.normalization)
 
     x, y = splits.train.examples[:MOST_ROWS], splits.train.labels[:MOST_ROWS]
-    return Problem(build=build, x=x, y=y, augment=tfmb.data.Augmentation(shift=2, rotate=10), loss=_classes())
+    return AdviceTask(build=build, x=x, y=y, augment=tfmb.data.Augmentation(shift=2, rotate=10), loss=_classes())
 
 
-def _sequences(hidden: Callable[[], Any] = lambda: layers.Dense(5, "tanh")) -> Problem:
+def _sequences(hidden: Callable[[], Any] = lambda: layers.Dense(5, "tanh")) -> AdviceTask:
     """Padded sequences: a class for every token that is none of the padding, and a number for each row."""
     length = 6
 
@@ -139,15 +139,15 @@ def _sequences(hidden: Callable[[], Any] = lambda: layers.Dense(5, "tanh")) -> P
     random = np.random.default_rng(2)
     x = random.integers(1, 8, (MOST_ROWS, length)).astype("int32")
     x[np.arange(length) >= random.integers(1, length + 1, MOST_ROWS)[:, np.newaxis]] = 0
-    return Problem(build=build, x=x, y=[x % 3, random.normal(size=(MOST_ROWS, 1))], loss=[_classes(), "mse"])
+    return AdviceTask(build=build, x=x, y=[x % 3, random.normal(size=(MOST_ROWS, 1))], loss=[_classes(), "mse"])
 
 
-def _lstm() -> Problem:
+def _lstm() -> AdviceTask:
     """The same through a recurrent layer."""
     return _sequences(lambda: layers.LSTM(5, return_sequences=True))
 
 
-MODELS: dict[str, Callable[[], Problem]] = {
+MODELS: dict[str, Callable[[], AdviceTask]] = {
     "mlp": _mlp,
     "table": _table,
     "cnn": _cnn,
@@ -164,13 +164,13 @@ class Trainer:
         row: of the matrix; its size is left to `train`.
     """
 
-    def __init__(self, problem: Problem, row: Row) -> None:
-        replicas, cut, clip, rule, xla = row[:5]
+    def __init__(self, problem: AdviceTask, row: Row) -> None:
+        replicas, partition, clip, rule, xla = row[:5]
         keras.utils.set_random_seed(5)
         self._problem = problem
         self._strategy = make_strategy("auto", REPLICAS[replicas])
         self._optimizer = RULES[rule](**CLIPS[clip])
-        self._micro_batches, self._jit_compile = CUTS[cut], XLA[xla]
+        self._micro_batches, self._jit_compile = CUTS[partition], XLA[xla]
         with self._strategy.scope():
             self.model = problem.build()
             self._optimizer.build(self.model.trainable_variables)

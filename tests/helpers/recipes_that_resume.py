@@ -152,7 +152,7 @@ def _train(row: Row, run_dir: str, rank: int | None) -> None:
     if row["augment"] != "none":
         options["augment"] = tfmb.data.Augmentation(shift=1)
     if row["replicas"] != "1":
-        options["replicas"] = int(row["replicas"])
+        options["devices"] = int(row["replicas"])
     Path(run_dir).parent.mkdir(exist_ok=True)
     callbacks = _callbacks(row, Path(f"{run_dir}-files-{rank or 0}"))
     with warnings.catch_warnings():
@@ -165,7 +165,7 @@ def _train(row: Row, run_dir: str, rank: int | None) -> None:
             verbose=0,
             validation_data=(x[:9], y[:9]),
             jit_compile=row["compiled"],
-            noise_scale=row["noise"] == "yes",
+            measure_noise_scale=row["noise"] == "yes",
             on_divergence=row["divergence"],
             callbacks=callbacks,
             run_dir=run_dir,

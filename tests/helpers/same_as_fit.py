@@ -7,7 +7,7 @@ import numpy as np
 
 import tfmb
 from tfmb.backend import keras
-from tfmb.training.fit_data import batched_kind
+from tfmb.training.input.data_adapter import batched_kind
 
 __all__ = ["Fit", "assert_same", "by_keras", "by_tfmb"]
 

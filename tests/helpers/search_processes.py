@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.launch import free_ports
+from tfmb.distribution.launcher import free_ports
 
 TRIALS = 12
 

@@ -14,8 +14,8 @@ from tfmb import optimizers
 from tfmb.backend import keras
 from tfmb.errors import PreemptedError
 from tfmb.optimizers import SGD, Adam, RMSprop
-from tfmb.training.checkpoint import Checkpointer
-from tfmb.training.loop import Position
+from tfmb.training.checkpoint.checkpointer import Checkpointer
+from tfmb.training.loop.plan import LoopState
 
 layers = keras.layers
 ROWS, BATCH_SIZE, EPOCHS = 26, 8, 2
@@ -48,11 +48,11 @@ class StopAfter:
         self.batches: int | None = None
         visit, most = Checkpointer.visit, Checkpointer.most
 
-        def visit_and_stop(keeper: Checkpointer, position: Position) -> None:
+        def visit_and_stop(keeper: Checkpointer, position: LoopState) -> None:
             keeper.stop = lambda: "stopped" if position.drawn == self.batches else None
             visit(keeper, position)
 
-        def most_before(keeper: Checkpointer, position: Position) -> int | None:
+        def most_before(keeper: Checkpointer, position: LoopState) -> int | None:
             left = most(keeper, position)
             assert left is not None
             return left if self.batches is None else min(left, max(self.batches - position.drawn, 1))
@@ -99,15 +99,15 @@ RULES: dict[str, Callable[[], Any]] = {
 
 def check_every_stop(folder: Path, stop: StopAfter, rule: str, replicas: int) -> None:
     """Asserts that a run goes on from each update of its two epochs to the end of one that never stopped."""
-    whole = fit(folder / "whole", RULES[rule], replicas=replicas)
+    whole = fit(folder / "whole", RULES[rule], devices=replicas)
     for batches in range(EPOCHS * BATCHES):
         stop.batches = batches
         run = folder / f"stopped-{batches}"
         with pytest.raises(PreemptedError, match=rf"stopped after {batches} batches.*--resume"):
-            fit(run, RULES[rule], replicas=replicas)
+            fit(run, RULES[rule], devices=replicas)
         assert json.loads((run / "run.json").read_text())["status"] == "preempted"
         stop.batches = None
-        assert_same(fit(run, RULES[rule], replicas=replicas, resume=True), whole, (run, folder / "whole"))
+        assert_same(fit(run, RULES[rule], devices=replicas, resume=True), whole, (run, folder / "whole"))
 
 
 def check_other_devices(
@@ -125,9 +125,9 @@ def check_other_devices(
         run = folder / str(number)
         stop.batches = batches
         with pytest.raises(PreemptedError):
-            fit(run, RULES["adam"], replicas=before, **given)
+            fit(run, RULES["adam"], devices=before, **given)
         stop.batches = None
-        resumed = fit(run, RULES["adam"], replicas=after, resume=True, **given)
+        resumed = fit(run, RULES["adam"], devices=after, resume=True, **given)
         assert_same_values(resumed, whole)
 
 

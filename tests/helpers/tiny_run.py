@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import tf
-from tfmb.training.checkpoint import Checkpointer
-from tfmb.training.loop import Position
+from tfmb.training.checkpoint.checkpointer import Checkpointer
+from tfmb.training.loop.plan import LoopState
 
 
 class _Part:
@@ -68,9 +68,9 @@ class TinyRun:
         return [*values, self.optimizer.learning_rate, self.counter.value]
 
 
-def position(drawn: int) -> Position:
+def position(drawn: int) -> LoopState:
     """Where the run stands after so many batches."""
-    return Position(epoch=drawn // 4, step=drawn % 4, drawn=drawn, sums=(float(drawn), 1.0), last_loss=0.5)
+    return LoopState(epoch=drawn // 4, step=drawn % 4, drawn=drawn, sums=(float(drawn), 1.0), last_loss=0.5)
 
 
 def restore(run_dir: Path) -> int:

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tfmb.launch import Gang, free_ports
+from tfmb.distribution.launcher import Gang, free_ports
 
 __all__ = ["kill_after_checkpoint", "two_workers"]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tfmb.launch import Gang, free_ports
+from tfmb.distribution.launcher import Gang, free_ports
 
 SOON = 30.0  # in which a survivor must have ended
 TRAIN = [

@@ -30,7 +30,11 @@ class Mutation:
     near: str
 
 
-RULES, PARTS, CHECKPOINT = "tfmb/optimizers/rules.py", "tfmb/training/parts.py", "tfmb/training/checkpoint.py"
+RULES, PARTS, CHECKPOINT = (
+    "tfmb/optimizers/rules.py",
+    "tfmb/training/step/partition.py",
+    "tfmb/training/checkpoint/checkpointer.py",
+)
 BATCHES, JOURNAL = "tfmb/data/batches.py", "tuning/journal.py"
 
 BY_HAND = [
@@ -50,10 +54,10 @@ BY_HAND = [
     ),
     Mutation(
         "a checkpoint's name is not synced",
-        "tfmb/training/commit.py",
+        "tfmb/storage/atomic.py",
         "        raise\n    sync(path.parent)\n",
         "        raise\n",
-        "tests/training/test_commit.py",
+        "tests/storage/test_atomic.py",
     ),
     Mutation(
         "a seed forgets all but the first word of its purpose",
@@ -71,10 +75,10 @@ BY_HAND = [
     ),
     Mutation(
         "an export's logits and probabilities have each other's names",
-        "tfmb/signatures.py",
+        "tfmb/serving/signatures.py",
         '{"logits": logits, "probabilities": tf.nn.softmax(logits),',
         '{"logits": tf.nn.softmax(logits), "probabilities": logits,',
-        "tests/test_signatures.py",
+        "tests/serving/test_signatures.py",
     ),
     Mutation(
         "each part of a batch has the first part's mask",
@@ -99,10 +103,10 @@ BY_HAND = [
     ),
     Mutation(
         "two workers take themselves for the first",
-        "tfmb/workers.py",
+        "tfmb/distribution/multi_worker.py",
         "cluster is None or cluster.rank == 0",
         "cluster is None or cluster.rank <= 1",
-        "tests/training/test_workers.py",
+        "tests/distribution/test_multi_worker.py",
     ),
 ]
 
@@ -110,8 +114,8 @@ DRAWN = [
     Mutation(
         "RMSprop: momentum * v + step",
         RULES,
-        "settle((momentum * rest[0] + step,), rest)",
-        "settle((momentum * rest[0] * step,), rest)",
+        "momentum * velocity[0] + (rate * step",
+        "momentum * velocity[0] * (rate * step",
         "tests/optimizers",
     ),
     Mutation("RMSprop: 1 + centered", RULES, "slots[: 1 + centered],", "slots[: 1 * centered],", "tests/optimizers"),
@@ -120,21 +124,21 @@ DRAWN = [
         PARTS,
         "most = -(-size // parts)",
         "most = -(+size // parts)",
-        "tests/training/test_parts.py",
+        "tests/training/step/test_partition.py",
     ),
     Mutation(
         "virtual_replicas beside micro_batch_size",
         PARTS,
         'if virtual_replicas != "auto":',
         'if virtual_replicas >= "auto":',
-        "tests/training/test_parts.py",
+        "tests/training/step/test_partition.py",
     ),
     Mutation(
         "any name of digits is a checkpoint",
         CHECKPOINT,
         "len(name) == 17 and name[5:].isdecimal()",
         "len(name) == 17 or name[5:].isdecimal()",
-        "tests/training/test_checkpoint.py",
+        "tests/training/checkpoint/test_checkpointer.py",
     ),
     Mutation(
         "the best epoch's number is 2**63",

@@ -80,8 +80,8 @@ def test_known_trajectory_with_a_changing_rate(name: str) -> None:
 class Miscounted(Adam):
     by = 0
 
-    def rule(self, gradient: Any, slots: Any, rate: Any, count: Any) -> Any:
-        return super().rule(gradient, slots, rate, count + self.by)
+    def step(self, gradient: Any, slots: Any, rate: Any, count: Any) -> Any:
+        return super().step(gradient, slots, rate, count + self.by)
 
 
 class CountsFromZero(Miscounted):
@@ -93,8 +93,12 @@ class CountsFromTwo(Miscounted):
 
 
 class ForgetsSlots(Adam):
-    def rule(self, gradient: Any, slots: Any, rate: Any, count: Any) -> Any:
-        return super().rule(gradient, slots, rate, count)[0], slots
+    def moments(self, gradient: Any, slots: Any, rate: Any, square: Any = None) -> Any:
+        self.right = super().moments(gradient, slots, rate, square)
+        return slots
+
+    def step(self, gradient: Any, slots: Any, rate: Any, count: Any) -> Any:
+        return super().step(gradient, self.right, rate, count)
 
 
 class CoupledDecay(Adam):

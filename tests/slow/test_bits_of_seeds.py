@@ -16,6 +16,6 @@ def _mnist(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", cases())
 def test_devices_and_workers(name: str, seed: int) -> None:
     dataset = "mnist" if MIRROR.is_dir() else "digits"
-    found = {f"{devices} devices": digest(name, seed, 300, dataset, replicas=devices) for devices in DEVICES}
+    found = {f"{devices} devices": digest(name, seed, 300, dataset, devices=devices) for devices in DEVICES}
     found["2 workers"] = worker_digests(name, seed, 300, dataset, workers=2)
     assert len(set(found.values())) == 1, found

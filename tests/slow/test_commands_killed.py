@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fork_server import ForkServer
 
-from tfmb.provenance import check_export
+from tfmb.serving.provenance import check_export
 
 KILLS = {"tune": 50, "export": 30, "advise": 20}
 TUNE = ["tune", "--dataset", "digits", "--model", "mlp", "--oracle", "random", "--max-trials", "3", "--epochs", "2"]

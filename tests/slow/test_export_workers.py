@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tfmb.backend import tf
-from tfmb.provenance import check_export
+from tfmb.serving.provenance import check_export
 
 PROGRAM = """
 import sys

@@ -12,10 +12,10 @@ from fork_server import needs_strace
 
 ROOT = Path(__file__).parents[2]
 RESUME = ["tests/training/test_resume.py", "-k", "test_two_stops_in_one_epoch"]
-COMMIT = ["tests/training/test_commit.py", "-k", "nothing"]
-SYNCED = ["tests/training/test_commit.py", "-k", "synced"]
+COMMIT = ["tests/storage/test_atomic.py", "-k", "nothing"]
+SYNCED = ["tests/storage/test_atomic.py", "-k", "synced"]
 
-CHECKPOINT, FOLDERS = "tfmb/training/checkpoint.py", "tfmb/training/commit.py"
+CHECKPOINT, FOLDERS = "tfmb/training/checkpoint/checkpointer.py", "tfmb/storage/atomic.py"
 ASSIGN = "            variable.assign(tensors[key])\n"
 
 # Fault -> (file, what stands there once, what to put there), ..., and the tests that must notice.
@@ -67,7 +67,7 @@ def run(package: Path, tests: list[str]) -> "subprocess.CompletedProcess[str]":
             check=False,
         )
 
-    found = python("-c", "import tfmb.training.commit as commit; print(commit.__file__)")
+    found = python("-c", "import tfmb.storage.atomic as commit; print(commit.__file__)")
     assert found.stdout.strip() == str(package / "tfmb" / "training" / "commit.py"), found.stderr
     every = "--override-ini=addopts=--strict-markers"  # whatever their marks
     return python("-m", "pytest", "-q", "-x", every, "-p", "no:cacheprovider", "-p", "no:xdist", *tests)

@@ -1,4 +1,4 @@
-"""All system calls that `training/test_commit.py` takes a sample of; a disk that fills up under `tfmb train`."""
+"""All system calls that `storage/test_atomic.py` takes a sample of; a disk that fills up under `tfmb train`."""
 
 import json
 import os

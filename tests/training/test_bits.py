@@ -12,14 +12,14 @@ UPDATES = {"cnn-adam-augmented": 150, "resnet-momentum": 90, "table-sgd-clipped"
 @pytest.mark.compile
 @pytest.mark.parametrize("name", here(UPDATES, ["cnn-adam-augmented", "table-sgd-clipped"]))
 def test_devices(name: str) -> None:
-    found = {devices: digest(name, 0, UPDATES[name], replicas=devices) for devices in DEVICES}
+    found = {devices: digest(name, 0, UPDATES[name], devices=devices) for devices in DEVICES}
     assert len(set(found.values())) == 1, found
 
 
 @pytest.mark.process
 def test_workers() -> None:
     name = "cnn-adam-augmented"
-    assert worker_digests(name, 0, 30, "digits", workers=2) == digest(name, 0, 30, replicas=1)
+    assert worker_digests(name, 0, 30, "digits", workers=2) == digest(name, 0, 30, devices=1)
 
 
 @pytest.mark.compile

@@ -42,8 +42,8 @@ def with_bad(*batches: int) -> np.ndarray:
 @pytest.mark.parametrize("replicas", [1, 2], ids=["1 replica", "2 replicas"])
 def test_skipped_batch_is_as_if_it_had_not_been_there(tmp_path: Path, replicas: int) -> None:
     kept = np.r_[0:8, 12:24]
-    expected = fit(X[kept], Y[kept], replicas=replicas)
-    found = fit(y=with_bad(2), on_divergence="skip", run_dir=tmp_path / "run", replicas=replicas)
+    expected = fit(X[kept], Y[kept], devices=replicas)
+    found = fit(y=with_bad(2), on_divergence="skip", run_dir=tmp_path / "run", devices=replicas)
     for a, b in zip(found.model.get_weights(), expected.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert found.history == expected.history
@@ -72,7 +72,7 @@ def test_stopping_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     assert names == ["step-000000000002", "step-000000000004"]
     with pytest.warns(UserWarning, match=r"not exactly: config\.on_divergence was \"stop\" and is \"skip\""):
         history = fit(
-            y=with_bad(4), run_dir=tmp_path / "run", resume=True, on_divergence="skip", allow_drift=True,
+            y=with_bad(4), run_dir=tmp_path / "run", resume=True, on_divergence="skip", allow_mismatch=True,
             checkpoint_every=2,
         )  # fmt: skip
     assert np.isfinite(history.history["loss"]).all()

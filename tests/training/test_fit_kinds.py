@@ -277,7 +277,7 @@ def test_what_fit_refuses_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("given", [{"virtual_replicas": 2}, {"micro_batch_size": 2}, {"static_shapes": True}],
+@pytest.mark.parametrize("given", [{"virtual_replicas": 2}, {"micro_batch_size": 2}, {"pad_batches": True}],
                          ids=lambda given: next(iter(given)))  # fmt: skip
 @pytest.mark.parametrize("kind", ["sparse", "ragged", "optional", "no target"])
 def test_what_cannot_be_cut_is_refused_by_name(kind: str, given: dict[str, Any]) -> None:
@@ -297,8 +297,8 @@ def test_several_devices_refuse_what_cannot_be_cut(kind: str) -> None:
     model = build()
     model.compile("sgd", "mse")
     for call in (
-        lambda: tfmb.evaluate(model, x, y, replicas=2, verbose=0),
-        lambda: tfmb.predict(model, x, replicas=2),
+        lambda: tfmb.evaluate(model, x, y, devices=2, verbose=0),
+        lambda: tfmb.predict(model, x, devices=2),
     ):
         with pytest.raises(ConfigError, match="cannot be cut into parts"):
             call()

@@ -13,8 +13,8 @@ from replica_copies import copies
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DirectoryError, DivergenceError
-from tfmb.training.run_dir import load_weights
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_dir import load_weights
+from tfmb.runs.run_record import read_run
 
 layers = keras.layers
 _random = np.random.default_rng(0)
@@ -54,7 +54,7 @@ def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
     longer, parts = build(), build()
     tfmb.fit(longer, X, Y, epochs=3, **FIT)
     tfmb.fit(parts, X, Y, epochs=1, **FIT)
-    tfmb.fit(parts, X, Y, epochs=2, initial_epoch=1, replicas=2, **FIT)
+    tfmb.fit(parts, X, Y, epochs=2, initial_epoch=1, devices=2, **FIT)
     tfmb.fit(parts, X, Y, epochs=3, initial_epoch=2, **FIT)
     for a, b in zip(parts.get_weights(), longer.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6)
@@ -111,7 +111,7 @@ def build_unseeded() -> Any:
 @pytest.mark.compile
 def test_seed_decides_initial_weights_where_a_function_builds_the_model() -> None:
     def weights(seed: int, replicas: int) -> list[Any]:
-        given = {"optimizer": keras.optimizers.SGD(0.0), "replicas": replicas, "seed": seed, "verbose": 0}
+        given = {"optimizer": keras.optimizers.SGD(0.0), "devices": replicas, "seed": seed, "verbose": 0}
         return tfmb.fit(build_unseeded, X, Y, batch_size=8, **given).model.get_weights()
 
     keras.utils.set_random_seed(1)
@@ -129,7 +129,7 @@ def test_own_model_built_outside_the_scope_holds_the_weights_of_two_replicas() -
     one, two = build(), build()
     tfmb.fit(one, X, Y, epochs=2, **FIT)
     kernel = two.layers[0].kernel
-    history = tfmb.fit(two, X, Y, epochs=2, replicas=2, **FIT)
+    history = tfmb.fit(two, X, Y, epochs=2, devices=2, **FIT)
     assert history.model is two
     assert two.layers[0].kernel is kernel
     for a, b in zip(two.get_weights(), one.get_weights(), strict=True):
@@ -143,7 +143,7 @@ def test_second_training_on_two_replicas_traces_nothing() -> None:
     kept = []
     for epochs in (2, 1, 1):
         tfmb.fit(one, X, Y, epochs=epochs, **FIT)
-        tfmb.fit(two, X, Y, epochs=epochs, replicas=2, **FIT)
+        tfmb.fit(two, X, Y, epochs=epochs, devices=2, **FIT)
         kept.append((two._tfmb_copy[-1], two._tfmb_copy[-1]._tfmb_steps[-1]))
         two.set_weights([0.5 * weights for weights in two.get_weights()])  # what the user does meanwhile counts
         one.set_weights([0.5 * weights for weights in one.get_weights()])
@@ -156,7 +156,7 @@ def test_second_training_on_two_replicas_traces_nothing() -> None:
 @pytest.mark.compile
 def test_changed_model_is_copied_anew_for_its_replicas() -> None:
     one, two = build(), build()
-    for model, given in ((one, {}), (two, {"replicas": 2})):
+    for model, given in ((one, {}), (two, {"devices": 2})):
         tfmb.fit(model, X, Y, **FIT, **given)
         model.layers[0].activation = keras.activations.relu
         model.layers[-1].trainable = False
@@ -169,7 +169,7 @@ def test_changed_model_is_copied_anew_for_its_replicas() -> None:
 def test_function_in_the_models_place_is_called_in_the_scope() -> None:
     expected = build()
     tfmb.fit(expected, X, Y, **FIT)
-    history = tfmb.fit(build, X, Y, replicas=2, **FIT)
+    history = tfmb.fit(build, X, Y, devices=2, **FIT)
     assert all(len(copies(v.value)) == 2 for v in history.model.variables)
     for a, b in zip(history.model.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
@@ -192,8 +192,8 @@ def test_model_that_cannot_be_cloned_is_refused_or_built_by_a_function() -> None
         return model
 
     with pytest.raises(ConfigError, match=r"\A[^\n]*build_model[^\n]*\Z"):
-        tfmb.fit(build_model(), X, Y, replicas=2, **FIT)
-    history = tfmb.fit(build_model, X, Y, replicas=2, **FIT)
+        tfmb.fit(build_model(), X, Y, devices=2, **FIT)
+    history = tfmb.fit(build_model, X, Y, devices=2, **FIT)
     assert np.isfinite(history.history["loss"]).all()
 
 
@@ -206,7 +206,7 @@ def test_model_whose_configuration_fails_is_refused_in_one_line() -> None:
     model.compile("sgd", "sparse_categorical_crossentropy")
     model(X[:1])
     with pytest.raises(ConfigError, match=r"\A[^\n]*units[^\n]*build_model[^\n]*\Z"):
-        tfmb.fit(model, X, Y, replicas=2, **FIT)
+        tfmb.fit(model, X, Y, devices=2, **FIT)
 
 
 @pytest.mark.compile
@@ -216,7 +216,7 @@ def test_compiled_with_a_function_as_loss_is_trained_on_two_replicas() -> None:
 
     one, two = build(loss=squares), build(loss=squares)
     tfmb.fit(one, X, np.eye(3)[Y], **FIT)
-    tfmb.fit(two, X, np.eye(3)[Y], replicas=2, **FIT)
+    tfmb.fit(two, X, np.eye(3)[Y], devices=2, **FIT)
     np.testing.assert_allclose(two.get_weights()[0], one.get_weights()[0], atol=1e-6)
 
 
@@ -226,7 +226,7 @@ def test_frozen_layer_inside_a_nested_model_stays_frozen_on_two_replicas() -> No
     model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3, "softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
     frozen, free = inner.get_layer("frozen").get_weights(), inner.get_layer("free").get_weights()
-    tfmb.fit(model, X, Y, replicas=2, **FIT)
+    tfmb.fit(model, X, Y, devices=2, **FIT)
     np.testing.assert_allclose(inner.get_layer("frozen").get_weights()[0], frozen[0], atol=1e-6)
     assert not np.allclose(inner.get_layer("free").get_weights()[0], free[0], atol=1e-6)
 

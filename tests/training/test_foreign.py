@@ -60,7 +60,7 @@ def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> N
     assert isinstance(interop.get(RULES[rule]()), ForeignOptimizer)
     expected = trained(keras.Model.fit, RULES[rule]())
     one = trained(tfmb.fit, RULES[rule]())
-    two = trained(tfmb.fit, RULES[rule](), replicas=2)
+    two = trained(tfmb.fit, RULES[rule](), devices=2)
     assert_close(one, expected, 2e-6)
     assert_close(two, one, 1e-6)
     assert not np.allclose(one.get_weights()[0], build(RULES[rule]()).get_weights()[0], atol=1e-3)
@@ -71,7 +71,7 @@ def test_forty_updates_are_those_of_fit_on_one_device_and_on_two(rule: str) -> N
 @pytest.mark.parametrize("option", [{"global_clipnorm": 0.05}, {"clipvalue": 0.01}, {"weight_decay": 0.01}])
 def test_options_of_keras_hold_on_two_replicas(rule: str, option: dict[str, float]) -> None:
     expected = trained(keras.Model.fit, RULES[rule](**option))
-    assert_close(trained(tfmb.fit, RULES[rule](**option), replicas=2), expected, 5e-6)
+    assert_close(trained(tfmb.fit, RULES[rule](**option), devices=2), expected, 5e-6)
     plain = trained(keras.Model.fit, RULES[rule]())
     assert not np.allclose(plain.get_weights()[0], expected.get_weights()[0], atol=1e-5)
 
@@ -84,7 +84,7 @@ class PlainDescent(optimizers.SGD):
 def test_clipped_step_has_the_right_length(replicas: int) -> None:
     model = build(PlainDescent(0.5, global_clipnorm=0.01))
     before = model.get_weights()
-    tfmb.fit(model, X[:7], Y[:7], replicas=replicas, **FIT)
+    tfmb.fit(model, X[:7], Y[:7], devices=replicas, **FIT)
     moved = [a - b for a, b in zip(model.get_weights(), before, strict=True)]
     assert np.sqrt(sum(np.sum(move**2) for move in moved)) == pytest.approx(0.5 * 0.01, rel=1e-4)
 
@@ -95,16 +95,16 @@ def test_averages_are_written_at_the_end_as_by_fit(replicas: int) -> None:
     def make() -> Any:
         return optimizers.Nadam(0.01, use_ema=True, ema_momentum=0.9)
 
-    assert_close(trained(tfmb.fit, make(), replicas=replicas), trained(keras.Model.fit, make()), 5e-6)
+    assert_close(trained(tfmb.fit, make(), devices=replicas), trained(keras.Model.fit, make()), 5e-6)
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize("rule", ["nadam", "own"])
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_second_call_goes_on_with_the_state(rule: str, replicas: int) -> None:
-    expected = trained(tfmb.fit, RULES[rule](), replicas=replicas)
-    parts = trained(tfmb.fit, RULES[rule](), replicas=replicas, epochs=3)
-    tfmb.fit(parts, X, Y, epochs=EPOCHS, initial_epoch=3, replicas=replicas, **FIT)
+    expected = trained(tfmb.fit, RULES[rule](), devices=replicas)
+    parts = trained(tfmb.fit, RULES[rule](), devices=replicas, epochs=3)
+    tfmb.fit(parts, X, Y, epochs=EPOCHS, initial_epoch=3, devices=replicas, **FIT)
     assert_close(parts, expected, 1e-6)
     assert_close(parts, trained(keras.Model.fit, RULES[rule]()), 3e-6)
 
@@ -112,7 +112,7 @@ def test_second_call_goes_on_with_the_state(rule: str, replicas: int) -> None:
 @pytest.mark.compile
 def test_second_call_on_other_replicas_goes_on_with_the_state() -> None:
     parts = trained(tfmb.fit, RULES["nadam"](), epochs=2)
-    tfmb.fit(parts, X, Y, epochs=5, initial_epoch=2, replicas=2, **FIT)
+    tfmb.fit(parts, X, Y, epochs=5, initial_epoch=2, devices=2, **FIT)
     tfmb.fit(parts, X, Y, epochs=EPOCHS, initial_epoch=5, **FIT)
     assert_close(parts, trained(keras.Model.fit, RULES["nadam"]()), 3e-6)
 
@@ -122,7 +122,7 @@ def test_schedule_of_keras_is_followed() -> None:
     def make() -> Any:
         return optimizers.Nadam(optimizers.schedules.ExponentialDecay(0.02, 10, 0.5))
 
-    assert_close(trained(tfmb.fit, make(), replicas=2), trained(keras.Model.fit, make()), 3e-6)
+    assert_close(trained(tfmb.fit, make(), devices=2), trained(keras.Model.fit, make()), 3e-6)
 
 
 @pytest.mark.compile
@@ -132,7 +132,7 @@ def test_callback_sets_the_rate(replicas: int) -> None:
         return [keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate * 0.5)]
 
     expected = trained(keras.Model.fit, RULES["adagrad"](), callbacks=halving())
-    assert_close(trained(tfmb.fit, RULES["adagrad"](), callbacks=halving(), replicas=replicas), expected, 3e-6)
+    assert_close(trained(tfmb.fit, RULES["adagrad"](), callbacks=halving(), devices=replicas), expected, 3e-6)
 
 
 class Counted(optimizers.Lion):
@@ -161,7 +161,7 @@ def test_accumulation_and_a_fixed_loss_scale_are_kerass(name: str, replicas: int
     expected, found = build(OF_KERAS[name]()), build(OF_KERAS[name]())
     before = found.get_weights()
     theirs = expected.fit(x, Y, epochs=EPOCHS, **FIT)
-    ours = tfmb.fit(found, x, Y, epochs=EPOCHS, replicas=replicas, **FIT)
+    ours = tfmb.fit(found, x, Y, epochs=EPOCHS, devices=replicas, **FIT)
     assert_close(found, expected, 1e-11)
     np.testing.assert_allclose(ours.history["loss"], theirs.history["loss"], rtol=0, atol=1e-11)
     assert int(found.optimizer.iterations.numpy()) == int(expected.optimizer.iterations.numpy())
@@ -206,7 +206,7 @@ def test_state_that_keras_does_not_list_is_state(replicas: int) -> None:
         model = build(optimizers.Nadam(0.01))
     finally:
         keras.config.set_dtype_policy("float32")
-    tfmb.fit(model, X, Y, replicas=replicas, **FIT)
+    tfmb.fit(model, X, Y, devices=replicas, **FIT)
     inner = model.optimizer.inner_optimizer
     if replicas == 2:  # Keras's own was then built by Keras
         assert not any(variable is inner._u_product for variable in inner.variables)

@@ -33,10 +33,10 @@ def test_evaluate_is_keras_s(replicas: int) -> None:
     model, weights = build(), np.linspace(0.5, 2, 23).astype("float32")
     for given in ({}, {"sample_weight": weights}):
         expected = model.evaluate(X, Y, batch_size=7, verbose=0, return_dict=True, **given)
-        found = tfmb.evaluate(model, X, Y, batch_size=7, return_dict=True, replicas=replicas, **given)
+        found = tfmb.evaluate(model, X, Y, batch_size=7, return_dict=True, devices=replicas, **given)
         assert found == pytest.approx(expected, rel=1e-5)
     expected = model.evaluate(X, Y, batch_size=23, verbose=0)
-    assert tfmb.evaluate(model, X, Y, batch_size=23, replicas=replicas) == pytest.approx(expected, rel=1e-5)
+    assert tfmb.evaluate(model, X, Y, batch_size=23, devices=replicas) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -44,7 +44,7 @@ def test_predict_is_keras_s(replicas: int) -> None:
     model = build()
     expected = model.predict(X, verbose=0)
     dataset = tf.data.Dataset.from_tensor_slices((X, Y)).batch(5)
-    for found in (tfmb.predict(model, X, batch_size=7, replicas=replicas), tfmb.predict(model, dataset)):
+    for found in (tfmb.predict(model, X, batch_size=7, devices=replicas), tfmb.predict(model, dataset)):
         assert set(found) == set(expected)
         for name, values in expected.items():
             np.testing.assert_allclose(found[name], values, atol=1e-6)
@@ -55,7 +55,7 @@ def test_predict_is_keras_s(replicas: int) -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_second_evaluation_traces_nothing_and_sees_the_weights(replicas: int) -> None:
     model, other = build(), build()
-    given: dict[str, Any] = {"batch_size": 7, "replicas": replicas, "return_dict": True}
+    given: dict[str, Any] = {"batch_size": 7, "devices": replicas, "return_dict": True}
     first = tfmb.evaluate(model, X, Y, **given)
     assert tfmb.evaluate(model, X, Y, **given) == first
     for each in (model, other):
@@ -122,7 +122,7 @@ def test_refusals() -> None:
 @pytest.mark.compile
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(
-    "options", here([{}, {"replicas": 2}, {"virtual_replicas": 4}, {"replicas": 2, "virtual_replicas": 4}], [{}])
+    "options", here([{}, {"devices": 2}, {"virtual_replicas": 4}, {"devices": 2, "virtual_replicas": 4}], [{}])
 )
 def test_xla_changes_no_answer(options: dict[str, Any]) -> None:
     x, y = np.random.default_rng(0).normal(size=(37, 6)), np.arange(37) % 3

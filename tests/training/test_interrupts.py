@@ -13,7 +13,7 @@ import tfmb
 from tfmb.backend import keras
 from tfmb.errors import PreemptedError
 from tfmb.training import session
-from tfmb.training.preemption import uninterrupted
+from tfmb.training.checkpoint.preemption import uninterrupted
 
 pytestmark = pytest.mark.filterwarnings("ignore:At must see every batch")
 
@@ -64,7 +64,7 @@ def fit(model: Any, **more: Any) -> Any:
 def weights_there(replicas: int) -> list[np.ndarray]:
     """The weights after 13 updates."""
     one = model()
-    fit(one, replicas=replicas, callbacks=[At(ask_to_stop)])
+    fit(one, devices=replicas, callbacks=[At(ask_to_stop)])
     return list(one.get_weights())
 
 
@@ -78,11 +78,11 @@ def assert_trained(model: Any, replicas: int) -> None:
 def test_the_model_keeps_its_weights_and_the_history_its_epochs(replicas: int) -> None:
     one = model()
     with pytest.raises(KeyboardInterrupt):
-        fit(one, replicas=replicas, callbacks=[At(press_ctrl_c)])
+        fit(one, devices=replicas, callbacks=[At(press_ctrl_c)])
     assert one.history.epoch == [0, 1]
     assert len(one.history.history["loss"]) == 2
     assert_trained(one, replicas)
-    assert fit(one, replicas=replicas).epoch == [0, 1, 2, 3]  # and it can be trained on
+    assert fit(one, devices=replicas).epoch == [0, 1, 2, 3]  # and it can be trained on
 
 
 @pytest.mark.compile
@@ -98,10 +98,10 @@ def test_a_second_ctrl_c_does_not_part_the_model_from_its_weights(monkeypatch: p
     monkeypatch.setattr(session.KerasCallbacks, "_pairs", lambda self: [])
     one = model()
     with pytest.raises(KeyboardInterrupt):
-        fit(one, replicas=2, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=interrupt_third)])
+        fit(one, devices=2, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=interrupt_third)])
     monkeypatch.undo()
     other = model()
-    fit(other, replicas=2, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=stop_third(other))])
+    fit(other, devices=2, callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=stop_third(other))])
     for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -122,7 +122,7 @@ def stop_third(model: Any) -> Callable[[int, Any], None]:
 def test_with_a_run_directory_the_run_is_saved_and_the_model_holds_its_weights(tmp_path: Path) -> None:
     one = model()
     with pytest.raises(PreemptedError, match="SIGINT: stopped after 13 batches"):
-        fit(one, replicas=2, run_dir=tmp_path / "run", callbacks=[At(press_ctrl_c)])
+        fit(one, devices=2, run_dir=tmp_path / "run", callbacks=[At(press_ctrl_c)])
     assert one.history.epoch == [0, 1]
     assert_trained(one, 2)
 

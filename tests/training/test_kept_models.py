@@ -28,7 +28,7 @@ def run_cell(**more: Any) -> "list[weakref.ref[Any]]":
     tfmb.fit(model, X, Y, batch_size=16, epochs=1, verbose=0, validation_split=0.25, callbacks=[callback], **more)
     placed = getattr(model, "_tfmb_copy", (None, None, model))[2]
     steps = placed._tfmb_steps[2]
-    return [weakref.ref(thing) for thing in (model, model.history, callback, placed, steps, steps.optimizer)]
+    return [weakref.ref(thing) for thing in (model, model.history, callback, placed, steps, steps.placed.optimizer)]
 
 
 class OwnStep(keras.Sequential):
@@ -61,9 +61,9 @@ def operations() -> int:
     here_by_name(
         {
             "one device": {},
-            "two": {"replicas": 2},
-            "two of four parts": {"replicas": 2, "virtual_replicas": 4},
-            "four of four parts": {"replicas": 4, "virtual_replicas": 4},
+            "two": {"devices": 2},
+            "two of four parts": {"devices": 2, "virtual_replicas": 4},
+            "four of four parts": {"devices": 4, "virtual_replicas": 4},
         },
         ["one device"],
     ),

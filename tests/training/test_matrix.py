@@ -85,7 +85,7 @@ def test_one_float32_update_of_the_cnn_from_each_of_fifty_states() -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("how", [{"replicas": 2}, {"micro_batch_size": 2}], ids=["2 replicas", "micro"])
+@pytest.mark.parametrize("how", [{"devices": 2}, {"micro_batch_size": 2}], ids=["2 replicas", "micro"])
 def test_dense_layer_of_sequences_is_trained_in_parts(how: dict[str, int]) -> None:
     x = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
     weights = []
@@ -110,7 +110,7 @@ def test_convolution_of_a_part_without_rows() -> None:
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     data = {"validation_data": (x[:1], y[:1]), "metrics": ["accuracy"]}
     one, four = (
-        tfmb.fit(build, x, y, 4, optimizer=tfmb.optimizers.SGD(0.1), loss=loss, verbose=0, seed=1, replicas=n, **data)
+        tfmb.fit(build, x, y, 4, optimizer=tfmb.optimizers.SGD(0.1), loss=loss, verbose=0, seed=1, devices=n, **data)
         for n in (1, 4)
     )
     for key, values in one.history.items():

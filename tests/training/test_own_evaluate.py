@@ -88,7 +88,7 @@ def test_it_scores_the_validation_data(name: str, data: str) -> None:
 
 def test_it_scores_a_copy_on_several_devices() -> None:
     model = build(More)
-    history = tfmb.fit(model, X, Y, batch_size=10, epochs=2, verbose=0, replicas=2, validation_data=(X, Y)).history
+    history = tfmb.fit(model, X, Y, batch_size=10, epochs=2, verbose=0, devices=2, validation_data=(X, Y)).history
     np.testing.assert_allclose(history["val_twice"], 2.0 * np.array(history["val_loss"]))
     expected = keras.Model.evaluate(model, X, Y, verbose=0)
     np.testing.assert_allclose([history["val_loss"][-1], history["val_mae"][-1]], expected, rtol=1e-6)
@@ -101,6 +101,6 @@ def test_it_sees_the_weights_that_are_trained_on_several_devices(kind: Any) -> N
     for replicas in (1, 2):
         keras.utils.set_random_seed(0)
         given = {"batch_size": 10, "epochs": 2, "verbose": 0, "shuffle": False, "validation_data": (X, Y)}
-        found.append(tfmb.fit(build(kind), X, Y, replicas=replicas, **given).history)
+        found.append(tfmb.fit(build(kind), X, Y, devices=replicas, **given).history)
     for key, values in found[0].items():
         np.testing.assert_allclose(found[1][key], values, rtol=1e-6, err_msg=key)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import stopped_runs
 from replica_copies import copies
+from steps import steps_of
 
 import tfmb
 from tfmb import models
@@ -19,10 +20,8 @@ from tfmb.data.source import Source
 from tfmb.errors import DivergenceError, PreemptedError
 from tfmb.optimizers import SGD, Adam
 from tfmb.optimizers.loss_scale import LossScale
-from tfmb.training.actions import MetricsLog
-from tfmb.training.loop import UpdatesReport
-from tfmb.training.recipe import Recipe
-from tfmb.training.step import Steps
+from tfmb.training.callbacks.loggers import MetricsLog
+from tfmb.training.loop.reports import UpdatesReport
 
 layers = keras.layers
 ROWS = 16
@@ -102,7 +101,7 @@ def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None
     with strategy.scope():
         optimizer.build(model.trainable_variables)
         scale.build()
-    steps = Steps(model, optimizer, Recipe(loss="mse"), strategy, loss_scale=scale)
+    steps = steps_of(model, optimizer, strategy, scale)
     iterator = batches(0.5, 1.5, 0.5, 1.5)
     variables = [model.trainable_variables[0].value, *optimizer.variables]
     made, scales, states = [], [], []
@@ -129,7 +128,7 @@ def test_updates_that_were_made_are_those_without_the_overflow(strategy: Any) ->
         with strategy.scope():
             optimizer.build(model.trainable_variables)
             scale.build()
-        steps = Steps(model, optimizer, Recipe(loss="mse"), strategy, loss_scale=scale)
+        steps = steps_of(model, optimizer, strategy, scale)
         steps.train(batches(*targets), tf.constant(len(targets)))
         weights.append(model.get_weights()[0])
     np.testing.assert_allclose(weights[0], weights[1], rtol=0, atol=1e-6)

@@ -139,7 +139,7 @@ def test_a_rate_that_is_asked_for_anew(kind: Any, cut: Callable[..., Path]) -> N
     run = cut(kind(0.25))
     with pytest.raises(ConfigError, match=r"learning_rate was 0\.25 and is 0\.125"):
         fit(kind(0.125), run_dir=run, resume=True)
-    model = fit(kind(0.125), run_dir=run, resume=True, allow_drift=True)
+    model = fit(kind(0.125), run_dir=run, resume=True, allow_mismatch=True)
     assert rates(model) == [*rates(kind(0.5))[:-1], 0.125]
 
 
@@ -168,9 +168,9 @@ def test_what_callbacks_do_when_an_epoch_begins_is_done_once(
 ) -> None:
     """They are told of it again, in the new process."""
     whole, again = Rises(), Rises()
-    expected = fit(kind(0.5), replicas=replicas, callbacks=[whole])
-    run = cut(kind(0.5), replicas=replicas, callbacks=[Rises()])
-    found = fit(kind(0.5), run_dir=run, resume=True, replicas=replicas, callbacks=[again])
+    expected = fit(kind(0.5), devices=replicas, callbacks=[whole])
+    run = cut(kind(0.5), devices=replicas, callbacks=[Rises()])
+    found = fit(kind(0.5), run_dir=run, resume=True, devices=replicas, callbacks=[again])
     assert rates(found) == rates(expected) == [0.0625]
     assert (again.calls, again.odd) == (whole.calls, whole.odd) == (2, False)
     for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):

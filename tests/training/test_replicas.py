@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from replica_copies import copies
+from steps import placed_on, spec_of
 
 import tfmb
 from tfmb import models
@@ -14,10 +15,10 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.optimizers import SGD, Adam, Optimizer
-from tfmb.training import engine
-from tfmb.training.feeds import ArrayFeed
-from tfmb.training.loop import EpochReport, Plan, UpdatesReport
-from tfmb.training.recipe import Recipe
+from tfmb.training import trainer
+from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.loop.reports import EpochReport, UpdatesReport
 
 layers = keras.layers
 # Batches of 13 of 53 rows: four whole ones, which no number of replicas divides, and one of a single row.
@@ -33,7 +34,7 @@ def images(side: int) -> tuple[np.ndarray, np.ndarray]:
 def trained(build: Callable[[], Any], x: Any, y: Any, replicas: int, optimizer: Any, **arguments: Any) -> Any:
     """The History of ten epochs of five updates."""
     arguments = {"batch_size": BATCH, "epochs": EPOCHS, "seed": 3, "verbose": 0, "loss": LOGITS, **arguments}
-    return tfmb.fit(build, x, y, optimizer=optimizer, replicas=replicas, **arguments)
+    return tfmb.fit(build, x, y, optimizer=optimizer, devices=replicas, **arguments)
 
 
 def assert_close(found: Any, expected: Any, tolerance: float) -> None:
@@ -193,8 +194,9 @@ def test_order_of_examples_is_the_orders_own(strategy: Any) -> None:
     with strategy.scope():
         model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
     recorded = Losses()
-    recipe, plan = Recipe(loss=by_name), Plan(epochs=3, log_every=1)
-    engine.train(model, SGD(0.0), recipe, strategy, ArrayFeed(source, order), plan, actions=[recorded])
+    plan, watching = TrainingPlan(epochs=3, log_every=1), trainer.Watching(loggers=[recorded])
+    placed, spec = placed_on(model, SGD(0.0), strategy), spec_of(strategy, loss=by_name)
+    trainer.train(placed, spec, ArrayPipeline(source, order), plan, watching)
     expected = [int(np.sum(2 ** order.indices(epoch, step).numpy())) for epoch in range(3) for step in range(6)]
     assert recorded.sums == expected
     assert len(set(expected)) > 6

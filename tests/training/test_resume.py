@@ -85,14 +85,14 @@ def test_other_devices_without_parts_are_told_of(tmp_path: Path, stop: StopAfter
         pytest.warns(UserWarning, match="goes on with 2 devices, and not 1: the same answer, but not to the bit"),
         pytest.warns(UserWarning, match="the metrics of this epoch are those of its remaining batches"),
     ):
-        fit(tmp_path / "run", RULES["adam"], replicas=2, resume=True)
+        fit(tmp_path / "run", RULES["adam"], devices=2, resume=True)
 
 
 @pytest.mark.compile
 def test_finished_run_gives_its_weights_and_history(tmp_path: Path) -> None:
     whole = fit(tmp_path / "run", RULES["adam"])
     for replicas in (1, 2):
-        again = fit(tmp_path / "run", RULES["adam"], resume=True, replicas=replicas)
+        again = fit(tmp_path / "run", RULES["adam"], resume=True, devices=replicas)
         assert again[0].history == whole[0].history
         found = [v.numpy() for v in (*again[0].model.variables, *again[1].variables)]
         for a, b in zip(found, state_of(whole), strict=True):
@@ -132,13 +132,13 @@ def test_what_differs_is_refused_by_name(tmp_path: Path, stop: StopAfter) -> Non
         r"config\.virtual_replicas was null and is 2": {"virtual_replicas": 2},
     }
     for message, changed in refused.items():
-        with pytest.raises(ConfigError, match=rf"cannot go on exactly: .*{message}.*--allow-drift"):
+        with pytest.raises(ConfigError, match=rf"cannot go on exactly: .*{message}.*--allow-mismatch"):
             fit(tmp_path / "run", RULES["adam"], resume=True, **changed)
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate was 0\.01 and is 0\.02"):
         fit(tmp_path / "run", lambda: Adam(0.02, use_ema=True, ema_momentum=0.9), resume=True)
     assert (tmp_path / "run" / "run.json").read_bytes() == record
     with pytest.warns(UserWarning, match=r"goes on, but not exactly: config\.epochs was 2 and is 3"):
-        history, _ = fit(tmp_path / "run", RULES["adam"], resume=True, epochs=3, allow_drift=True)
+        history, _ = fit(tmp_path / "run", RULES["adam"], resume=True, epochs=3, allow_mismatch=True)
     assert history.epoch == [0, 1, 2]
 
 
@@ -211,7 +211,7 @@ def test_run_killed_before_its_record_was_written_begins(tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("tfmb.training.session.write_run", killed)
+        patched.setattr("tfmb.training.run_writer.write_run", killed)
         with pytest.raises(KeyboardInterrupt):
             fit(tmp_path / "run", RULES["adam"], resume=True)
     assert_same(

@@ -14,7 +14,7 @@ from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
 from tfmb.optimizers import SGD, Adam
-from tfmb.training import engine, inference
+from tfmb.training import inference, scoring
 
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(11, 4))
@@ -22,10 +22,10 @@ Y = np.arange(11) % 3
 WEIGHTS = np.linspace(0.2, 2.0, 11)
 WHERE: dict[str, dict[str, Any]] = {
     "1 replica": {},
-    "2 replicas": {"replicas": 2},
-    "4 replicas": {"replicas": 4},
+    "2 replicas": {"devices": 2},
+    "4 replicas": {"devices": 4},
     "micro": {"micro_batch_size": 2},
-    "2 replicas, micro": {"replicas": 2, "micro_batch_size": 1},
+    "2 replicas, micro": {"devices": 2, "micro_batch_size": 1},
     "xla": {"jit_compile": True},
 }
 
@@ -61,7 +61,7 @@ def assert_same(found: Any, expected: Any, tolerance: float = 1e-12) -> None:
 def test_answer_is_that_of_ragged_batches(where: dict[str, Any], weights: Any) -> None:
     metrics = ["accuracy", "sparse_categorical_crossentropy"]
     data = {"sample_weight": weights, "metrics": metrics, "validation_data": (X[:7], Y[:7]), "validation_batch_size": 4}
-    assert_same(fit(static_shapes=True, **where, **data), fit(**data))
+    assert_same(fit(pad_batches=True, **where, **data), fit(**data))
 
 
 @pytest.mark.compile
@@ -74,7 +74,7 @@ def test_masks_are_counted_as_keras_counts_them(where: dict[str, Any]) -> None:
     for static in (False, True):
         keras.utils.set_random_seed(5)
         model = problem.build()
-        fit(model, problem.x[:11], y, loss=[logits(), "mse"], optimizer=SGD(0.1), static_shapes=static, **where)
+        fit(model, problem.x[:11], y, loss=[logits(), "mse"], optimizer=SGD(0.1), pad_batches=static, **where)
         found.append(model.get_weights())
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
@@ -84,7 +84,7 @@ def test_masks_are_counted_as_keras_counts_them(where: dict[str, Any]) -> None:
 def test_other_reductions(reduction: str) -> None:
     loss = keras.losses.MeanSquaredError(reduction=reduction)
     given = {"x": X, "y": X[:, :3], "loss": loss, "sample_weight": WEIGHTS}
-    runs = [fit(static_shapes=static, optimizer=SGD(0.01), **given) for static in (True, False)]
+    runs = [fit(pad_batches=static, optimizer=SGD(0.01), **given) for static in (True, False)]
     assert_same(*runs, 1e-6)
 
 
@@ -98,13 +98,13 @@ def test_metrics_leave_padding_out() -> None:
         return keras.Sequential([keras.Input((4,)), layers.Dense(1, "sigmoid", kernel_initializer=init)])
 
     given = {"y": target, "loss": "binary_crossentropy", "metrics": metrics}
-    runs = [fit(build, static_shapes=static, optimizer=SGD(0.1), **given) for static in (True, False)]
+    runs = [fit(build, pad_batches=static, optimizer=SGD(0.1), **given) for static in (True, False)]
     assert_same(*runs, 1e-6)
 
 
 @pytest.mark.compile
 def test_same_bits_on_every_number_of_devices() -> None:
-    runs = [fit(replicas=n, virtual_replicas=4, static_shapes=True).model.get_weights() for n in (1, 2, 4)]
+    runs = [fit(devices=n, virtual_replicas=4, pad_batches=True).model.get_weights() for n in (1, 2, 4)]
     for other in runs[1:]:
         for a, b in zip(other, runs[0], strict=True):
             np.testing.assert_array_equal(a, b)
@@ -124,9 +124,9 @@ def test_layers_see_one_static_shape(where: dict[str, Any]) -> None:
     def build() -> Any:
         return keras.Sequential([keras.Input((4,)), Recorder(), layers.Dense(3)])
 
-    fit(build, static_shapes=True, **where)
-    parts = {"replicas": 1, "micro_batch_size": 4, **where}
-    rows = -(-4 // max(parts["replicas"], 4 // parts["micro_batch_size"]))
+    fit(build, pad_batches=True, **where)
+    parts = {"devices": 1, "micro_batch_size": 4, **where}
+    rows = -(-4 // max(parts["devices"], 4 // parts["micro_batch_size"]))
     # The whole batch's shape is seen once, where the losses and metrics are made for the outputs' shapes.
     assert rows in seen
     assert set(seen) <= {None, rows, 4}, seen
@@ -137,14 +137,14 @@ def normed() -> Any:
 
 
 def test_batch_norm_is_refused_only_where_something_is_filled_up() -> None:
-    with pytest.raises(ConfigError, match=r"norm would take the rows that fill up .* static_shapes=False"):
-        fit(normed, static_shapes=True)
+    with pytest.raises(ConfigError, match=r"norm would take the rows that fill up .* pad_batches=False"):
+        fit(normed, pad_batches=True)
     with (
         pytest.warns(UserWarning, match="norm normalise by the statistics"),
         pytest.raises(ConfigError, match="norm would take the rows"),
     ):
-        fit(normed, X[:9], Y[:9], batch_size=3, replicas=2, static_shapes=True)
-    history = fit(normed, X[:8], Y[:8], static_shapes=True)
+        fit(normed, X[:9], Y[:9], batch_size=3, devices=2, pad_batches=True)
+    history = fit(normed, X[:8], Y[:8], pad_batches=True)
     assert np.isfinite(history.history["loss"]).all()
 
 
@@ -154,7 +154,7 @@ def test_frozen_batch_norm_is_taken() -> None:
         model.get_layer("norm").trainable = False
         return model
 
-    assert np.isfinite(fit(build, static_shapes=True).history["loss"]).all()
+    assert np.isfinite(fit(build, pad_batches=True).history["loss"]).all()
 
 
 class OwnLoss(keras.Model):
@@ -179,26 +179,26 @@ def test_what_cannot_leave_rows_out_is_refused_by_name() -> None:
         return tf.reduce_mean(tf.square(tf.cast(y_true, y_pred.dtype)[:, tf.newaxis] - y_pred))
 
     with pytest.raises(ConfigError, match=r"layers of 'active' add count the rows that fill up"):
-        fit(active, static_shapes=True)
+        fit(active, pad_batches=True)
     with pytest.raises(ConfigError, match=r"OwnLoss.compute_loss cannot leave out the rows"):
-        fit(OwnLoss, static_shapes=True)
+        fit(OwnLoss, pad_batches=True)
     with pytest.raises(ConfigError, match=r"the loss mean returns one number for a batch"):
-        fit(loss=mean, static_shapes=True)
+        fit(loss=mean, pad_batches=True)
     with pytest.raises(ConfigError, match=r"the metric 'mean' returns one number for a batch"):
-        fit(metrics=[mean], static_shapes=True)
+        fit(metrics=[mean], pad_batches=True)
     adjusted = keras.metrics.R2Score(num_regressors=2, name="adjusted")
     with pytest.raises(ConfigError, match=r"the metric 'adjusted' counts the rows"):
-        fit(y=X[:, :3], loss="mse", metrics=[adjusted], static_shapes=True)
+        fit(y=X[:, :3], loss="mse", metrics=[adjusted], pad_batches=True)
 
 
 @pytest.mark.compile
 def test_dataset_must_have_batches_of_a_known_size() -> None:
     data = tf.data.Dataset.from_tensor_slices((X, Y))
-    with pytest.raises(ConfigError, match=r"static_shapes needs batches of a known size.*drop_remainder=True"):
-        fit(mlp, data.batch(4), None, batch_size=None, static_shapes=True)
+    with pytest.raises(ConfigError, match=r"pad_batches needs batches of a known size.*drop_remainder=True"):
+        fit(mlp, data.batch(4), None, batch_size=None, pad_batches=True)
     whole = data.batch(4, drop_remainder=True)
-    options: dict[str, Any] = {"y": None, "batch_size": None, "replicas": 2}
-    assert_same(fit(mlp, whole, static_shapes=True, **options), fit(mlp, whole, **options), 1e-6)
+    options: dict[str, Any] = {"y": None, "batch_size": None, "devices": 2}
+    assert_same(fit(mlp, whole, pad_batches=True, **options), fit(mlp, whole, **options), 1e-6)
 
 
 def test_tpus_always_have_static_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,23 +215,23 @@ def test_predict_drops_what_filled_up(replicas: int, monkeypatch: pytest.MonkeyP
     model = mlp()
     expected = model.predict(X, verbose=0)
     monkeypatch.setattr(inference, "needs_static_shapes", lambda strategy: True)
-    found = tfmb.predict(model, X, batch_size=4, replicas=replicas)
+    found = tfmb.predict(model, X, batch_size=4, devices=replicas)
     # Another batch size sums in another order: values near 1e-3 were seen to differ by 1.2e-7 without AVX-512.
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
     data = tf.data.Dataset.from_tensor_slices((X, Y))
-    whole = tfmb.predict(model, data.batch(3, drop_remainder=True), replicas=replicas)
+    whole = tfmb.predict(model, data.batch(3, drop_remainder=True), devices=replicas)
     np.testing.assert_allclose(whole, expected[:9], rtol=1e-6, atol=1e-6)
     with pytest.raises(ConfigError, match="batches of a known size"):
-        tfmb.predict(model, data.batch(3), replicas=replicas)
+        tfmb.predict(model, data.batch(3), devices=replicas)
 
 
 def test_evaluate_leaves_out_what_filled_up(monkeypatch: pytest.MonkeyPatch) -> None:
     model = mlp()
     model.compile("sgd", logits(), metrics=["accuracy"])
     expected = model.evaluate(X, Y, verbose=0)
-    monkeypatch.setattr(engine, "needs_static_shapes", lambda strategy: True)
+    monkeypatch.setattr(scoring, "needs_static_shapes", lambda strategy: True)
     for replicas in (1, 2):
-        found = tfmb.evaluate(model, X, Y, batch_size=4, verbose=0, replicas=replicas)
+        found = tfmb.evaluate(model, X, Y, batch_size=4, verbose=0, devices=replicas)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

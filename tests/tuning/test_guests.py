@@ -13,8 +13,8 @@ import pytest
 from fake_trials import Sessions
 from search_processes import two_hosts
 
+from tfmb.distribution.launcher import free_ports
 from tfmb.errors import ConfigError, PeerLostError
-from tfmb.launch import free_ports
 from tfmb.tuning import guest, wire
 from tfmb.tuning.door import JOIN, LEAVE, Door, read_token
 from tfmb.tuning.handover import to_json

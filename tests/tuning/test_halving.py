@@ -1,17 +1,17 @@
 """Who goes on: the best third of those seen, now or later."""
 
-from tfmb.tuning.halving import Halving
+from tfmb.tuning.halving import SuccessiveHalving
 
 
 def test_rungs_are_powers_below_the_whole_budget() -> None:
-    assert Halving(9, "min").rungs == [1, 3]
-    assert Halving(10, "min").rungs == [1, 3, 9]
-    assert Halving(1, "min").rungs == []
-    assert Halving(8, "min", eta=2).rungs == [1, 2, 4]
+    assert SuccessiveHalving(9, "min").rungs == [1, 3]
+    assert SuccessiveHalving(10, "min").rungs == [1, 3, 9]
+    assert SuccessiveHalving(1, "min").rungs == []
+    assert SuccessiveHalving(8, "min", eta=2).rungs == [1, 2, 4]
 
 
 def test_the_best_third_goes_on_and_the_others_wait() -> None:
-    halving = Halving(9, "min")
+    halving = SuccessiveHalving(9, "min")
     assert halving.report("a", 1, 5.0)  # the first is the best so far
     assert not halving.report("b", 1, 6.0)
     assert halving.report("c", 1, 4.0)
@@ -21,7 +21,7 @@ def test_the_best_third_goes_on_and_the_others_wait() -> None:
 
 
 def test_one_that_waits_is_called_when_worse_ones_came() -> None:
-    halving = Halving(9, "max")
+    halving = SuccessiveHalving(9, "max")
     assert halving.report("a", 1, 0.9)
     assert not halving.report("b", 1, 0.8)
     for other in "cde":
@@ -35,7 +35,7 @@ def test_one_that_waits_is_called_when_worse_ones_came() -> None:
 
 
 def test_the_highest_rung_is_called_first() -> None:
-    halving = Halving(9, "min")
+    halving = SuccessiveHalving(9, "min")
     assert halving.report("a", 1, 1.0)
     assert not halving.report("b", 1, 2.0)
     assert halving.report("a", 3, 1.0)
@@ -47,7 +47,7 @@ def test_the_highest_rung_is_called_first() -> None:
 
 
 def test_one_that_diverged_counts_but_never_goes_on() -> None:
-    halving = Halving(9, "min")
+    halving = SuccessiveHalving(9, "min")
     assert not halving.report("a", 1, None)
     assert not halving.report("b", 1, None)
     assert halving.report("c", 1, 1.0)

@@ -19,7 +19,7 @@ from tfmb.tuning.records import Evaluation
 from tfmb.tuning.slices import Exploded
 from tfmb.tuning.space import Space
 from tfmb.tuning.states import load_weights
-from tfmb.tuning.trial import Task, Trainer
+from tfmb.tuning.trial import SearchTask, Trainer
 
 layers = keras.layers
 _random = np.random.default_rng(0)
@@ -46,7 +46,7 @@ def trainer(**given: Any) -> Trainer:
         "strategy": make_strategy("auto"),
         "seed": 4,
     }
-    return Trainer(Task(**{**arguments, **given}))
+    return Trainer(SearchTask(**{**arguments, **given}))
 
 
 def numbers(history: list[Evaluation]) -> list[Any]:

@@ -27,7 +27,7 @@ from tfmb.tuning.budget import Budget
 from tfmb.tuning.job import TuneConfig
 from tfmb.tuning.result import SearchResult
 from tfmb.tuning.space import Space
-from tfmb.tuning.trial import Task
+from tfmb.tuning.trial import SearchTask
 
 MUCH, LOCK = bytes(65 * 2**20), threading.Lock()
 
@@ -219,7 +219,7 @@ def test_settings_come_back_as_they_were_and_nothing_else_is_taken() -> None:
 def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     tree = {"a": X, "b": [X[:, 0], (Y, X.astype("float64"))]}
     source = Source.from_arrays(tree, Y, name="mine")
-    task = Task(
+    task = SearchTask(
         build=worker_trials.build,
         train=source,
         validation=source,

@@ -94,7 +94,7 @@ def test_each_check_can_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with monkeypatch.context() as patch:
         seed = {1: 3, 2: 4}
         patch.setattr(
-            trainings, "fit", lambda *given, **named: fit(*given, **{**named, "seed": seed[named["replicas"]]})
+            trainings, "fit", lambda *given, **named: fit(*given, **{**named, "seed": seed[named["devices"]]})
         )
         found = invariance.check_tolerance(subject)
     assert found.status == "failed", found

@@ -87,7 +87,7 @@ def our_fit(
     config |= {} if schedule is None else {"learning_rate": schedule}
     given: dict[str, Any] = {"batch_size": batch_size, "epochs": epochs, "shuffle": shuffle, "verbose": 0}
     given |= {"micro_batch_size": -(-batch_size // micro_batches)} if micro_batches > 1 else {}
-    return tfmb.fit(build_model, x, y, optimizer=ours(**config), replicas=replicas, **given).model
+    return tfmb.fit(build_model, x, y, optimizer=ours(**config), devices=replicas, **given).model
 
 
 @pytest.mark.compile

@@ -6,12 +6,13 @@ from typing import Any
 
 from tfmb.advice.inquiry import Inquiry
 from tfmb.advice.records import Advice
-from tfmb.advice.short_runs import Problem
+from tfmb.advice.short_runs import AdviceTask
 from tfmb.advice.target import Target
 from tfmb.data.records import Records
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.old_names import refusing_old_names
 from tfmb.errors import ConfigError
-from tfmb.training.fit_data import to_source, train_and_validation
+from tfmb.training.input.data_adapter import to_source, train_and_validation
 
 __all__ = ["advise", "advise_on", "default_batch_sizes"]
 
@@ -19,6 +20,7 @@ _LARGEST = 2048
 _POWERS = [2**power for power in range(3, 12)]
 
 
+@refusing_old_names
 def advise(
     build: Callable[[], Any],
     x: Any,
@@ -33,7 +35,7 @@ def advise(
     loss: Any = None,
     metrics: Any = None,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,
 ) -> Advice:
@@ -56,7 +58,7 @@ def advise(
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`, for a model that is not compiled.
         strategy: as in `tfmb.fit`.
-        replicas: as in `tfmb.fit`.
+        devices: as in `tfmb.fit`.
         seed: decides initial weights and orders.
         say: gets a line for the user now and then.
 
@@ -74,11 +76,11 @@ def advise(
     if isinstance(source, Records):
         raise ConfigError("advice keeps its data in memory: give arrays, such as the first 100,000 examples")
     source, held_out = train_and_validation(source, validation_data, validation_split)
-    problem = Problem(
+    problem = AdviceTask(
         build=build,
         train=source,
         validation=held_out,
-        strategy=make_local_strategy(strategy, replicas, "advise"),
+        strategy=make_local_strategy(strategy, devices, "advise"),
         optimizer=optimizer,
         loss=loss,
         metrics=metrics,
@@ -95,7 +97,7 @@ def default_batch_sizes(examples: int) -> list[int]:
 
 
 def advise_on(
-    problem: Problem,
+    problem: AdviceTask,
     target: str | None,
     budget: float | None,
     batch_sizes: Sequence[int] | None,

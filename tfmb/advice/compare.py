@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.advice.lr_range import sweep
-from tfmb.advice.short_runs import Problem, ShortRun, ShortRuns
+from tfmb.advice.short_runs import AdviceTask, ShortRun, ShortRuns
 from tfmb.advice.target import Target
 from tfmb.errors import ConfigError
 
@@ -115,7 +115,7 @@ def seconds_to_target(run: ShortRun) -> float | None:
 
 
 def compare(
-    problem: Problem,
+    problem: AdviceTask,
     target: Target,
     *,
     batch_size: int = 64,

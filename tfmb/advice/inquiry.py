@@ -10,8 +10,8 @@ from tfmb.advice.batch_curve import BatchCurve, fit_curve
 from tfmb.advice.lr_range import sweep
 from tfmb.advice.predictions import as_good_as, predict, untold
 from tfmb.advice.rate_search import RateTransfer, Tuned, tune_rate
-from tfmb.advice.records import Advice, Prediction
-from tfmb.advice.short_runs import Problem, ShortRun, ShortRuns
+from tfmb.advice.records import Advice, SizePrediction
+from tfmb.advice.short_runs import AdviceTask, ShortRun, ShortRuns
 from tfmb.advice.target import Target, crossing
 from tfmb.advice.throughput import Throughput, measure_throughput
 
@@ -49,7 +49,7 @@ class Inquiry:
 
     def __init__(
         self,
-        problem: Problem,
+        problem: AdviceTask,
         target: Target | None,
         budget: float | None,
         sizes: list[int],
@@ -198,7 +198,7 @@ class Inquiry:
 
     def _fastest(
         self, curve: BatchCurve, throughput: Throughput, rates: dict[int, float], reached: dict[int, ShortRun]
-    ) -> tuple[Prediction, tuple[Prediction, ...], str | None]:
+    ) -> tuple[SizePrediction, tuple[SizePrediction, ...], str | None]:
         """(the best, all, why the times of an update do not tell)."""
         transfer = self._transfer
         assert transfer is not None
@@ -206,7 +206,7 @@ class Inquiry:
         best = self._confirm(predictions, reached)
         return best, predictions, untold(best.batch_size, curve, throughput, self._sizes)
 
-    def _confirm(self, predictions: tuple[Prediction, ...], reached: dict[int, ShortRun]) -> Prediction:
+    def _confirm(self, predictions: tuple[SizePrediction, ...], reached: dict[int, ShortRun]) -> SizePrediction:
         """Trains those that are predicted to be the fastest; the one that is."""
         assert self._throughput is not None
         order = sorted(predictions, key=lambda p: p.seconds.value)
@@ -223,7 +223,9 @@ class Inquiry:
                     self._confirmed = run
         return min(order[:_CONFIRMED], key=lambda p: took.get(p.batch_size, p.seconds.value))
 
-    def _advice(self, best: Prediction, predictions: tuple[Prediction, ...], as_good: tuple[int, ...]) -> Advice:
+    def _advice(
+        self, best: SizePrediction, predictions: tuple[SizePrediction, ...], as_good: tuple[int, ...]
+    ) -> Advice:
         assert self._throughput is not None
         cheapest = min(predictions, key=lambda p: p.examples.value)
         most = self._throughput.fastest
@@ -242,7 +244,7 @@ class Inquiry:
             extras=self._extras(best, predictions),
         )
 
-    def _extras(self, best: Prediction, predictions: tuple[Prediction, ...]) -> tuple[str, ...]:
+    def _extras(self, best: SizePrediction, predictions: tuple[SizePrediction, ...]) -> tuple[str, ...]:
         assert self._throughput is not None
         found = []
         if self._throughput.too_large is not None or best.batch_size == self._sizes[-1]:
@@ -261,7 +263,7 @@ class Inquiry:
         return tuple(found)
 
     def _undetermined(
-        self, reason: str, predictions: tuple[Prediction, ...] = (), as_good: tuple[int, ...] = ()
+        self, reason: str, predictions: tuple[SizePrediction, ...] = (), as_good: tuple[int, ...] = ()
     ) -> Advice:
         return self._made_of(
             batch_size=None,

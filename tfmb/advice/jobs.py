@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfmb.advice.memory import LargestBatch, NothingFitsError, free_memory, largest_batch, try_batch
-from tfmb.advice.short_runs import Problem
+from tfmb.advice.short_runs import AdviceTask
 from tfmb.backend import keras
-from tfmb.config import MODEL_NAMES, TrainConfig
+from tfmb.choices import MODEL_NAMES
 from tfmb.data import Splits
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
-from tfmb.imports import load_function
-from tfmb.training.job_parts import build_model, load_splits, recipe_of
+from tfmb.jobs.build import build_model, load_splits, loss_and_metrics_of
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["ProblemConfig", "largest_batch_of", "peak_of", "problem_of"]
 
@@ -34,13 +35,13 @@ class ProblemConfig:
     model: str = "cnn"
     optimizer: str | None = None
     strategy: str = "auto"
-    replicas: int | None = None
+    devices: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         # Refuses what it does not know, with the option's name.
         given: dict[str, Any] = {} if self.optimizer is None else {"optimizer": self.optimizer}
-        TrainConfig(model=self.model, strategy=self.strategy, replicas=self.replicas, seed=self.seed, **given)
+        TrainConfig(model=self.model, strategy=self.strategy, devices=self.devices, seed=self.seed, **given)
 
     @property
     def name(self) -> str:
@@ -48,7 +49,7 @@ class ProblemConfig:
         return f"{self.model} on {self.dataset if self.data is None else self.data}"
 
 
-def problem_of(config: ProblemConfig) -> tuple[Problem, str]:
+def problem_of(config: ProblemConfig) -> tuple[AdviceTask, str]:
     """Loads the data; returns the problem, and a line on it.
 
     Raises:
@@ -57,15 +58,17 @@ def problem_of(config: ProblemConfig) -> tuple[Problem, str]:
     """
     splits = load_splits(config.dataset, config.data, config.mirror)
     train, validation = splits.train.hold_out(max(1, splits.train.size // 10))
-    recipe = recipe_of(None, TrainConfig(model=config.model)) if config.model in MODEL_NAMES else None
-    problem = Problem(
+    loss_and_metrics = (
+        loss_and_metrics_of(None, TrainConfig(model=config.model)) if config.model in MODEL_NAMES else None
+    )
+    problem = AdviceTask(
         build=_build(config.model, splits),
         train=train,
         validation=validation,
-        strategy=make_local_strategy(config.strategy, config.replicas, "advice"),
+        strategy=make_local_strategy(config.strategy, config.devices, "advice"),
         optimizer=config.optimizer,
-        loss=None if recipe is None else recipe.loss,
-        metrics=None if recipe is None else recipe.metrics,
+        loss=None if loss_and_metrics is None else loss_and_metrics.loss,
+        metrics=None if loss_and_metrics is None else loss_and_metrics.metrics,
         seed=config.seed,
     )
     about = f"data: {splits.origin}: {train.size:,} train, {validation.size:,} for validation; the test split is unseen"

@@ -7,17 +7,19 @@ from typing import Any
 import numpy as np
 
 from tfmb.advice.rate_curve import RateCurve, read_curve
-from tfmb.advice.short_runs import Problem, ShortRuns
+from tfmb.advice.short_runs import AdviceTask, ShortRuns
 from tfmb.backend import keras
 from tfmb.data.records import Records
-from tfmb.distribution import make_local_strategy
+from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.old_names import refusing_old_names
 from tfmb.errors import ConfigError
-from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.fit_data import to_source
+from tfmb.training.input.data_adapter import to_source
+from tfmb.training.keras_api.compile_args import check_model, read_compiled
 
 __all__ = ["lr_range", "sweep"]
 
 
+@refusing_old_names
 def lr_range(
     model: Any,
     x: Any,
@@ -30,7 +32,7 @@ def lr_range(
     optimizer: Any = None,
     loss: Any = None,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
     seed: int = 0,
 ) -> RateCurve:
     """Trains for some updates while the learning rate grows exponentially, and says which rates are of use.
@@ -48,7 +50,7 @@ def lr_range(
         optimizer: as in `tfmb.fit`; None for the compiled one's kind, else Adam.
         loss: as in `compile`; None for the compiled one.
         strategy: as in `tfmb.fit`.
-        replicas: as in `tfmb.fit`.
+        devices: as in `tfmb.fit`.
         seed: decides the order of examples.
 
     Returns:
@@ -74,11 +76,11 @@ def lr_range(
     chosen = optimizer if optimizer is not None else compiled.optimizer if compiled.optimizer is not None else "adam"
     with _left_alone(model):
         runs = ShortRuns(
-            Problem(
+            AdviceTask(
                 build=lambda: model,
                 train=source,
                 validation=source.rows(slice(0, 1)),
-                strategy=make_local_strategy(strategy, replicas, "lr_range"),
+                strategy=make_local_strategy(strategy, devices, "lr_range"),
                 optimizer=chosen,
                 loss=loss,
                 seed=seed,

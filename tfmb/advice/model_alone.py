@@ -56,7 +56,7 @@ def _slots_of(optimizer: Any) -> int:
 
 def main() -> int:
     """Reads a problem's configuration; prints the bytes."""
-    from tfmb.cli.screen import start_tensorflow
+    from tfmb.environment.console import start_tensorflow
     from tfmb.errors import TfmbError
 
     told = json.loads(sys.stdin.read())

@@ -12,7 +12,7 @@ def main() -> int:
     """Reads a problem's configuration and a batch size; prints the most memory that it took."""
     told = json.loads(sys.stdin.read())
     size = told.pop("batch_size")
-    from tfmb.cli.screen import start_tensorflow
+    from tfmb.environment.console import start_tensorflow
     from tfmb.errors import TfmbError
 
     start_tensorflow()

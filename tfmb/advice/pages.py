@@ -7,8 +7,8 @@ from typing import Any
 
 from tfmb.advice.rate_curve import RateCurve
 from tfmb.advice.records import Advice
+from tfmb.environment.requirements import PAGE_MODULES, need_modules
 from tfmb.errors import ConfigError
-from tfmb.needs import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, scrolling, ticks
 from tfmb.report.page import write_page
 

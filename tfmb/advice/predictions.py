@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tfmb.advice.batch_curve import BatchCurve, Interval
-from tfmb.advice.records import Prediction, listed
+from tfmb.advice.records import SizePrediction, listed
 from tfmb.advice.rounds import TELLS
 from tfmb.advice.throughput import Throughput
 
@@ -18,7 +18,7 @@ _MISFIT, _SEED = 0.08, 2
 
 def predict(
     curve: BatchCurve, throughput: Throughput, sizes: Sequence[int], rate_of: Callable[[int], float]
-) -> tuple[Prediction, ...]:
+) -> tuple[SizePrediction, ...]:
     """Updates times the time of an update; the interval of their product has the uncertainty of both.
 
     Args:
@@ -31,7 +31,7 @@ def predict(
     for size in sizes:
         updates, step = curve.updates(size), throughput.seconds(size)
         found.append(
-            Prediction(
+            SizePrediction(
                 batch_size=size,
                 learning_rate=rate_of(size),
                 updates=updates,

@@ -11,11 +11,11 @@ from tfmb.advice.short_runs import ShortRun
 from tfmb.advice.target import Target
 from tfmb.advice.throughput import Throughput
 
-__all__ = ["Advice", "Prediction", "listed"]
+__all__ = ["Advice", "SizePrediction", "listed"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class SizePrediction:
     """What a batch size takes to the target.
 
     Attributes:
@@ -84,7 +84,7 @@ class Advice:
     reason: str
     curve: BatchCurve | None
     transfer: RateTransfer | None
-    predictions: tuple[Prediction, ...]
+    predictions: tuple[SizePrediction, ...]
     throughput: Throughput | None
     sweep: RateCurve | None
     runs: tuple[ShortRun, ...]
@@ -101,7 +101,7 @@ class Advice:
         return None if self.transfer is None else self.transfer.rate(batch_size)
 
     @property
-    def chosen(self) -> Prediction | None:
+    def chosen(self) -> SizePrediction | None:
         """The prediction for the answer."""
         return next((p for p in self.predictions if p.batch_size == self.batch_size), None)
 

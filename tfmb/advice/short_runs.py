@@ -14,28 +14,32 @@ import numpy as np
 from tfmb.advice.target import Look, Target, crossing
 from tfmb.advice.watchers import Exploded, Ramp, Watch
 from tfmb.backend import keras, tf
+from tfmb.choices import JitScope
 from tfmb.data.batches import Order, batched
 from tfmb.data.source import Source
-from tfmb.distribution import is_on_cpu
+from tfmb.distribution.strategy import is_on_cpu
 from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.keras_config import copy_of
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.seeds import derive, seeded
-from tfmb.training import engine, prepared
-from tfmb.training.compilation import Compiled
-from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.feeds import ArrayFeed, EpochBatches
-from tfmb.training.loop import Plan
-from tfmb.training.meter import Meter
-from tfmb.training.noise_scale import NoiseScale
-from tfmb.training.parts import Cut, make_cut
-from tfmb.training.placement import place
-from tfmb.training.recipe import Recipe
-from tfmb.training.rows import arrays_on_device
-from tfmb.training.slice_feed import SliceFeed
+from tfmb.training import trainer
+from tfmb.training.execution import step_cache
+from tfmb.training.execution.placement import place
+from tfmb.training.input.device_arrays import arrays_on_device
+from tfmb.training.input.pipeline import ArrayPipeline, EpochBatches, configured
+from tfmb.training.input.slices import SlicePipeline
+from tfmb.training.keras_api.compile_args import check_model, read_compiled
+from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.loop.hooks import CallbackHook
+from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.loop.throughput import Meter
+from tfmb.training.scoring import score_pipeline
+from tfmb.training.step.noise_scale import NoiseScaleEstimator
+from tfmb.training.step.partition import Partition, make_partition
+from tfmb.training.step.spec import PlacedModel, StepSpec
 
-__all__ = ["Problem", "ShortRun", "ShortRuns", "fresh"]
+__all__ = ["AdviceTask", "ShortRun", "ShortRuns", "fresh"]
 
 _SCORED_BATCH = 256
 # Validation examples of a look: the same for all, so that what they leave out is the same for all.
@@ -51,7 +55,7 @@ _MANY = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class AdviceTask:
     """What is to be trained.
 
     Attributes:
@@ -122,7 +126,7 @@ class ShortRuns:
         ConfigError: the model cannot be trained.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: AdviceTask) -> None:
         self.problem = problem
         self.spent_seconds, self.spent_examples = 0.0, 0
         self._starts: dict[int, list[Any]] = {}
@@ -135,7 +139,7 @@ class ShortRuns:
         compiled = read_compiled(model)
         if compiled.loss is None and problem.loss is None:
             raise ConfigError(f"the model {model.name!r} has no loss: compile it, or give loss=...")
-        self.recipe = Recipe(
+        loss_and_metrics = LossAndMetrics(
             loss=compiled.loss if problem.loss is None else problem.loss,
             loss_weights=compiled.loss_weights if problem.loss is None else None,
             metrics=problem.metrics if compiled.loss is None else compiled.metrics,
@@ -145,15 +149,19 @@ class ShortRuns:
         self.optimizer: Optimizer = interop.get(fresh("adam" if known is None else known))
         if self.optimizer.use_ema:
             raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
-        feed = ArrayFeed(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
-        self.model = place(model, problem.strategy, feed.first_inputs())
-        prepared.build(self.model, self.optimizer, problem.strategy, model)
+        pipeline = ArrayPipeline(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
+        self.model = place(model, problem.strategy, pipeline.first_inputs())
+        self._placed = PlacedModel(model=self.model, strategy=problem.strategy, optimizer=self.optimizer)
+        step_cache.build(replace(self._placed, original=model))
         self._starts[problem.seed] = [v.numpy() for v in self._variables()]
         on_cpu = is_on_cpu(problem.strategy)
         single = problem.strategy.num_replicas_in_sync == 1
-        self._compiled, self._cut = Compiled.NOTHING, Cut(replicas=problem.strategy.num_replicas_in_sync)
-        if on_cpu and single and not self.optimizer.across_replicas:
-            self._compiled = Compiled.UPDATE
+        compiles = on_cpu and single and not self.optimizer.across_replicas
+        self._spec = StepSpec(
+            loss_and_metrics=loss_and_metrics,
+            partition=Partition(replicas=problem.strategy.num_replicas_in_sync),
+            jit_scope=JitScope.UPDATE if compiles else JitScope.NOTHING,
+        )
 
     def run(
         self,
@@ -191,15 +199,15 @@ class ShortRuns:
         self._start_anew(learning_rate, seed)
         bounds = _bounds(size, most_updates, first_look)
         order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(seed, "advice"))
-        feed = SliceFeed(problem.train, order, bounds, arrays=self._arrays)
+        pipeline = self._slices(order, bounds)
         meter, looks = Meter(), list[Look]()
         watch = Watch(most_seconds)
-        self._cut = make_cut(self._cut.replicas, "auto", micro_batch_size, size)
+        self._partition_as(make_partition(self._replicas, "auto", micro_batch_size, size))
         diverged = False
         try:
             for number in range(len(bounds) - 1):
-                plan = Plan(epochs=number + 1, initial_epoch=number, steps_a_call=watch.steps_a_call)
-                self._train(feed, plan, [meter, watch], watch, seed)
+                plan = TrainingPlan(epochs=number + 1, initial_epoch=number, steps_a_call=watch.steps_a_call)
+                self._train(pipeline, plan, [meter, watch], watch, seed)
                 value = self._look(target, watch)
                 looks.append(Look(updates=watch.updates, examples=meter.examples, seconds=watch.seconds, value=value))
                 if watch.stop or (stops and target is not None and target.reached(value)):
@@ -228,10 +236,10 @@ class ShortRuns:
         size = min(batch_size, problem.train.size)
         self._start_anew(learning_rates[0], problem.seed)
         order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(problem.seed, "sweep"))
-        feed = SliceFeed(problem.train, order, [0, len(learning_rates)], arrays=self._arrays)
+        pipeline = self._slices(order, [0, len(learning_rates)])
         meter, ramp = Meter(), Ramp(self.optimizer, learning_rates)
         try:
-            self._train(feed, Plan(epochs=1, steps_a_call=1), [meter, ramp], ramp, problem.seed)
+            self._train(pipeline, TrainingPlan(epochs=1, steps_a_call=1), [meter, ramp], ramp, problem.seed)
         except DivergenceError:
             ramp.losses.append(math.nan)
         except Exploded:
@@ -255,31 +263,30 @@ class ShortRuns:
         order = Order(num_examples=self.problem.train.size, batch_size=size, seed=0)
         a_call = min(count, order.num_examples // size)
         before = 1 if traces or count >= _MANY else 0
-        feed = SliceFeed(self.problem.train, order, [0, *[1] * before, before + count], arrays=self._arrays)
+        pipeline = self._slices(order, [0, *[1] * before, before + count])
         meter, watch = Meter(), Watch()
         if before:
-            self._train(feed, Plan(epochs=1, steps_a_call=1), [meter], watch, 0)
-        plan = Plan(epochs=before + 1, initial_epoch=before, steps_a_call=a_call)
-        self._train(feed, plan, [meter, watch], watch, 0)
+            self._train(pipeline, TrainingPlan(epochs=1, steps_a_call=1), [meter], watch, 0)
+        plan = TrainingPlan(epochs=before + 1, initial_epoch=before, steps_a_call=a_call)
+        self._train(pipeline, plan, [meter, watch], watch, 0)
         self.spent_seconds += time.perf_counter() - began
         self.spent_examples += meter.examples
         return watch.seconds_an_update
 
-    def noise_at_start(self) -> NoiseScale:
+    def noise_at_start(self) -> NoiseScaleEstimator:
         """The gradients' noise at the initial weights."""
         return self.noise_scale(_NOISE_UPDATES, _STILL)
 
-    def noise_scale(self, updates: int, learning_rate: float) -> NoiseScale:
+    def noise_scale(self, updates: int, learning_rate: float) -> NoiseScaleEstimator:
         """The gradients' noise over the first updates of a training: two parts of a batch against the whole."""
         began = time.perf_counter()
         size = min(_NOISE_BATCH, self.problem.train.size)
         self._start_anew(learning_rate, self.problem.seed)
-        self._cut = make_cut(self._cut.replicas, max(2, self._cut.replicas), None, size)
+        self._partition_as(make_partition(self._replicas, max(2, self._replicas), None, size))
         order = Order(num_examples=self.problem.train.size, batch_size=size, seed=derive(self.problem.seed, "noise"))
-        feed = SliceFeed(self.problem.train, order, [0, updates], arrays=self._arrays)
-        meter, found = Meter(), NoiseScale(window=None)
-        recipe = replace(self.recipe, noise_scale=True)
-        self._train(feed, Plan(epochs=1), [meter, found], Watch(), self.problem.seed, recipe)
+        pipeline = self._slices(order, [0, updates])
+        meter, found = Meter(), NoiseScaleEstimator(window=None)
+        self._train(pipeline, TrainingPlan(epochs=1), [meter, found], Watch(), self.problem.seed, noise=True)
         self.spent_seconds += time.perf_counter() - began
         self.spent_examples += meter.examples
         return found
@@ -290,21 +297,21 @@ class ShortRuns:
         return {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
 
     def _train(
-        self, feed: Any, plan: Plan, actions: list[Any], watcher: Any, seed: int, recipe: Recipe | None = None
+        self, pipeline: Any, plan: TrainingPlan, loggers: list[Any], hook: CallbackHook, seed: int, noise: bool = False
     ) -> None:
-        engine.train(
-            self.model,
-            self.optimizer,
-            recipe or self.recipe,
-            self.problem.strategy,
-            feed,
-            plan,
-            actions=actions,
-            watcher=watcher,
-            cut=self._cut,
-            seed=seed,
-            compiled=self._compiled,
-        )
+        spec = replace(self._spec, seed=seed, noise_scale=noise)
+        trainer.train(self._placed, spec, pipeline, plan, trainer.Watching(loggers=loggers, callbacks=hook))
+
+    @property
+    def _replicas(self) -> int:
+        return int(self.problem.strategy.num_replicas_in_sync)
+
+    def _partition_as(self, partition: Partition) -> None:
+        self._spec = replace(self._spec, partition=partition)
+
+    def _slices(self, order: Order, bounds: list[int]) -> SlicePipeline:
+        slices = SlicePipeline(self.problem.train, order, bounds, arrays=self._arrays)
+        return configured(slices, on_device=is_on_cpu(self.problem.strategy))
 
     def _look(self, target: Target | None, watch: Watch) -> float:
         """The value of the target's metric; of the training loss where there is no target."""
@@ -320,10 +327,8 @@ class ShortRuns:
         return float(logs[target.metric])
 
     def _score(self) -> dict[str, Any]:
-        steps = prepared.steps_for(
-            self.model, self.optimizer, self.recipe, self.problem.strategy, (self._cut, 0, self._compiled)
-        )
-        return {f"val_{key}": value for key, value in engine.score_feed(steps, self._validation).items()}
+        steps = step_cache.steps_for(self._placed, replace(self._spec, seed=0))
+        return {f"val_{key}": value for key, value in score_pipeline(steps, self._validation).items()}
 
     def _start_anew(self, learning_rate: float, seed: int) -> None:
         if seed not in self._starts:
@@ -334,7 +339,7 @@ class ShortRuns:
         for variable in self.optimizer.variables:
             variable.assign(tf.zeros_like(value_of(variable)))
         self.optimizer.learning_rate = learning_rate
-        self._cut = Cut(replicas=self.problem.strategy.num_replicas_in_sync)
+        self._partition_as(Partition(replicas=self._replicas))
 
     def _variables(self) -> list[Any]:
         return list(self.model.variables)
@@ -346,7 +351,7 @@ class ShortRuns:
         return model
 
 
-class _Looks(ArrayFeed):
+class _Looks(ArrayPipeline):
     """The same examples for every look, from one endless iterator: making one takes longer than a look."""
 
     def once(self) -> EpochBatches:

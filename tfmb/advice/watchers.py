@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from tfmb.optimizers import Optimizer
-from tfmb.training.loop import UpdatesReport, Watcher
+from tfmb.training.loop.hooks import CallbackHook
+from tfmb.training.loop.reports import UpdatesReport
 
 __all__ = ["Exploded", "Ramp", "Watch"]
 
@@ -24,7 +25,7 @@ class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error 
         self.update = update
 
 
-class Watch(Watcher):
+class Watch(CallbackHook):
     """Keeps the losses since the last look, the logs, and how long an update takes.
 
     Args:
@@ -88,7 +89,7 @@ class Watch(Watcher):
         self.logs = report.logs
 
 
-class Ramp(Watcher):
+class Ramp(CallbackHook):
     """Sets the next update's rate, and keeps the losses."""
 
     def __init__(self, optimizer: Optimizer, learning_rates: Sequence[float]) -> None:

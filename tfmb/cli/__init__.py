@@ -18,10 +18,11 @@ from tfmb.cli.mismatch import told_of_mismatch
 from tfmb.cli.models import evaluate, export, predict
 from tfmb.cli.program import Program
 from tfmb.cli.run import run
-from tfmb.cli.screen import OWN_PROCESS, fail, say, show_warnings
 from tfmb.cli.train import train
 from tfmb.cli.tune import tune
 from tfmb.cli.verify import verify
+from tfmb.environment.console import OWN_PROCESS, fail, say, show_warnings
+from tfmb.environment.old_names import NEW_NAMES
 from tfmb.errors import ConfigError, TfmbError
 
 __all__ = ["app", "main"]
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TfmbError as error:
         fail(error.exit_code, str(error))
     except _UsageError as error:
-        fail(2, error.format_message())
+        fail(2, _with_new_name(error.format_message()))
     except BrokenPipeError:
         sys.stderr.close()
         return 141
@@ -117,6 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.excepthook, warnings.showwarning = python
         result.run()
     return result if isinstance(result, int) else 0
+
+
+def _with_new_name(message: str) -> str:
+    """The message on an option that there is not, with the name that it has now."""
+    for old, new in NEW_NAMES.items():
+        if f"--{old.replace('_', '-')}" in message.split():
+            return f"--{old.replace('_', '-')} is called --{new.replace('_', '-')} now"
+    return message
 
 
 def _out_of_memory(arguments: Sequence[str] | None) -> str:

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.durations import seconds_of
-from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
+from tfmb.environment.console import emit_json, say, start_tensorflow, tell
+from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
-from tfmb.needs import need_page
 
 __all__ = ["advise", "lr_range"]
 
@@ -22,7 +22,7 @@ _Html = Annotated[str | None, typer.Option(help="Write a page with the curves th
 _Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
 _Seed = Annotated[int, typer.Option(help="Decides initial weights and orders.")]
 _Strategy = Annotated[str, typer.Option(help="As in tfmb train.")]
-_Replicas = Annotated[int | None, typer.Option(help="As in tfmb train.")]
+_Devices = Annotated[int | None, typer.Option(help="As in tfmb train.")]
 
 
 def advise(
@@ -39,7 +39,7 @@ def advise(
     model: _Model = "cnn",
     optimizer: _Optimizer = None,
     strategy: _Strategy = "auto",
-    replicas: _Replicas = None,
+    devices: _Devices = None,
     seed: _Seed = 0,
     fits: Annotated[bool, typer.Option("--fits", help="Also find the largest batch that fits in memory.")] = False,
     html: _Html = None,
@@ -58,7 +58,7 @@ def advise(
 
     config = ProblemConfig(
         dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        replicas=replicas, seed=seed,
+        devices=devices, seed=seed,
     )  # fmt: skip
     problem, about = problem_of(config)
     say(about)
@@ -99,7 +99,7 @@ def lr_range(
     model: _Model = "cnn",
     optimizer: _Optimizer = None,
     strategy: _Strategy = "auto",
-    replicas: _Replicas = None,
+    devices: _Devices = None,
     seed: _Seed = 0,
     html: _Html = None,
     json: _Json = False,
@@ -119,7 +119,7 @@ def lr_range(
 
     config = ProblemConfig(
         dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        replicas=replicas, seed=seed,
+        devices=devices, seed=seed,
     )  # fmt: skip
     problem, about = problem_of(config)
     say(about)

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 
 from tfmb.cli.durations import seconds_of
-from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
+from tfmb.environment.console import emit_json, say, start_tensorflow, tell
+from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
-from tfmb.needs import need_page
 
 __all__ = ["compare"]
 
@@ -24,7 +24,7 @@ def compare(
     model: Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.")] = "mlp",
     optimizer: Annotated[str | None, typer.Option(help="Default: your own, or sgd.")] = None,
     strategy: Annotated[str, typer.Option(help="As in tfmb train.")] = "auto",
-    replicas: Annotated[int | None, typer.Option(help="As in tfmb train.")] = None,
+    devices: Annotated[int | None, typer.Option(help="As in tfmb train.")] = None,
     seed: Annotated[int, typer.Option(help="Decides initial weights and orders.")] = 0,
     memory: Annotated[
         bool, typer.Option(help="Measure memory too, in a process for each batch size, which may die of it.")
@@ -42,13 +42,13 @@ def compare(
     from tfmb.advice.compare_page import HEAD, rows_of, write_comparison
     from tfmb.advice.jobs import ProblemConfig, peak_of, problem_of
     from tfmb.advice.target import Target
-    from tfmb.config import MODEL_NAMES
+    from tfmb.choices import MODEL_NAMES
 
     if optimizer is None and model in MODEL_NAMES:
         optimizer = "sgd"
     config = ProblemConfig(
         dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        replicas=replicas, seed=seed,
+        devices=devices, seed=seed,
     )  # fmt: skip
     goal = Target.parse(target)
     problem, about = problem_of(config)

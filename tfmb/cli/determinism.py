@@ -10,11 +10,11 @@ _THREADS = 2
 
 def start_pinned() -> None:
     """Imports TensorFlow with oneDNN, threads and deterministic ops pinned, and finds its devices."""
-    from tfmb.cli.screen import quiet_start, start_tensorflow
+    from tfmb.environment.console import quiet_start, start_tensorflow
 
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
     with quiet_start():
-        from tfmb.training.numerics import pin_threads_and_ops
+        from tfmb.runs.numerics import pin_threads_and_ops
 
         pin_threads_and_ops(_THREADS)
     start_tensorflow()

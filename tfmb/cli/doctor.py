@@ -11,10 +11,10 @@ from tfmb.cli.cluster import slurm_job, tf_config
 from tfmb.cli.extras import extras
 from tfmb.cli.gpus import gpus
 from tfmb.cli.idle import given_options, refuse_idle
-from tfmb.cli.screen import emit_json, say, start_tensorflow
 from tfmb.cli.threads import best_of, cores, counts, seconds_by_threads
-from tfmb.config import TrainConfig
-from tfmb.processor import instruction_sets, processor_name
+from tfmb.environment.console import emit_json, say, start_tensorflow
+from tfmb.environment.processor import instruction_sets, processor_name
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["busy", "doctor"]
 
@@ -28,7 +28,7 @@ def doctor(
     batch_size: Annotated[int, typer.Option(help="For --profile.")] = 64,
     dataset: Annotated[str, typer.Option(help="For --profile: as in tfmb train.")] = "digits",
     mirror: Annotated[str | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
-    replicas: Annotated[int | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
+    devices: Annotated[int | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="For --profile: as in tfmb train. Default: compares one with one a core.")
     ] = None,
@@ -36,13 +36,13 @@ def doctor(
 ) -> None:
     """Show what tfmb runs on: versions, machine, devices, cluster, packages, data; and warn of what is wrong."""
     config = TrainConfig(
-        model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, replicas=replicas, threads=threads
+        model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, devices=devices, threads=threads
     )
     if not profile:
         refuse_idle(given_options(context) - {"json"}, sorted(context.params), "is for --profile: give that too")
     load = os.getloadavg()[0]  # before TensorFlow's own start adds to it
     start_tensorflow(threads)
-    from tfmb.training.run_dir import versions
+    from tfmb.runs.run_dir import versions
 
     if profile:
         report = {"profile": _profile(config)}
@@ -63,7 +63,7 @@ def doctor(
 
 def _profile(config: TrainConfig) -> dict[str, Any]:
     """What an update spends its time on."""
-    from tfmb.training.timed_jobs import profile_job
+    from tfmb.jobs.timing import profile_job
 
     say(f"timing updates of {config.model} on {config.dataset}")
     found = profile_job(config)
@@ -122,7 +122,7 @@ def _surroundings(load: float) -> dict[str, dict[str, Any]]:
 def _devices() -> tuple[dict[str, Any], int]:
     """What TensorFlow has, and how many GPUs of it."""
     from tfmb.backend import tf
-    from tfmb.distribution import describe, make_strategy
+    from tfmb.distribution.strategy import describe, make_strategy
 
     found = [device.name.removeprefix("/physical_device:") for device in tf.config.list_physical_devices()]
     strategy = describe(make_strategy("auto", joins=False))
@@ -136,7 +136,7 @@ def _devices() -> tuple[dict[str, Any], int]:
 
 def _data() -> dict[str, Any]:
     from tfmb.data import tfds_images
-    from tfmb.data.cache import cache_root
+    from tfmb.storage.cache import cache_root
 
     root = cache_root()
     decoded = sorted(str(path.relative_to(root / "datasets")) for path in (root / "datasets").glob("*/[0-9]*"))

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 import typer
 
-from tfmb.config import TrainConfig
 from tfmb.errors import ConfigError
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["given_options", "refuse_idle", "refuse_idle_rule"]
 

@@ -24,7 +24,7 @@ def launch(
 
     TensorFlow's server listens on every network interface without authentication: use it in a trusted network.
     """
-    from tfmb.launch import launch as start
+    from tfmb.distribution.launcher import launch as start
 
     code = start(
         command, workers=workers, hosts=None if hosts is None else hosts.split(","), index=index, restarts=restarts

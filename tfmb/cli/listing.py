@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.screen import emit_json, say, tell
+from tfmb.choices import MODEL_NAMES
 from tfmb.cli.train import RUNS
-from tfmb.config import MODEL_NAMES
+from tfmb.environment.console import emit_json, say, tell
 from tfmb.errors import DataError
 
 __all__ = ["list_runs", "newest_run"]
@@ -91,7 +91,7 @@ def _find(directories: list[Path]) -> list[Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from tfmb.training.run_record import read_run
+    from tfmb.runs.run_record import read_run
 
     try:
         return read_run(path)

@@ -8,10 +8,10 @@ import typer
 
 from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.listing import newest_run
-from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
+from tfmb.environment.console import emit_json, say, start_tensorflow, tell
+from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError
-from tfmb.needs import need_folder
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_record import read_run
 
 __all__ = ["evaluate", "export", "predict"]
 
@@ -25,8 +25,8 @@ _Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standar
 def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirror = None, json: _Json = False) -> None:
     """Score a run's model on the whole test split."""
     start_tensorflow()
-    from tfmb.training import job, job_parts
-    from tfmb.training.restore import restore_run
+    from tfmb.jobs import build, train
+    from tfmb.jobs.restore import restore_run
 
     started = time.perf_counter()
     restored = restore_run(run, model)
@@ -35,13 +35,13 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
         raise ConfigError(f"{splits.origin} has no test split: return (x_train, y_train), (x_test, y_test)")
     say(f"data: {splits.origin}: {splits.test.size:,} test examples")
     scoring = time.perf_counter()
-    logs = job.score(restored.model, job_parts.recipe_of(restored.model, restored.config), splits.test)
+    logs = train.score(restored.model, build.loss_and_metrics_of(restored.model, restored.config), splits.test)
     ended = time.perf_counter()
     about = restored.record
     result = {
         "dataset": (about.get("data") or {}).get("name"),
         "dataset_origin": splits.origin,
-        "test_accuracy": job.accuracy_of(logs),
+        "test_accuracy": train.accuracy_of(logs),
         "test_loss": logs.get("loss"),
         "examples": splits.test.size,
         "examples_per_second": round(splits.test.size / (ended - scoring), 1),
@@ -90,13 +90,13 @@ def export(
     folder = Path("saved_models") / run.resolve().name if output is None else output.expanduser()
     need_folder("--output", folder)
     if against is not None:
-        from tfmb.versions import version_before
+        from tfmb.serving.versions import version_before
 
         version_before(against, folder)
     start_tensorflow()
-    from tfmb.exported_run import export_run, rows_to_compare
-    from tfmb.saved_model import Options
-    from tfmb.training.restore import restore_run
+    from tfmb.jobs.restore import restore_run
+    from tfmb.serving.export import Options
+    from tfmb.serving.export_run import export_run, rows_to_compare
 
     restored = restore_run(run, model)
     say(f"model of {run}: to be written, and to be compared in a fresh process")
@@ -159,8 +159,8 @@ def predict(
         run = newest_run(named_model=model is not None)
         say(f"model of {run}")
     start_tensorflow()
-    from tfmb.classify import ExportedClassifier, RunClassifier, check_images, is_row
-    from tfmb.training.restore import restore_run
+    from tfmb.jobs.restore import restore_run
+    from tfmb.serving.classifier import ExportedClassifier, RunClassifier, check_images, is_row
 
     check_images(images)
     if not any(is_row(image) for image in images):

@@ -4,16 +4,16 @@ from typing import Annotated
 
 import typer
 
-from tfmb.config import COMPILE_NAMES
+from tfmb.choices import COMPILE_NAMES
 
 __all__ = [
     "RUN",
     "CheckpointEvery",
+    "Devices",
     "JitCompile",
     "KeepCheckpoints",
     "MicroBatchSize",
     "OnDivergence",
-    "Replicas",
     "Strategy",
     "VirtualReplicas",
 ]
@@ -46,7 +46,7 @@ Strategy = Annotated[
         rich_help_panel=RUN,
     ),
 ]
-Replicas = Annotated[
+Devices = Annotated[
     int | None, typer.Option(help="How many devices; without a GPU, logical CPU devices.", rich_help_panel=RUN)
 ]
 CheckpointEvery = Annotated[

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from tfmb.cli.screen import fail
+from tfmb.environment.console import fail
 from tfmb.errors import PreemptedError, TfmbError
-from tfmb.patch import KerasPatch
+from tfmb.patching.keras_patch import KerasPatch
 
 __all__ = ["Program"]
 

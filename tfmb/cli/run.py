@@ -8,24 +8,24 @@ import typer
 from tfmb.cli.options import (
     RUN,
     CheckpointEvery,
+    Devices,
     JitCompile,
     KeepCheckpoints,
     MicroBatchSize,
     OnDivergence,
-    Replicas,
     Strategy,
     VirtualReplicas,
 )
 from tfmb.cli.program import Program
-from tfmb.cli.screen import OWN_PROCESS
-from tfmb.config import TrainConfig
+from tfmb.environment.console import OWN_PROCESS
+from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError, DirectoryError
-from tfmb.needs import need_folder
-from tfmb.patch import patch_keras
+from tfmb.jobs.config import TrainConfig
+from tfmb.patching.keras_patch import patch_keras
 
 __all__ = ["run"]
 
-_FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_drift")
+_FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_mismatch")
 
 
 def run(
@@ -42,13 +42,13 @@ def run(
     ] = None,
     checkpoint_every: CheckpointEvery = 100,
     keep_checkpoints: KeepCheckpoints = 2,
-    allow_drift: Annotated[
-        bool, typer.Option("--allow-drift", help="Go on though something differs.", rich_help_panel=RUN)
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Go on though something differs.", rich_help_panel=RUN)
     ] = False,
     virtual_replicas: VirtualReplicas = None,
     micro_batch_size: MicroBatchSize = None,
     strategy: Strategy = "auto",
-    replicas: Replicas = None,
+    devices: Devices = None,
     jit_compile: JitCompile = "auto",
     on_divergence: OnDivergence = "stop",
     seed: Annotated[
@@ -68,7 +68,7 @@ def run(
         virtual_replicas=virtual_replicas,
         micro_batch_size=micro_batch_size,
         strategy=strategy,
-        replicas=replicas,
+        devices=devices,
         jit_compile=jit_compile,
         on_divergence=on_divergence,
         seed=0 if seed is None else seed,
@@ -83,8 +83,15 @@ def run(
             raise DirectoryError(f"{run_dir} is a run itself: give another --run-dir")
         if config.strategy != "multi-worker":
             need_folder("--run-dir", run_dir)
-    named = {"checkpoint_every", "keep_checkpoints", "allow_drift", "virtual_replicas", "micro_batch_size", "strategy"}
-    named |= {"replicas", "jit_compile", "on_divergence", "seed"}
+    named = {
+        "checkpoint_every",
+        "keep_checkpoints",
+        "allow_mismatch",
+        "virtual_replicas",
+        "micro_batch_size",
+        "strategy",
+    }
+    named |= {"devices", "jit_compile", "on_divergence", "seed"}
     options = {name: context.params[name] for name in given if name in named}
     return Program(
         name=program,

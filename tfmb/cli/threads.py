@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
-from tfmb.config import TrainConfig
+from tfmb.environment.processor import available_cores as cores
 from tfmb.errors import ConfigError
-from tfmb.processor import available_cores as cores
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["best_of", "cores", "counts", "described", "fewer_threads", "known_threads", "seconds_by_threads"]
 
@@ -24,8 +24,8 @@ _CHILD_SECONDS = 600
 _KIND = "threads"
 # The options that decide how long an update takes.
 _DECIDING = (
-    *("dataset", "data", "augment", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "replicas"),
-    *("static_shapes", "noise_scale"),
+    *("dataset", "data", "augment", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "devices"),
+    *("pad_batches", "measure_noise_scale"),
 )
 
 
@@ -53,7 +53,7 @@ def known_threads(config: TrainConfig) -> dict[int, float] | None:
     """What `fewer_threads` found for such a training before, by the number of threads; None where it never looked."""
     if not _is_free(config):
         return None
-    from tfmb.answers import recall
+    from tfmb.storage.measurements import recall
 
     try:
         found = {int(count): float(seconds) for count, seconds in recall(_KIND, _fingerprint(config)).items()}
@@ -78,7 +78,7 @@ def fewer_threads(config: TrainConfig, compiled: str, seconds: float) -> dict[in
         return None
     if seconds < _WORTH_SECONDS_A_CHILD * len(numbers):
         return None
-    from tfmb.answers import remember
+    from tfmb.storage.measurements import remember
 
     found = seconds_by_threads(config, numbers, compiled)
     remember(_KIND, _fingerprint(config), found)
@@ -100,7 +100,7 @@ def _is_free(config: TrainConfig) -> bool:
 
 
 def _fingerprint(config: TrainConfig) -> dict[str, Any]:
-    from tfmb.processor import processor_name
+    from tfmb.environment.processor import processor_name
 
     options = config.to_dict()
     versions = {name: metadata.version(name) for name in ("tfmb", "tensorflow", "keras")}

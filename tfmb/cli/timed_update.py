@@ -3,9 +3,9 @@
 import json
 import sys
 
-from tfmb.cli.screen import emit_json, fail, start_tensorflow
-from tfmb.config import TrainConfig
+from tfmb.environment.console import emit_json, fail, start_tensorflow
 from tfmb.errors import TfmbError
+from tfmb.jobs.config import TrainConfig
 
 __all__ = ["main"]
 
@@ -15,7 +15,7 @@ def main() -> None:
     try:
         config = TrainConfig.from_dict(json.load(sys.stdin), "standard input")
         start_tensorflow(config.threads)
-        from tfmb.training.timed_jobs import time_update
+        from tfmb.jobs.timing import time_update
 
         emit_json({"seconds": time_update(config)})
     except TfmbError as error:

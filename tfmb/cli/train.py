@@ -18,22 +18,22 @@ from tfmb.cli.idle import given_options, refuse_idle_rule
 from tfmb.cli.options import (
     RUN,
     CheckpointEvery,
+    Devices,
     JitCompile,
     KeepCheckpoints,
     MicroBatchSize,
     OnDivergence,
-    Replicas,
     Strategy,
     VirtualReplicas,
 )
-from tfmb.cli.screen import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow, tell
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
-from tfmb.config import TrainConfig
+from tfmb.distribution.launcher import RESTARTS
+from tfmb.environment.console import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow, tell
+from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError, DirectoryError
-from tfmb.launch import RESTARTS
-from tfmb.needs import need_folder
-from tfmb.recipes import RECIPE_NAMES, options_of
-from tfmb.training.resume import resumed
+from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.presets import RECIPE_NAMES, options_of
+from tfmb.jobs.resume import resumed
 
 __all__ = ["train"]
 
@@ -124,18 +124,20 @@ def train(
     ] = "float32",
     virtual_replicas: VirtualReplicas = None,
     micro_batch_size: MicroBatchSize = None,
-    noise_scale: Annotated[
+    measure_noise_scale: Annotated[
         bool,
-        typer.Option("--noise-scale", help="Measure the gradients' noise scale. Needs parts.", rich_help_panel=_RUN),
+        typer.Option(
+            "--measure-noise-scale", help="Measure the gradients' noise scale. Needs parts.", rich_help_panel=_RUN
+        ),
     ] = False,
     jit_compile: JitCompile = "auto",
-    static_shapes: Annotated[
+    pad_batches: Annotated[
         bool,
-        typer.Option("--static-shapes", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
+        typer.Option("--pad-batches", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
     ] = False,
     seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
     strategy: Strategy = "auto",
-    replicas: Replicas = None,
+    devices: Devices = None,
     prefetch: Annotated[
         int | None,
         typer.Option(
@@ -164,8 +166,8 @@ def train(
         Path | None,
         typer.Option(help="Go on with this run, exactly where it stopped; its options hold.", rich_help_panel=_RUN),
     ] = None,
-    allow_drift: Annotated[
-        bool, typer.Option("--allow-drift", help="Resume though something differs.", rich_help_panel=_RUN)
+    allow_mismatch: Annotated[
+        bool, typer.Option("--allow-mismatch", help="Resume though something differs.", rich_help_panel=_RUN)
     ] = False,
     json: Annotated[
         bool, typer.Option("--json", help="One line of JSON on standard output.", rich_help_panel=_RUN)
@@ -178,7 +180,7 @@ def train(
     SIGTERM and SIGINT save the run and end it with 75; --resume RUN goes on, also after a kill.
     """
     options = dict(locals())
-    for other in ("context", "recipe", "run_dir", "json", "resume", "allow_drift"):
+    for other in ("context", "recipe", "run_dir", "json", "resume", "allow_mismatch"):
         del options[other]
     options["batch_size"] = _batch_size(batch_size)
     given = given_options(context) & set(options)
@@ -188,8 +190,8 @@ def train(
         if resume is not None:
             raise ConfigError(f"--recipe {recipe} and --resume cannot both be given: a run keeps its options")
         options |= options_of(recipe, {name: options[name] for name in given})
-    if allow_drift and resume is None:
-        raise ConfigError("--allow-drift belongs to --resume")
+    if allow_mismatch and resume is None:
+        raise ConfigError("--allow-mismatch belongs to --resume")
     if resume is None and run_dir is not None and _is_restarted() and (run_dir / "run.json").exists():
         resume, run_dir = run_dir, None
     if resume is None:
@@ -216,19 +218,19 @@ def train(
         start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
         restart = _start_again if chooses else None
-        _tell(_train(config, run_dir, resume, allow_drift, stack, restart), json)
+        _tell(_train(config, run_dir, resume, allow_mismatch, stack, restart), json)
 
 
 def _train(
     config: TrainConfig,
     run_dir: Path | None,
     resume: Path | None,
-    allow_drift: bool,
+    allow_mismatch: bool,
     stack: contextlib.ExitStack,
     restart: Callable[[int, Path], None] | None,
 ) -> dict[str, Any]:
-    from tfmb.training.job import train_job
-    from tfmb.training.run_dir import create_run_dir, open_run_dir
+    from tfmb.jobs.train import train_job
+    from tfmb.runs.run_dir import create_run_dir, open_run_dir
 
     made: Path | None = None
 
@@ -257,7 +259,9 @@ def _train(
         resume, lock = open_run_dir(resume)
         stack.callback(lock.release)
         say(f"run: {resume} goes on")
-    return train_job(config, make_run_dir, say, resume=resume, allow_drift=allow_drift, before_training=before_training)
+    return train_job(
+        config, make_run_dir, say, resume=resume, allow_mismatch=allow_mismatch, before_training=before_training
+    )
 
 
 def _with_known_threads(config: TrainConfig) -> TrainConfig:

@@ -9,11 +9,11 @@ import typer
 
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.idle import given_options, refuse_idle
-from tfmb.cli.screen import emit_json, say, start_tensorflow, tell
 from tfmb.cli.train import RUNS
+from tfmb.environment.console import emit_json, say, start_tensorflow, tell
+from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError
-from tfmb.needs import PAGE_MODULES, need_folder, need_modules
-from tfmb.versions import check_is_no_version
+from tfmb.serving.versions import check_is_no_version
 
 __all__ = ["tune"]
 
@@ -87,7 +87,7 @@ def tune(
     prune: Annotated[bool, typer.Option(help="Stop trials early that do worse.", rich_help_panel=_SEARCH)] = True,
     seed: Annotated[int, typer.Option(help="Decides everything.", rich_help_panel=_SEARCH)] = 0,
     strategy: Annotated[str, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = "auto",
-    replicas: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
+    devices: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
     workers: Annotated[
         int, typer.Option(help="Processes that run trials at once, on this machine.", rich_help_panel=_SEARCH)
     ] = 1,
@@ -194,7 +194,7 @@ def tune(
         pruning=prune,
         seed=seed,
         strategy=strategy,
-        replicas=replicas,
+        devices=devices,
         workers=workers,
         listen=listen,
     )
@@ -275,8 +275,8 @@ def _searched(record: Any, trial: Any) -> list[tuple[str, Any]]:
 
 
 def _export(run: Path, output: Path) -> Path:
-    from tfmb.exported_run import export_run
-    from tfmb.training.restore import restore_run
+    from tfmb.jobs.restore import restore_run
+    from tfmb.serving.export_run import export_run
 
     made = export_run(restore_run(run, None), output)
     difference = made.record["verification"]["max_difference"]

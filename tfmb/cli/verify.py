@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfmb.cli.screen import emit_json, say, start_tensorflow
+from tfmb.environment.console import emit_json, say, start_tensorflow
+from tfmb.environment.imports import check_reference
 from tfmb.errors import ConfigError, DataError
-from tfmb.imports import check_reference
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_record import read_run
 
 if TYPE_CHECKING:
     from tfmb.verification.checks import Report
@@ -80,7 +80,7 @@ def _loop(reference: str, model: str | None, data: str | None) -> "Report":
     say(f"checking {reference}: small trainings of {model}")
     start_tensorflow()
     from tfmb.data import load_user_data
-    from tfmb.imports import load_function
+    from tfmb.environment.imports import load_function
     from tfmb.verification.verify import verify as verify_loop
 
     train, build = load_function(reference, "TARGET"), load_function(model, "--model")

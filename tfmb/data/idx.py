@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
-from tfmb.data.cache import is_folder
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import DataError
-from tfmb.files import open_plain
+from tfmb.storage.cache import is_folder
+from tfmb.storage.files import open_plain
 
 __all__ = ["load_idx_folder", "read_idx"]
 

@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from tfmb.data.cache import is_folder
 from tfmb.data.digits import load_digits
 from tfmb.data.idx import load_idx_folder
 from tfmb.data.source import Normalization, Source, Splits
+from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError, DataError
-from tfmb.imports import load_function
+from tfmb.storage.cache import is_folder
 
 __all__ = ["load", "load_user_data"]
 

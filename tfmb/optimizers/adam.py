@@ -6,7 +6,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Settle, Slots
+from tfmb.optimizers.rules import Slots
 
 __all__ = ["Adam", "AdamW"]
 
@@ -60,30 +60,21 @@ class Adam(Optimizer):
         self.epsilon_hat = bool(epsilon_hat)
         self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
 
-    def rule(
-        self,
-        gradient: Any,
-        slots: Slots,
-        rate: Any,
-        count: Any,
-        settle: Settle = rules.as_they_are,
-        square: Any = None,
-    ) -> tuple[Any, Slots]:
-        """See `tfmb.optimizers.rules.adam`."""
-        return rules.adam(
-            gradient,
-            slots,
-            rate,
-            count,
-            beta_1=self.beta_1,
-            beta_2=self.beta_2,
-            epsilon=self.epsilon,
-            epsilon_hat=self.epsilon_hat,
-            amsgrad=self.amsgrad,
-            powers_of=(self._rounded(self.beta_1), self._rounded(self.beta_2)),
-            settle=settle,
-            square=square,
-        )
+    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+        """See `tfmb.optimizers.rules.adam_moments`."""
+        del rate
+        return rules.adam_moments(gradient, slots, beta_1=self.beta_1, beta_2=self.beta_2, square=square)
+
+    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+        """See `tfmb.optimizers.rules.adam_derived`."""
+        del gradient, rate
+        return rules.adam_derived(moments, slots, amsgrad=self.amsgrad)
+
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+        """See `tfmb.optimizers.rules.adam_step`."""
+        del gradient
+        betas = self._rounded(self.beta_1), self._rounded(self.beta_2)
+        return rules.adam_step(slots, rate, count, betas=betas, epsilon=self.epsilon, epsilon_hat=self.epsilon_hat)
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -3,8 +3,9 @@
 from typing import Any
 
 from tfmb.backend import tf
+from tfmb.optimizers import one_pass
 
-__all__ = ["ema"]
+__all__ = ["ema", "update"]
 
 
 def ema(average: Any, weight: Any, momentum: float, count: Any) -> Any:
@@ -17,3 +18,23 @@ def ema(average: Any, weight: Any, momentum: float, count: Any) -> Any:
         count: the number of the update from 1, a float64 scalar.
     """
     return tf.where(count > 1, momentum * average + (1.0 - momentum) * weight, weight)
+
+
+def update(average: Any, variable: Any, momentum: float, overwrite_every: int | None, count: Any, made: Any) -> None:
+    """Brings the average of a variable on, and puts it in the variable's place when that is due.
+
+    Args:
+        average: a variable.
+        variable: the weight, after the update.
+        momentum: as in `ema`.
+        overwrite_every: updates between two replacements; None for none.
+        count: as in `ema`.
+        made: whether the update was made, a scalar bool tensor; None if it is made in any case.
+    """
+    before, weight = tf.convert_to_tensor(average), tf.convert_to_tensor(variable)
+    (mean,) = one_pass.settle(made, (ema(before, weight, momentum, count),), (before,))
+    average.assign(mean)
+    if overwrite_every is not None:
+        due = tf.equal(tf.math.floormod(count, overwrite_every), 0)
+        due = due if made is None else tf.logical_and(due, made)
+        variable.assign(tf.where(due, mean, weight))

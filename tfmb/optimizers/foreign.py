@@ -9,7 +9,7 @@ from tfmb.optimizers import sparse
 from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
-from tfmb.optimizers.rules import Settle, Slots, as_they_are
+from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import build, places, rate_after, raw_variable, value_of, variables_by_name
 
 __all__ = ["ForeignOptimizer"]
@@ -36,9 +36,7 @@ class ForeignOptimizer(Optimizer):
         # Read now: Keras reads the rate for it, which no other strategy's scope allows.
         self._config = config_of(optimizer)
 
-    def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
-    ) -> tuple[Any, Slots]:
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
         """Keras's own: not to be had as a pure function."""
         raise NotImplementedError(f"{type(self.keras_optimizer).__name__} has no pure rule")
 

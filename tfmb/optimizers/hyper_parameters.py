@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -10,7 +10,20 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.schedules import Schedule
 
-__all__ = ["check_number", "check_positive", "describe_rate"]
+__all__ = ["Common", "check_count", "check_number", "check_positive", "describe_rate"]
+
+
+class Common(TypedDict, total=False):
+    """The arguments that every optimizer takes besides its own, by keyword: see `Optimizer`."""
+
+    clipnorm: float | None
+    clipvalue: float | None
+    global_clipnorm: float | None
+    use_ema: bool
+    ema_momentum: float
+    ema_overwrite_frequency: int | None
+    loss_scale_factor: float | None
+    gradient_accumulation_steps: int | None
 
 
 def describe_rate(rate: Any) -> Any:
@@ -37,6 +50,13 @@ def _as_json(value: Any) -> Any:
         return value
     array = np.asarray(value)
     return array.tolist() if array.dtype.kind in "biufU" else type(value).__qualname__
+
+
+def check_count(value: Any, name: str, least: int) -> int | None:
+    """`value` as an integer of at least `least`, or None; else a `ConfigError` that names it."""
+    if value is None or (isinstance(value, int) and value >= least):
+        return value
+    raise ConfigError(f"{name}={value!r} must be an integer of at least {least}")
 
 
 def check_positive(value: Any, name: str) -> float:

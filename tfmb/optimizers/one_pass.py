@@ -5,7 +5,7 @@ from typing import Any
 from tfmb.backend import tf, xla
 from tfmb.optimizers.rules import Slots
 
-__all__ = ["chosen", "settle"]
+__all__ = ["chosen", "move", "settle"]
 
 
 def chosen(made: Any, new: Slots, old: Slots) -> Slots:
@@ -14,8 +14,19 @@ def chosen(made: Any, new: Slots, old: Slots) -> Slots:
 
 
 def settle(made: Any, new: Slots, old: Slots) -> Slots:
-    """The values that are `chosen`, written before anything is made of them.
+    """The values that are `chosen`, written before anything is made of them; the new ones if `made` is None.
 
     XLA would else work new slots out a second time for the weights, from the old ones, which it must copy for that.
     """
+    if made is None or not new:
+        return new
     return tuple(xla.optimization_barrier(*chosen(made, new, old)))
+
+
+def move(variable: Any, delta: Any, made: Any) -> None:
+    """Adds to a variable, where `made`; always if that is None."""
+    if made is None:
+        variable.assign_add(delta)
+    else:
+        weight = tf.convert_to_tensor(variable)
+        variable.assign(*settle(made, (weight + delta,), (weight,)))

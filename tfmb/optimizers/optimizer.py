@@ -1,10 +1,8 @@
 """`Optimizer`: owns the slots and the count, and is the only writer of weights."""
 
-import functools
-import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -12,28 +10,18 @@ from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
-from tfmb.optimizers.hyper_parameters import check_number, check_positive, describe_rate
-from tfmb.optimizers.rules import Settle, Slots, as_they_are
+from tfmb.optimizers.hyper_parameters import Common, check_count, check_number, check_positive, describe_rate
+from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
-
-class Common(TypedDict, total=False):
-    """The arguments that every optimizer takes besides its own, by keyword: see `Optimizer`."""
-
-    clipnorm: float | None
-    clipvalue: float | None
-    global_clipnorm: float | None
-    use_ema: bool
-    ema_momentum: float
-    ema_overwrite_frequency: int | None
-    loss_scale_factor: float | None
-    gradient_accumulation_steps: int | None
+# Left out of a configuration where they are None: records that were made before had no such arguments.
+_LATER = ("loss_scale_factor", "gradient_accumulation_steps")
 
 
 class Optimizer:
-    """The base of the optimizers: a subclass names its slots and its rule (see `tfmb.optimizers.rules`).
+    """The base of the optimizers: a subclass names its slots, their `moments` and its `step`.
 
     Args:
         learning_rate: a float, or a function of the number of updates made so far (an int64 scalar tensor)
@@ -59,9 +47,9 @@ class Optimizer:
         scaled_by: the Keras `LossScaleOptimizer` around that one, or None.
         inside: what applies this one's rule inside a Keras optimizer, or None: see `interop.around_keras`.
         rounds_as_keras: whether to round to float32 the hyper-parameters that Keras rounds for weights of any dtype.
-        iterations: int64 variable, the number of updates made; made by `build`.
-        slots: one tuple of variables for each trainable variable; made by `build`.
-        averages: one variable for each trainable variable with `use_ema`, else none; made by `build`.
+        iterations: int64 variable, the number of updates made. `build` makes it, the slots and the averages.
+        slots: one tuple of variables for each trainable variable.
+        averages: one variable for each trainable variable with `use_ema`, else none.
         replaced: the weights' values that the averages took the place of in the end, in the variables' order.
         not_decayed: the variables, and the patterns of names, that `exclude_from_weight_decay` was told.
 
@@ -98,11 +86,8 @@ class Optimizer:
         self.loss_scale_factor = (
             None if loss_scale_factor is None else check_positive(loss_scale_factor, "loss_scale_factor")
         )
-        self.gradient_accumulation_steps = gradient_accumulation_steps
-        if gradient_accumulation_steps is not None and not (
-            isinstance(gradient_accumulation_steps, int) and gradient_accumulation_steps >= 2
-        ):
-            raise ConfigError(f"gradient_accumulation_steps={gradient_accumulation_steps!r} must be an integer >= 2")
+        steps = check_count(gradient_accumulation_steps, "gradient_accumulation_steps", 2)
+        self.gradient_accumulation_steps = steps
         self.weight_decay = None if weight_decay is None else check_number(weight_decay, "weight_decay", low=0.0)
         self.clipnorm, self.clipvalue, self.global_clipnorm = (
             None if value is None else check_positive(value, option)
@@ -116,11 +101,7 @@ class Optimizer:
             raise ConfigError("Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set: choose one")
         self.use_ema = bool(use_ema)
         self.ema_momentum = check_number(ema_momentum, "ema_momentum", low=0.0, high=1.0)
-        self.ema_overwrite_frequency = ema_overwrite_frequency
-        if ema_overwrite_frequency is not None and (
-            not isinstance(ema_overwrite_frequency, int) or ema_overwrite_frequency < 1
-        ):
-            raise ConfigError(f"ema_overwrite_frequency={ema_overwrite_frequency!r} must be an integer of at least 1")
+        self.ema_overwrite_frequency = check_count(ema_overwrite_frequency, "ema_overwrite_frequency", 1)
         self.stands_for: Any = None
         self.scaled_by: Any = None
         self.inside: Any = None
@@ -143,15 +124,46 @@ class Optimizer:
         else:
             self._initial_rate = check_number(learning_rate, "learning_rate", low=0.0)
 
-    def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
-    ) -> tuple[Any, Slots]:
-        """The update of one variable: (gradient, slots, rate, count) -> (delta, slots); see `tfmb.optimizers.rules`.
+    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+        """The new slots of one variable: the first half of the rule; see `tfmb.optimizers.rules`.
 
-        A subclass may leave `settle` out: XLA then passes over its slots more often. One that takes `square` gets the
-        square of the gradient where that is not the gradient's own: see `sparse`.
+        Args:
+            gradient: the mean gradient, of the variable's shape and dtype.
+            slots: one tensor for each of `slot_names`.
+            rate: the learning rate, a scalar of that dtype.
+            square: the square of the gradient, if that is not the gradient's own: see `sparse`; else None.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define rule()")
+        del gradient, rate, square
+        return slots
+
+    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+        """The new slots that are made of the new `moments`, such as AMSGrad's largest v; none by default.
+
+        Args:
+            gradient: as in `moments`.
+            moments: what `moments` returned: the first slots.
+            slots: all the old ones.
+            rate: as in `moments`.
+        """
+        del gradient, moments, slots, rate
+        return ()
+
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+        """What the variable moves by: the second half of the rule.
+
+        Args:
+            gradient: as in `moments`.
+            slots: the new ones.
+            rate: as in `moments`.
+            count: the number of this update from 1, a float64 scalar.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define step()")
+
+    def rule(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
+        """The update of one variable: (gradient, slots, rate, count) -> (delta, slots)."""
+        new = self.moments(gradient, slots, rate)
+        new += self.derived(gradient, new, slots, rate)
+        return self.step(gradient, new, rate, count), new
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments, for records; a schedule by its own configuration."""
@@ -165,12 +177,7 @@ class Optimizer:
             "use_ema": self.use_ema,
             "ema_momentum": self.ema_momentum,
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
-            # Left out where there is none: records that were made before had no such arguments.
-            **{
-                name: value
-                for name in ("loss_scale_factor", "gradient_accumulation_steps")
-                if (value := getattr(self, name)) is not None
-            },
+            **{name: value for name in _LATER if (value := getattr(self, name)) is not None},
         }
 
     @property
@@ -342,18 +349,19 @@ class Optimizer:
             raise ConfigError(f"{self.name}: no gradient for any variable: does the loss depend on the model?")
         kinds = (tf.IndexedSlices, sparse.WithSquare) if self.rounds_as_keras else ()
         given = [g if g is None or isinstance(g, kinds) else tf.convert_to_tensor(g) for g in gradients]
-        given, clipped = self._clip(given)
+        limited, clipped = transforms.clip(given, self.clipnorm, self.clipvalue, self.global_clipnorm)
         rate = self.rate_at(self.iterations)
         if made is None:
             count = tf.cast(self.iterations.assign_add(1), tf.float64)
         else:
             count = tf.cast(self.iterations + 1, tf.float64)
             self.iterations.assign_add(tf.cast(made, tf.int64))
-        for i, gradient in enumerate(given):
+        for i, gradient in enumerate(limited):
             if gradient is not None:
                 self._update(i, gradient, rate, count, made)
-        self._average(count, made)
-        for variable, gradient, constraint in zip(self._variables, given, self._constraints, strict=True):
+        for variable, average in zip(self._variables, self.averages, strict=False):
+            averaging.update(average, variable, self.ema_momentum, self.ema_overwrite_frequency, count, made)
+        for variable, gradient, constraint in zip(self._variables, limited, self._constraints, strict=True):
             if gradient is not None and constraint is not None:
                 weight = tf.convert_to_tensor(variable)
                 held = tf.cast(constraint(weight), weight.dtype)
@@ -368,54 +376,25 @@ class Optimizer:
             for variable, average in zip(self._variables, self.averages, strict=True):
                 variable.assign(value_of(average))
 
-    def _clip(self, gradients: list[Any]) -> tuple[list[Any], Any]:
-        if self.global_clipnorm is not None:
-            return transforms.clip_by_global_norm(gradients, self.global_clipnorm)
-        if self.clipnorm is not None:
-            return transforms.clip_by_norm(gradients, self.clipnorm)
-        if self.clipvalue is not None:
-            return transforms.clip_by_value(gradients, self.clipvalue)
-        return gradients, tf.constant(False)
-
     def _update(self, index: int, gradient: Any, rate: Any, count: Any, made: Any) -> None:
+        """One variable's update: moments, step, decay, one write."""
         variable, slots = self._variables[index], self.slots[index]
         rate = tf.cast(rate, variable.dtype)
-        values = tuple(tf.convert_to_tensor(slot) for slot in slots)
-        known = inspect.signature(self.rule).parameters
-        settles = made is not None and "settle" in known
-        more: dict[str, Any] = {"settle": functools.partial(one_pass.settle, made)} if settles else {}
-        if isinstance(gradient, (tf.IndexedSlices, sparse.WithSquare)):
-            if "square" in known:
-                more["square"] = tf.cast(sparse.squared(gradient, variable.shape), variable.dtype)
-            gradient = sparse.dense(gradient, variable.shape)
-        gradient = tf.cast(gradient, variable.dtype)
-        delta, new_values = self.rule(gradient, values, rate, count, **more)
-        if made is not None and not settles:
-            new_values = one_pass.chosen(made, new_values, values)
+        old = tuple(tf.convert_to_tensor(slot) for slot in slots)
+        square = sparse.square_besides(gradient, variable)
+        gradient = tf.cast(sparse.dense(gradient, variable.shape), variable.dtype)
+        moments = self.moments(gradient, old, rate, square)
+        new = one_pass.settle(made, moments, old[: len(moments)])
+        new += one_pass.settle(made, self.derived(gradient, new, old, rate), old[len(new) :])
+        delta = self.step(gradient, new, rate, count)
         if self.weight_decay and self._decays[index]:
-            delta -= rate * self._rounded(self.weight_decay) * variable
-        for slot, value in zip(slots, new_values, strict=True):
+            delta = transforms.decay(delta, variable, rate, self._rounded(self.weight_decay))
+        for slot, value in zip(slots, new, strict=True):
             slot.assign(value)
-        if made is None:
-            variable.assign_add(delta)
-        else:
-            weight = tf.convert_to_tensor(variable)
-            variable.assign(*one_pass.settle(made, (weight + delta,), (weight,)))
+        one_pass.move(variable, delta, made)
 
     def _rounded(self, value: Any) -> Any:
         """A hyper-parameter as it is used: as Keras has it where this stands for a Keras optimizer."""
         if not self.rounds_as_keras:
             return value
         return value.rounded() if isinstance(value, Adjustable) else float(np.float32(value))
-
-    def _average(self, count: Any, made: Any) -> None:
-        for variable, average in zip(self._variables, self.averages, strict=False):
-            before, weight = tf.convert_to_tensor(average), tf.convert_to_tensor(variable)
-            mean = averaging.ema(before, weight, self.ema_momentum, count)
-            if made is not None:
-                (mean,) = one_pass.settle(made, (mean,), (before,))
-            average.assign(mean)
-            if self.ema_overwrite_frequency is not None:
-                due = tf.equal(tf.math.floormod(count, self.ema_overwrite_frequency), 0)
-                due = due if made is None else tf.logical_and(due, made)
-                variable.assign(tf.where(due, mean, weight))

@@ -9,7 +9,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
-from tfmb.optimizers.rules import Settle, Slots, as_they_are
+from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import rate_after, raw_variable
 
 __all__ = ["OwnStepOptimizer"]
@@ -34,9 +34,7 @@ class OwnStepOptimizer(Optimizer):
     def _model(self) -> Any:
         return self._model_of()
 
-    def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = as_they_are
-    ) -> tuple[Any, Slots]:
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
         """Not known: the model's step has it."""
         raise NotImplementedError(f"{self.name} has no rule")
 

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 from tfmb.optimizers import rules
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Settle, Slots
+from tfmb.optimizers.rules import Slots
 
 __all__ = ["RMSprop"]
 
@@ -64,29 +64,24 @@ class RMSprop(Optimizer):
             *(("velocity",) if self.momentum else ()),
         )
 
-    def rule(
-        self,
-        gradient: Any,
-        slots: Slots,
-        rate: Any,
-        count: Any,
-        settle: Settle = rules.as_they_are,
-        square: Any = None,
-    ) -> tuple[Any, Slots]:
-        """See `tfmb.optimizers.rules.rmsprop`."""
-        return rules.rmsprop(
-            gradient,
-            slots,
-            rate,
-            count,
-            rho=self.rho,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-            centered=self.centered,
-            rate_in_velocity=self.rate_in_velocity,
-            settle=settle,
-            square=square,
-        )
+    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+        """See `tfmb.optimizers.rules.rmsprop_moments`."""
+        del rate
+        return rules.rmsprop_moments(gradient, slots, rho=self.rho, centered=self.centered, square=square)
+
+    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+        """See `tfmb.optimizers.rules.rmsprop_derived`."""
+        return rules.rmsprop_derived(gradient, moments, slots, rate, **self._how)
+
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+        """See `tfmb.optimizers.rules.rmsprop_step`."""
+        del count
+        return rules.rmsprop_step(gradient, slots, rate, **self._how)
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        names = ("momentum", "epsilon", "centered", "rate_in_velocity")
+        return {name: getattr(self, name) for name in names}
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

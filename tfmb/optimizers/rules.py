@@ -1,48 +1,52 @@
-"""The update rules as pure functions: (gradient, slots, rate, count) -> (delta, slots).
+"""The update rules as pure functions, each in two halves: moments, then the step that is made of them.
 
-`gradient` is the mean gradient g of one variable, `slots` what the rule remembers of it, `rate` the learning
-rate alpha, `count` the number of this update from 1 (a float64 scalar). The variable then moves by `delta`.
-Hyper-parameters are Python floats: 64 bits until they meet a tensor, whose dtype they then take.
+`*_moments` takes the mean gradient g of one variable and what the rule remembers of it (`slots`), and returns the new
+slots; those that are made of other new ones, `*_derived` returns. `*_step` takes the gradient and all new slots, and
+returns the `delta` that the variable moves by. Between them a compiler can be told to write the slots first: see
+`one_pass`. A function with the bare name of the rule does it all: `(gradient, slots, rate, count) -> (delta, slots)`.
 
-`square` is g^2 where a rule must not take the gradient's own: see `tfmb.optimizers.sparse`.
-
-New slots go through `settle(new, old)` before anything else is made of them: there a compiler can be told to write
-them first.
+`rate` is the learning rate alpha, `count` the number of this update from 1 (a float64 scalar). Hyper-parameters are
+Python floats: 64 bits until they meet a tensor, whose dtype they then take. `square` is g^2, where a rule must not take
+that of the gradient: see `sparse`.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import tf
 
-__all__ = ["Settle", "Slots", "adam", "as_they_are", "momentum", "rmsprop", "sgd"]
+__all__ = [
+    "Slots",
+    "adam",
+    "adam_derived",
+    "adam_moments",
+    "adam_step",
+    "momentum",
+    "momentum_moments",
+    "momentum_step",
+    "rmsprop",
+    "rmsprop_derived",
+    "rmsprop_moments",
+    "rmsprop_step",
+    "sgd",
+    "sgd_step",
+]
 
 Slots = tuple[Any, ...]
-Settle = Callable[[Slots, Slots], Slots]
-
-
-def as_they_are(new: Slots, old: Slots) -> Slots:
-    """The new slots."""
-    del old
-    return new
 
 
 def sgd(gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
     """Gradient descent: theta <- theta - alpha g."""
     del count
-    return -rate * gradient, slots
+    return sgd_step(gradient, rate), slots
+
+
+def sgd_step(gradient: Any, rate: Any) -> Any:
+    """- alpha g."""
+    return -rate * gradient
 
 
 def momentum(
-    gradient: Any,
-    slots: Slots,
-    rate: Any,
-    count: Any,
-    *,
-    momentum: float,
-    nesterov: bool,
-    rate_in_velocity: bool,
-    settle: Settle = as_they_are,
+    gradient: Any, slots: Slots, rate: Any, count: Any, *, momentum: float, nesterov: bool, rate_in_velocity: bool
 ) -> tuple[Any, Slots]:
     """Momentum: v <- gamma v + g, theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
 
@@ -50,13 +54,25 @@ def momentum(
     alpha g. The two part when the rate changes.
     """
     del count
+    new = momentum_moments(gradient, slots, rate, momentum=momentum, rate_in_velocity=rate_in_velocity)
+    how: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "rate_in_velocity": rate_in_velocity}
+    return momentum_step(gradient, new, rate, **how), new
+
+
+def momentum_moments(gradient: Any, slots: Slots, rate: Any, *, momentum: float, rate_in_velocity: bool) -> Slots:
+    """The new velocity: gamma v + g, or gamma v - alpha g."""
+    (v,) = slots
+    return (momentum * v - rate * gradient if rate_in_velocity else momentum * v + gradient,)
+
+
+def momentum_step(
+    gradient: Any, slots: Slots, rate: Any, *, momentum: float, nesterov: bool, rate_in_velocity: bool
+) -> Any:
+    """- alpha v, or Nesterov's - alpha (g + gamma v); with the rate in the velocity v, or gamma v - alpha g."""
     (v,) = slots
     if rate_in_velocity:
-        step = rate * gradient
-        (v,) = settle((momentum * v - step,), slots)
-        return (momentum * v - step if nesterov else v), (v,)
-    (v,) = settle((momentum * v + gradient,), slots)
-    return -rate * (gradient + momentum * v if nesterov else v), (v,)
+        return momentum * v - rate * gradient if nesterov else v
+    return -rate * (gradient + momentum * v if nesterov else v)
 
 
 def rmsprop(
@@ -70,7 +86,6 @@ def rmsprop(
     epsilon: float,
     centered: bool,
     rate_in_velocity: bool,
-    settle: Settle = as_they_are,
     square: Any = None,
 ) -> tuple[Any, Slots]:
     """RMSprop: s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps).
@@ -79,25 +94,55 @@ def rmsprop(
     in `momentum`; Keras's form (`rate_in_velocity`) is v <- gamma v + alpha g / sqrt(s + eps), theta <- theta - v.
     The slots are s, then the mean if centered, then the velocity if there is momentum.
     """
-    moments, rest = slots[: 1 + centered], slots[1 + centered :]
-    new: Slots = (rho * moments[0] + (1 - rho) * (tf.square(gradient) if square is None else square),)
-    if centered:
-        new += (rho * moments[1] + (1 - rho) * gradient,)
-    new = settle(new, moments)
-    s, *mean = new
-    variance = s
+    del count
+    how: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, "centered": centered}
+    how["rate_in_velocity"] = rate_in_velocity
+    new = rmsprop_moments(gradient, slots, rho=rho, centered=centered, square=square)
+    new += rmsprop_derived(gradient, new, slots, rate, **how)
+    return rmsprop_step(gradient, new, rate, **how), new
+
+
+def rmsprop_moments(gradient: Any, slots: Slots, *, rho: float, centered: bool, square: Any = None) -> Slots:
+    """The new mean square s, and the new mean if it is centered."""
+    new: Slots = (rho * slots[0] + (1 - rho) * (tf.square(gradient) if square is None else square),)
+    return (*new, rho * slots[1] + (1 - rho) * gradient) if centered else new
+
+
+def rmsprop_derived(
+    gradient: Any,
+    moments: Slots,
+    slots: Slots,
+    rate: Any,
+    *,
+    momentum: float,
+    epsilon: float,
+    centered: bool,
+    rate_in_velocity: bool,
+) -> Slots:
+    """The new velocity, if there is momentum."""
+    if not momentum:
+        return ()
+    step = _normalised(gradient, moments, epsilon, centered)
+    return (momentum * slots[-1] + (rate * step if rate_in_velocity else step),)
+
+
+def rmsprop_step(
+    gradient: Any, slots: Slots, rate: Any, *, momentum: float, epsilon: float, centered: bool, rate_in_velocity: bool
+) -> Any:
+    """- alpha g / sqrt(s + eps); with momentum - alpha v, or - v with the rate in the velocity."""
+    if not momentum:
+        return -rate * _normalised(gradient, slots, epsilon, centered)
+    return -slots[-1] if rate_in_velocity else -rate * slots[-1]
+
+
+def _normalised(gradient: Any, slots: Slots, epsilon: float, centered: bool) -> Any:
+    """g / sqrt(s + eps), of the centered s where it is."""
+    variance = slots[0]
     if centered:
         # Never negative in exact arithmetic; rounding can make it so, and the root NaN.
-        variance = tf.maximum(s - tf.square(mean[0]), 0)
+        variance = tf.maximum(variance - tf.square(slots[1]), 0)
     # Not `/`: Grappler turns rate * (gradient / root) into a product whose order differs from device to device.
-    step = tf.math.divide_no_nan(gradient, tf.sqrt(variance + epsilon))
-    if not momentum:
-        return -rate * step, new
-    if rate_in_velocity:
-        (velocity,) = settle((momentum * rest[0] + rate * step,), rest)
-        return -velocity, (*new, velocity)
-    (velocity,) = settle((momentum * rest[0] + step,), rest)
-    return -rate * velocity, (*new, velocity)
+    return tf.math.divide_no_nan(gradient, tf.sqrt(variance + epsilon))
 
 
 def adam(
@@ -111,8 +156,6 @@ def adam(
     epsilon: float,
     epsilon_hat: bool,
     amsgrad: bool,
-    powers_of: tuple[float, float] | None = None,
-    settle: Settle = as_they_are,
     square: Any = None,
 ) -> tuple[Any, Slots]:
     """Adam: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, with bias correction.
@@ -120,19 +163,43 @@ def adam(
     With c1 = 1 - beta_1^t and c2 = 1 - beta_2^t, `epsilon_hat=True` is Keras's form (the one before section 2.1 of
     Kingma and Ba), theta <- theta - alpha sqrt(c2) / c1 * m / (sqrt(v) + eps); False is their Algorithm 1,
     theta <- theta - alpha (m / c1) / (sqrt(v / c2) + eps). `amsgrad` divides by the largest v so far, uncorrected
-    (Reddi et al. 2018). The slots are m, v, then that largest v. `powers_of` are the betas in c1 and c2 where they are
-    others, as in Keras, which rounds them there alone.
+    (Reddi et al. 2018). The slots are m, v, then that largest v.
     """
-    m, v, *largest = slots
+    new = adam_moments(gradient, slots, beta_1=beta_1, beta_2=beta_2, square=square)
+    new += adam_derived(new, slots, amsgrad=amsgrad)
+    delta = adam_step(new, rate, count, betas=(beta_1, beta_2), epsilon=epsilon, epsilon_hat=epsilon_hat)
+    return delta, new
+
+
+def adam_moments(gradient: Any, slots: Slots, *, beta_1: float, beta_2: float, square: Any = None) -> Slots:
+    """The new m and v."""
+    m, v = slots[:2]
     m = beta_1 * m + (1 - beta_1) * gradient
-    v = beta_2 * v + (1 - beta_2) * (tf.square(gradient) if square is None else square)
-    m, v = new = settle((m, v), slots[:2])
-    if amsgrad:
-        (v,) = settle((tf.maximum(largest[0], v),), slots[2:])
-        new += (v,)
+    return m, beta_2 * v + (1 - beta_2) * (tf.square(gradient) if square is None else square)
+
+
+def adam_derived(moments: Slots, slots: Slots, *, amsgrad: bool) -> Slots:
+    """With `amsgrad` the largest v so far."""
+    return (tf.maximum(slots[2], moments[1]),) if amsgrad else ()
+
+
+def adam_step(
+    slots: Slots, rate: Any, count: Any, *, betas: tuple[float, float], epsilon: float, epsilon_hat: bool
+) -> Any:
+    """- alpha sqrt(c2) / c1 * m / (sqrt(v) + eps), with the largest v if there is one.
+
+    Args:
+        slots: the new ones.
+        rate: alpha.
+        count: t.
+        betas: those in c1 and c2. Keras rounds them there, and nowhere else.
+        epsilon: eps.
+        epsilon_hat: whether eps is added to the uncorrected root.
+    """
+    m, v = slots[0], slots[-1]
     # In float64: the float32 value of 1 - beta_2^t is off by 1.3e-5 at t = 1.
-    c1, c2 = (1 - tf.pow(tf.convert_to_tensor(beta, tf.float64), count) for beta in powers_of or (beta_1, beta_2))
+    c1, c2 = (1 - tf.pow(tf.convert_to_tensor(beta, tf.float64), count) for beta in betas)
     root = tf.cast(tf.sqrt(c2), m.dtype)
     # The scalars first: each product with a whole tensor is a pass over memory.
     corrected_rate = rate * tf.cast(tf.sqrt(c2) / c1, m.dtype)
-    return -corrected_rate * m / (tf.sqrt(v) + epsilon * (1 if epsilon_hat else root)), new
+    return -corrected_rate * m / (tf.sqrt(v) + epsilon * (1 if epsilon_hat else root))

@@ -5,7 +5,7 @@ from typing import Any, Unpack
 from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Settle, Slots
+from tfmb.optimizers.rules import Slots
 
 __all__ = ["SGD", "Momentum"]
 
@@ -60,21 +60,26 @@ class SGD(Optimizer):
         self.rate_in_velocity = bool(rate_in_velocity)
         self.slot_names = ("velocity",) if self.momentum else ()
 
-    def rule(
-        self, gradient: Any, slots: Slots, rate: Any, count: Any, settle: Settle = rules.as_they_are
-    ) -> tuple[Any, Slots]:
-        """See `tfmb.optimizers.rules.sgd` and `momentum`."""
+    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+        """See `tfmb.optimizers.rules.momentum_moments`; plain gradient descent has none."""
+        del square
         if not self.momentum:
-            return rules.sgd(gradient, slots, rate, count)
-        return rules.momentum(
+            return ()
+        gamma, inside = self._rounded(self.momentum), self.rate_in_velocity
+        return rules.momentum_moments(gradient, slots, rate, momentum=gamma, rate_in_velocity=inside)
+
+    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+        """See `tfmb.optimizers.rules.sgd_step` and `momentum_step`."""
+        del count
+        if not self.momentum:
+            return rules.sgd_step(gradient, rate)
+        return rules.momentum_step(
             gradient,
             slots,
             rate,
-            count,
             momentum=self._rounded(self.momentum),
             nesterov=self.nesterov,
             rate_in_velocity=self.rate_in_velocity,
-            settle=settle,
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -10,7 +10,17 @@ from typing import Any, NamedTuple
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
 
-__all__ = ["WithSquare", "dense", "limited", "on_values", "scaled", "square_sum", "squared", "values_of"]
+__all__ = [
+    "WithSquare",
+    "dense",
+    "limited",
+    "on_values",
+    "scaled",
+    "square_besides",
+    "square_sum",
+    "squared",
+    "values_of",
+]
 
 
 class WithSquare(NamedTuple):
@@ -77,3 +87,10 @@ def squared(gradient: Any, shape: Any) -> Any:
     if isinstance(gradient, WithSquare):
         return gradient.square
     return dense(on_values(tf.square, gradient), shape)
+
+
+def square_besides(gradient: Any, variable: Any) -> Any:
+    """The square of a gradient of rows, in the variable's dtype; None for a gradient whose square is its own."""
+    if not isinstance(gradient, (tf.IndexedSlices, WithSquare)):
+        return None
+    return tf.cast(squared(gradient, variable.shape), variable.dtype)

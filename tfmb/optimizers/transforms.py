@@ -6,7 +6,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.optimizers.sparse import dense, limited, scaled, square_sum, values_of
 
-__all__ = ["clip_by_global_norm", "clip_by_norm", "clip_by_value", "global_norm"]
+__all__ = ["clip", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "decay", "global_norm"]
 
 Gradients = Sequence[Any]
 
@@ -44,6 +44,31 @@ def clip_by_value(gradients: Gradients, value: float) -> tuple[list[Any], Any]:
     """Each entry into [-value, value]: Keras's `clipvalue`."""
     over = _any(tf.reduce_any(tf.abs(values_of(g)) > value) for g in gradients if g is not None)
     return [None if g is None else limited(g, value) for g in gradients], over
+
+
+def clip(
+    gradients: Gradients, norm: float | None, value: float | None, global_norm: float | None
+) -> tuple[Gradients, Any]:
+    """The gradients, limited as the one of the three says that is not None, and whether that changed them."""
+    if global_norm is not None:
+        return clip_by_global_norm(gradients, global_norm)
+    if norm is not None:
+        return clip_by_norm(gradients, norm)
+    if value is not None:
+        return clip_by_value(gradients, value)
+    return gradients, tf.constant(False)
+
+
+def decay(delta: Any, weight: Any, rate: Any, factor: Any) -> Any:
+    """Decoupled weight decay (Loshchilov and Hutter 2019): delta - alpha lambda theta.
+
+    Args:
+        delta: what the rule moves the weight by.
+        weight: theta, before the update.
+        rate: alpha.
+        factor: lambda.
+    """
+    return delta - rate * factor * weight
 
 
 def _any(conditions: Any) -> Any:

@@ -2,43 +2,50 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from tfmb.backend import keras
-from tfmb.config import DIVERGENCE_NAMES
 from tfmb.data import Augmentation
 from tfmb.data.source import any_numbers
-from tfmb.distribution import is_chief, make_strategy, needs_static_shapes, steps_a_call
+from tfmb.distribution.multi_worker import naming_lost_peers
+from tfmb.distribution.strategy import is_chief, make_strategy, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.runs.run_dir import create_run_dir, open_run_dir
 from tfmb.seeds import derive, seeded
-from tfmb.training.agreement import of_first_worker
-from tfmb.training.calls import drawn_seed
-from tfmb.training.compiled import check_model, read_compiled
-from tfmb.training.engine import optimizer_for, own_step_for
-from tfmb.training.executions import steps_of_execution, whole_executions
-from tfmb.training.fit_data import make_feed, validation_feed, verbose_level
+from tfmb.training.callbacks.fit_callbacks import terminates_on_nan
+from tfmb.training.execution.jit_trial import parse_jit_compile
+from tfmb.training.execution.placement import built_under
+from tfmb.training.fit_arguments import (
+    agreed_seed,
+    check_arguments,
+    check_restore,
+    config_of,
+    partition_of,
+    record_before,
+    saving_of,
+    schedule_of,
+    shown_of,
+)
 from tfmb.training.inference import evaluate
-from tfmb.training.keras_callbacks import terminates_on_nan
-from tfmb.training.keras_data import refuse_own_order, warn_of_own_order
-from tfmb.training.limits import limited_epochs, limited_steps
-from tfmb.training.loop import Plan
-from tfmb.training.own_methods import called_anywhere, has_own, scored_by_own, through_own
-from tfmb.training.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
-from tfmb.training.parts import make_cut
-from tfmb.training.placement import built_under
-from tfmb.training.recipe import Recipe
-from tfmb.training.run_dir import create_run_dir, open_run_dir
-from tfmb.training.run_record import RUN_FILE, read_run
+from tfmb.training.input.data_adapter import TrainingData, make_pipeline, validation_pipeline
+from tfmb.training.input.keras_batches import refuse_own_order, warn_of_own_order
+from tfmb.training.keras_api.compile_args import check_model, read_compiled
+from tfmb.training.keras_api.limits import limited_epochs, limited_steps
+from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, scored_by_own, through_own
+from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.optimizer_of_model import optimizer_for, own_step_for
+from tfmb.training.scoring import Validation
 from tfmb.training.session import Session
-from tfmb.workers import naming_lost_peers
+from tfmb.training.spec import TrainSpec
+from tfmb.training.step.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
+from tfmb.training.step.spec import StepSpec
 
-__all__ = ["check_counts", "check_on_divergence", "fit"]
+__all__ = ["fit"]
 
 
 @called_anywhere
@@ -65,20 +72,20 @@ def fit(
     loss: Any = None,
     metrics: Any = None,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
     seed: int | None = None,
     run_dir: str | Path | None = None,
     virtual_replicas: int | Literal["auto"] = "auto",
     micro_batch_size: int | None = None,
     augment: Augmentation | None = None,
-    noise_scale: bool = False,
+    measure_noise_scale: bool = False,
     jit_compile: bool | str = "auto",
-    static_shapes: bool | None = None,
+    pad_batches: bool | None = None,
     prefetch: int | None = None,
     resume: bool = False,
     checkpoint_every: int = 100,
     keep_checkpoints: int = 2,
-    allow_drift: bool = False,
+    allow_mismatch: bool = False,
     on_divergence: Literal["stop", "skip", "restore"] = "stop",
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
@@ -123,7 +130,7 @@ def fit(
         metrics: as in `compile`; None for the compiled ones.
         strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`. A model
             that was built in the scope of a strategy is trained under that one by `"auto"`.
-        replicas: how many devices.
+        devices: how many devices.
         seed: decides the order of examples, and the initial weights where `model` is a function: of all that its
             initializers, NumPy and `keras.random` draw. Python's, NumPy's and Keras's generators are afterwards where
             they were. None draws one from Python's `random`, the first worker's for all.
@@ -134,13 +141,13 @@ def fit(
             device: the same answer, not to the bit.
         micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
-        noise_scale: whether to measure the noise scale of the gradients, in examples, from those of the parts that
-            batches are cut into: in the logs (NaN where it is undetermined), and in `run_dir` with its interval.
+        measure_noise_scale: whether to measure the noise scale of the gradients, in examples, from the gradients of the
+            microbatches: in the logs (NaN if it is undetermined), and in `run_dir` with its interval.
         jit_compile: what XLA compiles: nothing (False), the gradient of each part (True), the optimizer's `"update"`,
             each `"step"`, or each `"call"` of many steps (arrays on one CPU). `"auto"` tries these out before a long
             training of whole batches on one CPU, and keeps the answer in the cache and in `run_dir`; elsewhere it is
             nothing.
-        static_shapes: whether every part of every batch has one shape, a smaller one filled up with rows that count
+        pad_batches: whether every part of every batch has one shape, a smaller one filled up with rows that count
             for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
         prefetch: batches that are read ahead where they are read from files, augmented, or taken to other devices: None
             for as many as come in the time of the longest wait for one, measured before a training of at least 100
@@ -152,7 +159,7 @@ def fit(
             refused. Several workers need a `run_dir` that all of them see.
         checkpoint_every: updates between two checkpoints in `run_dir`.
         keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
-        allow_drift: whether to go on though something differs from what the run began with.
+        allow_mismatch: whether to go on though something differs from what the run began with.
         on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
             `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate. `"stop"` leaves it to a
             `keras.callbacks.TerminateOnNaN` among the callbacks: all is then trained on until that one ends it.
@@ -175,147 +182,90 @@ def fit(
         >>> sorted(history.history)
         ['accuracy', 'loss', 'val_accuracy', 'val_loss']
     """
+    given = dict(locals())
     if has_own(model, "fit"):
-        return through_own(model, "fit", fit, dict(locals()))
-    _check_arguments(epochs, initial_epoch, batch_size, steps_per_epoch)
-    check_counts(validation_steps=validation_steps, validation_batch_size=validation_batch_size)
-    check_counts(checkpoint_every=checkpoint_every, keep_checkpoints=keep_checkpoints)
+        return through_own(model, "fit", fit, given)
+    check_arguments(given)
     epochs, steps_per_epoch = limited_epochs(epochs), limited_steps(steps_per_epoch, "steps_per_epoch")
-    where = make_strategy(built_under(model, strategy, replicas), replicas)
-    if run_dir is None and resume:
-        raise ConfigError("resume=True needs run_dir")
-    check_on_divergence(on_divergence, run_dir is not None)
-    before = None
-    if resume and run_dir is not None and (Path(run_dir).expanduser() / RUN_FILE).exists():
-        before = read_run(Path(run_dir).expanduser())
+    where = make_strategy(built_under(model, strategy, devices), devices)
+    before = record_before(run_dir) if resume else None
     with naming_lost_peers(where):
-        if seed is None:
-            # A run that goes on draws too, so that the program's next random number is the one it was before.
-            drawn = drawn_seed()
-            seed = of_first_worker(drawn if before is None else int(before["config"]["seed"]), where)
-        else:
-            of_first_worker(0, where)  # waits: all have read the record, or that there is none, before one is written
+        seed = agreed_seed(seed, before, where)
         model = _built_model(model, where, seed)
-    own_step = runs_own_step(model)
-    if own_step:
-        jit_compile = check_own_step(model, where, dict(locals()))
-    recipe, ours = _recipe_and_optimizer(model, optimizer, loss, metrics, own_step)
-    lets_diverge = on_divergence == "stop" and terminates_on_nan(callbacks)
-    recipe = replace(recipe, noise_scale=noise_scale, lets_diverge=lets_diverge)
-    if on_divergence == "restore" and not isinstance(ours.learning_rate, float):
-        raise ConfigError(
-            "on_divergence='restore' halves the rate, which a schedule or function decides: give a number"
-        )
+    if own_step := runs_own_step(model):
+        jit_compile = check_own_step(model, where, {**given, "jit_compile": jit_compile})
+    loss_and_metrics, ours = _losses_and_optimizer(model, optimizer, loss, metrics, own_step)
+    check_restore(on_divergence, ours)
     # Nothing is read before this: what is refused here may be left to Keras.
     refuse_own_order(x, where, resume, on_divergence == "restore")
     if validation_data is not None or validation_split:
         check_model(model, "make_test_function")
-    executed = steps_of_execution(model)
+    lets_diverge = on_divergence == "stop" and terminates_on_nan(callbacks)
     with any_numbers(lets_diverge):
-        feed, source, held_out = make_feed(
-            x,
-            y,
-            sample_weight,
-            class_weight,
-            batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            steps_per_epoch=steps_per_epoch,
-            initial_epoch=initial_epoch,
-            validation_split=0.0 if validation_data is not None else validation_split,
-            augmentation=augment,
-            whole=has_own_step(model),
-            executed=executed,
-        )
-        validation, scored = held_out if validation_data is None else validation_data, None
-        if validation is not None:
-            validation_steps = limited_steps(validation_steps, "validation_steps")
-            size = validation_batch_size or batch_size
-            if has_own(model, "evaluate"):
-                scored = functools.partial(scored_by_own, model, evaluate, validation, size, validation_steps)
-            validation = validation_feed(validation, size, validation_steps, has_own_test_step(model), executed)
-    if any(type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(callbacks or [])) and resume:
-        raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
-    static = needs_static_shapes(where) if static_shapes is None else static_shapes
-    cut = make_cut(where.num_replicas_in_sync, virtual_replicas, micro_batch_size, feed.batch_size, static)
-    warn_of_own_order(feed, validation, run_dir, cut.parts)
-    record = {
-        "made_by": "tfmb.fit",
-        "config": {
-            "batch_size": batch_size,
-            "epochs": epochs,
-            "seed": seed,
-            "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
-            "virtual_replicas": "auto" if cut.parts is None else cut.parts,
-            "static_shapes": cut.static,
-        },
-        "data": None if source is None else {"examples": source.size, "fingerprint": source.fingerprint},
-    }
+        data = TrainingData(
+            x, y, sample_weight, class_weight, batch_size, shuffle, steps_per_epoch, initial_epoch,
+            0.0 if validation_data is not None else validation_split, augment,
+        )  # fmt: skip
+        pipeline, source, held_out = make_pipeline(data, seed, has_own_step(model), steps_of_execution(model))
+        scored = held_out if validation_data is None else validation_data
+        size = validation_batch_size or batch_size
+        validation = None if scored is None else _validation(model, scored, size, validation_steps, validation_freq)
+    partition = partition_of(given, where, pipeline.batch_size)
+    warn_of_own_order(
+        pipeline, None if validation is None else validation.pipeline, run_dir, partition.virtual_replicas
+    )
+    resolved = {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "seed": seed, "jit_compile": jit_compile}
+    step = StepSpec(
+        loss_and_metrics=loss_and_metrics, partition=partition, seed=seed, noise_scale=measure_noise_scale,
+        lets_diverge=lets_diverge,
+    )  # fmt: skip
+    spec = TrainSpec(
+        step=step,
+        plan=TrainingPlan(
+            epochs=epochs, initial_epoch=initial_epoch, steps_a_call=steps_a_call(where), on_divergence=on_divergence
+        ),
+        jit_scope=parse_jit_compile(jit_compile),
+        prefetch=prefetch,
+        saving=saving_of(given, before is not None, is_chief(where)),
+        config=config_of({**given, **resolved}, partition, steps_of_execution(model)),
+        data={"fingerprint": None if source is None else source.fingerprint},
+    )
+    about = None if source is None else {"examples": source.size, "fingerprint": source.fingerprint}
+    session = Session(
+        model=model,
+        optimizer=ours,
+        strategy=where,
+        pipeline=pipeline,
+        spec=spec,
+        validation=validation,
+        record={"made_by": "tfmb.fit", "config": spec.config, "data": about},
+        shown=shown_of({**given, **resolved}, pipeline.steps, is_chief(where)),
+    )
+    return _trained(session, before)
+
+
+def _trained(session: Session, before: dict[str, Any] | None) -> Any:
+    """Trains in the run's directory, locked; or recalls what a finished run came to."""
     with contextlib.ExitStack() as stack:
-        directory = _directory(run_dir, before is not None, is_chief(where), stack)
-        session = Session(
-            model=model,
-            optimizer=ours,
-            recipe=recipe,
-            strategy=where,
-            feed=feed,
-            plan=Plan(
-                epochs=epochs,
-                initial_epoch=initial_epoch,
-                steps_a_call=steps_a_call(where),
-                on_divergence=on_divergence,
-            ),
-            validation=validation,
-            validates=_schedule_of(validation_freq),
-            scored=scored,
-            run_dir=directory,
-            record=record,
-            verbose=verbose_level(verbose) if is_chief(where) else 0,
-            callbacks=callbacks,
-            params={"verbose": verbose, "epochs": epochs, "steps": steps_per_epoch or feed.steps},
-            cut=cut,
-            seed=seed,
-            jit_compile=jit_compile,
-            prefetch=prefetch,
-            checkpoints=None if run_dir is None else Path(run_dir).expanduser(),
-            checkpoint_every=checkpoint_every,
-            keep=keep_checkpoints,
-            resume=before is not None,
-            allow_drift=allow_drift,
-            identity={
-                "config": {
-                    "batch_size": batch_size,
-                    "epochs": epochs,
-                    "initial_epoch": initial_epoch,
-                    "steps_per_epoch": whole_executions(steps_per_epoch, executed),
-                    "seed": seed,
-                    "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
-                    "virtual_replicas": cut.parts,
-                    "static_shapes": cut.static,
-                    "jit_compile": jit_compile,
-                    "augment": None if augment is None else repr(augment),
-                    **({"noise_scale": True} if noise_scale else {}),
-                    "on_divergence": on_divergence,
-                },
-                "data": {"fingerprint": None if source is None else source.fingerprint},
-            },
-        )
+        folder = session.spec.saving.written
+        if folder is not None:
+            _, lock = create_run_dir(folder) if before is None else open_run_dir(folder)
+            stack.callback(lock.release)
         if before is not None and before.get("status") == "finished":
             return session.recall(before)
         history = session.run()
-        session.finish(
-            {key: values[-1] for key, values in history.history.items() if isinstance(values[-1], float)}, history
-        )
+        last = {key: values[-1] for key, values in history.history.items()}
+        session.finish({key: value for key, value in last.items() if isinstance(value, float)}, history)
         return history
 
 
-def _directory(run_dir: Any, goes_on: bool, chief: bool, stack: contextlib.ExitStack) -> Path | None:
-    """The run's directory, locked until the stack unwinds; None for a process that writes none."""
-    if run_dir is None or not chief:
-        return None
-    directory, lock = open_run_dir(run_dir) if goes_on else create_run_dir(run_dir)
-    stack.callback(lock.release)
-    return directory
+def _validation(model: Any, data: Any, batch_size: int | None, steps: int | None, freq: Any) -> Validation:
+    """What is scored at the end of epochs, by the model's own `evaluate` if it has one."""
+    steps, scored = limited_steps(steps, "validation_steps"), None
+    if has_own(model, "evaluate"):
+        scored = functools.partial(scored_by_own, model, evaluate, data, batch_size, steps)
+    pipeline = validation_pipeline(data, batch_size, steps, has_own_test_step(model), steps_of_execution(model))
+    return Validation(pipeline=pipeline, validates=schedule_of(freq), scored=scored)
 
 
 def _built_model(model: Any, strategy: Any, seed: int) -> Any:
@@ -327,65 +277,20 @@ def _built_model(model: Any, strategy: Any, seed: int) -> Any:
     return model
 
 
-def _recipe_and_optimizer(
+def _losses_and_optimizer(
     model: Any, optimizer: Any, loss: Any, metrics: Any, own_step: bool
-) -> tuple[Recipe, Optimizer]:
+) -> tuple[LossAndMetrics, Optimizer]:
     """What was given here, else what the model was compiled with."""
     compiled = read_compiled(model)
-    recipe = Recipe(
+    loss_and_metrics = LossAndMetrics(
         loss=compiled.loss if loss is None else loss,
         loss_weights=compiled.loss_weights if loss is None else None,
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
     if own_step:
-        return recipe, own_step_for(model)
+        return loss_and_metrics, own_step_for(model)
     chosen = compiled.optimizer if optimizer is None else optimizer
     if chosen is None:
         raise ConfigError("there is no optimizer: compile the model, or give optimizer=...")
-    return recipe, optimizer_for(model, chosen)
-
-
-def _check_arguments(epochs: Any, initial_epoch: Any, batch_size: Any, steps_per_epoch: Any) -> None:
-    check_counts(epochs=epochs, batch_size=batch_size, steps_per_epoch=steps_per_epoch)
-    if epochs is None:
-        raise ConfigError("epochs=None must be an integer of at least 1")
-    if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
-        raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
-
-
-def check_on_divergence(on_divergence: Any, has_run_dir: bool) -> None:
-    """Refuses an `on_divergence` that is none, or that has no checkpoints to go back to.
-
-    Raises:
-        ConfigError: so it is.
-    """
-    if on_divergence not in DIVERGENCE_NAMES:
-        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
-    if on_divergence == "restore" and not has_run_dir:
-        raise ConfigError("on_divergence=restore needs run_dir")
-
-
-def check_counts(**counts: Any) -> None:
-    """Refuses numbers that are no integers of at least 1; None is none.
-
-    Args:
-        **counts: by the name of the argument.
-
-    Raises:
-        ConfigError: one that is named.
-    """
-    for name, value in counts.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
-
-
-def _schedule_of(validation_freq: Any) -> Callable[[int], bool]:
-    """Epoch (from 0) -> whether `validation_freq` wants it scored."""
-    if isinstance(validation_freq, list):  # and no tuple, as in Keras
-        epochs = set(validation_freq)
-        return lambda epoch: epoch + 1 in epochs
-    check_counts(validation_freq=validation_freq)
-    every = validation_freq or 1
-    return lambda epoch: (epoch + 1) % every == 0
+    return loss_and_metrics, optimizer_for(model, chosen)

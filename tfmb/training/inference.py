@@ -10,24 +10,25 @@ from keras.src.backend.tensorflow.trainer import potentially_ragged_concat
 from tfmb.backend import keras, tf
 from tfmb.data.batches import part_bounds
 from tfmb.data.records import telling_what_cannot_be_read
-from tfmb.distribution import is_multi_worker, make_strategy, needs_static_shapes
+from tfmb.distribution.multi_worker import naming_lost_peers
+from tfmb.distribution.strategy import is_multi_worker, make_strategy, needs_static_shapes
 from tfmb.errors import ConfigError
-from tfmb.training import engine
-from tfmb.training.actions import format_logs
-from tfmb.training.calls import begins
-from tfmb.training.compiled import check_model, compiled_with, in_order, read_compiled
-from tfmb.training.executions import steps_of_execution
-from tfmb.training.fit_data import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
-from tfmb.training.inference_batches import Batches, input_batches
-from tfmb.training.inference_callbacks import InferenceCallbacks
-from tfmb.training.limits import limited_steps
-from tfmb.training.own_methods import called_anywhere, has_own, through_own
-from tfmb.training.own_step import has_own_test_step
-from tfmb.training.parts import check_dense, rows_of_part, static_rows
-from tfmb.training.placement import built_under, place
-from tfmb.training.prepared import kept
-from tfmb.training.recipe import Recipe
-from tfmb.workers import naming_lost_peers
+from tfmb.training import scoring
+from tfmb.training.callbacks.evaluate_callbacks import InferenceCallbacks
+from tfmb.training.callbacks.loggers import format_logs
+from tfmb.training.execution.placement import built_under, place
+from tfmb.training.execution.step_cache import kept
+from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
+from tfmb.training.input.inference_batches import Batches, input_batches
+from tfmb.training.keras_api.compile_args import check_model, compiled_with, in_order, read_compiled
+from tfmb.training.keras_api.limits import limited_steps
+from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.method_calls import begins
+from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, through_own
+from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.training.step.own_step import has_own_test_step
+from tfmb.training.step.partition import check_dense, rows_of_part, static_rows
+from tfmb.training.step.spec import PlacedModel
 
 __all__ = ["evaluate", "predict"]
 
@@ -47,7 +48,7 @@ def evaluate(
     loss: Any = None,
     metrics: Any = None,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
 ) -> Any:
     """`keras.Model.evaluate`, with the model as its first argument.
 
@@ -64,7 +65,7 @@ def evaluate(
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
         strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
-        replicas: as in `tfmb.fit`.
+        devices: as in `tfmb.fit`.
 
     Returns:
         The loss, or a list of the loss and the metrics in the order of `compile`, or a dict of them by name.
@@ -82,21 +83,22 @@ def evaluate(
         return through_own(model, "evaluate", evaluate, dict(locals()))
     check_model(model, "evaluate", "make_test_function")
     compiled = read_compiled(model)
-    recipe = Recipe(
+    loss_and_metrics = LossAndMetrics(
         loss=compiled.loss if loss is None else loss,
         loss_weights=compiled.loss_weights if loss is None else None,
         metrics=compiled.metrics if metrics is None else metrics,
         weighted_metrics=compiled.weighted_metrics if metrics is None else None,
     )
-    where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
+    where = make_strategy(built_under(model, strategy, devices, joins=False), devices, joins=False)
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
     executed = steps_of_execution(model)
-    feed = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole, executed=executed)
+    pipeline = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole, executed=executed)
     with naming_lost_peers(where):
-        placed = place(model, where, feed.first_inputs())
-        watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or feed.steps))
-        with compiled_with(model, recipe):
-            logs = engine.evaluate(placed, recipe, where, feed, watcher, model)
+        placed = place(model, where, pipeline.first_inputs())
+        callback_hook = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or pipeline.steps))
+        with compiled_with(model, loss_and_metrics):
+            on_devices = PlacedModel(model=placed, strategy=where, original=model)
+            logs = scoring.evaluate(on_devices, loss_and_metrics, pipeline, callback_hook)
             values = in_order(model, logs)
     if verbose_level(verbose):
         print(format_logs(logs), file=sys.stderr, flush=True)
@@ -115,7 +117,7 @@ def predict(
     callbacks: Any = None,
     *,
     strategy: Any = "auto",
-    replicas: int | None = None,
+    devices: int | None = None,
 ) -> Any:
     """`keras.Model.predict`, with the model as its first argument: every device works on its rows of each batch.
 
@@ -127,7 +129,7 @@ def predict(
         steps: batches; None for all.
         callbacks: Keras's.
         strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
-        replicas: as in `tfmb.fit`.
+        devices: as in `tfmb.fit`.
 
     Returns:
         NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order. As in Keras, a
@@ -145,7 +147,7 @@ def predict(
     if has_own(model, "predict"):
         return through_own(model, "predict", predict, dict(locals()))
     check_model(model, "predict", "make_predict_function")
-    where = make_strategy(built_under(model, strategy, replicas, joins=False), replicas, joins=False)
+    where = make_strategy(built_under(model, strategy, devices, joins=False), devices, joins=False)
     own_step = type(model).predict_step is not keras.Model.predict_step
     limit = limited_steps(steps, "steps")
     batches = input_batches(x, batch_size, limit, whole=own_step, executed=steps_of_execution(model))
@@ -157,32 +159,32 @@ def predict(
         else (batches.batch_size or DEFAULT_BATCH_SIZE)
     )
     on_all = kept(placed, "_tfmb_predictor", where, rows, lambda: _predictor(placed, where, rows))
-    watcher = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or batches.number))
+    callback_hook = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or batches.number))
     begins()
-    watcher.predict_begin()
-    found = _predictions(batches, on_all, watcher)
-    watcher.predict_end()
+    callback_hook.predict_begin()
+    found = _predictions(batches, on_all, callback_hook)
+    callback_hook.predict_end()
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: _joined(parts), *found)
 
 
-def _predictions(batches: Batches, on_all: Any, watcher: InferenceCallbacks) -> list[Any]:
+def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallbacks) -> list[Any]:
     """The outputs of all batches, as often as callbacks look at them."""
     found: list[Any] = []
     some: list[Any] = []  # what the callbacks have not seen yet
-    with telling_what_cannot_be_read(), batches.drawn(lambda: not watcher.stop_predicting) as drawn:
+    with telling_what_cannot_be_read(), batches.drawn(lambda: not callback_hook.stop_predicting) as drawn:
         for step, inputs in enumerate(drawn):
             if not some:
-                watcher.predict_batch_begin(step)
+                callback_hook.predict_batch_begin(step)
             some.append(on_all(inputs))
-            if len(some) == watcher.steps_between_looks or step + 1 == batches.number:
-                found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
+            if len(some) == callback_hook.steps_between_looks or step + 1 == batches.number:
+                found += _shown(callback_hook, step - len(some) + callback_hook.steps_between_looks, some)
                 some = []
-            if watcher.stop_predicting:
+            if callback_hook.stop_predicting:
                 break
         if some:
-            found += _shown(watcher, step - len(some) + watcher.steps_between_looks, some)
+            found += _shown(callback_hook, step - len(some) + callback_hook.steps_between_looks, some)
     return found
 
 
@@ -191,12 +193,12 @@ def _first_inputs(batches: Any) -> Any:
     return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
 
 
-def _shown(watcher: Any, step: int, outputs: list[Any]) -> list[Any]:
+def _shown(callback_hook: Any, step: int, outputs: list[Any]) -> list[Any]:
     """Shows the callbacks the outputs of some batches, the last of them number `step`; returns them on the host."""
     one = outputs[0]
     if len(outputs) > 1:
         one = keras.tree.map_structure(lambda *parts: potentially_ragged_concat(list(parts)), *outputs)
-    watcher.predict_batch_end(step, one)
+    callback_hook.predict_batch_end(step, one)
     return [keras.tree.map_structure(_on_host, one)]
 
 

@@ -71,7 +71,7 @@ def main() -> int:
 
 
 def _do(told: Told) -> list[dict[str, Any]]:
-    from tfmb.distribution import configure_replicas
+    from tfmb.distribution.strategy import configure_replicas
     from tfmb.verification import invariance, resume
     from tfmb.verification.subject import read_subject
 

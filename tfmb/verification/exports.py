@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tfmb.checksums import SUMS_FILE
 from tfmb.errors import DataError
-from tfmb.provenance import check_export, is_signed
+from tfmb.serving.provenance import check_export, is_signed
+from tfmb.storage.checksums import SUMS_FILE
 from tfmb.verification.checks import FAILED, Check, Report, failed, not_applicable, passed
 
 __all__ = ["check_provenance", "newest_version", "verify_export"]
@@ -86,7 +86,7 @@ def _answers(version: Path, scratch: Path) -> dict[str, Arrays]:
     Raises:
         DataError: the SavedModel cannot be used.
     """
-    from tfmb.operations import check_operations  # TensorFlow starts here
+    from tfmb.serving.allowed_ops import check_operations  # TensorFlow starts here
 
     check_operations(version)
     command = [sys.executable, "-m", "tfmb.verification.served", str(version), str(scratch)]
@@ -115,7 +115,7 @@ def _check_reproducible(first: dict[str, Arrays], second: dict[str, Arrays]) -> 
 
 def _restored(run: str | Path, model: str | None) -> Any:
     """A run's model."""
-    from tfmb.training.restore import restore_run  # TensorFlow starts here
+    from tfmb.jobs.restore import restore_run  # TensorFlow starts here
 
     return restore_run(run, model).model
 
@@ -139,7 +139,7 @@ def _check_parity(answers: dict[str, Arrays], run: str | Path | None, restored: 
 
 def _outputs_of(model: Any, inputs: Arrays, logits: bool) -> Arrays:
     """What a model answers, by the names that its signature has."""
-    from tfmb.signatures import ServedModel
+    from tfmb.serving.signatures import ServedModel
 
     answers = ServedModel(model, logits).signatures["serving_default"](**inputs)
     return {name: np.asarray(tensor) for name, tensor in answers.items()}

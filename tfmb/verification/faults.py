@@ -10,7 +10,7 @@ import numpy as np
 
 from tfmb.verification.equations import Form
 from tfmb.verification.problem import Arrays, Problem
-from tfmb.verification.reference import Deviation, Task, follow
+from tfmb.verification.reference import Deviation, VerifiedTask, follow
 
 __all__ = ["FAULTS", "Explanation", "explain", "largest_difference", "nearest"]
 
@@ -29,7 +29,7 @@ FAULTS: dict[str, list[Deviation]] = {
     "EMA per micro-batch": [Deviation(averages="last"), Deviation(averages="first"), Deviation(averages="second")],
     "schedule per micro-batch": [Deviation(counts="at"), Deviation(counts="before"), Deviation(counts="after")],
     "mean of the parts' means": [Deviation(scale="mean of parts"), Deviation(scale="mean of all parts")],
-    "accumulates over the end of an epoch": [Deviation(scale="mean of parts", cut="chunks", runs_on=True)],
+    "accumulates over the end of an epoch": [Deviation(scale="mean of parts", partition="chunks", runs_on=True)],
     "last batch divided by the whole batch size": [Deviation(scale="nominal")],
     "regularisers left out": [Deviation(regularizes=False)],
     "called with training=False": [Deviation(training=False)],
@@ -58,7 +58,7 @@ def largest_difference(found: Arrays, expected: Arrays) -> float:
     return largest if np.isfinite(largest) else float("inf")
 
 
-def nearest(problem: Problem, task: Task, found: Arrays) -> tuple[float, Form]:
+def nearest(problem: Problem, task: VerifiedTask, found: Arrays) -> tuple[float, Form]:
     """The error against the right answer, in the convention that comes nearest."""
     return min(
         ((largest_difference(found, follow(problem, task, form)), form) for form in task.forms()),
@@ -67,7 +67,7 @@ def nearest(problem: Problem, task: Task, found: Arrays) -> tuple[float, Form]:
 
 
 def explain(
-    problem: Problem, task: Task, found: Arrays, error: float, tolerances: tuple[float, float]
+    problem: Problem, task: VerifiedTask, found: Arrays, error: float, tolerances: tuple[float, float]
 ) -> Explanation | None:
     """The fault whose deviation gives what a training gave, or two of them; None where none does.
 
@@ -93,21 +93,21 @@ def explain(
     return best if best is not None and best.error <= min(most, error / _MANY) else None
 
 
-def _single(problem: Problem, task: Task) -> Iterator[tuple[tuple[str, ...], Deviation]]:
+def _single(problem: Problem, task: VerifiedTask) -> Iterator[tuple[tuple[str, ...], Deviation]]:
     for name, deviations in FAULTS.items():
         for deviation in deviations:
-            for cut in _cuts(problem, task, deviation):
-                yield (name,), cut
+            for partition in _cuts(problem, task, deviation):
+                yield (name,), partition
 
 
-def _pairs(problem: Problem, task: Task) -> Iterator[tuple[tuple[str, ...], Deviation]]:
+def _pairs(problem: Problem, task: VerifiedTask) -> Iterator[tuple[tuple[str, ...], Deviation]]:
     for (a, firsts), (b, seconds) in itertools.combinations(FAULTS.items(), 2):
         for first, second in itertools.product(firsts, seconds):
             changed = [_changes(first), _changes(second)]
             if not set(changed[0]) & set(changed[1]):
                 both = Deviation(**{**changed[0], **changed[1]})
-                for cut in _cuts(problem, task, both, guess=False):
-                    yield (a, b), cut
+                for partition in _cuts(problem, task, both, guess=False):
+                    yield (a, b), partition
 
 
 def _changes(deviation: Deviation) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _changes(deviation: Deviation) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(deviation).items() if value != right[name]}
 
 
-def _cuts(problem: Problem, task: Task, deviation: Deviation, guess: bool = True) -> list[Deviation]:
+def _cuts(problem: Problem, task: VerifiedTask, deviation: Deviation, guess: bool = True) -> list[Deviation]:
     """The deviation for each way of cutting batches that it may come with; none where it makes no difference here."""
     changed = _changes(deviation)
     applies = {
@@ -137,4 +137,4 @@ def _cuts(problem: Problem, task: Task, deviation: Deviation, guess: bool = True
     # Where nothing is said of parts, a loop may cut batches all the same; or take each row alone.
     counts = (task.parts,) if task.parts > 1 else (*_GUESSED_PARTS, task.batch_size) if guess else ()
     ways: tuple[Any, ...] = ("chunks",) if deviation.runs_on else ("even", "larger", "chunks")
-    return [dataclasses.replace(deviation, parts=parts, cut=cut) for parts in counts for cut in ways]
+    return [dataclasses.replace(deviation, parts=parts, partition=partition) for parts in counts for partition in ways]

@@ -9,7 +9,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.fit_data import to_source
+from tfmb.training.input.data_adapter import to_source
 
 __all__ = ["Problem", "batch_norms", "in_precision", "without_random_numbers"]
 

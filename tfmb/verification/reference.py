@@ -11,11 +11,11 @@ import numpy as np
 from tfmb.verification.equations import Form, Rule
 from tfmb.verification.problem import Arrays, Problem
 
-__all__ = ["Deviation", "Task", "bounds", "follow"]
+__all__ = ["Deviation", "VerifiedTask", "bounds", "follow"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class VerifiedTask:
     """What a training is asked to do.
 
     Attributes:
@@ -75,8 +75,8 @@ class Deviation:
         regularizes: whether the model's own losses are part of the loss.
         clips_own: whether the gradients of the model's own losses are clipped with each part's.
         training: whether the model is called with `training=True`.
-        cut: how: into parts of one size, the last of which has what is left (`"chunks"`); or into parts whose sizes
-            differ by 1 at most, the `"larger"` ones first, or spread (`"even"`).
+        partition: how: into parts of one size, the last of which has what is left (`"chunks"`); or into parts whose
+            sizes differ by 1 at most, the `"larger"` ones first, or spread (`"even"`).
         runs_on: whether parts are accumulated by their number alone, over the end of an epoch, and what is left over
             in the end is dropped.
         parts: into how many.
@@ -91,7 +91,7 @@ class Deviation:
     regularizes: bool = True
     clips_own: bool = True
     training: bool = True
-    cut: Literal["even", "larger", "chunks"] = "even"
+    partition: Literal["even", "larger", "chunks"] = "even"
     runs_on: bool = False
     parts: int = 1
 
@@ -104,7 +104,7 @@ class Deviation:
 _RIGHT = Deviation()
 
 
-def follow(problem: Problem, task: Task, form: Form, deviation: Deviation = _RIGHT) -> Arrays:
+def follow(problem: Problem, task: VerifiedTask, form: Form, deviation: Deviation = _RIGHT) -> Arrays:
     """The weights that a task ends with, float64; the model's own statistics are where they belong after it."""
     problem.restart()
     weights = list(problem.initial)
@@ -133,16 +133,16 @@ def follow(problem: Problem, task: Task, form: Form, deviation: Deviation = _RIG
 def bounds(size: int, batch_size: int, deviation: Deviation) -> list[tuple[int, int]]:
     """`[start, stop)` of the parts of a batch of `size` rows that are not empty."""
     count = deviation.parts
-    if deviation.cut == "chunks":
+    if deviation.partition == "chunks":
         chunk = -(-batch_size // count)
         return [(start, min(start + chunk, size)) for start in range(0, size, chunk)]
     least, over = divmod(size, count)
     larger_first = [part * least + min(part, over) for part in range(count + 1)]
-    edges = larger_first if deviation.cut == "larger" else [size * part // count for part in range(count + 1)]
+    edges = larger_first if deviation.partition == "larger" else [size * part // count for part in range(count + 1)]
     return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
 
 
-def _batches(task: Task, deviation: Deviation) -> Iterator[list[slice]]:
+def _batches(task: VerifiedTask, deviation: Deviation) -> Iterator[list[slice]]:
     """The parts of each batch."""
     waiting: list[slice] = []
     for _ in range(task.epochs):
@@ -160,7 +160,9 @@ def _batches(task: Task, deviation: Deviation) -> Iterator[list[slice]]:
                     waiting = []
 
 
-def _gradients(problem: Problem, task: Task, deviation: Deviation, weights: Arrays, parts: list[slice]) -> Arrays:
+def _gradients(
+    problem: Problem, task: VerifiedTask, deviation: Deviation, weights: Arrays, parts: list[slice]
+) -> Arrays:
     """The gradient that reaches the rule."""
     size = sum(part.stop - part.start for part in parts)
     if not deviation.is_cut:
@@ -202,7 +204,7 @@ def clipped(gradients: Arrays, clip: tuple[str, float]) -> Arrays:
     return [g * min(1.0, limit / norm) if norm else g for g, norm in zip(gradients, norms, strict=True)]
 
 
-def _rate(task: Task, deviation: Deviation, made: int, seen: int, parts: int) -> float:
+def _rate(task: VerifiedTask, deviation: Deviation, made: int, seen: int, parts: int) -> float:
     count = {"updates": made, "before": seen, "at": seen + parts - 1, "after": seen + parts}[deviation.counts]
     return float(task.schedule(count))
 

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 
 from tfmb.errors import DataError
-from tfmb.training.run_dir import load_weights
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_dir import load_weights
+from tfmb.runs.run_record import read_run
 from tfmb.verification import child, resume
 from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
 from tfmb.verification.invariance import BITS, TOLERANCE

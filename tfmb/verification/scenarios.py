@@ -9,7 +9,7 @@ from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.verification.equations import RULES, Rule
 from tfmb.verification.problem import Problem, batch_norms
-from tfmb.verification.reference import Task
+from tfmb.verification.reference import VerifiedTask
 from tfmb.verification.signature import CLIPS, TrainFunction
 
 __all__ = ["Halving", "Scenario", "rule_of", "scenarios"]
@@ -30,7 +30,7 @@ class Scenario:
     """
 
     name: str
-    task: Task | None = None
+    task: VerifiedTask | None = None
     reason: str = ""
 
 
@@ -86,7 +86,7 @@ def rule_of(train: TrainFunction, optimizer: Any) -> Rule:
     return Rule.given(type(optimizer).__name__.lower(), config)
 
 
-def scenarios(train: TrainFunction, problem: Problem, base: Task, chooses: bool) -> list[Scenario]:
+def scenarios(train: TrainFunction, problem: Problem, base: VerifiedTask, chooses: bool) -> list[Scenario]:
     """The checks of a training function.
 
     Args:
@@ -120,7 +120,7 @@ def scenarios(train: TrainFunction, problem: Problem, base: Task, chooses: bool)
     ]
 
 
-def _with_rule(name: str, base: Task, rules: tuple[str, ...], chooses: bool) -> Scenario:
+def _with_rule(name: str, base: VerifiedTask, rules: tuple[str, ...], chooses: bool) -> Scenario:
     if chooses:
         return Scenario(name=name, task=replace(base, rule=Rule.chosen(rules[0])))
     if base.rule.name in rules:
@@ -128,7 +128,7 @@ def _with_rule(name: str, base: Task, rules: tuple[str, ...], chooses: bool) -> 
     return Scenario(name=name, reason=f"the function uses {base.rule.name} and takes no other optimizer")
 
 
-def _if_named(train: TrainFunction, problem: Problem, name: str, parameter: str, task: Task) -> Scenario:
+def _if_named(train: TrainFunction, problem: Problem, name: str, parameter: str, task: VerifiedTask) -> Scenario:
     if not train.takes(parameter):
         return Scenario(name=name, reason=f"{train.name} has no parameter {parameter}")
     if task.parts > 1 and (norms := batch_norms(problem.model)):
@@ -141,7 +141,7 @@ def _if_named(train: TrainFunction, problem: Problem, name: str, parameter: str,
     return Scenario(name=name, task=task)
 
 
-def _limit(problem: Problem, task: Task, clip: str) -> float:
+def _limit(problem: Problem, task: VerifiedTask, clip: str) -> float:
     """A limit far below the gradient of every batch at the start, so that it binds; a binary fraction."""
     sizes = []
     for update in range(task.rows // task.batch_size):

@@ -7,7 +7,7 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.verification.problem import Problem
-from tfmb.verification.reference import Task
+from tfmb.verification.reference import VerifiedTask
 
 __all__ = ["CLIPS", "TrainFunction"]
 
@@ -62,7 +62,7 @@ class TrainFunction:
         """The name of a clipping that it takes, or None."""
         return next((name for name in CLIPS if self.takes(name)), None)
 
-    def __call__(self, problem: Problem, task: Task) -> Any:
+    def __call__(self, problem: Problem, task: VerifiedTask) -> Any:
         """Trains a fresh model as the task says; returns the model that was trained.
 
         Raises:
@@ -77,7 +77,7 @@ class TrainFunction:
             raise ConfigError(f"{self.name}(build_model, x, y, ...) returned no model: let it return what it trained")
         return model
 
-    def _settings(self, task: Task) -> dict[str, Any]:
+    def _settings(self, task: VerifiedTask) -> dict[str, Any]:
         values: dict[str, Any] = {
             "optimizer": task.rule.to_keras(),
             "learning_rate": task.rule.learning_rate,

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfmb.config import TrainConfig
 from tfmb.data.augment import Augmentation
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
+from tfmb.jobs import build
+from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, interop, schedules
-from tfmb.training import job_parts
-from tfmb.training.compiled import read_compiled
-from tfmb.training.run_record import read_run
+from tfmb.runs.run_record import read_run
+from tfmb.training.keras_api.compile_args import read_compiled
 
 __all__ = ["Subject", "read_subject"]
 
@@ -94,13 +94,13 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
     found = dataclasses.replace(
         config, model=model or config.model, data=data or config.data, dataset=dataset, mirror=mirror or config.mirror
     )
-    parts = job_parts.prepare(found)
+    parts = build.prepare(found)
     _check_data(run_dir, about, parts.train)
     shape = getattr(parts.train.examples, "shape", None)
 
     def make_model(precision: str | None) -> Any:
         chosen = found if precision is None else dataclasses.replace(found, precision=precision)
-        made = job_parts.build_model(
+        made = build.build_model(
             chosen.model,
             None if shape is None else tuple(shape[1:]),
             parts.train.num_classes,
@@ -110,8 +110,8 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
             precision=chosen.precision,
         )
         if not chosen.own_model:
-            recipe = job_parts.recipe_of(made, chosen)
-            made.compile(None, recipe.loss, metrics=recipe.metrics)
+            loss_and_metrics = build.loss_and_metrics_of(made, chosen)
+            made.compile(None, loss_and_metrics.loss, metrics=loss_and_metrics.metrics)
         return made
 
     return Subject(
@@ -122,9 +122,7 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
         virtual_replicas=_parts_of(record.get("virtual_replicas")),
         augmentation=None if config.augment is None else Augmentation.parse(config.augment),
         make_model=make_model,
-        make_optimizer=lambda made: job_parts.make_optimizer(
-            found, made, parts.train.size, parts.epochs, parts.batch_size
-        ),
+        make_optimizer=lambda made: build.make_optimizer(found, made, parts.train.size, parts.epochs, parts.batch_size),
     )
 
 
@@ -135,7 +133,7 @@ def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, step
     seed, size = config.get("seed"), config.get("batch_size") or 32
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (seed, size)) or size < 1:
         raise DataError(f"{run_dir}: the record's options make no sense: the run is damaged")
-    train = job_parts.load_splits("auto", data, mirror).train
+    train = build.load_splits("auto", data, mirror).train
     _check_data(run_dir, _table(record, "data", run_dir), train)
     identity = _table(record, "identity", run_dir)
     began_as = _table(identity, "optimizer", run_dir)
@@ -145,7 +143,7 @@ def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, step
         )
 
     def make_model(precision: str | None) -> Any:
-        made = job_parts.build_model(model, None, None, None, seed=seed, precision=precision)
+        made = build.build_model(model, None, None, None, seed=seed, precision=precision)
         if read_compiled(made).loss is None:
             raise ConfigError(f"the model {made.name!r} has no loss: let {model} return it compiled")
         return made

@@ -12,8 +12,8 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched
 from tfmb.errors import TfmbError
 from tfmb.optimizers import Optimizer
-from tfmb.training.compiled import read_compiled
 from tfmb.training.fit import fit
+from tfmb.training.keras_api.compile_args import read_compiled
 from tfmb.verification.counterpart import apply_dense_gradients, keras_counterpart
 from tfmb.verification.problem import in_precision
 from tfmb.verification.subject import Subject
@@ -98,7 +98,7 @@ def fit_subject(
             shuffle=subject.shuffle,
             sample_weight=source.sample_weight,
             optimizer=optimizer,
-            replicas=replicas,
+            devices=replicas,
             seed=subject.seed,
             run_dir=run_dir,
             resume=resume,

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras
-from tfmb.distribution import configure_replicas
+from tfmb.distribution.strategy import configure_replicas
 from tfmb.errors import ConfigError, TfmbError
 from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
 from tfmb.verification.faults import explain, largest_difference, nearest
 from tfmb.verification.problem import Arrays, Problem, in_precision
-from tfmb.verification.reference import Task, follow
+from tfmb.verification.reference import VerifiedTask, follow
 from tfmb.verification.scenarios import Scenario, rule_of, scenarios
 from tfmb.verification.signature import TrainFunction
 
@@ -88,7 +88,7 @@ def verify(
             configure_replicas(2)
     rule = rule_of(function, optimizer)
     rows = _WHOLE_BATCHES * batch_size + batch_size // 2 - 1
-    base = Task(rule=rule, rows=rows, batch_size=batch_size, epochs=epochs)
+    base = VerifiedTask(rule=rule, rows=rows, batch_size=batch_size, epochs=epochs)
     first = "float32" if precision == "float32" else "float64"
     problem, why = _problem(function, build_model, data, loss, base, first, precision == "auto")
     checks = [] if why is None else [not_applicable("64 bits", why)]
@@ -99,7 +99,7 @@ def verify(
 
 
 def _problem(
-    train: TrainFunction, build_model: Any, data: Any, loss: Any, base: Task, precision: str, may_fall: bool
+    train: TrainFunction, build_model: Any, data: Any, loss: Any, base: VerifiedTask, precision: str, may_fall: bool
 ) -> tuple[Problem, str | None]:
     """The problem in the precision that the function can train it in, and why that is not 64 bits."""
     with in_precision(precision):
@@ -147,7 +147,7 @@ def _check(train: TrainFunction, problem: Problem, scenario: Scenario) -> Check:
     return verdict
 
 
-def _compare(problem: Problem, task: Task, name: str, found: Arrays) -> Check:
+def _compare(problem: Problem, task: VerifiedTask, name: str, found: Arrays) -> Check:
     exact, rounded = _TOLERANCES[problem.dtype]
     error, form = nearest(problem, task, found)
     figures = f"{task.updates} updates, largest difference {error:.1e}, {problem.dtype}"
@@ -164,7 +164,7 @@ def _compare(problem: Problem, task: Task, name: str, found: Arrays) -> Check:
     return failed(name, f"{figures}; no known fault explains it")
 
 
-def _with_statistics(verdict: Check, problem: Problem, task: Task, model: Any) -> Check:
+def _with_statistics(verdict: Check, problem: Problem, task: VerifiedTask, model: Any) -> Check:
     """Compares the moving averages of BatchNormalization too, where the weights are right."""
     follow(problem, task, task.forms()[0])
     theirs = [v for v in model.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]

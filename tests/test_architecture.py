@@ -1,0 +1,47 @@
+"""The house keeps its rules: imports point one way, and nothing grows past what a reader holds in mind."""
+
+from pathlib import Path
+
+import pytest
+from house.rules import ORDER, modules_of, problems, room_of
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def modules() -> dict[str, str]:
+    return modules_of(ROOT)
+
+
+def test_the_house_keeps_its_rules(modules: dict[str, str]) -> None:
+    assert problems(modules) == []
+
+
+def test_every_room_is_there(modules: dict[str, str]) -> None:
+    assert {room for room in map(room_of, modules) if room != "training"} == set(ORDER)
+
+
+LONG = "def f():\n" + "    x = 1\n" * 61
+MANY = f"def f({', '.join(f'a{i}' for i in range(13))}):\n    pass\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "says"),
+    [
+        ("tfmb.data.idx", "from tfmb.training.fit import fit\n", "tfmb.data.idx imports tfmb.training.fit"),
+        ("tfmb.advice.jobs", "import tfmb.cli.train\n", "tfmb.advice.jobs imports tfmb.cli.train"),
+        ("tfmb.tuning.space", "from .. import cli\n", "tfmb.tuning.space imports tfmb.cli"),
+        ("tfmb.seeds", "x = 1\n" * 401, "tfmb.seeds has 401 lines"),
+        ("tfmb.seeds", LONG, "tfmb.seeds:f has a body of 61 lines"),
+        ("tfmb.seeds", MANY, "tfmb.seeds:f has 13 parameters"),
+        ("tfmb.news", "from tfmb import seeds\n", "tfmb.news is in no room"),
+    ],
+)
+def test_what_is_planted_is_found(modules: dict[str, str], module: str, source: str, says: str) -> None:
+    (found,) = [line for line in problems({**modules, module: source}) if line.startswith(f"{module}")][:1]
+    assert found.startswith(says)
+
+
+def test_types_alone_make_no_arrow(modules: dict[str, str]) -> None:
+    source = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from tfmb.training.fit import fit\n"
+    assert [line for line in problems({**modules, "tfmb.seeds": source}) if "tfmb.seeds" in line] == []

@@ -1,0 +1,61 @@
+"""What several workers must agree on before they go on together; a single process agrees with itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+from tfmb.backend import tf
+from tfmb.distribution.strategy import is_multi_worker
+from tfmb.errors import DataError
+
+__all__ = ["check_same", "of_first_worker", "reason_of_any"]
+
+
+def of_first_worker(number: int, strategy: Any) -> int:
+    """The first worker's number, on every worker; below 2**53."""
+    return int(_total(strategy, only_first=True)(number)) if is_multi_worker(strategy) else number
+
+
+def check_same(number: int, strategy: Any, what: str) -> None:
+    """Refuses to go on where the workers have different numbers.
+
+    Raises:
+        DataError: on every worker, saying `what` they differ in.
+    """
+    if not is_multi_worker(strategy):
+        return
+    first = of_first_worker(number, strategy)
+    if _total(strategy)(float(number != first)):
+        raise DataError(
+            f"the workers differ in {what} (this one has {number}, the first one {first}): give a run directory that "
+            "all of them see"
+        )
+
+
+def reason_of_any(reason: Callable[[], str | None], strategy: Any) -> Callable[[], str | None]:
+    """`reason`, agreed on: each worker ends at the same update where any of them was asked to."""
+    if not is_multi_worker(strategy):
+        return reason
+    total = _total(strategy)
+
+    def of_any() -> str | None:
+        own = reason()
+        if not total(float(own is not None)):
+            return None
+        return own or "another worker was asked to end"
+
+    return of_any
+
+
+def _total(strategy: Any, only_first: bool = False) -> Callable[[float], float]:
+    """A function that adds up a number over all replicas, or takes the first one's; every worker must call it."""
+
+    @tf.function(autograph=False)
+    def add(own: Any) -> Any:
+        def on_replica() -> Any:
+            context = tf.distribute.get_replica_context()
+            counts = tf.equal(context.replica_id_in_sync_group, 0) if only_first else True
+            return context.all_reduce("sum", tf.where(counts, own, tf.zeros_like(own)))
+
+        return strategy.experimental_local_results(strategy.run(on_replica))[0]
+
+    return lambda number: float(add(tf.constant(number, tf.float64)))

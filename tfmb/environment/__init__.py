@@ -1,0 +1,1 @@
+"""The interpreter, the machine and the terminal that the package finds."""

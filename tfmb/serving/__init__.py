@@ -1,0 +1,1 @@
+"""What leaves for TensorFlow Serving: SavedModels, their signatures, provenance and versions."""

@@ -1,0 +1,260 @@
+"""`tfmb.export`: a SavedModel with named signatures, checked in a fresh process before it gets its version number."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfmb.backend import keras as keras_module
+from tfmb.backend import tf
+from tfmb.environment.requirements import need_folder
+from tfmb.errors import ConfigError, DataError, StorageError
+from tfmb.optimizers.interop import keras_rate
+from tfmb.optimizers.keras_config import config_of
+from tfmb.runs.run_dir import hash_weights, versions
+from tfmb.serving import provenance as provenance_of_export
+from tfmb.serving.allowed_ops import check_operations
+from tfmb.serving.comparison import answers_in_fresh_process, compare, largest_difference
+from tfmb.serving.signatures import ServedModel, ends_in_logits, sample_rows
+from tfmb.serving.versions import check_is_no_version, publish, temporary_in, version_before
+from tfmb.serving.warmup import write_warmup
+from tfmb.serving.weights import exported_weights, writes
+from tfmb.storage.checksums import write_sums
+
+__all__ = ["Export", "Options", "export", "write_export"]
+
+KERAS_FILE = "model.keras"
+_ROWS_VERIFIED = 4
+_ROWS_COMPARED = 256  # of made-up rows
+_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to write: the arguments of `export` of these names.
+
+    Attributes:
+        logits: whether the model ends in a classifier's logits; None asks its compiled loss.
+        batch_size: rows of every request; None for any number.
+        weights: `"ema"`, `"raw"`, or None.
+        keras: whether to write `model.keras` too.
+        against: the version to compare with, or None.
+        samples: rows to compare on, or None.
+    """
+
+    logits: bool | None = None
+    batch_size: int | None = None
+    weights: str | None = None
+    keras: bool = False
+    against: str | Path | None = None
+    samples: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A new version.
+
+    Attributes:
+        folder: where it lies.
+        record: its provenance: what `assets.extra/tfmb.json` says.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+
+def export(
+    model: Any,
+    filepath: str | Path,
+    *,
+    logits: bool | None = None,
+    batch_size: int | None = None,
+    weights: str | None = None,
+    keras: bool = False,
+    against: str | Path | None = None,
+    samples: Any = None,
+    provenance: dict[str, Any] | None = None,
+) -> Path | None:
+    """Writes a model as a SavedModel in the next free `filepath/<version>/`, where TensorFlow Serving looks for it.
+
+    The signature `serving_default` takes the model's inputs by name, as they are stored (preprocessing inside the
+    model is part of it). For one image input there is also `serve_bytes`: `image_bytes`, strings `[batch]` of PNG or
+    JPEG files, resized to the model's size. Names are the keys of dicts, or those that you gave to `keras.Input` and
+    to the layers of the outputs; where Keras made them up they are `input`, or `input_1`, ... and `output`, ...
+
+    With it come `SHA256SUMS` over all files, where it comes from (`assets.extra/tfmb.json`), and requests with which
+    TensorFlow Serving warms up. Of several workers the first one writes.
+
+    Args:
+        model: a built `keras.Model`.
+        filepath: the model's folder; versions 1, 2, ... lie in it. It is not the version's own folder, which
+            `keras.Model.export` takes.
+        logits: whether the single output is the logits of a classifier, `[batch, classes]`: the signatures then
+            answer `logits`, `probabilities` and `class_id` (int64). None asks the compiled loss (`from_logits`).
+            Otherwise they answer the model's outputs by name.
+        batch_size: rows that every request must have; None for any number.
+        weights: `"ema"` for the moving averages, `"raw"` for the weights without them, None for those that the model
+            has: after `tfmb.fit` with `use_ema=True` these are the averages.
+        keras: whether to write `model.keras` beside the SavedModel.
+        against: a version's folder, or `"latest"` of `filepath`: the record then says how far the outputs differ.
+        samples: rows of the inputs, as the model takes them, to compare on; made-up ones where there are none. For a
+            subclassed model they also say the inputs' shapes and dtypes.
+        provenance: what the record shall say of the training: any of `batch_size`, `learning_rate`, `optimizer`
+            (`class` and configuration), `seed`, `data` (`fingerprint`, ...), `metrics` and `noise_scale`. The rest is
+            what the model tells: the optimizer it was compiled with, and the last logs of its History.
+
+    Returns:
+        The folder of the new version; None for a worker that is not the first. It was loaded in a fresh process, which
+        gave the same outputs.
+
+    Raises:
+        ConfigError: no built model, an argument that does not suit it, or `filepath` is a finished version.
+        DirectoryError: the folder cannot be made or written.
+        DataError: the SavedModel does not give what the model gives, or the version before is damaged.
+        StorageError: the disk is full or fails; nothing is left of it.
+
+    Example:
+        >>> folder = tfmb.export(model, "saved_models/mine")  # saved_models/mine/1, then 2, ...
+        >>> served = tf.saved_model.load(str(folder)).signatures["serving_default"]
+        >>> sorted(served(tf.constant(x[:5])))
+        ['class_id', 'logits', 'probabilities']
+    """
+    if not isinstance(model, keras_module.Model) or not model.built:
+        raise ConfigError("export needs a built keras.Model: call it on data, or give it an Input, first")
+    options = Options(
+        logits=logits, batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples
+    )
+    made = write_export(model, filepath, {**_told_by(model), **(provenance or {})}, options)
+    return None if made is None else made.folder
+
+
+def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options: Options) -> Export | None:
+    """As `export`, with all that is known of the training told by the caller.
+
+    Args:
+        model: a built `keras.Model`.
+        filepath: the model's folder.
+        told: entries of the record: see `provenance.make`.
+        options: what to write.
+
+    Returns:
+        The new version; None for a worker that is not the first.
+
+    Raises:
+        ConfigError: an argument that does not suit the model, or `filepath` is a finished version.
+        DirectoryError: the folder cannot be made or written.
+        DataError: the SavedModel does not give what the model gives, or the version before is damaged.
+        StorageError: the disk is full or fails.
+    """
+    if not writes(model):
+        return None
+    folder = Path(filepath).expanduser()
+    check_is_no_version(folder)
+    need_folder("folder", folder)
+    before = None if options.against is None else _checked(version_before(options.against, folder))
+    with exported_weights(model, options.weights) as kind:
+        logits = ends_in_logits(model) if options.logits is None else options.logits
+        served = ServedModel(model, logits, options.batch_size, options.samples)
+        with temporary_in(folder) as temporary, _telling_of_the_disk(folder):
+            tf.saved_model.save(served.state, str(temporary), signatures=served.signatures)
+            if options.keras:
+                model.save(temporary / KERAS_FILE)
+            facts = {
+                "versions": _versions(),
+                "model": {"name": model.name, "parameters": int(model.count_params())},
+                "weights": {"kind": kind, "sha256": hash_weights(model.get_weights())},
+                "signatures": served.describe(),
+                "verification": _verify(temporary, served),
+                "comparison": before and compare(before, temporary, served, options.samples, _ROWS_COMPARED),
+            }
+            record = provenance_of_export.make(told, facts)
+            provenance_of_export.write(temporary, record)
+            write_warmup(temporary, served, folder.resolve().name)
+            write_sums(temporary)
+            return Export(folder=publish(temporary, folder), record=record)
+
+
+@contextlib.contextmanager
+def _telling_of_the_disk(folder: Path) -> Iterator[None]:
+    """What fails in there is the disk: TensorFlow has an error of its own for it, that of a full memory among others.
+
+    Raises:
+        StorageError: from either.
+    """
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).splitlines()[0][:150]
+        raise StorageError(f"{folder} cannot be written ({reason}): the export is not made") from error
+
+
+def _verify(folder: Path, served: ServedModel) -> dict[str, Any]:
+    """Loads the SavedModel in a new Python without tfmb or Keras and compares its outputs with the model's.
+
+    Raises:
+        DataError: it cannot be used there, or answers otherwise.
+    """
+    rows = sample_rows(served.inputs, _ROWS_VERIFIED)
+    answer = served.signatures["serving_default"](**{name: tf.constant(value) for name, value in rows.items()})
+    expected = {name: value.numpy() for name, value in answer.items()}
+    found = answers_in_fresh_process(folder, rows)
+    worst = 0.0
+    for name, value in expected.items():
+        error, scale = largest_difference(found[name], value)
+        if not error <= _TOLERANCE * scale:
+            raise DataError(f"{folder}: the SavedModel's {name} differ by {error:.3g} in a fresh process")
+        worst = max(worst, error)
+    return {"rows": len(next(iter(rows.values()))), "max_difference": worst}
+
+
+def _checked(before: Path) -> Path:
+    """A version that may be loaded: whole where it has checksums, and without operations that do more than compute."""
+    if provenance_of_export.is_signed(before):
+        provenance_of_export.check_export(before)
+    check_operations(before)
+    return before
+
+
+def _told_by(model: Any) -> dict[str, Any]:
+    """What a model itself knows of its training: its compiled optimizer, and the last logs of its History."""
+    optimizer = getattr(model, "optimizer", None)
+    told = {} if optimizer is None else _told_by_optimizer(getattr(optimizer, "inner_optimizer", optimizer))
+    logs = getattr(getattr(model, "history", None), "history", None) or {}
+    if metrics := {key: float(values[-1]) for key, values in logs.items() if values and _is_number(values[-1])}:
+        told["metrics"] = metrics
+    return told
+
+
+def _told_by_optimizer(optimizer: Any) -> dict[str, Any]:
+    """Its class, and what of its configuration is plain; nothing of a rate that is a function of the user's."""
+    config = config_of(optimizer)
+    if "learning_rate" in config:
+        rate = keras_rate(optimizer)
+        config["learning_rate"] = (
+            rate if isinstance(rate, float) else {"class": type(rate).__name__, **rate.get_config()}
+        )
+    plain = {key: value for key, value in config.items() if key != "name" and _is_json(value)}
+    return {"optimizer": {"class": type(optimizer).__name__, **plain}, "learning_rate": plain.get("learning_rate")}
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _versions() -> dict[str, str]:
+    names = ("tfmb", "tensorflow", "keras", "numpy", "python", "platform")
+    return {name: version for name, version in versions().items() if name in names}

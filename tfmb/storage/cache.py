@@ -1,0 +1,98 @@
+"""A folder of `.npy` files with their SHA-256: decode a dataset once, load it in a moment ever after."""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+import numpy as np
+
+from tfmb.storage.files import open_plain, read_json
+
+__all__ = ["cache_root", "is_folder", "load_arrays", "save_arrays"]
+
+_INDEX = "SHA256.json"
+_MOST_INDEX_BYTES = 2**20
+
+
+def cache_root() -> Path:
+    """`TFMB_CACHE`, else `tfmb` in the user's cache folder (`XDG_CACHE_HOME`, else `~/.cache`)."""
+    if folder := os.environ.get("TFMB_CACHE"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfmb"
+
+
+def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a cache folder, or None where it is missing, incomplete or does not match its checksums."""
+    try:
+        index = read_json(folder / _INDEX, _MOST_INDEX_BYTES)
+        arrays = {}
+        for name, checksum in index.items():
+            array = _array(folder / f"{name}.npy")
+            if _sha256(array) != checksum:
+                return None
+            arrays[name] = array
+        complete = bool(arrays) and {path.stem for path in folder.glob("*.npy")} == set(arrays)
+    except Exception:  # a damaged header raises whatever the parser of Python literals does
+        return None
+    return arrays if complete else None
+
+
+def _array(path: Path) -> np.ndarray:
+    """What a `.npy` file holds; one that promises more than it has is refused before it takes the memory.
+
+    Raises:
+        OSError: see `open_plain`.
+        ValueError: it is no such file.
+    """
+    with open_plain(path) as file:
+        size, start = os.fstat(file.fileno()).st_size, file.tell()
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if file.tell() + math.prod(shape) * dtype.itemsize != size:
+            raise ValueError("it has another size than its header says")
+        file.seek(start)
+        array: np.ndarray = np.load(file, allow_pickle=False)
+        return array
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; False where no name can be so long."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def save_arrays(folder: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes arrays so that `folder` appears whole or not at all; a folder that is there is replaced.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".tmp-{uuid.uuid4().hex}")
+    temporary.mkdir()
+    try:
+        for name, array in arrays.items():
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        (temporary / _INDEX).write_text(json.dumps({name: _sha256(array) for name, array in arrays.items()}))
+        if folder.exists():
+            shutil.rmtree(folder)
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if load_arrays(folder) is None:  # else another process wrote the same arrays first
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sha256(array: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

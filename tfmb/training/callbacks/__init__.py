@@ -1,0 +1,1 @@
+"""What watches a training: Keras's callbacks, logs and progress."""

@@ -1,0 +1,283 @@
+"""The one adapter through which Keras callbacks see our loop, and may stop it, set its rate or its weights.
+
+Callbacks act on `model` and on `model.optimizer`. Before they are called both say what is true in our loop; what they
+changed is taken over afterwards.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Optimizer
+from tfmb.optimizers.own_step import OwnStepOptimizer
+from tfmb.optimizers.shared_state import raw_variable, value_of
+from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+
+__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
+
+_TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+_TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
+
+
+class StandInOptimizer:
+    """What callbacks find as `model.optimizer` when the model has no Keras optimizer: a rate and a count.
+
+    Attributes:
+        learning_rate: a float; assign one to change the rate.
+        iterations: the number of updates made.
+    """
+
+    def __init__(self) -> None:
+        self.learning_rate = 0.0
+        self.iterations = 0
+
+
+class KerasCallbacks:
+    """Calls Keras callbacks as `fit` with one step an execution does; see `loop.CallbackHook`.
+
+    Args:
+        callbacks: the user's, or a `keras.callbacks.CallbackList`.
+        model: the user's model.
+        placed: the model that is trained: the same, or a copy under a strategy.
+        optimizer: ours.
+        params: `verbose`, `epochs` and `steps`, as the callbacks get them.
+
+    Attributes:
+        history: the History of the run.
+        each_batch: whether a callback overrides a batch hook, so that the loop must run one step a call.
+        each_test_batch: the same for scoring.
+
+    Raises:
+        ConfigError: something among them is no Keras callback.
+    """
+
+    def __init__(
+        self, callbacks: Sequence[Any] | Any, model: Any, placed: Any, optimizer: Optimizer, params: dict[str, Any]
+    ) -> None:
+        self._model, self._placed, self._optimizer = model, placed, optimizer
+        self._list = callback_list(callbacks, model, params, add_history=True)
+        self.each_batch = any(overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
+        self.each_test_batch = any(overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
+        self.history = model.history
+        self._before: Any = getattr(model, "optimizer", None)
+        self._loss_scale: Any = None
+        self._shown_rate: float | None = None
+        self._resumed: dict[str, Any] | None = None
+        self._fresh: list[dict[str, Any]] = []
+
+    def attach(self, loss_scale: Any) -> None:
+        """Puts what stands for our optimizer in its place, with its state; ours starts from that where it has its own.
+
+        Args:
+            loss_scale: the one that is used, or None.
+        """
+        self._loss_scale = loss_scale
+        theirs = self._optimizer.scaled_by or self._optimizer.stands_for
+        if not isinstance(self._optimizer, OwnStepOptimizer):  # which uses what the model has
+            self._put(StandInOptimizer() if theirs is None else theirs)
+        for theirs, ours in self._counterparts():
+            ours.assign(value_of(theirs))
+
+    def state(self) -> dict[str, Any]:
+        """The History so far, and what changed of every callback's plain public attributes since training began."""
+        history = {key: [np.asarray(v).tolist() for v in values] for key, values in self.history.history.items()}
+        changed = [
+            {name: value for name, value in _plain(callback).items() if name not in before or before[name] != value}
+            for callback, before in zip(self._others(), self._fresh, strict=True)
+        ]
+        return {"history": history, "epochs": list(self.history.epoch), "callbacks": changed}
+
+    def restore(self, state: Any) -> None:
+        """Takes that up, once the callbacks were told that training begins: they reset themselves then."""
+        self._resumed = state
+        keeping = [type(c).__name__ for c in self._others() if getattr(c, "restore_best_weights", False)]
+        if state is not None and keeping:
+            warnings.warn(f"{', '.join(keeping)}: the best weights before this point are not kept", stacklevel=4)
+
+    def _others(self) -> list[Any]:
+        return [callback for callback in self._list.callbacks if callback is not self.history]
+
+    @property
+    def batch_watchers(self) -> list[str]:
+        """The names of the callbacks that override a batch hook."""
+        hooks = (*_TRAIN_BATCH_HOOKS, *_TEST_BATCH_HOOKS)
+        return [type(callback).__name__ for callback in self._list.callbacks if overrides(callback, hooks)]
+
+    @property
+    def steps_between_looks(self) -> int:
+        """The batches between two looks: `steps_per_execution` of `compile`."""
+        return steps_of_execution(self._model)
+
+    @property
+    def stop(self) -> bool:
+        """Whether a callback asked to stop training."""
+        return bool(getattr(self._model, "stop_training", False))
+
+    @property
+    def first_epoch(self) -> int | None:
+        """The epoch that a callback (`BackupAndRestore`) wants to begin with; None for the first."""
+        found: int | None = getattr(self._model, "_initial_epoch", None)
+        return found
+
+    @property
+    def stop_scoring(self) -> bool:
+        """Whether a callback asked to stop scoring."""
+        return bool(getattr(self._model, "stop_evaluating", False))
+
+    def train_begin(self) -> None:
+        """Before the first epoch."""
+        self._model.stop_training = False
+        self._model._initial_epoch = None  # of a training before this one
+        self._call("on_train_begin")
+        self._fresh = [_plain(callback) for callback in self._others()]
+        if self._resumed is not None:
+            arrays = {key: [v if np.ndim(v) == 0 else np.asarray(v) for v in values]
+                      for key, values in self._resumed["history"].items()}  # fmt: skip
+            self.history.history, self.history.epoch = arrays, list(self._resumed["epochs"])
+            self._set(self._resumed["callbacks"])
+
+    def epoch_begin(self, epoch: int) -> None:
+        """Before an epoch; told again of one that is gone on with, callbacks keep what they had when it was saved."""
+        kept = None if self._resumed is None else [_plain(callback) for callback in self._others()]
+        self._call("on_epoch_begin", epoch)
+        if kept is not None:
+            self._set(kept)
+        self._resumed = None
+
+    def _set(self, attributes: Sequence[dict[str, Any]]) -> None:
+        for callback, values in zip(self._others(), attributes, strict=True):
+            for name, value in values.items():
+                setattr(callback, name, value)
+
+    def batch_begin(self, step: int) -> None:
+        """Before an update, where `each_batch`."""
+        self._call("on_train_batch_begin", step)
+
+    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        """After an update, where `each_batch`, with the logs of the epoch so far."""
+        self._call("on_train_batch_end", step, logs)
+
+    def test_begin(self) -> None:
+        """Before scoring."""
+        self._model.stop_evaluating = False
+        self._call("on_test_begin")
+
+    def test_batch_begin(self, step: int) -> None:
+        """Before a batch is scored, where `each_test_batch`."""
+        self._call("on_test_batch_begin", step)
+
+    def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
+        """After a batch was scored, where `each_test_batch`."""
+        self._call("on_test_batch_end", step, logs)
+
+    def test_end(self, logs: dict[str, Any]) -> None:
+        """After scoring."""
+        self._call("on_test_end", logs)
+
+    def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
+        """After an epoch and its validation; callbacks may add to `logs`."""
+        self._call("on_epoch_end", epoch, logs)
+
+    def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the model's own `evaluate` makes of the scores: like a callback it sees the model as it is now."""
+        self._show()
+        return scored(score, self._list)
+
+    def train_end(self, logs: dict[str, Any] | None) -> None:
+        """After the last epoch."""
+        self._call("on_train_end", logs)
+
+    def close(self) -> None:
+        """Gives the Keras optimizer the last state, and takes away what stood in its place."""
+        for theirs, ours in self._counterparts():
+            theirs.assign(value_of(ours))
+        self._put(self._before)
+
+    def _put(self, optimizer: Any) -> None:
+        """Sets the model's optimizer past Keras's tracking: it is the model's for this training only."""
+        self._model.__dict__["optimizer"] = optimizer
+
+    def _call(self, hook: str, *arguments: Any) -> None:
+        shown = self._show()
+        getattr(self._list, hook)(*arguments)
+        self._take_over(shown)
+
+    def _show(self) -> list[np.ndarray]:
+        """Lets the user's model and its optimizer say what is true in our loop."""
+        optimizer, ours = self._model.optimizer, self._optimizer
+        if isinstance(optimizer, StandInOptimizer):
+            optimizer.iterations = 0 if ours.iterations is None else int(value_of(ours.iterations))
+            optimizer.learning_rate = float(ours.rate_at(optimizer.iterations))
+            self._shown_rate = optimizer.learning_rate
+        shown = []
+        for theirs, value in self._pairs():
+            shown.append(np.asarray(value_of(value)))
+            theirs.assign(shown[-1])
+        return shown
+
+    def _take_over(self, shown: list[np.ndarray]) -> None:
+        """Takes over a rate or values that a callback set."""
+        optimizer = self._model.optimizer
+        if isinstance(optimizer, StandInOptimizer) and float(optimizer.learning_rate) != self._shown_rate:
+            self._optimizer.learning_rate = float(optimizer.learning_rate)
+        for (theirs, ours), value in zip(self._pairs(), shown, strict=True):
+            now = np.asarray(value_of(theirs))
+            if not np.array_equal(now, value.astype(now.dtype)):
+                ours.assign(now)
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        """(what user code sees, what our loop uses) for every variable that is another one."""
+        if self._placed is self._model:
+            return self._counterparts()
+        variables = zip(self._model.variables, self._placed.variables, strict=True)
+        return [*((raw_variable(theirs), raw_variable(ours)) for theirs, ours in variables), *self._counterparts()]
+
+    def _counterparts(self) -> list[tuple[Any, Any]]:
+        trained = self._model.trainable_variables
+        scale = [] if self._loss_scale is None else self._loss_scale.counterparts(trained)
+        return [*self._optimizer.counterparts(trained), *scale]
+
+
+def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_history: bool = False) -> Any:
+    """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave.
+
+    Raises:
+        ConfigError: something among them is no Keras callback.
+    """
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        return callbacks
+    given = keras.tree.flatten(callbacks) if callbacks else []
+    for callback in given:
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
+    return keras.callbacks.CallbackList(given, add_history=add_history, model=model, **params)
+
+
+def terminates_on_nan(callbacks: Any) -> bool:
+    """Whether a loss that is not finite is left to a `keras.callbacks.TerminateOnNaN`."""
+    given = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
+    return any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given)
+
+
+def overrides(callback: Any, hooks: Sequence[str]) -> bool:
+    """Whether a callback does anything in one of the hooks; Keras marks its own empty ones."""
+    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
+        return False  # its batch hook only counts batches then
+    if isinstance(callback, keras.callbacks.BackupAndRestore) and callback.save_freq == "epoch":
+        return False
+    return any(not hasattr(getattr(callback, hook), "_is_default") for hook in hooks)
+
+
+def _plain(callback: Any) -> dict[str, Any]:
+    """A callback's public attributes that JSON can hold."""
+    values = {name: v.item() if isinstance(v, np.generic) else v for name, v in vars(callback).items()}
+    plain = (bool, int, float, str, type(None))
+    # Keras turns min_delta's sign at the first epoch's end of every training, also of one that goes on.
+    return {
+        name: v for name, v in values.items()
+        if isinstance(v, plain) and not name.startswith("_") and name != "min_delta"
+    }  # fmt: skip

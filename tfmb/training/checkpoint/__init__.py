@@ -1,0 +1,1 @@
+"""Saving a training while it runs, and ending it on a signal."""

@@ -1,0 +1,159 @@
+"""The arguments of `fit`, by their names: what is refused at once, and what single ones come to.
+
+`given` are the arguments by name; those that were resolved have their new values.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras
+from tfmb.choices import DIVERGENCE_NAMES
+from tfmb.distribution.consensus import of_first_worker
+from tfmb.distribution.strategy import needs_static_shapes
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Optimizer
+from tfmb.runs.run_record import RUN_FILE, read_run
+from tfmb.training.input.data_adapter import verbose_level
+from tfmb.training.keras_api.method_calls import drawn_seed
+from tfmb.training.keras_api.steps_per_execution import whole_executions
+from tfmb.training.session import Shown
+from tfmb.training.spec import Saving
+from tfmb.training.step.partition import Partition, make_partition
+
+__all__ = [
+    "agreed_seed",
+    "check_arguments",
+    "check_counts",
+    "check_on_divergence",
+    "check_restore",
+    "config_of",
+    "partition_of",
+    "record_before",
+    "saving_of",
+    "schedule_of",
+    "shown_of",
+]
+
+
+def check_arguments(given: dict[str, Any]) -> None:
+    """Refuses arguments that make no sense, by name, before anything is made of them."""
+    counts = ("epochs", "batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size")
+    check_counts(**{name: given[name] for name in (*counts, "checkpoint_every", "keep_checkpoints")})
+    epochs, initial_epoch = given["epochs"], given["initial_epoch"]
+    if epochs is None:
+        raise ConfigError("epochs=None must be an integer of at least 1")
+    if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
+        raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
+    schedule_of(given["validation_freq"])
+    check_on_divergence(given["on_divergence"], given["run_dir"] is not None)
+    backs_up = (type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(given["callbacks"] or []))
+    if given["resume"] and any(backs_up):
+        raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
+
+
+def check_counts(**counts: Any) -> None:
+    """Refuses numbers that are no integers of at least 1; None is none.
+
+    Args:
+        **counts: by the name of the argument.
+
+    Raises:
+        ConfigError: one that is named.
+    """
+    for name, value in counts.items():
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+
+
+def check_on_divergence(on_divergence: Any, has_run_dir: bool) -> None:
+    """Refuses an `on_divergence` that is none, or that has no checkpoints to go back to.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if on_divergence not in DIVERGENCE_NAMES:
+        raise ConfigError(f"on_divergence={on_divergence!r} must be one of {', '.join(DIVERGENCE_NAMES)}")
+    if on_divergence == "restore" and not has_run_dir:
+        raise ConfigError("on_divergence=restore needs run_dir")
+
+
+def check_restore(on_divergence: str, optimizer: Optimizer) -> None:
+    """Refuses `on_divergence="restore"` for a rate that cannot be halved."""
+    if on_divergence == "restore" and not isinstance(optimizer.learning_rate, float):
+        raise ConfigError(
+            "on_divergence='restore' halves the rate, which a schedule or function decides: give a number"
+        )
+
+
+def schedule_of(validation_freq: Any) -> Callable[[int], bool]:
+    """Epoch (from 0) -> whether `validation_freq` wants it scored."""
+    if isinstance(validation_freq, list):  # and no tuple, as in Keras
+        epochs = set(validation_freq)
+        return lambda epoch: epoch + 1 in epochs
+    check_counts(validation_freq=validation_freq)
+    every = validation_freq or 1
+    return lambda epoch: (epoch + 1) % every == 0
+
+
+def record_before(run_dir: str | Path | None) -> dict[str, Any] | None:
+    """The record of the run that goes on; None if there is none yet."""
+    if run_dir is None:
+        raise ConfigError("resume=True needs run_dir")
+    folder = Path(run_dir).expanduser()
+    return read_run(folder) if (folder / RUN_FILE).exists() else None
+
+
+def agreed_seed(seed: int | None, before: dict[str, Any] | None, where: Any) -> int:
+    """The seed of all workers: the given one, that of the run that goes on, or one that is drawn."""
+    if seed is not None:
+        of_first_worker(0, where)  # waits: all have read the record, or that there is none, before one is written
+        return seed
+    drawn = drawn_seed()  # by a run that goes on too: the program's next random number is the one it was before
+    return of_first_worker(drawn if before is None else int(before["config"]["seed"]), where)
+
+
+def partition_of(given: dict[str, Any], where: Any, batch_size: int | None) -> Partition:
+    """How batches are split over devices and microbatches."""
+    static = given["pad_batches"]
+    static = needs_static_shapes(where) if static is None else static
+    replicas = where.num_replicas_in_sync
+    return make_partition(replicas, given["virtual_replicas"], given["micro_batch_size"], batch_size, static)
+
+
+def saving_of(given: dict[str, Any], goes_on: bool, is_chief: bool) -> Saving:
+    """How the run is saved."""
+    run_dir = given["run_dir"]
+    return Saving(
+        run_dir=None if run_dir is None else Path(run_dir).expanduser(),
+        writes=is_chief,
+        checkpoint_every=given["checkpoint_every"],
+        keep_checkpoints=given["keep_checkpoints"],
+        resume=goes_on,
+        allow_mismatch=given["allow_mismatch"],
+    )
+
+
+def shown_of(given: dict[str, Any], steps: int | None, is_chief: bool) -> Shown:
+    """Who sees the training."""
+    params = {"verbose": given["verbose"], "epochs": given["epochs"], "steps": given["steps_per_epoch"] or steps}
+    verbose = verbose_level(given["verbose"])
+    return Shown(verbose=verbose if is_chief else 0, callbacks=given["callbacks"], params=params)
+
+
+def config_of(given: dict[str, Any], partition: Partition, executed: int) -> dict[str, Any]:
+    """The arguments that decide the bits of a training, as a run records and compares them."""
+    names = ("batch_size", "epochs", "initial_epoch", "seed", "jit_compile", "on_divergence")
+    augment, shuffle = given["augment"], given["shuffle"]
+    return {
+        **{name: given[name] for name in names},
+        "steps_per_epoch": whole_executions(given["steps_per_epoch"], executed),
+        "shuffle": shuffle if shuffle == "batch" else bool(shuffle),
+        "virtual_replicas": partition.virtual_replicas,
+        "pad_batches": partition.static,
+        "augment": None if augment is None else repr(augment),
+        **({"measure_noise_scale": True} if given["measure_noise_scale"] else {}),
+    }

@@ -1,0 +1,1 @@
+"""The batches of a training, from what the user gives."""

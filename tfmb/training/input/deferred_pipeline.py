@@ -1,0 +1,44 @@
+"""Validation data with an order of its own, which is opened for the first validation."""
+
+from collections.abc import Callable
+
+from tfmb.training.input.pipeline import EpochBatches, ScoredPipeline
+
+__all__ = ["DeferredPipeline"]
+
+
+class DeferredPipeline:
+    """A feed that is made when it is first asked for batches.
+
+    Keras looks at the first batches of validation data after the first epoch. Where data draw from Python's or NumPy's
+    generators, or are told how often they were read, opening them before would change what the training gets.
+
+    Args:
+        name: the argument that the data came in.
+        kind: what the data is called.
+        open_feed: makes the feed.
+    """
+
+    def __init__(self, name: str, kind: str, open_feed: Callable[[], ScoredPipeline]) -> None:
+        self.name, self.kind, self.static = name, kind, False
+        self._open = open_feed
+        self._pipeline: ScoredPipeline | None = None
+
+    def spec(self) -> object:
+        """See `InputPipeline`; opens the data."""
+        return self._opened().spec()
+
+    def once(self) -> EpochBatches:
+        """See `InputPipeline`."""
+        return self._opened().once()
+
+    def leave(self, whole: bool) -> None:
+        """See `InputPipeline`."""
+        if self._pipeline is not None:
+            self._pipeline.leave(whole)
+
+    def _opened(self) -> ScoredPipeline:
+        if self._pipeline is None:
+            self._pipeline = self._open()
+            self._pipeline.static = self.static
+        return self._pipeline

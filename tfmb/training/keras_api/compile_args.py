@@ -1,0 +1,208 @@
+"""What `compile` makes of a Keras model: the one place that reads it, and puts it in a model's place for a while.
+
+Keras keeps the loss and metric objects that it trains with under private names. They are used themselves, never
+copied: whatever they are, they do what they do in `fit`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras
+from tfmb.errors import ConfigError
+from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.method_calls import goes_through
+
+__all__ = [
+    "CompileArgs",
+    "check_model",
+    "compiled_with",
+    "in_order",
+    "objects_of",
+    "read_compiled",
+    "results",
+]
+
+# What `keras.Model.compile` sets.
+_SET_BY_COMPILE = (
+    "optimizer",
+    "loss",
+    "compiled",
+    "steps_per_execution",
+    "_compile_loss",
+    "_compile_metrics",
+    "_compile_config",
+    "_compiled_trainable_state",
+    "_loss_tracker",
+    "_run_eagerly",
+    "_jit_compile",
+    "stop_training",
+    "train_function",
+    "test_function",
+    "predict_function",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileArgs:
+    """The arguments of `compile` that a training loop needs, as the user gave them."""
+
+    optimizer: Any = None
+    loss: Any = None
+    loss_weights: Any = None
+    metrics: Any = None
+    weighted_metrics: Any = None
+
+
+def read_compiled(model: Any) -> CompileArgs:
+    """What the model was compiled with; nothing where it was not.
+
+    Raises:
+        ConfigError: this Keras keeps it elsewhere.
+    """
+    if not model.compiled:
+        return CompileArgs()
+    # Keras has no public way to get a custom loss or metric back as the object it is.
+    config = getattr(getattr(model, "_compile_config", None), "config", None)
+    if config is None:
+        raise ConfigError(
+            f"Keras {keras.__version__} hides what the model was compiled with: give optimizer=, loss= and metrics="
+        )
+    return CompileArgs(
+        optimizer=model.optimizer,
+        loss=config.get("loss"),
+        loss_weights=config.get("loss_weights"),
+        metrics=config.get("metrics"),
+        weighted_metrics=config.get("weighted_metrics"),
+    )
+
+
+def check_model(model: Any, *methods: str) -> None:
+    """Refuses what the loop would otherwise silently do differently from Keras.
+
+    Args:
+        model: what the user gave.
+        *methods: those of `keras.Model` that would be gone past if the model had its own; none for those of training.
+
+    Raises:
+        ConfigError: no Keras model, or a method of its own.
+    """
+    if not isinstance(model, keras.Model):
+        raise ConfigError(f"model is a {type(model).__name__}: give a keras.Model, or a function that builds one")
+    for method in methods or ("fit", "make_train_function"):
+        if getattr(type(model), method) is not getattr(keras.Model, method) and not goes_through(model, method):
+            raise ConfigError(
+                f"{type(model).__name__} has a {method} of its own, which tfmb would not call: "
+                f"move what it does into the loss or the layers, or call the model's own {_AT[method]}"
+            )
+
+
+_AT = {
+    "fit": "fit",
+    "make_train_function": "fit",
+    "evaluate": "evaluate",
+    "make_test_function": "evaluate",
+    "predict": "predict",
+    "make_predict_function": "predict",
+}
+
+
+@contextlib.contextmanager
+def compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> Iterator[None]:
+    """The model as `compile` leaves it for a recipe; afterwards as it was before.
+
+    A model that was compiled with just that stays as it is. What is made for another recipe is kept with the model, for
+    the next time. The model's optimizer stays.
+
+    Raises:
+        ConfigError: Keras refuses the loss or the metrics.
+    """
+    if _is_compiled_with(model, loss_and_metrics):
+        yield
+        return
+    before = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
+    given = (
+        loss_and_metrics.loss,
+        loss_and_metrics.loss_weights,
+        loss_and_metrics.metrics,
+        loss_and_metrics.weighted_metrics,
+    )
+    known, made = getattr(model, "_tfmb_compiled", (None, None))
+    if known is None or not all(_same(a, b) for a, b in zip(known, given, strict=True)):
+        try:
+            keras.Model.compile(
+                model,
+                optimizer=None,
+                loss=loss_and_metrics.loss,
+                loss_weights=loss_and_metrics.loss_weights,
+                metrics=loss_and_metrics.metrics,
+                weighted_metrics=loss_and_metrics.weighted_metrics,
+            )
+        except (ValueError, TypeError) as error:
+            for name in _SET_BY_COMPILE:
+                model.__dict__.pop(name, None)
+            _put(model, before)
+            raise ConfigError(str(error)) from error
+        made = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
+        if loss_and_metrics.loss is None:
+            made["_compile_loss"] = None
+        if loss_and_metrics.metrics is None and loss_and_metrics.weighted_metrics is None:
+            made["_compile_metrics"] = None
+        # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
+        object.__setattr__(model, "_tfmb_compiled", (given, made))
+    assert made is not None
+    kept = ("optimizer", "stop_training", "train_function", "test_function", "predict_function")
+    _put(model, {**made, **{name: before[name] for name in kept if name in before}})
+    try:
+        yield
+    finally:
+        now = {name: model.__dict__[name] for name in ("optimizer", "stop_training") if name in model.__dict__}
+        for name in _SET_BY_COMPILE:
+            model.__dict__.pop(name, None)
+        _put(model, {**before, **now})
+
+
+def objects_of(model: Any) -> list[Any]:
+    """Keras's objects of a compiled model: whoever traced a step with others must trace it again."""
+    return [model._compile_loss, model._compile_metrics, model._loss_tracker]
+
+
+def results(model: Any) -> dict[str, Any]:
+    """The values of a compiled model's metrics by Keras's names: floats, or arrays where one has several."""
+    return {name: plain(value) for name, value in model.get_metrics_result().items()}
+
+
+def plain(value: Any) -> Any:
+    """A float for what has one value, else an array."""
+    array = np.asarray(value)
+    return float(array) if array.size == 1 and array.ndim == 0 else array
+
+
+def in_order(model: Any, logs: dict[str, Any]) -> Any:
+    """What `evaluate` returns: the values in the order of `compile`, or the one there is."""
+    return model._flatten_metrics_in_order(logs)
+
+
+def _is_compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> bool:
+    if not model.compiled:
+        return False
+    config = getattr(getattr(model, "_compile_config", None), "config", {})
+    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
+    return all(_same(config.get(name), getattr(loss_and_metrics, name)) for name in names)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two arguments are made of the same objects."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return type(a) is type(b) and len(a) == len(b) and all(_same(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(_same(a[key], b[key]) for key in a)
+    return a is b or (isinstance(a, (str, float, int)) and type(a) is type(b) and a == b)
+
+
+def _put(model: Any, attributes: dict[str, Any]) -> None:
+    """Sets attributes past Keras's tracking, which took them in when `compile` made them."""
+    model.__dict__.update(attributes)

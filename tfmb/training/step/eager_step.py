@@ -1,0 +1,74 @@
+"""The steps of a model that was compiled with `run_eagerly=True`: the same, without a compiled function around them."""
+
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import tf
+from tfmb.optimizers.own_step import OwnStepOptimizer
+from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.keras_api.compile_args import compiled_with
+from tfmb.training.step.own_update import OwnUpdate
+from tfmb.training.step.train_step import Steps
+
+__all__ = ["EagerSteps"]
+
+
+class EagerSteps(Steps):
+    """`Steps` whose every batch runs in Python, so that layers and steps may print, or look at numbers.
+
+    It trains by the model's `train_step`, own or not, and scores by its `test_step`.
+    """
+
+    _update: OwnUpdate
+
+    def prepare(self, spec: Any) -> None:
+        """Nothing is traced: losses, metrics and slots are made by the first step, as in Keras."""
+        del spec
+        self._update.choose(training=self.placed.optimizer is not None)
+
+    def train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+        """See `Steps`."""
+        self.prepare(None)
+        return self._each(iterator, num_steps, self._train_batch)
+
+    def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+        """See `Steps`."""
+        self.prepare(None)
+        reports: list[np.ndarray] = []
+        finite = True
+        for chosen in np.asarray(numbers)[: int(count)]:
+            report, goes_on = self._train_batch(gather(arrays, tf.constant(chosen)))
+            reports.append(np.asarray(report))
+            finite = bool(goes_on)
+            if not finite:
+                break
+        return np.stack(reports), finite, len(reports)
+
+    def evaluate(self, iterator: Any, num_steps: Any) -> Any:
+        """See `Steps`."""
+        self._update.choose(training=False)
+
+        def score(batch: Any) -> tuple[Any, Any]:
+            with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+                return self._update.score(batch), True
+
+        return self._each(iterator, num_steps, score)[0]
+
+    def _each(self, iterator: Any, num_steps: Any, work: Any) -> tuple[Any, bool]:
+        reports: list[np.ndarray] = []
+        finite = True
+        while finite and len(reports) < int(num_steps):
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                raise tf.errors.OutOfRangeError(None, None, "the data has no batch more") from None
+            report, goes_on = work(batch)
+            reports.append(np.asarray(report))
+            finite = bool(goes_on)
+        return np.stack(reports), finite
+
+    def _make_update(self, compiles_model: bool) -> OwnUpdate:
+        del compiles_model
+        assert self.placed.optimizer is None or isinstance(self.placed.optimizer, OwnStepOptimizer)
+        return OwnUpdate(self.placed, self.spec, self._mask_keys)

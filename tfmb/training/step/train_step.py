@@ -1,0 +1,235 @@
+"""The compiled functions of the loop: draw a batch, make an update of it; many batches a call."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.choices import JitScope
+from tfmb.distribution.strategy import is_on_cpu, makes_copies
+from tfmb.layers import mask_keys
+from tfmb.optimizers.loss_scale import LossScale
+from tfmb.optimizers.own_step import OwnStepOptimizer
+from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.input.elements import of_any_size
+from tfmb.training.keras_api.compile_args import compiled_with
+from tfmb.training.step.model_state import dropouts
+from tfmb.training.step.own_update import OwnUpdate
+from tfmb.training.step.partitioned_update import PartitionedUpdate
+from tfmb.training.step.spec import PlacedModel, StepSpec
+from tfmb.training.step.traces import Traces
+from tfmb.training.step.whole_update import WholeUpdate
+
+__all__ = ["Steps", "stays_whole"]
+
+
+class Steps:
+    """The compiled functions that train and score a model, many batches a call.
+
+    Args:
+        placed: the model, on its devices.
+        spec: what to compute.
+        loss_scale: built; None if the loss is not scaled to keep float16 gradients in range.
+
+    Attributes:
+        train: `(iterator, num_steps) -> (reports, finite)`: takes `num_steps` (an int32 scalar tensor) batches
+            `(x, y, sample_weight)` from the iterator and updates the weights after each. `reports` has a row for each
+            step: the batch's loss, its number of examples, what else the update reports, and last whether gradients
+            were clipped and whether the update was made (0 or 1: a loss scale skips one that overflowed).
+            `finite` is False where the last row's loss or gradients were not: that update was not made, no further
+            batch drawn (unless the recipe `lets_diverge`).
+        train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
+        evaluate: `(iterator, num_steps) -> reports`, with the weights as they are.
+        operations: of an update, about; known once `train_rows` was traced.
+        traces: of the functions that train.
+    """
+
+    def __init__(self, placed: PlacedModel, spec: StepSpec, loss_scale: LossScale | None = None) -> None:
+        spec.loss_and_metrics.check()
+        self.placed, self.spec, self.loss_scale = placed, spec, loss_scale
+        strategy, scope = placed.strategy, spec.jit_scope
+        with strategy.scope() if makes_copies(strategy) else contextlib.nullcontext():
+            keys = mask_keys(spec.seed, len(dropouts(placed.model)))
+            self._mask_keys = tf.Variable(keys, trainable=False, name="mask_keys")
+        compiles_model = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
+        self._update: WholeUpdate | PartitionedUpdate = self._make_update(compiles_model)
+        self._update.lets_diverge = spec.lets_diverge
+        self.operations = 0
+        # A function of its own: how long a report is must be known before the loop over batches.
+        self._work = tf.function(_own(self._train_batch), jit_compile=scope is JitScope.STEP or None, autograph=False)
+        self._train_function = tf.function(_own(self._train), autograph=False)
+        self._rows = tf.function(_own(self._train_rows), jit_compile=scope is JitScope.CALL or None, autograph=False)
+        self._concrete_rows: dict[str, Any] = {}
+        self._evaluate_function = tf.function(_own(self._evaluate), autograph=False)
+        self._compiles_calls = scope is JitScope.CALL
+        self.traces = Traces(
+            [self._train_function, self._rows, self._work], by_shape=compiles_model and not spec.partition.static
+        )
+
+    def _make_update(self, compiles_model: bool) -> WholeUpdate | PartitionedUpdate:
+        placed, spec = self.placed, self.spec
+        if isinstance(placed.optimizer, OwnStepOptimizer):
+            return OwnUpdate(placed, spec, self._mask_keys)
+        if stays_whole(spec, placed.strategy):
+            on_cpu = compiles_model and is_on_cpu(placed.strategy)
+            return WholeUpdate(placed, spec, self._mask_keys, self.loss_scale, on_cpu)
+        return PartitionedUpdate(placed, spec, self._mask_keys, self.loss_scale)
+
+    def prepare(self, spec: Any) -> None:
+        """Makes the loss and metric objects for batches of an element spec, and finds what a step writes, once.
+
+        Objects that are made while a function is traced make TensorFlow trace it again.
+
+        Raises:
+            ConfigError: the loss, the metrics and the model do not fit together.
+        """
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            self._update.prepare(
+                of_any_size(spec[:3], self._update.keeps_rows), training=self.placed.optimizer is not None
+            )
+
+    def begin(self) -> None:
+        """Before an epoch, and before scoring: metrics begin anew."""
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            self._update.begin()
+
+    def check(self) -> None:
+        """After an update that was not made: raises where that is because the batch cannot be cut.
+
+        Raises:
+            ConfigError: a loss or a metric that does not add up over parts.
+        """
+        self._update.check()
+
+    def logs(self, sums: Any) -> dict[str, Any]:
+        """Keras's logs of all batches since `begin`, from the sum of their reports."""
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            return self._update.logs(sums)
+
+    def take_up(self, sums: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """The sum of an epoch's reports so far, as a checkpoint has it."""
+        return None if sums is None else self._update.take_up(sums)
+
+    @property
+    def state(self) -> list[Any]:
+        """What a step writes besides the model's and the optimizer's variables: metrics, whatever user code moves."""
+        return list(self._update.state)
+
+    @property
+    def unseen(self) -> Sequence[str]:
+        """What the step uses whose state no checkpoint has; known after `prepare`."""
+        return self._update.unseen
+
+    def use_seed(self, seed: int) -> None:
+        """From here on masks are another seed's; nothing is traced again."""
+        self._mask_keys.assign(mask_keys(seed, self._mask_keys.shape[0]))
+
+    @property
+    def trainable(self) -> list[Any]:
+        """The raw trainable variables."""
+        return self._update.trainable
+
+    def first_gradients(self, batch: Any) -> Any:
+        """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            return self._update.first_gradients(batch)
+
+    def train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+        """See the class."""
+        self.prepare(iterator.element_spec)
+        found: tuple[Any, Any] = self._train_function(iterator, num_steps)
+        return found
+
+    def evaluate(self, iterator: Any, num_steps: Any) -> Any:
+        """See the class."""
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            self._update.prepare(of_any_size(iterator.element_spec[:3], self._update.keeps_rows), training=False)
+        return self._evaluate_function(iterator, num_steps)
+
+    def _train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+        return self._repeat(iterator, num_steps, self._work)
+
+    def _train_batch(self, batch: Any) -> tuple[Any, Any]:
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            return self._update.train(batch)
+
+    def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+        """See the class."""
+        spec = _of_arrays(arrays)
+        self.prepare(spec)
+        if (traced := self._concrete_rows.get(str(spec))) is None:
+            # One trace for batches and data of any size; XLA compiles for each all the same.
+            rows, one = tf.TensorSpec([None, None], tf.int64), tf.TensorSpec([], tf.int32)
+            traced = self._concrete_rows[str(spec)] = self._rows.get_concrete_function(spec, rows, one)
+        found: tuple[Any, Any, Any] = traced(arrays, tf.constant(numbers), tf.constant(count, tf.int32))
+        self.traces.met([numbers.shape if self._compiles_calls else numbers.shape[1]])
+        return found
+
+    def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+        spec = _of_arrays(arrays)
+        work = self._work.get_concrete_function(spec)
+        (width,) = work.output_shapes[0].as_list()
+        self.operations = len(work.graph.get_operations())
+
+        def body(step: Any, _: Any, reports: Any) -> tuple[Any, Any, Any]:
+            report, finite = work(gather(arrays, numbers[step]))
+            return (
+                step + 1,
+                finite,
+                tf.tensor_scatter_nd_update(reports, step[tf.newaxis, tf.newaxis], report[tf.newaxis]),
+            )
+
+        def more(step: Any, finite: Any, _: Any) -> Any:
+            return tf.logical_and(step < count, finite)
+
+        reports = tf.zeros([tf.shape(numbers)[0], width], self._update.dtype)
+        start = (tf.constant(0), tf.constant(True), reports)
+        done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
+        return reports, finite, done
+
+    def _evaluate(self, iterator: Any, num_steps: Any) -> Any:
+        def score(batch: Any) -> tuple[Any, Any]:
+            return self._update.score(batch), tf.constant(True)
+
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            return self._repeat(iterator, num_steps, score)[0]
+
+    def _repeat(self, iterator: Any, num_steps: Any, work: Any) -> tuple[Any, Any]:
+        """Runs `work` on one batch after the other, until one is not finite."""
+
+        def body(step: Any, _: Any, reports: Any) -> tuple[Any, Any, Any]:
+            report, finite = work(next(iterator))
+            return step + 1, finite, reports.write(step, report)
+
+        def more(step: Any, finite: Any, _: Any) -> Any:
+            return tf.logical_and(step < num_steps, finite)
+
+        reports = tf.TensorArray(self._update.dtype, size=0, dynamic_size=True, infer_shape=False)
+        start = (tf.constant(0), tf.constant(True), reports)
+        done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
+        del done
+        return reports.stack(), finite
+
+
+def stays_whole(spec: StepSpec, strategy: Any) -> bool:
+    """Whether a batch is worked on as it is: on one device, in one part, without rows that fill it up."""
+    partition, noise = spec.partition, spec.noise_scale
+    return partition.num_microbatches == 1 and not partition.static and not noise and not makes_copies(strategy)
+
+
+def _of_arrays(arrays: Arrays) -> Arrays:
+    """The specs of arrays with any number of rows."""
+    spec: Arrays = keras.tree.map_structure(
+        lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays, none_is_leaf=False
+    )
+    return spec
+
+
+def _own(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method as a function that TensorFlow counts the traces of by itself.
+
+    It counts methods by their code, over all objects: a search of many models would be warned of retracing that there
+    is none of.
+    """
+    return functools.partial(method)

@@ -1,0 +1,142 @@
+"""What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tfmb.backend import keras, tf
+from tfmb.choices import JitScope
+from tfmb.errors import ConfigError
+from tfmb.optimizers import Optimizer
+from tfmb.optimizers.loss_scale import LossScale
+from tfmb.optimizers.sparse import values_of
+from tfmb.training.input.elements import data_of
+
+__all__ = [
+    "OF_THE_REST",
+    "Update",
+    "check_targets",
+    "report_dtype",
+    "square_of",
+]
+
+# Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
+_SMALL = 2**18
+
+
+OF_THE_REST = (
+    "the run was made with batches cut otherwise: the metrics of this epoch are those of its remaining batches"
+)
+
+
+class Update:
+    """Makes an update where loss and gradients are finite.
+
+    Args:
+        optimizer: built for the model's trainable variables; None where the model is only scored.
+        loss_scale: built; None where the loss is not scaled to keep float16 gradients in range.
+        compiled: what XLA compiles.
+
+    Attributes:
+        selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
+        unseen: what a step uses whose state no checkpoint has, in words.
+        keeps_rows: whether the step sees batches of a known size as such, as in Keras: a user's code may need it.
+        lets_diverge: whether what is not finite is trained on, as in Keras; a loss scale still leaves it out.
+    """
+
+    unseen: Sequence[str] = ()
+    lets_diverge = False
+    keeps_rows = False
+
+    def __init__(self, optimizer: Optimizer | None, loss_scale: LossScale | None, compiled: JitScope) -> None:
+        self.optimizer, self.loss_scale = optimizer, loss_scale
+        self.selects = compiled in (JitScope.STEP, JitScope.CALL)
+        self._apply: Any = None if optimizer is None else optimizer.apply
+        if compiled is JitScope.UPDATE:
+            self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
+
+    def apply_if(self, finite: Any, means: list[Any]) -> Any:
+        """Makes the update, or leaves all as it is; returns whether gradients were clipped."""
+        if not means:  # a model without trainable weights
+            return tf.constant(False)
+        if not self.selects:
+            return tf.cond(finite, lambda: self._apply(means), lambda: tf.constant(False))
+        assert self.optimizer is not None
+        return self.optimizer.apply(means, made=finite)
+
+    def all_finite(self, gradients: list[Any], square: Any) -> Any:
+        """Whether every entry is finite: it is where the sum of squares is; a second look where that is not."""
+
+        def look() -> Any:
+            return tf.reduce_all([tf.reduce_all(tf.math.is_finite(values_of(gradient))) for gradient in gradients])
+
+        if not gradients:
+            return tf.constant(True)
+        if self.selects:
+            return tf.reduce_all(
+                [tf.reduce_all(tf.math.is_finite(_row_sums(values_of(gradient)))) for gradient in gradients]
+            )
+        return tf.cond(tf.math.is_finite(square), lambda: tf.constant(True), look)
+
+    def verdict(self, loss: Any, gradients: list[Any], square: Any, holds: Any) -> tuple[Any, Any]:
+        """(whether the loss is finite, whether all is) of a batch, which is neither where it does not hold."""
+        loss_finite = holds if self.lets_diverge else tf.logical_and(tf.math.is_finite(loss), holds)
+        if self.lets_diverge and self.loss_scale is None:
+            return loss_finite, loss_finite
+        return loss_finite, tf.logical_and(loss_finite, self.all_finite(gradients, square))
+
+    def scale(self) -> Any:
+        """The factor on the loss, a scalar; `()` for none."""
+        if self.loss_scale is not None:
+            return tf.identity(self.loss_scale.scale)
+        factor = getattr(self.optimizer, "loss_scale_factor", None)
+        return () if factor is None else tf.constant(factor, tf.float32)
+
+    def bring_on(self, loss_finite: Any, finite: Any) -> Any:
+        """Brings the loss scale on; returns whether what the batch moved besides the weights stays.
+
+        Where only the gradients overflowed at the loss scale of the time, all but the update is what Keras makes of it.
+        """
+        if self.loss_scale is None:
+            return finite
+        self.loss_scale.update(finite)
+        return loss_finite
+
+    def goes_on(self, loss_finite: Any, finite: Any) -> Any:
+        """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
+        if self.loss_scale is None:
+            return finite
+        if self.lets_diverge:
+            return loss_finite
+        # Read after the scale was updated: at 1 there is nothing left to take from it.
+        return tf.logical_and(loss_finite, tf.logical_or(finite, self.loss_scale.scale > 1.0))
+
+
+def check_targets(model: Any, batch: Any, name: str = "x") -> None:
+    """Raises a `ConfigError` where Keras's loss has no targets to compare the outputs with."""
+    own = type(model).compute_loss is not keras.Model.compute_loss
+    if data_of(batch)[1] is None and model._compile_loss is not None and not own:
+        missing = "y is missing: give the targets of x" if name == "x" else f"{name} has no targets: give (x, y)"
+        raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
+
+
+def report_dtype(variables: list[Any]) -> Any:
+    """That of reports and of sums that travel between replicas: the widest of the weights'."""
+    return tf.float64 if any(v.dtype == tf.float64 for v in variables) else tf.float32
+
+
+def square_of(tensors: list[Any], dtype: Any) -> Any:
+    """The sum of the squares of all entries, a scalar."""
+    return tf.add_n([tf.cast(_square_of(values_of(tensor)), dtype) for tensor in tensors])
+
+
+def _square_of(tensor: Any) -> Any:
+    size = tensor.shape.num_elements()
+    if size is not None and size <= _SMALL:
+        return tf.reduce_sum(tf.square(tensor))
+    return 2.0 * tf.nn.l2_loss(tensor)  # makes no second tensor
+
+
+def _row_sums(tensor: Any) -> Any:
+    """Sums that are finite where all entries are: scaled, so that none overflows. One fast pass in XLA."""
+    columns = tensor.shape[-1] if tensor.shape.rank else 1
+    return tf.linalg.matvec(tf.reshape(tensor, [-1, columns]), tf.fill([columns], tf.cast(2.0**-30, tensor.dtype)))
