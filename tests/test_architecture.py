@@ -1,5 +1,7 @@
 """The house keeps its rules: imports point one way, and nothing grows past what a reader holds in mind."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,31 @@ def test_what_is_planted_is_found(modules: dict[str, str], module: str, source: 
 def test_types_alone_make_no_arrow(modules: dict[str, str]) -> None:
     source = "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from tfmb.training.fit import fit\n"
     assert [line for line in problems({**modules, "tfmb.seeds": source}) if "tfmb.seeds" in line] == []
+
+
+WALKS = re.compile(r"`([\w/]+\.py)` `([\w.]+)`")
+
+
+def test_the_walks_name_what_there_is() -> None:
+    """Each `path` `name` of docs/architecture.md is a function, class or method of that file."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = WALKS.findall(text)
+    assert len(named) > 20
+    gone = [f"{path} {name}" for path, name in named if not _defines(ROOT / "tfmb" / path, name.split("."))]
+    assert gone == []
+
+
+def test_every_path_of_the_page_is_there() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    paths = set(re.findall(r"`([\w/]+\.py)`", text))
+    assert [path for path in sorted(paths) if not any((ROOT / top / path).is_file() for top in ("tfmb", ""))] == []
+
+
+def _defines(path: Path, names: list[str]) -> bool:
+    nodes: list[ast.stmt] = ast.parse(path.read_text()).body if path.is_file() else []
+    for name in names:
+        found = [n for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
+        if not found:
+            return False
+        nodes = found[0].body
+    return True

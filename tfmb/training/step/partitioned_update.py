@@ -1,7 +1,7 @@
 """An update from a batch that is cut into parts: sums over them, one division, the same on every device."""
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,30 @@ from tfmb.training.step.update import OF_THE_REST, Update, check_targets, square
 from tfmb.training.step.written_variables import graph_of
 
 __all__ = ["PartitionedUpdate"]
+
+
+class _Total(NamedTuple):
+    """What a batch adds up to, the same on every replica: see `GradientReduction.training`.
+
+    Attributes:
+        gradients: the sums of gradients, times the scale, by objective.
+        scores: the sums of losses and metrics, and the counts that sums are divided by.
+        state: what microbatches moved each variable of the state by, times their rows.
+        squares: the sums of squares of an embedding's rows.
+        penalty: what regularisers add to the loss.
+        penalty_gradients: its gradients, by variable; None for none.
+        scale: the factor on the loss; `()` for none.
+        before: the state before the batch.
+    """
+
+    gradients: list[list[Any]]
+    scores: Scores
+    state: list[Any]
+    squares: Any
+    penalty: Any
+    penalty_gradients: list[Any]
+    scale: Any
+    before: list[Any]
 
 
 class PartitionedUpdate(Update):
@@ -213,43 +237,56 @@ class PartitionedUpdate(Update):
             )
 
     def _update_on_replica(self, batch: Any, holds: Any) -> tuple[Any, Any]:
-        report, loss_finite, finite, means = self._gradients_on_replica(batch, holds)
-        clipped = self.apply_if(finite, means)
+        """theta <- theta - alpha (1/b) sum_i grad L(theta; x_i, y_i), on every replica alike."""
+        total = self._total(batch)  # the sums over rows, microbatches and replicas, and b among them
+        means = self._means(total)  # (1/b) sum: the one division that is ours
+        report, loss_finite, finite = self._judged(total, means, holds)
+        clipped = self.apply_if(finite, means)  # optimizers/optimizer.py: clip, moments, step, decay, one write
         return reports.after_update(report, clipped, finite), self.goes_on(loss_finite, finite)
 
     def _gradients_on_replica(self, batch: Any, holds: Any = True) -> tuple[Any, Any, Any, list[Any]]:
-        """(report, whether the loss is finite, whether all is, mean gradients) of a batch; the state is brought on.
+        """(report, whether the loss is finite, whether all is, mean gradients) of a batch; the state is brought on."""
+        total = self._total(batch)
+        means = self._means(total)
+        return (*self._judged(total, means, holds), means)
 
-        A batch that cannot be cut (`holds` False) counts as one that is not finite.
-        """
+    def _total(self, batch: Any) -> _Total:
         optimizer, reduction = self.optimizer, self._reduction
         assert optimizer is not None
         scale = self.scale()
         before = [tf.identity(v) for v in reduction.merged]
-        gradients, scores, state, squares = reduction.training(batch, before, tf.identity(optimizer.iterations), scale)
+        sums = reduction.training(batch, before, tf.identity(optimizer.iterations), scale)
         penalty, penalty_gradients = reduction.penalty()
-        report, loss = self._report(scores, penalty)
-        means = self._means(gradients, scores.counts, penalty_gradients, scale)
-        self._add_squares(means, squares, scores.counts, penalty_gradients, scale)
+        return _Total(*sums, penalty, penalty_gradients, scale, before)
+
+    def _judged(self, total: _Total, means: list[Any], holds: Any) -> tuple[Any, Any, Any]:
+        """(report, whether the loss is finite, whether all is) of a batch; the state is brought on.
+
+        A batch that cannot be cut (`holds` False) counts as one that is not finite.
+        """
+        report, loss = self._report(total.scores, total.penalty)
         whole = [mean for mean in means if mean is not None]
-        square = square_of(whole, reduction.dtype) if whole and not self.selects else None
+        square = square_of(whole, self.dtype) if whole and not self.selects else None
         if self._noise:
-            if square is None or any(gradient is not None for gradient in penalty_gradients):
-                without_penalty = reduction.square_of_mean(gradients, scores.counts, scale)
+            if square is None or any(gradient is not None for gradient in total.penalty_gradients):
+                of_loss = self._reduction.square_of_mean(total.gradients, total.scores.counts, total.scale)
             else:
-                without_penalty = square
-            report = reports.with_noise(report, self._noise_of(without_penalty, scores))
+                of_loss = square
+            report = reports.with_noise(report, self._noise_of(of_loss, total.scores))
         loss_finite, finite = self.verdict(loss, whole, square, holds)
-        stays = self.bring_on(loss_finite, finite)
-        for variable, value, total in zip(reduction.merged, before, state, strict=True):
+        self._bring_state_on(total, self.bring_on(loss_finite, finite))
+        return report, loss_finite, finite
+
+    def _bring_state_on(self, total: _Total, stays: Any) -> None:
+        """Moves the state by the mean of what the microbatches moved it by; not at all where `stays` is False."""
+        for variable, value, moved in zip(self._reduction.merged, total.before, total.state, strict=True):
             # With a single part the state that it left is the batch's, to the bit.
-            left = (
-                variable
-                if self._partition.num_microbatches == 1
-                else value + tf.cast(total / scores.rows, variable.dtype)
-            )
+            left = variable if self._is_one else value + tf.cast(moved / total.scores.rows, variable.dtype)
             variable.assign(tf.where(stays, left, value))
-        return report, loss_finite, finite, means
+
+    @property
+    def _is_one(self) -> bool:
+        return self._partition.num_microbatches == 1
 
     def _noise_of(self, square: Any, scores: Scores) -> Any:
         """`[tr(Sigma), |G|^2]` from that of the batch's mean gradient, both 0 for one part alone: see `noise_scale`."""
@@ -258,34 +295,36 @@ class PartitionedUpdate(Update):
         both = tf.stack([noise, square - noise / scores.rows])
         return tf.where(parts > 1.0, both, tf.zeros_like(both))
 
-    def _means(self, gradients: list[list[Any]], counts: Any, extra: list[Any], scale: Any) -> list[Any]:
-        """The mean gradient of each trainable variable, None where it has none."""
-        dtype = self.dtype
-        means: list[Any] = [None if g is None else tf.cast(g, dtype) for g in extra]
-        for number, (present, totals) in enumerate(zip(self._reduction.present, gradients, strict=True)):
-            for i, total in zip(present, totals, strict=True):
-                mean = total if self._partition.num_microbatches == 1 else tf.math.divide_no_nan(total, counts[number])
+    def _means(self, total: _Total) -> list[Any]:
+        """The mean gradient of each trainable variable, None where it has none.
+
+        A single microbatch gives the gradient of the mean loss, which is divided already: adding up is spared.
+        """
+        dtype, counts, scale = self.dtype, total.scores.counts, total.scale
+        means: list[Any] = [None if g is None else tf.cast(g, dtype) for g in total.penalty_gradients]
+        for number, (present, sums) in enumerate(zip(self._reduction.present, total.gradients, strict=True)):
+            for i, gradient_sum in zip(present, sums, strict=True):
+                mean = gradient_sum if self._is_one else tf.math.divide_no_nan(gradient_sum, counts[number])
                 if not isinstance(scale, tuple):
                     mean /= tf.cast(scale, dtype)
                 means[i] = mean if means[i] is None else mean + means[i]
+        self._add_squares(means, total)
         return means
 
-    def _add_squares(self, means: list[Any], squares: Any, counts: Any, extra: list[Any], scale: Any) -> None:
+    def _add_squares(self, means: list[Any], total: _Total) -> None:
         """Puts beside the mean gradient of an embedding the squares of every occurrence of its rows, as Keras has them.
 
         Where something dense is added to the rows Keras squares the sum.
         """
-        for number, (repeated, totals) in enumerate(zip(self._reduction.repeated, squares, strict=True)):
-            for i, total in zip(repeated, totals, strict=True):
-                if extra[i] is not None or sum(i in present for present in self._reduction.present) > 1:
+        for number, (repeated, sums) in enumerate(zip(self._reduction.repeated, total.squares, strict=True)):
+            for i, square in zip(repeated, sums, strict=True):
+                several = sum(i in present for present in self._reduction.present) > 1
+                if total.penalty_gradients[i] is not None or several:
                     continue
-                square = (
-                    total
-                    if self._partition.num_microbatches == 1
-                    else tf.math.divide_no_nan(total, counts[number] ** 2)
-                )
-                if not isinstance(scale, tuple):
-                    square /= tf.cast(scale, self.dtype) ** 2
+                if not self._is_one:
+                    square = tf.math.divide_no_nan(square, total.scores.counts[number] ** 2)
+                if not isinstance(total.scale, tuple):
+                    square /= tf.cast(total.scale, self.dtype) ** 2
                 means[i] = WithSquare(means[i], square)
 
     def _score_on_replica(self, batch: Any) -> Any:

@@ -160,8 +160,9 @@ class WholeUpdate(Update):
         return self._own_logs.of_step(keras_objects.results(self.model))
 
     def _update(self, batch: Any) -> tuple[Any, Any]:
+        """theta <- theta - alpha grad (1/b) sum_i L(theta; x_i, y_i): Keras's loss is the mean already."""
         loss_finite, finite, loss, rows, means = self._gradients(batch)
-        clipped = self.apply_if(finite, means)
+        clipped = self.apply_if(finite, means)  # optimizers/optimizer.py: clip, moments, step, decay, one write
         return reports.of_whole_batch(loss, rows, clipped, finite, self.dtype), self.goes_on(loss_finite, finite)
 
     def _gradients(self, batch: Any) -> tuple[Any, Any, Any, Any, list[Any]]:
