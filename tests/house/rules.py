@@ -61,7 +61,6 @@ FREE = {
 }
 # What is over and is still to go, with what takes it away.
 TO_GO = {
-    "tfmb.cli.tune:tune has a body": "options from the fields of TuneConfig",
     "tfmb.tuning.tune:search_in has": "the executors of the search",
     "tfmb.optimizers.optimizer has": "the optimizer as a fold of transforms",
 }

@@ -2,6 +2,7 @@
 
 import json as json_module
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -124,57 +125,17 @@ def tune(
 
     A search that was stopped goes on with the same command and --run-dir, and repeats no trial.
     """
-    if export is not None and not retrain:
-        raise ConfigError("--export writes the retrained winner: give --retrain")
-    if export is not None:
-        check_is_no_version(export)
-    if retrain_seeds < 1:
-        raise ConfigError(f"--retrain-seeds {retrain_seeds} must be at least 1")
-    if workers < 1:
-        raise ConfigError(f"--workers {workers} must be at least 1")
-    if join is not None and (listen is not None or retrain or run_dir is None):
-        raise ConfigError(
-            "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
-        )
-    if retrain and retrain_epochs is not None and retrain_epochs < 1:
-        raise ConfigError(f"--retrain-epochs {retrain_epochs} must be at least 1")
-    if retrain and ":" in model:
-        raise ConfigError(
-            f"--retrain trains our models: search without it, then call {model} with the values in best.json"
-        )
-    given_here = given_options(context)
-    if not retrain:
-        refuse_idle(given_here, ["retrain_seeds", "retrain_epochs"], "is for --retrain: give that too")
-    if rate_scaling is None:
-        refuse_idle(given_here, ["base_batch_size"], "is the one that --rate-scaling scales from: give that too")
-    if executions_per_trial > 1 and prune:
-        refuse_idle(given_here, ["prune"], "and --executions-per-trial do not go together: give one of them")
-    if oracle == "hyperband":
-        refuse_idle(
-            given_here, ["prune"], "changes nothing about hyperband, which stops trials itself: give another --oracle"
-        )
+    asked = {name: value for name, value in locals().items() if name != "context"}
+    _check(asked, given_options(context))
     folder = _new_folder() if run_dir is None else run_dir
     if join is None:  # who joins writes no page
         need_modules("the report of a search", PAGE_MODULES)
         need_folder("--run-dir", folder)
     if export is not None:
         need_folder("--export", export)
-    given: dict[str, Any] = {
-        "batch_size": _values("--batch-size", batch_size),
-        "learning_rate": _values("--learning-rate", learning_rate),
-        "optimizer": optimizer.split(","),
-        "schedule": schedule.split(","),
-        "warmup": _values("--warmup", warmup),
-        "augment": augment or "",
-    }
-    several = {"momentum": momentum, "beta_1": beta_1, "beta_2": beta_2, "weight_decay": weight_decay}
-    given |= {name: _values(f"--{name.replace('_', '-')}", text) for name, text in several.items() if text is not None}
-    seconds = None if timeout is None else seconds_of("--timeout", timeout)
-    if executions_per_trial > 1:
-        prune = False
+    space, seconds = _space(asked), None if timeout is None else seconds_of("--timeout", timeout)
     start_tensorflow()
     from tfmb.tuning.job import TuneConfig, check_address, tune_job
-    from tfmb.tuning.retrain import retrain as train_winner
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -184,14 +145,14 @@ def tune(
         model=model,
         dropout=None if dropout is None else _values("--dropout", dropout),
         validation_size=validation_size,
-        space=Space(**given, rate_scaling=rate_scaling, base_batch_size=base_batch_size),
+        space=Space(**space),
         objective=objective,
         oracle=oracle,
         max_trials=max_trials,
         timeout=seconds,
         epochs=epochs,
         executions=executions_per_trial,
-        pruning=prune,
+        pruning=prune and executions_per_trial == 1,
         seed=seed,
         strategy=strategy,
         devices=devices,
@@ -208,38 +169,85 @@ def tune(
             emit_json({"joined": join, "workers": done})
         return
     say(f"search: {folder}")
-
-    def conclude(record: Any) -> None:
-        best = record.best
-        if best is None:
-            return
-        if not json:
-            shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
-            found = f"{record.objective} {best.score:.4g} with {shown}"
-            tell(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}")
-        result: dict[str, Any] = {
-            "objective": record.objective,
-            "score": best.score,
-            "trial": best.trial,
-            "values": best.values,
-            "trials": len(record.trials),
-            "seconds": round(record.seconds, 2),
-            "run_dir": str(folder),
-            "report": str(folder / "report.html"),
-        }
-        if retrain:
-            results, chosen = train_winner(config, best, retrain_seeds, retrain_epochs, folder / "retrained", say)
-            result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
-            if export is not None:
-                result["export"] = str(_export(Path(results[chosen]["run_dir"]), export))
-        if json:
-            emit_json(result)
-        elif "export" in result:
-            tell(result["export"])
-
-    record = tune_job(config, folder, say, _Table(max_trials).show, conclude)
+    record = tune_job(
+        config, folder, say, _Table(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
+    )
     if record.best is None:
         raise ConfigError(f"every trial diverged: search lower rates; {folder / 'report.html'} has all of them")
+
+
+def _check(asked: dict[str, Any], given: Collection[str]) -> None:
+    """Refuses options that make no sense, alone or together, before TensorFlow is imported."""
+    retrain, export, join, model = (asked[name] for name in ("retrain", "export", "join", "model"))
+    if export is not None and not retrain:
+        raise ConfigError("--export writes the retrained winner: give --retrain")
+    if export is not None:
+        check_is_no_version(export)
+    for name in ("retrain_seeds", "workers", *(["retrain_epochs"] if retrain else [])):
+        if asked[name] is not None and asked[name] < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {asked[name]} must be at least 1")
+    if join is not None and (asked["listen"] is not None or retrain or asked["run_dir"] is None):
+        raise ConfigError(
+            "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
+        )
+    if retrain and ":" in model:
+        raise ConfigError(
+            f"--retrain trains our models: search without it, then call {model} with the values in best.json"
+        )
+    if not retrain:
+        refuse_idle(given, ["retrain_seeds", "retrain_epochs"], "is for --retrain: give that too")
+    if asked["rate_scaling"] is None:
+        refuse_idle(given, ["base_batch_size"], "is the one that --rate-scaling scales from: give that too")
+    if asked["executions_per_trial"] > 1 and asked["prune"]:
+        refuse_idle(given, ["prune"], "and --executions-per-trial do not go together: give one of them")
+    if asked["oracle"] == "hyperband":
+        why = "changes nothing about hyperband, which stops trials itself: give another --oracle"
+        refuse_idle(given, ["prune"], why)
+
+
+def _space(asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `tuning.space.Space`: what is searched, and among which values."""
+    several = ("momentum", "beta_1", "beta_2", "weight_decay")
+    ranges = ["batch_size", "learning_rate", "warmup", *(name for name in several if asked[name] is not None)]
+    return {
+        **{name: _values(f"--{name.replace('_', '-')}", asked[name]) for name in ranges},
+        **{name: asked[name].split(",") for name in ("optimizer", "schedule")},
+        **{name: asked[name] for name in ("rate_scaling", "base_batch_size")},
+        "augment": asked["augment"] or "",
+    }
+
+
+def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> None:
+    """Tells of the best trial, and trains and exports it if that was asked for."""
+    best = record.best
+    if best is None:
+        return
+    if not asked["json"]:
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
+        found = f"{record.objective} {best.score:.4g} with {shown}"
+        tell(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}")
+    result: dict[str, Any] = {
+        "objective": record.objective,
+        "score": best.score,
+        "trial": best.trial,
+        "values": best.values,
+        "trials": len(record.trials),
+        "seconds": round(record.seconds, 2),
+        "run_dir": str(folder),
+        "report": str(folder / "report.html"),
+    }
+    if asked["retrain"]:
+        from tfmb.tuning.retrain import retrain
+
+        seeds, epochs = asked["retrain_seeds"], asked["retrain_epochs"]
+        results, chosen = retrain(config, best, seeds, epochs, folder / "retrained", say)
+        result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
+        if asked["export"] is not None:
+            result["export"] = str(_export(Path(results[chosen]["run_dir"]), asked["export"]))
+    if asked["json"]:
+        emit_json(result)
+    elif "export" in result:
+        tell(result["export"])
 
 
 class _Table:
