@@ -31,15 +31,15 @@ class NoiseScale(keras.callbacks.Callback):
     `fit` shows callbacks no gradients, so this one computes its own now and then: those of two random batches, whose
     squares beside that of their mean tell the noise. `tfmb.fit(measure_noise_scale=True)` needs none for it.
 
-    Put it before the callbacks that shall see the value. It is NaN while it is undetermined.
+    Put it before the callbacks that are to see the value. It is NaN while it is undetermined.
 
     Args:
         x: examples to draw from, as in `fit`: arrays `[n, ...]`.
         y: their targets.
         batch_size: examples of each of the two batches.
         every: updates between two measurements; with 20 and the training's own batch size it costs about a tenth.
-        window: how many measurements count: see `tfmb.training.step.noise_scale.NoiseScaleEstimator`.
-        seed: decides what is drawn.
+        window: the number of measurements that count: see `tfmb.training.step.noise_scale.NoiseScaleEstimator`.
+        seed: decides the draws.
 
     Raises:
         ConfigError: arguments that make no sense.
@@ -66,7 +66,7 @@ class NoiseScale(keras.callbacks.Callback):
         self._squares: Any = None
 
     def estimate(self) -> NoiseEstimate:
-        """The noise scale as it stands, with its interval."""
+        """The current noise scale, with its interval."""
         return self._estimator.estimate()
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -96,7 +96,7 @@ class NoiseScale(keras.callbacks.Callback):
             logs["noise_scale"] = math.nan if found is None else found
 
     def _measure(self, x: Any, y: Any) -> tuple[Any, Any]:
-        """(the sum of both halves' squared mean gradients, the square of the whole's)."""
+        """Returns (the sum of both halves' squared mean gradients, the square of the whole's)."""
         variables, size = self.model.trainable_variables, self._batch_size
         gradients = []
         for part in (slice(None, size), slice(size, None)):

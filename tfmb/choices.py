@@ -31,7 +31,7 @@ OPTIMIZER_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 class JitScope(enum.Enum):
-    """How much of the work XLA compiles; the rest is done by TensorFlow's own kernels.
+    """The part of the work that XLA compiles; TensorFlow's own kernels do the rest.
 
     All give the same answer, but XLA rounds some results otherwise: bits are the same only within one of them.
 

@@ -26,7 +26,7 @@ class TfmbError(ValueError):
     """The base of every error tfmb raises on purpose.
 
     Attributes:
-        exit_code: what the command line exits with.
+        exit_code: the exit code of the command line.
     """
 
     exit_code = 2

@@ -26,7 +26,7 @@ _CALLS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class PartOfBatch:
-    """What a layer must know to take its own rows of a mask that belongs to the whole batch.
+    """The facts by which a layer takes its own rows of a mask that belongs to the whole batch.
 
     Attributes:
         keys: int64 tensor or variable `[layers, _CALLS]`: see `mask_keys`.
@@ -50,7 +50,7 @@ class PartOfBatch:
     _calls: dict[int, int] = field(default_factory=dict)
 
     def key(self, layer: Any, layer_seed: int | None) -> tuple[Any, Any]:
-        """The seed of a layer's next mask: a function of (seed, layer, call, update)."""
+        """Returns the seed of a layer's next mask: a function of (seed, layer, call, update)."""
         call = self._calls.get(id(layer), 0)
         self._calls[id(layer)] = call + 1
         number = self.order.get(id(layer), 0)
@@ -60,11 +60,11 @@ class PartOfBatch:
 
 
 def mask_keys(seed: int, layers: int) -> np.ndarray:
-    """What a run's seed gives each layer and call: data of a traced function.
+    """Returns the keys of each layer and call, by a run's seed: data of a traced function.
 
     Args:
         seed: the run's.
-        layers: how many layers of this kind the model has.
+        layers: the number of layers of this kind in the model.
 
     Returns:
         int64 `[at least 1, 8]`: a layer may be called eight times for a batch before keys are derived from these.
@@ -82,7 +82,7 @@ _here = threading.local()  # replicas are traced in threads of their own
 
 @contextlib.contextmanager
 def part_of_batch(part: PartOfBatch) -> Iterator[None]:
-    """Inside the `with` block, `Dropout` draws the masks of that part.
+    """Makes `Dropout` draw the masks of that part inside the `with` block.
 
     Args:
         part: which rows of the batch, and the keys of its masks.
@@ -129,7 +129,7 @@ class Dropout(keras.layers.Dropout):
     """
 
     def call(self, inputs: Any, training: bool = False) -> Any:
-        """`inputs` with some entries set to 0 in training, else as they are."""
+        """Returns `inputs`, with some entries set to 0 in training."""
         part = getattr(_here, "part", None)
         if part is None or not training or not self.rate:
             return super().call(inputs, training=training)

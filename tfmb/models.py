@@ -175,7 +175,7 @@ def _check_image(model: str, shape: tuple[int, ...]) -> None:
 
 
 def _logits_dtype() -> str:
-    """That of the weights: under a mixed policy the softmax of what 16 bits hold would be coarse."""
+    """Returns the dtype of the weights: under a mixed policy a softmax in 16 bits would be coarse."""
     return keras.config.dtype_policy().variable_dtype
 
 

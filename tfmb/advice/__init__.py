@@ -1,1 +1,1 @@
-"""Which batch size and which learning rate: measured, with intervals, and what it cost to find out."""
+"""The advice on a batch size and a learning rate: measured, with intervals, and with its own cost."""

@@ -24,20 +24,20 @@ _MOST_UPDATES = 10**7
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """One way to descend.
+    """One way of gradient descent.
 
     Attributes:
         name: `batch`, `mini-batch` or `stochastic`.
         batch_size: examples an update.
         learning_rate: from a range test of its own.
         noise: the mean squared distance of such a batch's gradient from that of all examples, as a share of the
-            latter's square; None where it was not measured.
+            latter's square; None if it was not measured.
         updates_an_epoch: of a pass over the data.
         epoch_seconds: of a pass.
         run: the training.
         values: at its looks, all metrics at the last one.
         cores: that were busy on average while it trained.
-        peak_bytes: of a process that trains with such batches whole; None where that is not known.
+        peak_bytes: of a process that trains with such batches whole; None if that is not known.
         memory_note: why there is none.
     """
 
@@ -56,11 +56,11 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """All methods on one problem.
+    """The comparison of all methods on one problem.
 
     Attributes:
         name: of the problem, for people.
-        target: whose time is told.
+        target: the target, whose seconds are recorded.
         seconds: of training that each had.
         examples: of the training data.
         methods: in order of their batch size, the largest first.
@@ -75,7 +75,7 @@ class Comparison:
     cost_seconds: float
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the fields for JSON."""
         return {
             "target": str(self.target),
             "seconds": self.seconds,
@@ -102,7 +102,7 @@ class Comparison:
 
 
 def seconds_to_target(run: ShortRun) -> float | None:
-    """Training seconds to the look that reached the target; None where none did."""
+    """The seconds of training up to the look that reached the target; None if no look did."""
     if run.updates is None:
         return None
     before = 0.0, 0.0
@@ -127,8 +127,8 @@ def compare(
     """Trains with all examples, a mini-batch and one example an update, each for the same time.
 
     Args:
-        problem: what is to be trained.
-        target: whose time is told; no training ends at it.
+        problem: the model, data and options to train with.
+        target: the record has the seconds to reach it; no training ends at it.
         batch_size: of the mini-batch.
         seconds: of training for each, without looks, tracing and range tests.
         name: of the problem, for people.
@@ -189,7 +189,7 @@ def compare(
 
 
 def _rate(runs: ShortRuns, size: int) -> float:
-    """A rate from a range test of its own; of batches too large for one, that of a large one."""
+    """Returns a rate from a range test at this batch size, or at a large one if it is too large for a test."""
     updates = _UPDATES if size >= _NOISY else _UPDATES * _NOISY // size
     curve = sweep(runs, min(size, _MICRO_BATCH), _LOW, _HIGH, updates)
     if curve.learning_rate is None:
@@ -198,7 +198,7 @@ def _rate(runs: ShortRuns, size: int) -> float:
 
 
 def _noises(runs: ShortRuns, sizes: Sequence[int]) -> list[float | None]:
-    """Of the gradients at the start, where all methods stand at the same place; None where it is undetermined."""
+    """Returns the noise of the gradients at the start, which all methods share; None if it is undetermined."""
     single, signal = runs.noise_at_start().means
     everything = max(sizes)
     if not (single > 0 and signal > 0):

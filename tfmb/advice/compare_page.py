@@ -46,7 +46,7 @@ def write_comparison(found: Comparison, path: Path) -> None:
 
 
 def rows_of(found: Comparison) -> list[list[str]]:
-    """The table's rows, as text."""
+    """Returns the table's rows, as text."""
     rows = []
     for method in found.methods:
         soon = seconds_to_target(method.run)

@@ -1,4 +1,4 @@
-"""An inquiry into one problem: what is measured in which order, and what follows from it."""
+"""An inquiry into one problem: the order of its measurements, and the conclusions from them."""
 
 import functools
 import math
@@ -36,10 +36,10 @@ _CONFIRMED = 2
 
 
 class Inquiry:
-    """What is asked, and what was found so far.
+    """One question, and the findings so far.
 
     Args:
-        problem: what is to be trained.
+        problem: the model, data and options to train with.
         target: to reach; None for one that is chosen.
         budget: seconds; None for no limit.
         sizes: the batch sizes to choose among, rising.
@@ -108,7 +108,7 @@ class Inquiry:
         return time.perf_counter() - self._began > self._budget
 
     def _starting_rate(self) -> float:
-        """Between the rate at which the loss falls fastest and the edge of divergence, which is nearer the best one."""
+        """Returns a rate between the steepest one and the edge of divergence; the best rate is nearer the edge."""
         rate, edge = self._sweep.learning_rate, self._sweep.edge
         return float(rate if edge is None else math.sqrt(rate * max(edge / 4, rate)))
 
@@ -120,7 +120,7 @@ class Inquiry:
         self._say(f"about {_time(about)}{limit}: three batch sizes, each with some learning rates from {start:.2g}")
 
     def _choose_target(self, start: float, middle: int) -> Target | None:
-        """A validation loss that a training reaches early; None where it does not fall."""
+        """Returns a validation loss that a training reaches early; None if the loss does not fall."""
         updates = max(round(_PASSES * self._problem.train.size / middle), _LEAST_UPDATES)
         watched = Target(metric="val_loss", value=-math.inf, rises=False)
         run = self._train(middle, watched, start, updates)
@@ -136,7 +136,7 @@ class Inquiry:
         return target
 
     def _tune(self, start: float, target: Target) -> dict[int, Tuned]:
-        """The best rate of three batch sizes: the middle one first, from which the others' rates follow."""
+        """Returns the best rate of three batch sizes: the middle one first, from which the others' rates follow."""
         count = len(self._sizes)
         places = sorted({count // 2, max(count // 8, 0), count - 1 - count // 8}, key=lambda p: abs(p - count // 2))
         found: dict[int, Tuned] = {}
@@ -158,7 +158,7 @@ class Inquiry:
         return found
 
     def _most_updates(self, size: int, known: dict[int, Any]) -> int:
-        """Enough for the target, as far as is known: a smaller batch takes more updates, and fewer examples."""
+        """Returns enough updates for the target, as far as is known; a smaller batch takes more, and fewer examples."""
         if not known:
             return max(round(_MOST_PASSES * self._problem.train.size / size), _LEAST_UPDATES)
         nearest = min(known, key=lambda b: abs(math.log(b / size)))
@@ -166,7 +166,7 @@ class Inquiry:
         return max(math.ceil(_PATIENCE * updates * max(nearest / size, 1.0)), 20)
 
     def _over_seeds(self, run: ShortRun, rate: float) -> list[float]:
-        """The updates to the target of some seeds, of which one is known."""
+        """Returns the updates to the target for some seeds; those of the first seed are known already."""
         assert run.updates is not None
         most = math.ceil(_SLOWEST * run.updates)
         found = [max(run.updates, 1.0)]
@@ -185,7 +185,7 @@ class Inquiry:
         return run
 
     def _earliest(self, size: int) -> int:
-        """Updates before which no training of a batch size is to be expected at the target: none where none is known.
+        """Returns the updates before which a training cannot be expected at the target: 0 if nothing is known.
 
         A smaller batch takes fewer examples, down to as many updates as the larger one; a larger one never fewer.
         """
@@ -199,7 +199,7 @@ class Inquiry:
     def _fastest(
         self, curve: BatchCurve, throughput: Throughput, rates: dict[int, float], reached: dict[int, ShortRun]
     ) -> tuple[SizePrediction, tuple[SizePrediction, ...], str | None]:
-        """(the best, all, why the times of an update do not tell)."""
+        """Returns (the best, all, the reason if the times of an update do not tell)."""
         transfer = self._transfer
         assert transfer is not None
         predictions = predict(curve, throughput, self._sizes, lambda size: rates.get(size) or transfer.rate(size))
@@ -207,7 +207,7 @@ class Inquiry:
         return best, predictions, untold(best.batch_size, curve, throughput, self._sizes)
 
     def _confirm(self, predictions: tuple[SizePrediction, ...], reached: dict[int, ShortRun]) -> SizePrediction:
-        """Trains those that are predicted to be the fastest; the one that is."""
+        """Trains those that are predicted to be the fastest; returns the one that is."""
         assert self._throughput is not None
         order = sorted(predictions, key=lambda p: p.seconds.value)
         took: dict[int, float] = {}

@@ -27,7 +27,7 @@ _COUNTING_SECONDS = 120
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemConfig:
-    """What the command line asks about; the fields are those of `TrainConfig`."""
+    """The options of the command line's question; the fields are those of `TrainConfig`."""
 
     dataset: str = "auto"
     data: str | None = None
@@ -45,7 +45,7 @@ class ProblemConfig:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The name of the problem, for people."""
         return f"{self.model} on {self.dataset if self.data is None else self.data}"
 
 
@@ -76,7 +76,7 @@ def problem_of(config: ProblemConfig) -> tuple[AdviceTask, str]:
 
 
 def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], None]) -> int:
-    """The largest batch size, up to all examples, whose updates and evaluation run in a process of their own.
+    """Returns the largest batch size, up to all examples, that runs in a process of its own.
 
     Raises:
         NothingFitsError: memory is too small for one example.
@@ -93,7 +93,7 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
 
 
 def _model_alone(config: ProblemConfig) -> str:
-    """For people: what the model takes without an example, counted in a process of its own."""
+    """Returns, for people, the model's memory without an example, counted in a process of its own."""
     command = [sys.executable, "-m", "tfmb.advice.model_alone"]
     try:
         told = json.dumps(asdict(config))
@@ -108,7 +108,7 @@ def _model_alone(config: ProblemConfig) -> str:
 
 
 def peak_of(config: ProblemConfig, batch_size: int) -> tuple[int | None, str]:
-    """(the most memory, in bytes, of a process that trains with whole batches of a size, why it is not known)."""
+    """Returns (the peak memory in bytes of a process that trains with this batch size, or why it is unknown)."""
     found = try_batch(asdict(config), batch_size)
     return found.peak_bytes, "" if found.fits else "does not fit"
 

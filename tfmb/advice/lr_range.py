@@ -90,7 +90,7 @@ def lr_range(
 
 
 def sweep(runs: ShortRuns, batch_size: int, low: float, high: float, updates: int) -> RateCurve:
-    """The range test of a problem whose short runs there are."""
+    """Runs the range test of a problem with the given short runs."""
     rates = np.geomspace(low, high, updates).tolist()
     losses = runs.sweep(batch_size, rates)
     return read_curve(rates[: len(losses)], losses)

@@ -49,14 +49,14 @@ class NothingFitsError(TfmbError):
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A batch size that was tried.
+    """One batch size that was tried.
 
     Attributes:
         batch_size: examples.
         fits: whether it trained and evaluated.
         why: it did not.
         out_of_memory: whether it did not for want of memory, as far as its end tells.
-        peak_bytes: of the process's memory; None where it did not end by itself.
+        peak_bytes: of the process's memory; None if it did not end by itself.
     """
 
     batch_size: int
@@ -71,7 +71,7 @@ class LargestBatch:
     """The largest batch size that ran.
 
     Attributes:
-        batch_size: it did run; None where not even one example did.
+        batch_size: it did run; None if not even one example did.
         reason: why no larger one was chosen.
         trials: all that were tried, in order.
     """
@@ -208,13 +208,13 @@ def try_in_process(command: list[str], told: str, size: int, seconds: float) -> 
 
 
 def free_memory() -> str:
-    """For people: what is free, in MiB."""
+    """Returns the free memory in MiB, for people."""
     free = _available_bytes()
     return "how much memory is free is not known here" if free is None else f"{free / 2**20:,.0f} MiB of memory is free"
 
 
 def _available_bytes() -> int | None:
-    """What this process may still use: of the machine, and of its control group; None where nobody tells."""
+    """Returns the bytes that this process may still use, by the machine and its control group; None if unknown."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
@@ -241,6 +241,6 @@ def _resident_bytes(process: int) -> int | None:
 
 
 def _offer_to_be_killed(process: int) -> None:
-    """Where memory runs out all the same, the kernel ends the trial and not its parent."""
+    """Makes the kernel end the trial, and not its parent, if memory runs out all the same."""
     with contextlib.suppress(OSError):  # not on Linux, or it is gone already
         Path(f"/proc/{process}/oom_score_adj").write_text("1000")

@@ -1,4 +1,4 @@
-"""What a model takes before it sees an example: `python -m tfmb.advice.model_alone`, started by `jobs`.
+"""Counts a model's memory without an example: `python -m tfmb.advice.model_alone`, started by `jobs`.
 
 Nothing is allocated: the model may be one that does not fit.
 """
@@ -44,7 +44,7 @@ def _bytes_of(variable: Any) -> int:
 
 
 def _slots_of(optimizer: Any) -> int:
-    """How many numbers an optimizer keeps for each weight."""
+    """Returns the number of values that an optimizer keeps for each weight."""
     from tfmb.advice.short_runs import fresh
     from tfmb.backend import keras
     from tfmb.optimizers import interop

@@ -33,7 +33,7 @@ def write_advice(advice: Advice, path: Path) -> None:
 
 
 def figure_of(advice: Advice, name: str) -> Any:
-    """One of the page's charts, as a Plotly figure.
+    """Returns one of the page's charts, as a Plotly figure.
 
     Raises:
         ConfigError: Plotly is not installed, there is no such chart, or nothing to draw in it.

@@ -1,4 +1,4 @@
-"""What each batch size takes to the target, which of them may as well be the fastest, and whether that can be told."""
+"""The predicted time of each batch size to the target, and the sizes that may be the fastest."""
 
 from collections.abc import Callable, Sequence
 
@@ -44,7 +44,7 @@ def predict(
 
 
 def as_good_as(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequence[int]) -> tuple[int, ...]:
-    """The batch sizes, rising, whose time may well be no longer than the best one's, all things measured.
+    """Returns the batch sizes, rising, whose time may well be no longer than the best one's.
 
     Both are compared draw by draw, because what makes all batch sizes slower makes none of them the better one.
     """
@@ -60,7 +60,7 @@ def as_good_as(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequ
 
 
 def untold(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequence[int]) -> str | None:
-    """Why the times of an update do not tell which batch size is the fastest, or how long it takes; None where they do.
+    """Returns why the times of an update cannot name the fastest batch size or its duration; None if they can.
 
     They tell where in nine of ten draws the best one takes no more than 1.25 times the least, and its own time is known
     to 1.25 times. Updates are taken as they are.

@@ -1,4 +1,4 @@
-"""Who had the cores meanwhile: this process, others or nobody, as Linux counts it."""
+"""The use of the cores in a span of time: by this process, by others or by nobody, as Linux counts it."""
 
 import os
 import time
@@ -19,7 +19,7 @@ _SHORTEST = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Meanwhile:
-    """What the cores did for some time.
+    """The use of the cores in a span of time.
 
     Attributes:
         cores: that this process may use.
@@ -33,18 +33,18 @@ class Meanwhile:
 
     @property
     def disturbed(self) -> bool:
-        """Whether this process may have waited for a core."""
+        """Whether this process may have had to wait for a core."""
         return self.others > _TAKEN and self.idle < _IDLE
 
 
 class Processor:
-    """Tells who had the cores since it was asked last."""
+    """Measures the use of the cores since the last call."""
 
     def __init__(self) -> None:
         self._last = _counted()
 
     def meanwhile(self) -> Meanwhile | None:
-        """Since the last call, or since it was made; None where that is too short, or the system does not tell."""
+        """Returns the use since the last call; None if the span is too short or the system does not tell."""
         before, self._last = self._last, _counted()
         if before is None or self._last is None:
             return None
@@ -56,7 +56,7 @@ class Processor:
 
 
 def _counted() -> tuple[float, float, float, float] | None:
-    """Seconds: of the clock, of this process, of all on the cores that it may use, and of nobody."""
+    """Returns the seconds of the clock, of this process, of all on its cores, and of the idle cores."""
     try:
         lines = _COUNTS.read_text().splitlines()
         here = {f"cpu{core}" for core in os.sched_getaffinity(0)}

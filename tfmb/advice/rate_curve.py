@@ -1,4 +1,4 @@
-"""What a sweep of the learning rate shows: where the loss falls fastest, how far it falls, and where it diverges.
+"""A sweep of the learning rate: the rate of the steepest fall of the loss, its extent, and the rate of divergence.
 
 Smith 2017 (arXiv:1506.01186): the rate grows exponentially from update to update, and the loss tells at which rates a
 model learns. The loss of an update is noisy, so it is smoothed by a running mean.
@@ -31,10 +31,10 @@ class RateCurve:
         learning_rates: of each update, rising.
         losses: of each update.
         smoothed: the same, smoothed.
-        steepest: the rate where the smoothed loss falls fastest; None where it never falls.
-        valley: the rate two thirds along the longest fall; None where there is none.
-        edge: the first rate where most of the progress was undone; None where that did not happen.
-        learning_rate: the advice; None where it is undetermined.
+        steepest: the rate where the smoothed loss falls fastest; None if it never falls.
+        valley: the rate two thirds along the longest fall; None if there is no fall.
+        edge: the first rate where most of the progress was undone; None if that did not happen.
+        learning_rate: the advice; None if it is undetermined.
         reason: for it, in words.
     """
 
@@ -75,7 +75,7 @@ def read_curve(learning_rates: Sequence[float], losses: Sequence[float]) -> Rate
 
 
 def _smooth(losses: Sequence[float], window: float) -> list[float]:
-    """The running mean, without the lag of its start: Adam's bias correction."""
+    """Returns the running mean, without the lag of its start: Adam's bias correction."""
     mean, found, kept = 0.0, [], 1 - 1 / window
     for number, loss in enumerate(losses, 1):
         mean = kept * mean + (1 - kept) * loss
@@ -95,7 +95,7 @@ def _edge(rates: Sequence[float], smoothed: Sequence[float], ended: bool) -> flo
 
 
 def _falls(rates: Sequence[float], smoothed: Sequence[float], span: int) -> tuple[float | None, float | None]:
-    """(rate of the steepest fall, rate two thirds along the longest one)."""
+    """Returns (rate of the steepest fall, rate two thirds along the longest one)."""
     if len(smoothed) < _FEWEST:
         return None, None
     end = int(np.argmin(smoothed))

@@ -24,7 +24,7 @@ class Tuned:
     """A batch size with the rates that were tried for it.
 
     Attributes:
-        best: the training that reached the target soonest; None where none did.
+        best: the training that reached the target soonest; None if none did.
         learning_rate: the middle of the rates that are as good as the best, given one seed's noise.
         runs: all trainings.
     """
@@ -41,7 +41,7 @@ def tune_rate(
     target: Target,
     is_over: Callable[[], bool],
 ) -> Tuned:
-    """Looks for the best rate, in steps of two to both sides. A training ends when it can no more be as good.
+    """Looks for the best rate, in steps of two to both sides. A training ends once it cannot be as good any longer.
 
     Args:
         train: (rate, most updates) -> a training.
@@ -53,7 +53,7 @@ def tune_rate(
     runs: dict[float, ShortRun] = {}
 
     def badness(rate: float) -> tuple[float, float]:
-        """Lower is better: updates to the target, then how far off it ended."""
+        """Returns the updates to the target, then the distance from it at the end; lower is better."""
         run = runs[rate]
         if run.updates is not None:
             return run.updates, 0.0
@@ -63,7 +63,7 @@ def tune_rate(
         return min((run.updates for run in runs.values() if run.updates is not None), default=math.inf)
 
     def try_rate(rate: float) -> bool:
-        """Trains once more; whether it is as good as the best, or, before any reached the target, came nearer."""
+        """Trains once more; returns whether it matches the best or, before any reached the target, came nearer."""
         before = min(map(badness, runs), default=(math.inf, math.inf))
         runs[rate] = train(rate, max(1, math.ceil(min(_AS_GOOD * least(), most_updates))))
         return badness(rate) < before or runs[rate].updates is not None

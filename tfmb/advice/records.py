@@ -1,4 +1,4 @@
-"""What advice consists of, as plain values: what was measured, what follows, and what it cost."""
+"""The parts of an advice as plain values: measurements, conclusions and cost."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ __all__ = ["Advice", "SizePrediction", "listed"]
 
 @dataclass(frozen=True, kw_only=True)
 class SizePrediction:
-    """What a batch size takes to the target.
+    """The predicted cost of one batch size up to the target.
 
     Attributes:
         batch_size: examples an update.
@@ -35,7 +35,7 @@ class SizePrediction:
     examples: Interval
 
     def record(self) -> dict[str, Any]:
-        """For JSON."""
+        """Returns the fields for JSON."""
         return {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
@@ -48,18 +48,18 @@ class SizePrediction:
 
 @dataclass(frozen=True, kw_only=True)
 class Advice:
-    """Which batch size and rate to use, or why that is undetermined.
+    """The batch size and the rate to use, or the reason why they are undetermined.
 
     Attributes:
         name: of the model and data, for people.
         optimizer: its name.
-        target: what is to be reached; None where none was found.
+        target: the value to reach; None if none was found.
         target_is_ours: whether it was chosen here.
-        batch_size: for the least time; None where it is undetermined.
+        batch_size: for the least time; None if it is undetermined.
         learning_rate: for it.
         as_good: the batch sizes, rising, whose time may well be the least, the answer among them; where others on the
             machine keep it undetermined, those it is between.
-        least_compute: the batch size that takes the fewest examples, and its rate; None where it is undetermined.
+        least_compute: the batch size that takes the fewest examples, and its rate; None if it is undetermined.
         reason: for the answer, or why there is none.
         curve: updates to the target over the batch size.
         transfer: the rate over the batch size.
@@ -69,7 +69,7 @@ class Advice:
         runs: all short trainings.
         confirmed: the training of the answer.
         extras: sentences on accumulation and a second device.
-        cost_seconds: what it took to find out.
+        cost_seconds: the seconds spent on the advice.
         cost_examples: trained on for that.
     """
 
@@ -94,7 +94,7 @@ class Advice:
     cost_examples: int
 
     def rate_for(self, batch_size: int) -> float | None:
-        """The learning rate for any batch size; None where it is undetermined."""
+        """Returns the learning rate for any batch size; None if it is undetermined."""
         known = next((p.learning_rate for p in self.predictions if p.batch_size == batch_size), None)
         if known is not None:
             return known
@@ -106,7 +106,7 @@ class Advice:
         return next((p for p in self.predictions if p.batch_size == self.batch_size), None)
 
     def figure(self, chart: str = "seconds") -> Any:
-        """A chart of what the advice rests on, as a Plotly figure, which a notebook shows.
+        """Returns one of the advice's charts, as a Plotly figure, which a notebook shows.
 
         Args:
             chart: `"seconds"` or `"updates"` to the target, `"rates"` or `"throughput"`, each over the batch size; or
@@ -120,7 +120,7 @@ class Advice:
         return figure_of(self, chart)
 
     def record(self) -> dict[str, Any]:
-        """For JSON: one flat answer, with None for what is undetermined."""
+        """Returns the fields for JSON: one flat answer, with None for undetermined ones."""
         chosen, curve = self.chosen, self.curve
         return {
             "target": None if self.target is None else str(self.target),
@@ -165,7 +165,7 @@ class Advice:
 
     @property
     def answer(self) -> str:
-        """`batch size 64 (it may as well be 32 or 128), learning rate 0.01`; empty where it is undetermined."""
+        """`batch size 64 (it may as well be 32 or 128), learning rate 0.01`; empty if it is undetermined."""
         if self.batch_size is None:
             return ""
         others = listed([size for size in self.as_good if size != self.batch_size])
@@ -178,6 +178,6 @@ class Advice:
 
 
 def listed(sizes: Sequence[int]) -> str:
-    """`32, 64 or 128`."""
+    """Returns the sizes in words: `32, 64 or 128`."""
     *most, last = [str(size) for size in sizes] or [""]
     return f"{', '.join(most)} or {last}" if most else last

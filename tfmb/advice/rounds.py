@@ -25,12 +25,12 @@ _LOW, _HIGH = 5.0, 95.0
 
 @dataclass(frozen=True, kw_only=True)
 class Rounds:
-    """What came of the rounds.
+    """The result of the rounds.
 
     Attributes:
         seconds: of an update, for each batch size one of each round that counts.
         share_left: of the cores, by others, in those rounds: 1.0 where they were not disturbed.
-        trouble: what was wrong up to the end; None where nothing was.
+        trouble: the fault that lasted up to the end; None if there was none.
     """
 
     seconds: dict[int, tuple[float, ...]]
@@ -45,7 +45,7 @@ class _Round:
 
     @property
     def disturbed(self) -> bool:
-        """Whether others had the cores; not where nobody tells."""
+        """Whether others used the cores; False if the system does not tell."""
         return self.meanwhile is not None and self.meanwhile.disturbed
 
 
@@ -59,13 +59,13 @@ def time_in_rounds(
 ) -> Rounds:
     """Times every batch size once a round, there and back, so that what changes with time falls on all alike.
 
-    Where others had the cores, the pace changed or times differ too much, it says so and takes as many rounds again.
-    Rounds in which others had the cores count only where there are no others.
+    If others had the cores, the pace changed or times differ too much, it says so and takes as many rounds again.
+    Rounds in which others had the cores count only if there are no others.
 
     Args:
         time_update: batch size -> seconds of an update.
         sizes: at least one.
-        meanwhile: who had the cores since it was asked last.
+        meanwhile: the use of the cores since the last call.
         is_over: whether the time is over, before each round but the first.
         say: gets a line where it measures again.
     """
@@ -94,7 +94,7 @@ def time_in_rounds(
 
 
 def draws_of(seconds: Sequence[float], share_left: float = 1.0, key: int = 0) -> np.ndarray:
-    """`[2000]`, what the median of some rounds might have been as well, had other rounds been made (bootstrap).
+    """Returns `[2000]` medians that other rounds might have given as well (bootstrap).
 
     The same rounds are drawn for all batch sizes, so that a slow round is slow for all. Where others had cores, an
     update might have taken any time down to the share that they left: how much of it the process waited for is not
@@ -115,7 +115,7 @@ def _undisturbed(made: Sequence[_Round]) -> list[_Round]:
 
 
 def _is_busy(made: Sequence[_Round], enough: int) -> bool:
-    """Whether too few rounds had the cores for themselves, of those that were made."""
+    """Whether too few of the rounds had the cores for themselves."""
     return len(_undisturbed(made)) < min(enough, len(made))
 
 
@@ -124,14 +124,14 @@ def _counting(made: Sequence[_Round]) -> Sequence[_Round]:
 
 
 def _share_left(made: Sequence[_Round]) -> float:
-    """What others left, in the mean: of all cores, or of one, where a part of an update ran on a core with another."""
+    """Returns the mean share that others left: of all cores, or of one that two had to share."""
     known = [one.meanwhile for one in made if one.meanwhile is not None]
     left = [min(1 - one.others / one.cores, 1 / (1 + min(one.others, 1.0))) for one in known]
     return max(statistics.fmean(left), 0.0) if left else 1.0
 
 
 def _trouble(made: Sequence[_Round], enough: int) -> str:
-    """Why the rounds do not tell; empty where they do."""
+    """Returns why the rounds give no answer; empty if they give one."""
     if _is_busy(made, enough):
         known = [one.meanwhile for one in made if one.meanwhile is not None]
         others = statistics.fmean(one.others for one in known)
@@ -155,7 +155,7 @@ def _has_changed(made: Sequence[_Round]) -> bool:
 
 
 def _pace(made: Sequence[_Round]) -> float:
-    """The last two rounds over the first two: the median over batch sizes, because one is a chance."""
+    """Returns the last two rounds over the first two: a median over batch sizes, to be safe from chance."""
     if len(made) < 4:
         return 1.0
     first, last = made[:2], made[-2:]

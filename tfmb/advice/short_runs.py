@@ -56,14 +56,14 @@ _MANY = 4
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceTask:
-    """What is to be trained.
+    """The problem of the short trainings.
 
     Attributes:
         build: a function without arguments that gives a Keras model, compiled or not.
-        train: what is learned from.
-        validation: what is looked at.
-        optimizer: as in `tfmb.fit`; None for what the model was compiled with, else Adam.
-        loss: None for what the model was compiled with.
+        train: the training examples.
+        validation: the validation examples.
+        optimizer: as in `tfmb.fit`; None for the compiled one, or Adam if there is none.
+        loss: the loss; None for the compiled one.
         metrics: for a model that is compiled without a loss.
         strategy: where to train.
         seed: decides initial weights and orders.
@@ -81,15 +81,15 @@ class AdviceTask:
 
 @dataclass(frozen=True, kw_only=True)
 class ShortRun:
-    """A short training.
+    """One short training.
 
     Attributes:
         batch_size: examples an update.
         learning_rate: constant.
-        updates: to the target, between two looks; None where it was not reached.
+        updates: to the target, between two looks; None if it was not reached.
         diverged: whether it ended with a loss that was not finite, or exploded.
         looks: at it, in order.
-        step_seconds: of an update; None where it was too short to tell.
+        step_seconds: of an update; None if it was too short to tell.
         spent_seconds: in all, looks included.
     """
 
@@ -103,12 +103,12 @@ class ShortRun:
 
     @property
     def seconds(self) -> float | None:
-        """Of training to the target; None where it was not reached."""
+        """The seconds of training to the target; None if it was not reached."""
         return None if self.updates is None or self.step_seconds is None else self.updates * self.step_seconds
 
     @property
     def examples(self) -> int:
-        """Trained on in all."""
+        """The number of examples that it trained on."""
         return self.looks[-1].examples if self.looks else 0
 
 
@@ -116,7 +116,7 @@ class ShortRuns:
     """Trains a problem's model again and again.
 
     Args:
-        problem: what to train.
+        problem: the model, data and options to train with.
 
     Attributes:
         spent_seconds: by all runs so far.
@@ -176,14 +176,14 @@ class ShortRuns:
         micro_batch_size: int | None = None,
         stops: bool = True,
     ) -> ShortRun:
-        """Trains from the start until the target is reached, or for so many updates or seconds of training.
+        """Trains from the start until the target is reached, or a limit of updates or seconds is.
 
         Args:
             batch_size: examples an update; no more than there are.
             learning_rate: constant.
             target: to reach; None watches the training loss.
-            most_updates: after so many it ends.
-            most_seconds: after so many, without looks, it ends.
+            most_updates: the training ends after this many.
+            most_seconds: the training ends after this many, without looks.
             first_look: updates before which none is taken, because the target is not to be expected by then.
             seed: decides initial weights and the order; None for the problem's.
             micro_batch_size: the most examples in memory at a time; None for no limit.
@@ -230,7 +230,7 @@ class ShortRuns:
         )
 
     def sweep(self, batch_size: int, learning_rates: Sequence[float]) -> list[float]:
-        """Trains from the start, each update at its own rate; the losses, up to one that is not finite or exploded."""
+        """Trains from the start, each update at its own rate; returns the losses up to one not finite or exploded."""
         began = time.perf_counter()
         problem = self.problem
         size = min(batch_size, problem.train.size)
@@ -292,7 +292,7 @@ class ShortRuns:
         return found
 
     def values(self) -> dict[str, float]:
-        """All metrics of the validation split, with the weights as the last training left them."""
+        """Returns all metrics of the validation split, with the weights that the last training left."""
         logs = self._score()
         return {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
 
@@ -314,7 +314,7 @@ class ShortRuns:
         return configured(slices, on_device=is_on_cpu(self.problem.strategy))
 
     def _look(self, target: Target | None, watch: Watch) -> float:
-        """The value of the target's metric; of the training loss where there is no target."""
+        """Returns the value of the target's metric, or the training loss if there is no target."""
         if target is None:
             return watch.mean_loss()
         if not target.metric.startswith("val_"):
@@ -362,7 +362,7 @@ class _Looks(ArrayPipeline):
 
 
 def fresh(identifier: Any) -> Any:
-    """An optimizer of the same kind and settings that has seen nothing; a name is one already."""
+    """Returns a new optimizer of the same kind and settings; a name is returned unchanged."""
     if isinstance(identifier, keras.optimizers.Optimizer):
         return copy_of(identifier)
     if isinstance(identifier, Optimizer):
@@ -372,7 +372,7 @@ def fresh(identifier: Any) -> Any:
 
 
 def _bounds(batch_size: int, most_updates: int, first_look: int = 0) -> list[int]:
-    """Updates before each slice: a look every so many examples more, each a share of all before, from the first on."""
+    """Returns the updates before each slice; the looks between slices grow apart by a fixed ratio."""
     bounds, examples = [0], float(max(_FIRST_LOOKS, batch_size))
     while bounds[-1] < most_updates:
         at = min(max(round(examples / batch_size), bounds[-1] + 1), most_updates)

@@ -1,4 +1,4 @@
-"""What a training is to reach, such as `val_accuracy>=0.97`."""
+"""The target of a training, such as `val_accuracy>=0.97`."""
 
 import math
 import re
@@ -20,7 +20,7 @@ class Look:
         updates: made so far.
         examples: trained on so far.
         seconds: of training, without looks, tracing and compiling.
-        value: of the target's metric; NaN where the training had diverged.
+        value: of the target's metric; NaN if the training had diverged.
     """
 
     updates: int
@@ -63,11 +63,11 @@ class Target:
         return f"{self.metric}{'>=' if self.rises else '<='}{self.value:g}"
 
     def reached(self, value: float) -> bool:
-        """Whether a value of the metric will do."""
+        """Whether a value of the metric reaches the target."""
         return value >= self.value if self.rises else value <= self.value
 
     def short_of(self, value: float) -> float:
-        """How far a value is off: 0 where it will do, infinity where it is no number."""
+        """Returns the distance of a value from the target: 0 if it is reached, infinity if it is not finite."""
         if not math.isfinite(value):
             return math.inf
         return max(0.0, self.value - value if self.rises else value - self.value)

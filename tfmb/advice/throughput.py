@@ -1,4 +1,4 @@
-"""How long an update takes over the batch size, on this machine, and where larger batches stop to pay."""
+"""The time of an update over the batch size on this machine, and the size beyond which larger ones stop to pay."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,10 +27,10 @@ class Throughput:
     Attributes:
         batch_sizes: measured, rising.
         step_seconds: of an update of each: the median over rounds, as far as the cores were its own.
-        too_large: the first batch size that did not fit the device's memory; None where all did.
-        rounds: of each batch size the seconds of an update in each round; empty where they are exact.
+        too_large: the first batch size that did not fit the device's memory; None if all did.
+        rounds: of each batch size the seconds of an update in each round; empty if they are exact.
         share_left: of the cores, by others, while they were timed: 1.0 on a quiet machine.
-        trouble: what disturbed the times up to the end; None where nothing did.
+        trouble: the disturbance of the times up to the end; None if there was none.
     """
 
     batch_sizes: tuple[int, ...]
@@ -42,7 +42,7 @@ class Throughput:
 
     @property
     def examples_per_second(self) -> tuple[float, ...]:
-        """Of each batch size."""
+        """The examples a second of each batch size."""
         return tuple(size / seconds for size, seconds in zip(self.batch_sizes, self.step_seconds, strict=True))
 
     @property
@@ -58,7 +58,7 @@ class Throughput:
         return self.batch_sizes[rates.index(max(rates))]
 
     def seconds(self, batch_size: float) -> float:
-        """Of an update: between two measured ones on a straight line, beyond them in proportion to the last."""
+        """Returns the seconds of an update: interpolated between measured sizes, in proportion beyond them."""
         sizes, times = self.batch_sizes, self.step_seconds
         if batch_size <= sizes[0]:
             return times[0]  # what a small update takes is mostly not its examples

@@ -1,4 +1,4 @@
-"""Who watches a short training: its losses, the time of its updates, and whether it explodes."""
+"""The watchers of a short training: its losses, the time of its updates, and whether it explodes."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ _CALL_SECONDS, _MOST_STEPS = 0.5, 100
 
 
 class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error of anybody's
-    """The loss is finite, but far above where it began."""
+    """The loss is finite, but far above its start."""
 
     def __init__(self, update: int) -> None:
         super().__init__()
@@ -26,15 +26,15 @@ class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error 
 
 
 class Watch(CallbackHook):
-    """Keeps the losses since the last look, the logs, and how long an update takes.
+    """Keeps the losses since the last look, the logs, and the time of an update.
 
     Args:
-        most_seconds: after so many it stops the training.
+        most_seconds: it stops the training after this many.
 
     Attributes:
         logs: of the last slice.
         updates: made so far.
-        seconds: of training so far, but for the first call, which traces.
+        seconds: of training so far, without the first call, which traces.
     """
 
     def __init__(self, most_seconds: float = math.inf) -> None:
@@ -48,24 +48,24 @@ class Watch(CallbackHook):
 
     @property
     def step_seconds(self) -> float | None:
-        """The median over the calls, but for the first one, which traces; weighed by their updates."""
+        """The median over the calls without the first one, which traces; weighed by their updates."""
         return _median(self._times[1:])
 
     @property
     def seconds_an_update(self) -> float:
-        """The same over all calls."""
+        """The median seconds of an update over all calls."""
         found = _median(self._times)
         assert found is not None
         return found
 
     @property
     def steps_a_call(self) -> int | None:
-        """As many as take a while, where it is known how long one takes."""
+        """The number of updates that take a while; None if the time of one is unknown."""
         seconds = self.step_seconds
         return None if seconds is None else max(1, min(_MOST_STEPS, int(_CALL_SECONDS / max(seconds, 1e-6))))
 
     def mean_loss(self) -> float:
-        """Of the updates since it was asked for last; NaN for none."""
+        """Returns the mean loss of the updates since the last request; NaN if there are none."""
         losses, self._losses = self._losses, []
         return float(np.mean(losses)) if losses else math.nan
 
@@ -105,11 +105,11 @@ class Ramp(CallbackHook):
             raise Exploded(report.update)
 
     def epoch_ended(self, report: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 def _median(calls: Sequence[tuple[float, int]]) -> float | None:
-    """Of the seconds of an update, from those of calls of so many."""
+    """Returns the median seconds of an update, from (seconds, updates) of calls."""
     if not calls:
         return None
     return float(np.median(np.repeat([seconds / count for seconds, count in calls], [count for _, count in calls])))

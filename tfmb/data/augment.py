@@ -19,7 +19,7 @@ _NUMBERS = 7  # random numbers an example
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What is done to each training image; 0 leaves a step out.
+    """The random changes of each training image; 0 leaves a step out.
 
     Attributes:
         shift: pixels to move by at most, along each axis.
@@ -50,7 +50,7 @@ class Augmentation:
 
     @classmethod
     def parse(cls, text: str) -> "Augmentation":
-        """From `shift=2,rotate=10,zoom=0.1,erase=0.2`.
+        """Returns the augmentation of a text such as `shift=2,rotate=10,zoom=0.1,erase=0.2`.
 
         Raises:
             ConfigError: another form, an unknown name or a value out of its range.
@@ -68,15 +68,15 @@ class Augmentation:
         return cls(**values)
 
     def table(self, seed: int, epoch: Any, examples: int) -> Any:
-        """What is done to each example in an epoch, float32 `[examples, 7]`: a row of `rows` for each example."""
+        """Returns the changes of each example in an epoch, float32 `[examples, 7]`: see `rows`."""
         key = tf.stack([tf.constant(derive(seed, "augment"), tf.int64), tf.cast(epoch, tf.int64)])
         return self.rows(tf.random.stateless_uniform([examples, _NUMBERS], seed=key, alg="philox"))
 
     def rows(self, numbers: Any) -> Any:
-        """What is done to images, from random numbers in [0, 1): float32 `[examples, 7]` both.
+        """Returns the changes of images, from random numbers in [0, 1): float32 `[examples, 7]` both.
 
         A row holds the scaled cosine and sine of its turn, its shifts in pixels, and its square's side, top and left as
-        shares of the image. Cosines are taken of a whole epoch at once: their last bits depend on how many are.
+        shares of the image. Cosines are taken of a whole epoch at once: their last bits depend on the number of them.
         """
         signed = 2.0 * numbers - 1.0
         angle = signed[:, 0] * math.radians(self.rotate)
@@ -94,7 +94,7 @@ class Augmentation:
         return tf.stack(columns, axis=1)
 
     def apply(self, images: Any, rows: Any) -> Any:
-        """Changed images.
+        """Returns the changed images.
 
         Args:
             images: `[batch, height, width, channels]`, of any real dtype, which is kept.
@@ -118,7 +118,7 @@ class Augmentation:
 
 
 def _transforms(rows: Any, height: int, width: int) -> Any:
-    """For each image the map from output to input pixels: about the centre, then shifted."""
+    """Returns for each image the map from output to input pixels: about the centre, then shifted."""
     cos, sin, dx, dy = (rows[:, column] for column in range(4))
     cx, cy = (width - 1) / 2.0, (height - 1) / 2.0
     zeros = tf.zeros_like(cos)
@@ -128,7 +128,7 @@ def _transforms(rows: Any, height: int, width: int) -> Any:
 
 
 def _kept(rows: Any, height: int, width: int) -> Any:
-    """Which pixels lie outside each image's square, bool `[batch, height, width, 1]`."""
+    """Returns the pixels outside each image's square, bool `[batch, height, width, 1]`."""
     side, top, left = (rows[:, column, tf.newaxis] for column in range(4, 7))
     down = (tf.range(height, dtype=tf.float32) + 0.5) / height
     across = (tf.range(width, dtype=tf.float32) + 0.5) / width

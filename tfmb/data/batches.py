@@ -22,12 +22,12 @@ __all__ = ["Order", "batched", "fill_up", "part_bounds", "stream"]
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """Which examples each step of each epoch takes.
+    """The examples of each step of each epoch.
 
     Attributes:
         num_examples: n, at least 1.
         batch_size: examples a batch, the global batch over all replicas; the last one of an epoch holds
-            what is left.
+            the rest.
         seed: the run's seed.
         shuffle: whether each epoch is a new permutation; otherwise rows come as they are. `"batch"` permutes the rows
             of each batch alone.
@@ -98,7 +98,7 @@ def fill_up(batches: Any, rows: int) -> Any:
 
     Args:
         batches: a dataset of tuples of tensors `[at most rows, ...]`.
-        rows: how many.
+        rows: the number of rows.
 
     Returns:
         A dataset of the same tuples, with the number of the rows that are there (int32 scalar) at their end.
@@ -132,15 +132,15 @@ def batched(
 
     Args:
         source: examples in memory, or read as they are needed.
-        order: which of them each update takes.
+        order: the examples of each update.
         first_update: the number of the first update to draw, counted from 0 over all epochs.
         augmentation: changes the images; None leaves them.
         static: whether all batches have one static shape, a last one that is smaller filled up as in `fill_up`.
-        prefetch: how many batches are read ahead.
+        prefetch: the number of batches to read ahead.
 
     Returns:
         A dataset of `(examples, labels, sample_weight)` with the leading axis `[batch]`; `sample_weight` is `()`
-        where there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8. Where batches
+        if there is none, lists become tuples. Dtypes are the source's own: uint8 images stay uint8. Where batches
         had to be filled up, their number of rows comes fourth.
 
     Raises:
@@ -166,7 +166,7 @@ def batched(
 
 
 def _prefetched(batches: Any, prefetch: int, at_once: int) -> Any:
-    """The batches, prefetched. tf.data tunes itself only where something is left for it to choose.
+    """Returns the batches, prefetched. tf.data tunes itself only if something is left for it to choose.
 
     Its tuner sleeps for up to a minute between two looks, and an iterator that is deleted waits for it.
     """
@@ -180,7 +180,7 @@ def _axes(example: Any) -> int:
 
 
 def _from_memory(source: Source) -> Callable[[Any], Any]:
-    """Rows -> the batch of them."""
+    """Returns the function from row numbers to the batch of these rows."""
     # Constants made here are captured by the pipeline; made inside it they would be copied into its graph.
     with tf.device("/cpu:0"):
         arrays = keras.tree.map_structure(tf.constant, source.parts, none_is_leaf=False)
@@ -193,7 +193,7 @@ def _from_memory(source: Source) -> Callable[[Any], Any]:
 
 
 def _shaped(batches: Any, order: Order, static: bool) -> Any:
-    """The batches with a static shape where that is wanted."""
+    """Returns the batches, with a static shape if that is wanted."""
     if not static:
         return batches
     if order.num_examples % order.batch_size:

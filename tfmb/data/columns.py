@@ -17,10 +17,10 @@ __all__ = ["Columns", "SparseRows"]
 
 
 class SparseRows:
-    """The rows of a `tf.SparseTensor`, each the entries that it has.
+    """The rows of a `tf.SparseTensor`, each with its own entries.
 
     Args:
-        tensor: of a known shape but for its rows.
+        tensor: of a known shape except for its rows.
 
     Attributes:
         shape: of the dense tensor, its rows first.
@@ -53,7 +53,7 @@ class SparseRows:
 
     @property
     def arrays(self) -> dict[str, np.ndarray]:
-        """All that it is made of, by names."""
+        """All its arrays, by names."""
         return {
             "values": self._values.flat_values.numpy(),
             "places": self._places.flat_values.numpy(),
@@ -70,7 +70,7 @@ class Columns:
         examples: NumPy arrays, `tf.RaggedTensor`s and `SparseRows` in any structure, None for one that is not there.
         labels: the same.
         sample_weight: the same.
-        name: what errors call them.
+        name: the data's name in errors.
 
     Raises:
         DataError: they make no sense: see `Source.from_arrays`.
@@ -93,7 +93,7 @@ class Columns:
         return int(_length(next(iter(self._leaves.values()))) or 0)
 
     def rows(self, index: slice, name: str | None = None) -> "Columns":
-        """Some of the rows only."""
+        """Returns only some of the rows."""
         parts = [
             keras.tree.map_structure(lambda leaf: leaf[index], part, none_is_leaf=False)
             for part in (self.examples, self.labels, self.sample_weight)
@@ -158,5 +158,5 @@ def _gathered(leaf: Any, numbers: Any) -> Any:
 
 
 def _spec_of_a_row(leaf: Any) -> Any:
-    """For what tells of the data: a row of a tensor of rows is a tensor."""
+    """Returns the spec of one row, for those that describe the data: a row of a tensor of rows is a tensor."""
     return tf.TensorSpec(leaf.shape[1:], leaf.dtype)

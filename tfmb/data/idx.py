@@ -90,11 +90,11 @@ class SupportsRead(Protocol):
     """An open binary file."""
 
     def read(self, size: int = ..., /) -> bytes:
-        """Up to `size` bytes, none at the end."""
+        """Reads up to `size` bytes; nothing at the end."""
 
 
 def _read_up_to(file: SupportsRead, limit: int) -> bytearray:
-    """In pieces: a forged header reserves no more memory than the file fills, and nothing is there twice."""
+    """Reads in pieces: a forged header reserves no more memory than the file fills, and no byte is held twice."""
     body = bytearray()
     while len(body) < limit and (piece := file.read(min(limit - len(body), 1 << 20))):
         body += piece

@@ -1,7 +1,7 @@
-"""How many batches to read ahead of the one that is wanted: as many as come in the time of the longest wait for one.
+"""The number of batches to read ahead: as many as arrive in the time of the longest wait for one.
 
 A pipeline's wait for a batch is now and then longer than mostly: at the end of an epoch, whose order is then drawn, or
-of a file. While it waits, a training that is as fast as the pipeline mostly is uses so many batches up.
+of a file. While it waits, a training that is as fast as the pipeline mostly is uses that many batches up.
 """
 
 import itertools
@@ -24,7 +24,7 @@ _BATCHES, _SECONDS = 64, 0.5
 
 
 def waits(batches: Any) -> list[float]:
-    """Seconds between one batch and the next of a `tf.data.Dataset`, but for the first, which waits for the start."""
+    """Returns the seconds between batches of a `tf.data.Dataset`, without the first, which waits for the start."""
     found, iterator = [], iter(batches)
     next(iterator, None)
     started = last = time.perf_counter()
@@ -38,7 +38,7 @@ def waits(batches: Any) -> list[float]:
 
 
 def depth(waits: Sequence[float], element_spec: Any) -> int:
-    """How many batches to read ahead: a power of two.
+    """Returns the number of batches to read ahead: a power of two.
 
     Args:
         waits: seconds for one batch after the other where none is read ahead; at least one.

@@ -1,6 +1,6 @@
 """Examples read by their number while training goes on: data larger than memory, in bounded memory.
 
-What is read is a source with random access: `len(source)`, and `source[i]` (or `source.__getitems__([i, j])`), as
+Examples come from a source with random access: `len(source)`, and `source[i]` (or `source.__getitems__([i, j])`), as
 `tfds.data_source`, Grain's sources and PyTorch's map-style datasets have them. Any order costs the same, so the order
 is `Order`'s: a fair permutation an epoch without a shuffle buffer, and the next batch known after any kill.
 """
@@ -39,7 +39,7 @@ def has_random_access(x: Any) -> bool:
 
 @contextlib.contextmanager
 def telling_what_cannot_be_read() -> Iterator[None]:
-    """Raises what a source or a generator could not give as our own error, where that is why TensorFlow fails."""
+    """Raises our own error about a source or a generator, if its failure is why TensorFlow fails."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -56,9 +56,9 @@ class Records:
     """Examples by their number.
 
     Attributes:
-        size: how many.
+        size: the number of examples.
         element_spec: `(x, y, sample_weight)` of one example, in any structure; `()` for no weight.
-        name: what errors and records call them.
+        name: the data's name in errors and records.
         fingerprint: SHA-256 over their number, `element_spec`, and the bytes of up to 64 of them, evenly spaced.
         read: int64 tensor `[batch]` -> the batch `(x, y, sample_weight)`; for `tf.data.Dataset.map`.
         dense: whether all in a batch are dense tensors.
@@ -79,7 +79,7 @@ class Records:
             source: see `has_random_access`. An example is `(x, y)` or `(x, y, sample_weight)` with `x` and `y` numbers,
                 arrays or structures of them, each of one shape in all examples; or a dict of features, if the source
                 has TFDS's `dataset_info` with `supervised_keys`.
-            name: what errors call it.
+            name: the data's name in errors.
 
         Raises:
             DataError: it is empty, cannot be read, or has examples of another kind.
@@ -135,7 +135,7 @@ class _Reader:
             raise DataError(f"example {number} of {self._name} cannot be read ({what}): mend the source") from error
 
     def read(self, numbers: Any) -> Any:
-        """See `Records`."""
+        """Reads a batch: see `Records`."""
         first = self.rows(np.zeros(1, np.int64))
         leaves = tf.numpy_function(self.rows, [numbers], [leaf.dtype for leaf in first], stateful=False)
         shaped = [tf.ensure_shape(leaf, [None, *one.shape[1:]]) for leaf, one in zip(leaves, first, strict=True)]
@@ -157,7 +157,7 @@ def _stacked(values: tuple[Any, ...]) -> np.ndarray:
 
 
 def _tfds_read(source: Any) -> Callable[[Any], Any] | None:
-    """Of a TFDS source as it was prepared: its bytes are read in Python, and decoded by TensorFlow in its threads."""
+    """Returns the read function of a prepared TFDS source: bytes read in Python, decoded by TensorFlow's threads."""
     records: Any = getattr(source, "data_source", None)
     info = getattr(source, "dataset_info", None)
     method = getattr(getattr(source, "deserialize_method", None), "name", "")

@@ -27,7 +27,7 @@ _any_numbers = contextvars.ContextVar("any_numbers", default=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Normalization:
-    """What the model subtracts and divides by, on pixels scaled to [0, 1]: (pixel / 255 - mean) / std.
+    """The normalization of pixels scaled to [0, 1]: (pixel / 255 - mean) / std.
 
     Example:
         >>> tfmb.data.Normalization.measure(np.array([[0, 255]], "uint8"))
@@ -55,8 +55,8 @@ class Source:
         examples: an array `[n, ...]`, or a list, tuple or dict of such arrays (several inputs), None for absent ones.
             Texts that came as objects are their bytes.
         labels: an array `[n, ...]`, or a structure of such arrays (several outputs).
-        num_classes: labels are integers in `[0, num_classes)`; None where they are not classes.
-        name: what the run's record calls it.
+        num_classes: labels are integers in `[0, num_classes)`; None if they are not classes.
+        name: the data's name in the run's record.
         fingerprint: SHA-256 over the structure, dtypes, shapes and bytes of all arrays.
         sample_weight: None, an array `[n]`, or one such array an output.
 
@@ -87,10 +87,10 @@ class Source:
 
         Args:
             x: an array `[n, ...]`, or a list, tuple or dict of them.
-            y: the same for the targets; None where the model itself knows its loss.
+            y: the same for the targets; None if the model itself knows its loss.
             sample_weight: None, or weights `[n]` (a structure of them for several outputs).
             num_classes: if given, `y` must be integers in `[0, num_classes)`.
-            name: what error messages and records call the data.
+            name: the data's name in error messages and records.
 
         Returns:
             The source; arrays that are NumPy arrays already are not copied.
@@ -121,7 +121,7 @@ class Source:
 
     @property
     def parts(self) -> tuple[Any, Any, Any]:
-        """`(examples, labels, sample_weight)`, with an empty tuple for what is absent."""
+        """`(examples, labels, sample_weight)`, with an empty tuple for an absent one."""
         labels = () if self.labels is None else self.labels
         return self.examples, labels, () if self.sample_weight is None else self.sample_weight
 
@@ -172,13 +172,13 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Splits:
-    """A dataset as a run uses it.
+    """The splits of a dataset, as a run uses them.
 
     Attributes:
-        train: what is learned from (and what `--validation-size` holds examples out of).
-        test: scored once, at the end; None where the user's own data has none.
-        normalization: what the model does to pixels first; None for anything but uint8 images.
-        epochs: how many epochs the reference recipe trains on this dataset.
+        train: the training examples (`--validation-size` holds some of them out).
+        test: scored once, at the end; None if the user's own data has none.
+        normalization: the model's first step on pixels; None for anything but uint8 images.
+        epochs: the number of epochs of the reference recipe on this dataset.
         origin: one line that says where the data came from.
 
     Example:
@@ -203,7 +203,7 @@ def _check_labels(labels: Any, num_classes: int, name: str) -> None:
 
 
 def leaves_of(x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
-    """What lies in the structures of the three, by the names that errors call it."""
+    """Returns the leaves of the three structures, by the names that errors use."""
     return {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
 
 
@@ -212,7 +212,7 @@ def check_lengths(lengths: dict[str, int | None], name: str, has_inputs: bool) -
 
     Args:
         lengths: the number of rows of each array, None for a scalar.
-        name: what errors call the data.
+        name: the data's name in errors.
         has_inputs: whether some of them are inputs.
 
     Raises:
@@ -231,7 +231,7 @@ def check_lengths(lengths: dict[str, int | None], name: str, has_inputs: bool) -
 
 @contextlib.contextmanager
 def any_numbers(allowed: bool) -> Iterator[None]:
-    """Within it numbers of data need not be finite, where that is allowed."""
+    """Allows numbers of data that are not finite inside the `with` block, if `allowed`."""
     before = _any_numbers.set(allowed)
     try:
         yield
@@ -265,7 +265,7 @@ def digest_of(trees: dict[str, Any], leaves: dict[str, np.ndarray]) -> str:
 
 
 def _as_array(value: Any) -> np.ndarray:
-    """The value as an array; of objects that are all texts, as one of their bytes."""
+    """Returns the value as an array; objects that are all texts become an array of bytes."""
     array = np.asarray(value)
     if array.dtype != object or not all(isinstance(each, (str, bytes)) for each in array.flat):
         return array

@@ -87,7 +87,7 @@ def load_tfds(name: str, mirror: str | Path | None = None) -> Splits:
         mirror: a folder that holds the files TFDS would download; no network is used then.
 
     Returns:
-        The `train` and `test` splits (`validation` where there is no `test`) as uint8 images.
+        The `train` and `test` splits (`validation` if there is no `test`) as uint8 images.
 
     Raises:
         ConfigError: TFDS does not know the name, it is no image classification set of one image size, or it

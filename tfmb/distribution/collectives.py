@@ -1,8 +1,8 @@
-"""What replicas tell each other: the sum of their tensors, or all of them one below the other.
+"""The exchange between replicas: the sum of their tensors, or all of them one below the other.
 
 `tf.distribute` registers a gradient for every `all_reduce` and `all_gather` that is traced. TensorFlow keeps it, and
 the whole graph around it, as long as the process lives. Nobody asks for gradients through ours. So where a reduction
-copies all to one device and adds there, the same is done by the calls that those two are made of, which keep nothing.
+copies all to one device and adds there, we make the calls that those two are made of, which keep nothing.
 For collectives TensorFlow offers no such call.
 """
 

@@ -1,4 +1,4 @@
-"""What several workers must agree on before they go on together; a single process agrees with itself."""
+"""The values that several workers agree on before they go on together; a single process agrees with itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["check_same", "of_first_worker", "reason_of_any"]
 
 
 def of_first_worker(number: int, strategy: Any) -> int:
-    """The first worker's number, on every worker; below 2**53."""
+    """Returns the first worker's number, on every worker; it must be below 2**53."""
     return int(_total(strategy, only_first=True)(number)) if is_multi_worker(strategy) else number
 
 
@@ -32,7 +32,7 @@ def check_same(number: int, strategy: Any, what: str) -> None:
 
 
 def reason_of_any(reason: Callable[[], str | None], strategy: Any) -> Callable[[], str | None]:
-    """`reason`, agreed on: each worker ends at the same update where any of them was asked to."""
+    """Returns the agreed `reason`: each worker ends at the same update once any of them was asked to."""
     if not is_multi_worker(strategy):
         return reason
     total = _total(strategy)
@@ -47,7 +47,7 @@ def reason_of_any(reason: Callable[[], str | None], strategy: Any) -> Callable[[
 
 
 def _total(strategy: Any, only_first: bool = False) -> Callable[[float], float]:
-    """A function that adds up a number over all replicas, or takes the first one's; every worker must call it."""
+    """Returns a function that adds a number up over all replicas, or takes the first's; every worker must call it."""
 
     @tf.function(autograph=False)
     def add(own: Any) -> Any:

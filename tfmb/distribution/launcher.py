@@ -39,7 +39,7 @@ class Gang:
         hosts: `address:port` of every worker of the cluster, in the order of their ranks.
         ranks: those that this machine starts.
         devices: by rank, the value of `CUDA_VISIBLE_DEVICES`; none are set where it is empty.
-        restarts: how often the gang was started before; the workers find it in `TFMB_RESTARTS`.
+        restarts: the number of times that the gang was started before; the workers find it in `TFMB_RESTARTS`.
     """
 
     command: Sequence[str]
@@ -74,17 +74,17 @@ def launch(
 
     Args:
         command: the program and its arguments.
-        workers: how many local workers; one GPU each where there are as many.
+        workers: the number of local workers; one GPU each if there are enough.
         hosts: `address:port` of every worker, for several machines; this one starts the worker number `index`.
         index: its rank.
-        restarts: how often a gang that died is started again.
-        notice_seconds: in which the others find out for themselves that a worker died, and say so. They are told to
+        restarts: the most times that a gang that died is started again.
+        notice_seconds: the time for the others to find out for themselves that a worker died. They are asked to
             end then.
-        grace_seconds: in which workers end that were told to. They are killed then.
+        grace_seconds: the time for workers to end that were asked to. They are killed then.
 
     Returns:
         0 if every worker ended with 0; else the exit code of the first that failed by itself (128 + n for signal n),
-        or 69 where all that failed did so because another one hangs or could not be reached.
+        or 69 if all that failed did so because another one hangs or could not be reached.
 
     Raises:
         ConfigError: neither or both of `workers` and `hosts`, or a command that cannot be started.
@@ -191,7 +191,7 @@ def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Threa
 def _wait(
     processes: dict[int, subprocess.Popen[str]], caught: list[int], notice_seconds: float, grace_seconds: float
 ) -> int:
-    """Waits for all; when one fails, or we are told to stop, the others get a moment, then are ended."""
+    """Waits for all. When one fails, or a signal asks us to stop, the others get a moment and are ended then."""
     failed: dict[int, int] = {}  # rank -> exit code of those that ended by themselves, in order
     end_at = kill_at = float("inf")
     told = False
@@ -247,7 +247,7 @@ def _send(process: subprocess.Popen[str], number: int) -> None:
 
 
 def _one_gpu_each(workers: int) -> dict[int, str]:
-    """By rank one GPU each where there are enough; every worker sees all of them otherwise."""
+    """Returns one GPU for each rank; nothing if there are too few, and every worker then sees all of them."""
     gpus = visible_gpus()
     return {rank: gpus[rank] for rank in range(workers)} if len(gpus) >= workers else {}
 

@@ -20,7 +20,7 @@ _JOBS = ("chief", "worker")
 
 
 def workers_of_environment() -> int:
-    """How many processes `TF_CONFIG` says train together, this one among them; 1 where it is not set.
+    """Returns the number of processes of `TF_CONFIG`, this one among them; 1 if it is not set.
 
     A `TF_CONFIG` without a cluster, as some platforms give a single machine, is one process too.
 
@@ -137,7 +137,7 @@ def is_first_worker() -> bool:
 
 
 def _cluster_of(resolver: Any) -> Cluster | None:
-    """The workers that train together; None where this process is not one of several in a cluster."""
+    """Returns the workers that train together; None if this process is not one of several in a cluster."""
     spec = resolver.cluster_spec() if resolver is not None else None
     if not spec:
         return None
@@ -156,10 +156,10 @@ def _cluster_of(resolver: Any) -> Cluster | None:
 
 @contextlib.contextmanager
 def naming_lost_peers(strategy: Any, advice: str = "") -> Iterator[None]:
-    """Where several workers train, turns what TensorFlow raises when one of them is gone into an error that names it.
+    """Turns TensorFlow's error about a lost worker into one that names it, if several workers train.
 
     Args:
-        strategy: where the block trains.
+        strategy: the strategy that the block trains under.
         advice: words to end the message with.
 
     Raises:
@@ -205,7 +205,7 @@ def _reason(text: str) -> str:
 
 
 def _who_was_lost(cluster: Cluster, text: str) -> str:
-    """What TensorFlow says of workers that hang, else those on whose port nobody listens."""
+    """Returns the workers that TensorFlow says hang, else those on whose port nobody listens."""
     reported = _ranks(cluster, re.findall(r"reported from /job:(\w+)/(?:replica:\d+/)?task:(\d+)", text))
     if reported:
         return cluster.describe(reported)

@@ -1,4 +1,4 @@
-"""Where the workers of a run meet before TensorFlow's servers start; and which of them can still be reached.
+"""The meeting of a run's workers before TensorFlow's servers start, and the list of those that can be reached.
 
 TensorFlow's first worker waits for the others without an end, where neither a timeout nor Ctrl-C reaches it. So they
 meet here first, on the ports its servers take over: the first worker tells the others who is missing, until nobody is.
@@ -29,7 +29,7 @@ class Cluster:
     """The workers of a run.
 
     Attributes:
-        names: what TensorFlow calls each of them, such as `worker 1`; the first leads.
+        names: TensorFlow's name of each of them, such as `worker 1`; the first leads.
         addresses: `address:port` of each.
         rank: which of them this process is.
     """
@@ -79,7 +79,7 @@ class Cluster:
 
 
 def join_seconds() -> float:
-    """How long a worker waits for the others: `TFMB_JOIN_SECONDS`, 300 by default.
+    """Returns the seconds that a worker waits for the others: `TFMB_JOIN_SECONDS`, 300 by default.
 
     Raises:
         ConfigError: it is no number above 0.
@@ -99,7 +99,7 @@ def meet(cluster: Cluster, seconds: float) -> None:
 
     Args:
         cluster: its workers.
-        seconds: how long to wait.
+        seconds: the time to wait.
 
     Raises:
         PeerLostError: somebody has not come, whom it names, or this worker's port is taken.
@@ -127,7 +127,7 @@ class _Wait:
         return self.started + self.seconds - time.monotonic()
 
     def check(self, missing: Iterable[int]) -> None:
-        """Raises the error where time is up."""
+        """Raises the error if time is up."""
         if self.left <= 0:
             raise self.error(missing)
         if not self.told and self.seconds - self.left > _NOTICE_SECONDS:
@@ -136,7 +136,7 @@ class _Wait:
             warnings.warn(f"waiting for {who}, for {self.left:.0f} s more at most", stacklevel=2)
 
     def error(self, missing: Iterable[int]) -> PeerLostError:
-        """What to raise where these have not come."""
+        """Returns the error to raise if these workers have not come."""
         return PeerLostError(
             f"{self.cluster.describe(missing)} did not join within {self.seconds:g} s (TFMB_JOIN_SECONDS): see that "
             "every worker runs, with the same cluster in TF_CONFIG and an address the others can reach; then start "
@@ -189,7 +189,7 @@ def _gather(listener: socket.socket, wait: _Wait) -> None:
 
 
 def _report(wait: _Wait) -> None:
-    """The other workers' side: comes to the first one, again and again, until it has the word to begin."""
+    """Runs the other workers' side: asks the first one again and again, until it gives the word to begin."""
     while True:
         wait.check([0])
         word, missing = _visit(wait)
@@ -201,7 +201,7 @@ def _report(wait: _Wait) -> None:
 
 
 def _visit(wait: _Wait) -> tuple[str, list[int]]:
-    """The last word of the first worker, and whom it misses; itself where it says nothing."""
+    """Returns the first worker's last word, and the workers it misses; worker 0 itself if it says nothing."""
     word, missing = "", [0]
     # What is no word of it comes from a stranger on its port.
     with contextlib.suppress(OSError, ValueError):
@@ -224,7 +224,7 @@ def _tell(joined: dict[int, socket.socket], word: str, ranks: Iterable[int]) -> 
 
 
 def _rank_of(connection: socket.socket, cluster: Cluster) -> int:
-    """Who has come; -1 for a stranger."""
+    """Returns the rank of the worker that connected; -1 for a stranger."""
     connection.settimeout(1.0)
     try:
         token, rank = connection.makefile().readline(_LONGEST_LINE).split()

@@ -60,15 +60,15 @@ def configure_replicas(replicas: int) -> None:
 
 
 def make_strategy(strategy: Any = "auto", devices: int | None = None, joins: bool = True) -> Any:
-    """The `tf.distribute.Strategy` of a name.
+    """Returns the `tf.distribute.Strategy` of a name.
 
     Args:
         strategy: `"auto"` (every worker where `TF_CONFIG` names several; else every GPU; without one, `devices`
             logical CPU devices, or one device), `"one-device"`,
             `"mirrored"` (every GPU, or every logical CPU device), `"multi-worker"` (every worker of `TF_CONFIG`, or of
             the Slurm job; make it before TensorFlow starts: before any model is built), `"tpu"` (the one that
-            `TPU_NAME` or the environment names), or a `tf.distribute.Strategy`, taken as it is.
-        devices: how many of these devices; None for all of them, or for one CPU with `"auto"`.
+            `TPU_NAME` or the environment names), or a `tf.distribute.Strategy`, taken unchanged.
+        devices: the number of these devices; None for all of them, or for one CPU with `"auto"`.
         joins: whether `"auto"` may be the workers of `TF_CONFIG`.
 
     Returns:
@@ -102,12 +102,12 @@ def make_strategy(strategy: Any = "auto", devices: int | None = None, joins: boo
 
 
 def make_local_strategy(strategy: Any = "auto", devices: int | None = None, what: str = "this") -> Any:
-    """As `make_strategy`, for what one process does alone.
+    """Returns a strategy, as `make_strategy`, for the work of one process alone.
 
     Args:
         strategy: as in `make_strategy`.
         devices: as in `make_strategy`.
-        what: what is done, in words.
+        what: the action, in words.
 
     Raises:
         ConfigError: as `make_strategy`; or several workers are asked for, or named by `TF_CONFIG`.
@@ -152,7 +152,7 @@ def adds_up_on_one_device(strategy: Any) -> bool:
 
 
 def steps_a_call(strategy: Any) -> int | None:
-    """How many updates a call makes: agreed on among several workers, else None for as many as suit."""
+    """Returns the updates of a call: fixed among several workers, else None for as many as suit."""
     return 10 if is_multi_worker(strategy) else None
 
 
@@ -218,7 +218,7 @@ def _mirrored(kind: str, devices: int | None) -> Any:
 
 @functools.cache
 def _mirrored_on(devices: tuple[str, ...], kind: str) -> Any:
-    """The one strategy of these devices: what was traced under it serves the next call that asks for them."""
+    """Returns the one strategy of these devices: traces under it serve the next call that asks for them."""
     # Collectives between logical CPU devices abort when a process uses two group sizes; this way they do not.
     cross_device_ops = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=cross_device_ops)
@@ -237,7 +237,7 @@ def _tpu() -> Any:  # pragma: no cover - needs a TPU
 def make_cpu_devices(replicas: int) -> None:
     """Makes logical CPU devices if TensorFlow has not started and there are not enough; else there must be enough.
 
-    Where there are GPUs nothing is made.
+    If there are GPUs nothing is made.
 
     Raises:
         ConfigError: TensorFlow has started with fewer.

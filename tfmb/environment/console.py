@@ -1,4 +1,4 @@
-"""What the command line writes: results on standard output, everything else on standard error."""
+"""The output of the command line: results on standard output, everything else on standard error."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ OWN_PROCESS = "own process"
 
 
 def say(line: str) -> None:
-    """A line for the user, on standard error."""
+    """Writes a line for the user, on standard error."""
     print(f"tfmb: {_plain(line)}", file=sys.stderr, flush=True)
 
 
 def tell(line: str, to: TextIO | None = None) -> None:
-    """A line of a result, on standard output or `to`; on a terminal without what would steer it."""
+    """Writes a line of a result, on standard output or `to`; a terminal gets no characters that would steer it."""
     stream = sys.stdout if to is None else to
     steers = stream.isatty()
     print("".join(c if _is_shown(c, steers) else ascii(c)[1:-1] for c in line), file=stream, flush=True)
@@ -41,12 +41,12 @@ def fail(code: int, message: str) -> NoReturn:
 
 
 def _plain(line: str) -> str:
-    """The line with what would steer a terminal written out: names come from files and command lines."""
+    """Returns the line without characters that steer a terminal: names come from files and command lines."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in line)
 
 
 def emit_json(result: dict[str, Any]) -> None:
-    """One machine-readable line on standard output; numbers that are not finite become null."""
+    """Writes one machine-readable line on standard output; numbers that are not finite become null."""
     finite = {key: None if isinstance(value, float) and value - value != 0 else value for key, value in result.items()}
     print(json.dumps(finite), flush=True)
 

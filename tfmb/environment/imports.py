@@ -15,7 +15,7 @@ _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
 def check_reference(reference: str, option: str) -> None:
-    """Refuses, without importing anything, what does not look like `package.module:function`."""
+    """Refuses, without importing anything, a text that does not look like `package.module:function`."""
     if not _FORM.fullmatch(reference):
         raise ConfigError(f"{option} {reference!r} is not of the form package.module:function")
 

@@ -1,4 +1,4 @@
-"""Whether this process serves a notebook (Jupyter, Colab, VS Code), where no terminal shows what is written."""
+"""Tells whether this process serves a notebook (Jupyter, Colab, VS Code), where no terminal shows the output."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What processor this machine has. It needs no TensorFlow."""
+"""The processor of this machine. The module needs no TensorFlow."""
 
 import os
 import platform
@@ -13,12 +13,12 @@ _OF_USE = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "
 
 
 def available_cores() -> int:
-    """How many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor_name(cpuinfo: Path = _CPUINFO, system: str | None = None) -> str:
-    """The model's name, where the system tells it; else the kind of machine.
+    """Returns the processor's model name if the system tells it, else the kind of machine.
 
     Args:
         cpuinfo: Linux's file.
@@ -31,7 +31,7 @@ def processor_name(cpuinfo: Path = _CPUINFO, system: str | None = None) -> str:
 
 
 def instruction_sets(cpuinfo: Path = _CPUINFO) -> list[str]:
-    """Those of the processor that matter here; none where Linux does not tell.
+    """Returns the instruction sets of the processor that matter here; nothing if Linux does not tell.
 
     Args:
         cpuinfo: Linux's file.
@@ -41,7 +41,7 @@ def instruction_sets(cpuinfo: Path = _CPUINFO) -> list[str]:
 
 
 def _entry(key: str, cpuinfo: Path) -> str | None:
-    """What stands behind a key for the first processor."""
+    """Returns the value of a key for the first processor."""
     try:
         lines = cpuinfo.read_text(errors="replace").splitlines()
     except OSError:

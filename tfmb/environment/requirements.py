@@ -1,4 +1,4 @@
-"""What a command or a call needs at its end, asked for at its start: before anything is measured or trained."""
+"""The needs of a command at its end, checked at its start: before anything is measured or trained."""
 
 import importlib
 import tempfile
@@ -34,7 +34,7 @@ def need_page(option: str, path: str | Path) -> Path:
     """The path of a page that can be drawn and written there.
 
     Args:
-        option: what the user calls it.
+        option: the user's name for it.
         path: as it was given.
 
     Raises:
@@ -59,14 +59,14 @@ def need_page(option: str, path: str | Path) -> Path:
 
 
 def need_folder(option: str, path: str | Path) -> None:
-    """Looks whether a folder can be made, or written where it is there, and keeps what is saved in it: see `probe`.
+    """Checks that a folder can be made, or written if it exists, and keeps files that are saved in it: see `probe`.
 
     Args:
-        option: what the user calls it.
+        option: the user's name for it.
         path: the folder.
 
     Raises:
-        DirectoryError: it cannot be made or written, or does not keep what is saved.
+        DirectoryError: it cannot be made or written, or does not keep saved files.
     """
     check_name(path, option)
     try:
@@ -83,7 +83,7 @@ def need_folder(option: str, path: str | Path) -> None:
 
 
 def _try_to_write(folder: Path) -> None:
-    """Makes a file without a name there: permissions alone do not tell of disks that are full or only read.
+    """Makes a file without a name there: permissions alone do not reveal a disk that is full or read-only.
 
     Raises:
         OSError: it cannot be made.

@@ -1,4 +1,4 @@
-"""What a `TrainConfig` names, made: its data, model and optimizer, and what the model is trained for."""
+"""The parts of a run, made from its `TrainConfig`: data, model and optimizer, and the model's loss and metrics."""
 
 import math
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ __all__ = ["Parts", "build_model", "load_splits", "loss_and_metrics_of", "make_o
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a run is made of, once its data and model are there."""
+    """The parts of a run, once its data and model are there."""
 
     splits: Splits
     train: Source
@@ -72,7 +72,7 @@ def prepare(config: TrainConfig) -> Parts:
 
 
 def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
-    """The user's `--data module:load`, or else the dataset of that name."""
+    """Returns the user's `--data module:load`, or else the dataset of that name."""
     if data and dataset != "auto":
         raise ConfigError(f"--data {data} and --dataset {dataset!r} cannot both be given")
     if data and mirror:
@@ -84,7 +84,7 @@ def build_model(
     model: str, input_shape: tuple[int, ...] | None, num_classes: int | None, normalization: Normalization | None,
     *, seed: int = 0, dropout: float | None = None, precision: str | None = None,
 ) -> Any:  # fmt: skip
-    """One of our models by name (with its preprocessing inside), or what the user's function builds.
+    """Returns one of our models by name (with its preprocessing inside), or the model of the user's function.
 
     Args:
         model: `"cnn"`, `"mlp"` or `package.module:build`.
@@ -157,7 +157,7 @@ def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, 
 
 
 def loss_and_metrics_of(model: Any, config: TrainConfig | None) -> LossAndMetrics:
-    """Cross-entropy and accuracy for our models; for the user's (`config` None too), what it was compiled with.
+    """Returns cross-entropy and accuracy for our models; for the user's (`config` None too), the compiled ones.
 
     Raises:
         ConfigError: the user's model is not compiled.

@@ -1,6 +1,6 @@
-"""What a run of `tfmb train` is asked to do: one frozen value, checked when it is made.
+"""The options of a run of `tfmb train`: one frozen value, checked when it is made.
 
-The command line and `run.json` speak it. It knows nothing of TensorFlow, so that a bad option is refused at once.
+The command line and `run.json` use it. It imports no TensorFlow, so that a bad option is refused at once.
 """
 
 import dataclasses
@@ -86,12 +86,12 @@ class TrainConfig:
         shuffle: whether each epoch has a new order.
         seed: decides initial weights, order and dropout.
         strategy: one of `STRATEGY_NAMES`.
-        devices: how many devices; None for all GPUs, or one CPU.
+        devices: the number of devices; None for all GPUs, or one CPU.
         prefetch: batches that are read ahead where the loop reads them; None for as many as a short measurement says.
         threads: that share the work of one operation; None for TensorFlow's own choice, one a core.
         log_every: updates between two reports of the running loss.
         checkpoint_every: updates between two checkpoints.
-        keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
+        keep_checkpoints: the number of last ones that stay, besides the best by validation loss.
         on_divergence: what to do about a loss or gradient that is not finite: `"stop"`, `"skip"` the batch, or
             `"restore"` the last checkpoint and go on at half the rate.
         deterministic: whether threads, oneDNN, op determinism and steps a call are pinned and nothing is measured.
@@ -331,7 +331,7 @@ def _as_float(value: float) -> float:
 
 
 def _is_given(value: Any) -> bool:
-    """Whether an option was asked for; 0 is asked for, unlike False."""
+    """Whether an option was given; 0 is given, unlike False."""
     return value is not None and value is not False
 
 

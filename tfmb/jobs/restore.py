@@ -18,7 +18,7 @@ __all__ = ["RestoredRun", "restore_run"]
 
 @dataclass(frozen=True, kw_only=True)
 class RestoredRun:
-    """A run as its directory tells it.
+    """A run, as its directory describes it.
 
     Attributes:
         run_dir: where it lies.
@@ -34,12 +34,12 @@ class RestoredRun:
 
     @property
     def name(self) -> str:
-        """The directory's own name."""
+        """The name of the directory."""
         return self.run_dir.resolve().name
 
     @property
     def logits(self) -> bool | None:
-        """True where the model is one of ours, which end in logits; None where it is the user's."""
+        """True if the model is one of ours, which end in logits; None if it is the user's."""
         return True if self.config is not None and not self.config.own_model else None
 
     def splits(self, data: str | None = None, mirror: str | None = None) -> Splits:

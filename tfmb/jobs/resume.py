@@ -1,4 +1,4 @@
-"""What `tfmb train --resume RUN` goes on with: the run's own options, and what was given besides."""
+"""The options that `tfmb train --resume RUN` goes on with: the run's own, and those given besides."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ __all__ = ["resumed"]
 
 
 def resumed(run_dir: Path, given: dict[str, Any]) -> tuple[TrainConfig, dict[str, Any] | None]:
-    """The options of a run that goes on, and its result where it is finished.
+    """Returns the options of a run that goes on, and its result if it is finished.
 
     Args:
         run_dir: made by `tfmb train`.

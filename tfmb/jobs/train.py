@@ -51,17 +51,17 @@ def train_job(
     """Loads, builds, trains, scores the test split once, and writes the run.
 
     Args:
-        config: what to do.
+        config: the options of the run.
         make_run_dir: a name for the run (such as `mnist-cnn`) -> its new, empty directory.
         say: gets a line for the user now and then.
         verbose: 1 for progress on standard error, 0 for none.
-        resume: the directory of a run that shall go on, in place of a new one.
+        resume: the directory of a run that is to go on, in place of a new one.
         allow_mismatch: whether it may go on though something differs from what it began with.
-        before_training: told what XLA compiles and how many seconds the training is to take, where a trial was made
-            before it; it may begin the run again in another process.
+        before_training: gets XLA's scope and the estimated seconds of the training, if a trial was made
+            before; it may begin the run again in another process.
 
     Returns:
-        The result: what `run.json` keeps under `"result"`, with the run's directory (None for a worker that is not
+        The result: the entry `"result"` of `run.json`, with the run's directory (None for a worker that is not
         the chief, which writes nothing).
 
     Raises:
@@ -227,5 +227,5 @@ def _last_epoch(history: Any) -> dict[str, float]:
 
 
 def accuracy_of(logs: dict[str, Any]) -> Any:
-    """The accuracy among logs, by whichever name it goes; None where there is none."""
+    """Returns the accuracy among logs, by whichever name it goes; None if there is none."""
     return next((value for key, value in logs.items() if key.endswith(("accuracy", "acc"))), None)

@@ -26,7 +26,7 @@ class Adjustable:
         self._value.assign(value)
 
     def rounded(self) -> "Adjustable":
-        """As float32 has it, inside a traced function."""
+        """Returns the value rounded to float32, inside a traced function."""
         return _Derived(tf.cast(tf.cast(tf.convert_to_tensor(self._value), tf.float32), tf.float64))
 
     def __mul__(self, other: Any) -> Any:

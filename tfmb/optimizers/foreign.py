@@ -41,7 +41,7 @@ class ForeignOptimizer(Optimizer):
         raise NotImplementedError(f"{type(self.keras_optimizer).__name__} has no pure rule")
 
     def get_config(self) -> dict[str, Any]:
-        """The Keras optimizer's configuration, as far as it is plain."""
+        """Returns the plain part of the Keras optimizer's configuration."""
         plain = {k: v for k, v in self._config.items() if isinstance(v, (int, float, str, bool)) or v is None}
         rate = self.keras_optimizer._learning_rate
         schedule = {} if isinstance(rate, keras.Variable) else {"learning_rate": describe_rate(rate)}
@@ -71,7 +71,7 @@ class ForeignOptimizer(Optimizer):
 
     @property
     def variables(self) -> list[Any]:
-        """All of Keras's, those that it does not list too."""
+        """All of Keras's variables, those that it does not list too."""
         if not self._variables:
             return []
         return [raw_variable(v) for v in variables_by_name(self.keras_optimizer, self._given).values()]
@@ -115,7 +115,7 @@ class ForeignOptimizer(Optimizer):
     def apply(
         self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
     ) -> Any:
-        """One update from mean gradients, in the cross-replica context; see `Optimizer.apply`.
+        """Makes one update from mean gradients, in the cross-replica context; see `Optimizer.apply`.
 
         Raises:
             ConfigError: `made` is given: Keras's rules know no update that is not made; no gradient for any variable.
@@ -140,7 +140,7 @@ class ForeignOptimizer(Optimizer):
         return tf.constant(False)
 
     def overwrite_with_averages(self) -> None:
-        """What Keras does when `fit` ends."""
+        """Overwrites the weights with their averages, as Keras does when `fit` ends."""
         self.replaced = []
         if self._variables and int(value_of(self.iterations)):
             if self.keras_optimizer.use_ema:

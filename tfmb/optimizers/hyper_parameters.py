@@ -39,7 +39,7 @@ def describe_rate(rate: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """Configurations and arrays in plain values; of what is none of these the name of its kind."""
+    """Returns configurations and arrays in plain values; of anything else the name of its kind."""
     if isinstance(value, dict):
         return {str(key): _as_json(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

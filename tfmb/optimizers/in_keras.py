@@ -69,14 +69,14 @@ def as_keras(optimizer: Optimizer) -> Any:
 
 @keras.saving.register_keras_serializable(package="tfmb")
 class KerasOptimizer(keras.optimizers.Optimizer):
-    """Made by `as_keras`: the rule of one of our optimizers as a Keras optimizer.
+    """The rule of one of our optimizers as a Keras optimizer, made by `as_keras`.
 
     Args:
         rule: the class's name in `tfmb.optimizers`.
         settings: its arguments by name.
         rate: a function that gives the learning rate, in place of the one in the settings; None for none. It is not
             saved.
-        **kwargs: what Keras adds when it loads one.
+        **kwargs: the arguments that Keras adds when it loads one.
 
     Raises:
         ConfigError: no such class.
@@ -126,7 +126,7 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         self.assign_add(variable, delta)
 
     def to_tfmb(self) -> Optimizer:
-        """Our optimizer anew, with the rate as it stands; it has no state of its own yet."""
+        """Returns our optimizer anew, with the current rate; it has no state of its own yet."""
         settings = self.get_config()["settings"]
         rate = settings["learning_rate"]
         if isinstance(rate, dict) and _OF_KERAS in rate:
@@ -136,7 +136,7 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         return _CLASSES[self._tfmb_rule](**settings)
 
     def get_config(self) -> dict[str, Any]:
-        """The rule, its settings and the rate as it stands.
+        """Returns the rule, its settings and the current rate.
 
         Raises:
             ConfigError: the rate is a function.
@@ -162,7 +162,7 @@ _IN_KERAS = {
 
 
 def _rate(rate: Any, function: Any = None) -> Any:
-    """A float, a Keras schedule around one of ours, or a Keras schedule or function as it is."""
+    """Returns a float, a Keras schedule around one of ours, or the given Keras schedule or function."""
     if function is not None:
         return function
     if isinstance(rate, float):

@@ -34,7 +34,7 @@ _COMMON = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum"
 
 
 def get(identifier: Any) -> Optimizer:
-    """Our optimizer of a name, a Keras optimizer, or one of ours (returned as it is).
+    """Returns our optimizer for a name, for a Keras optimizer, or for one of ours (returned unchanged).
 
     Raises:
         ConfigError: an unknown name, or a Keras optimizer that cannot be used.
@@ -51,7 +51,7 @@ def get(identifier: Any) -> Optimizer:
 
 
 def around_keras(optimizer: Optimizer) -> Optimizer:
-    """One of ours as it is; with what Keras does around a rule, the same rule inside a Keras optimizer."""
+    """Returns the optimizer itself, or its rule in a Keras optimizer if it uses Keras's additions to a rule."""
     if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in _OF_KERAS):
         return optimizer
     if optimizer.inside is None:

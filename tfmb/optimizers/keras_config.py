@@ -1,4 +1,4 @@
-"""The configuration of a Keras optimizer, whose learning rate may be one that cannot tell its own."""
+"""The configuration of a Keras optimizer, whose learning rate may have none."""
 
 from typing import Any
 
@@ -8,9 +8,9 @@ __all__ = ["config_of", "copy_of"]
 
 
 def config_of(optimizer: Any) -> dict[str, Any]:
-    """What `get_config` gives; without `learning_rate` where that is a function or a schedule without a configuration.
+    """Returns `get_config()`, without `learning_rate` if that is a function or a schedule without a configuration.
 
-    Keras raises then, or describes a function by its code.
+    Keras raises in this case, or describes a function by its code.
     """
     rate = optimizer._learning_rate
     if _is_described(rate):

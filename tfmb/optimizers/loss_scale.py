@@ -65,7 +65,7 @@ class LossScale:
         return raw_variable(self.stands_for.dynamic_scale), raw_variable(self.stands_for.step_counter)
 
     def update(self, finite: Any) -> None:
-        """After each try: the next factor.
+        """Updates the factor after each try.
 
         Args:
             finite: bool scalar tensor, whether all gradients were finite.

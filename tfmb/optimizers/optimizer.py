@@ -35,9 +35,9 @@ class Optimizer:
             on the mean gradient of the whole batch, after the sum over replicas.
         use_ema: whether to keep an exponential moving average of the weights.
         ema_momentum: of that average, in [0, 1].
-        ema_overwrite_frequency: the weights are replaced by the average every so many updates; None for never.
+        ema_overwrite_frequency: updates between two replacements of the weights by the average; None for never.
         loss_scale_factor: a fixed factor on the loss that gradients are divided by again; None for none.
-        gradient_accumulation_steps: an update is made from the mean of so many batches' gradients; None for one. As in
+        gradient_accumulation_steps: batches whose mean gradient makes one update; None for one. As in
             Keras, whose optimizer then makes the updates by our rule; see also `micro_batch_size` of `tfmb.fit`.
         name: the optimizer's name.
 
@@ -51,7 +51,7 @@ class Optimizer:
         slots: one tuple of variables for each trainable variable.
         averages: one variable for each trainable variable with `use_ema`, else none.
         replaced: the weights' values that the averages took the place of in the end, in the variables' order.
-        not_decayed: the variables, and the patterns of names, that `exclude_from_weight_decay` was told.
+        not_decayed: the variables, and the patterns of names, that `exclude_from_weight_decay` was given.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.
@@ -141,7 +141,7 @@ class Optimizer:
 
         Args:
             gradient: as in `moments`.
-            moments: what `moments` returned: the first slots.
+            moments: the result of `moments`: the first slots.
             slots: all the old ones.
             rate: as in `moments`.
         """
@@ -149,7 +149,7 @@ class Optimizer:
         return ()
 
     def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
-        """What the variable moves by: the second half of the rule.
+        """Returns the move of the variable: the second half of the rule.
 
         Args:
             gradient: as in `moments`.
@@ -182,7 +182,7 @@ class Optimizer:
 
     @property
     def clips(self) -> bool:
-        """Whether it limits gradients."""
+        """Whether the optimizer limits gradients."""
         return any(limit is not None for limit in (self.clipnorm, self.clipvalue, self.global_clipnorm))
 
     def exclude_from_weight_decay(
@@ -202,7 +202,7 @@ class Optimizer:
         self.not_decayed = (list(var_list or []), list(var_names or []))
 
     def exclude_as_keras(self, optimizer: Any) -> None:
-        """Takes over what a Keras optimizer's `exclude_from_weight_decay` was told."""
+        """Takes over the exclusions of a Keras optimizer's `exclude_from_weight_decay`."""
         ids = getattr(optimizer, "_exclude_from_weight_decay", None) or set()
         pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
         self._excluded_ids = frozenset(ids)
@@ -329,7 +329,7 @@ class Optimizer:
         gradients on each replica, or in the cross-replica context.
 
         Args:
-            gradients: one tensor for each variable, of its shape; None leaves that variable as it is.
+            gradients: one tensor for each variable, of its shape; None leaves that variable unchanged.
                 `tf.IndexedSlices` are made dense, at once or where this stands for a Keras optimizer as late as there.
             trainable_variables: the variables, if `build` was not called before.
             made: a scalar bool tensor, in a function that XLA compiles alone: where it is False nothing changes.
@@ -394,7 +394,7 @@ class Optimizer:
         one_pass.move(variable, delta, made)
 
     def _rounded(self, value: Any) -> Any:
-        """A hyper-parameter as it is used: as Keras has it where this stands for a Keras optimizer."""
+        """Returns a hyper-parameter as the rule uses it, rounded as in Keras if this stands for a Keras optimizer."""
         if not self.rounds_as_keras:
             return value
         return value.rounded() if isinstance(value, Adjustable) else float(np.float32(value))

@@ -1,4 +1,4 @@
-"""What the loop knows of the optimizers of a model with its own `train_step`: their rate, and the number of steps."""
+"""The rate and the step count of the optimizers of a model with its own `train_step`."""
 
 import weakref
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ class OwnStepOptimizer(Optimizer):
         return self._model_of()
 
     def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
-        """Not known: the model's step has it."""
+        """Refuses the call: the model's own step has the rule."""
         raise NotImplementedError(f"{self.name} has no rule")
 
     def get_config(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ class OwnStepOptimizer(Optimizer):
         }
 
     def rate_at(self, updates: Any) -> Any:
-        """The rate that the first optimizer has, as a float64 scalar; of a schedule the one after so many updates."""
+        """Returns the first optimizer's rate, a float64 scalar; a schedule's rate after `updates` updates."""
         optimizers = list(self._with_rates().values())
         return rate_after(updates, optimizers[0]) if optimizers else tf.constant(0.0, tf.float64)
 
@@ -85,11 +85,11 @@ class OwnStepOptimizer(Optimizer):
     def apply(
         self, gradients: Sequence[Any], trainable_variables: Sequence[Any] | None = None, *, made: Any = None
     ) -> Any:
-        """Not to be called."""
+        """Refuses the call."""
         raise NotImplementedError(f"{self.name} makes its updates itself")
 
     def overwrite_with_averages(self) -> None:
-        """What Keras does with `model.optimizer` when `fit` ends."""
+        """Overwrites the weights with the averages of `model.optimizer`, as Keras does when `fit` ends."""
         self.replaced = []
         optimizer = self._model.optimizer
         if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
@@ -103,7 +103,7 @@ class OwnStepOptimizer(Optimizer):
         return {name: each for name, each in found.items() if isinstance(each, keras.optimizers.Optimizer)}
 
     def _with_rates(self) -> dict[str, Any]:
-        """The same by their places in `get_config`, but what a loss scale is put around: its own rate is none."""
+        """Returns the optimizers by their places in `get_config`; of a loss scale the inner one, which has a rate."""
         found: dict[str, Any] = {}
         for name, each in self._by_name().items():
             inner = getattr(each, "inner_optimizer", None)

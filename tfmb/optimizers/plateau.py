@@ -49,13 +49,13 @@ class Plateau:
             raise ConfigError("patience, cooldown, min_delta and min_learning_rate must be at least 0")
 
     def start(self) -> tuple[float, int, int]:
-        """The state before the first evaluation: the best score, evaluations without improvement, cooldown left."""
+        """Returns the state before the first evaluation: best score, evaluations without improvement, cooldown left."""
         return (math.inf if self.mode == "min" else -math.inf), 0, 0
 
     def step(
         self, state: tuple[float, int, int], score: float, learning_rate: float
     ) -> tuple[tuple[float, int, int], float]:
-        """One evaluation.
+        """Takes in one evaluation.
 
         Args:
             state: from `start` or the last `step`.

@@ -179,7 +179,7 @@ def adam_moments(gradient: Any, slots: Slots, *, beta_1: float, beta_2: float, s
 
 
 def adam_derived(moments: Slots, slots: Slots, *, amsgrad: bool) -> Slots:
-    """With `amsgrad` the largest v so far."""
+    """Returns, with `amsgrad`, the largest v so far."""
     return (tf.maximum(slots[2], moments[1]),) if amsgrad else ()
 
 

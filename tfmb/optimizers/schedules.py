@@ -241,7 +241,7 @@ class Warmup(Schedule):
 
     Attributes:
         schedule: one of these, or a Keras schedule.
-        updates: how long; update number `updates` (from 0) has the schedule's first rate.
+        updates: the length of the warm-up; update number `updates` (from 0) has the schedule's first rate.
         start_factor: in [0, 1].
 
     Example:
@@ -294,7 +294,7 @@ def scale_rate(learning_rate: float, batch_size: int, base_batch_size: int, rule
 
 
 def over_run(name: str, learning_rate: float, updates: int, updates_an_epoch: int) -> Any:
-    """The schedule that a run of so many updates takes by its name on the command line.
+    """Returns the schedule of a run of `updates` updates, by its name on the command line.
 
     Args:
         name: `"constant"` and `"plateau"` (the rate itself), `"step"` (a tenth after each third of the run),

@@ -17,7 +17,7 @@ class KerasState:
 
     Attributes:
         iterations: the count of updates.
-        rate: the learning rate; None where a schedule decides it.
+        rate: the learning rate; None if a schedule decides it.
         slots: one tuple for each variable that is trained.
         averages: one for each variable that is trained, with `use_ema`; else none.
     """
@@ -44,7 +44,7 @@ def value_of(variable: Any) -> Any:
 
 
 def rate_after(updates: Any, optimizer: Any) -> Any:
-    """The rate of a Keras optimizer after so many updates, as a float64 scalar: a number, a schedule or a function."""
+    """Returns a Keras optimizer's rate after `updates` updates, a float64 scalar: of a number, schedule or function."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         rate = rate(updates)
@@ -58,7 +58,7 @@ def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]
 
     Args:
         optimizer: Keras's.
-        slot_names: what the counterpart calls its slots.
+        slot_names: the counterpart's names of its slots.
         variables: the Keras variables that are trained, of those that the optimizer was built for.
 
     Raises:
@@ -78,9 +78,9 @@ def state_of(optimizer: Any, slot_names: Sequence[str], variables: Sequence[Any]
 
 
 def build(optimizer: Any, variables: Sequence[Any]) -> None:
-    """Builds a Keras optimizer where it is not built yet, in the scope that it was made in.
+    """Builds a Keras optimizer that is not built yet, in the scope that it was made in.
 
-    For no variables it stays as it is, as in `fit` of a frozen model: it may be built for what is trained later.
+    Without variables it stays unbuilt, as in `fit` of a frozen model: it may be built for later variables.
     """
     if optimizer.built or not variables:
         return

@@ -31,7 +31,7 @@ class WithSquare(NamedTuple):
 
 
 def values_of(gradient: Any) -> Any:
-    """The entries of a gradient: of every occurrence of a row, where they are apart."""
+    """Returns the entries of a gradient; those of every occurrence of a row, if they are known apart."""
     if isinstance(gradient, WithSquare):
         return gradient.gradient
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
@@ -71,7 +71,7 @@ def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
 
 
 def dense(gradient: Any, shape: Any = None) -> Any:
-    """The gradient with equal rows added up; `shape` is its own where it is None."""
+    """Returns the gradient with equal rows added up; `shape` is its own if it is None."""
     if isinstance(gradient, WithSquare):
         return gradient.gradient
     if not isinstance(gradient, tf.IndexedSlices):

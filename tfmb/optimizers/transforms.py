@@ -41,7 +41,7 @@ def clip_by_norm(gradients: Gradients, norm: float) -> tuple[list[Any], Any]:
 
 
 def clip_by_value(gradients: Gradients, value: float) -> tuple[list[Any], Any]:
-    """Each entry into [-value, value]: Keras's `clipvalue`."""
+    """Cuts each entry to [-value, value]: Keras's `clipvalue`."""
     over = _any(tf.reduce_any(tf.abs(values_of(g)) > value) for g in gradients if g is not None)
     return [None if g is None else limited(g, value) for g in gradients], over
 
@@ -49,7 +49,7 @@ def clip_by_value(gradients: Gradients, value: float) -> tuple[list[Any], Any]:
 def clip(
     gradients: Gradients, norm: float | None, value: float | None, global_norm: float | None
 ) -> tuple[Gradients, Any]:
-    """The gradients, limited as the one of the three says that is not None, and whether that changed them."""
+    """Returns the gradients, limited by the one of the three that is not None, and whether that changed them."""
     if global_norm is not None:
         return clip_by_global_norm(gradients, global_norm)
     if norm is not None:
@@ -63,7 +63,7 @@ def decay(delta: Any, weight: Any, rate: Any, factor: Any) -> Any:
     """Decoupled weight decay (Loshchilov and Hutter 2019): delta - alpha lambda theta.
 
     Args:
-        delta: what the rule moves the weight by.
+        delta: the rule's move of the weight.
         weight: theta, before the update.
         rate: alpha.
         factor: lambda.

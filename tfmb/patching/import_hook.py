@@ -15,7 +15,7 @@ def call_after_import(name: str, function: Callable[[], None]) -> Callable[[], N
 
     Args:
         name: of the module.
-        function: what it raises is raised where the module is imported.
+        function: its errors are raised where the module is imported.
 
     Returns:
         A function that forgets it, where the module has not been imported.
@@ -37,14 +37,14 @@ class _Finder(importlib.abc.MetaPathFinder):
         self._is_asking = False
 
     def forget(self) -> None:
-        """Finds it no more."""
+        """Stops finding the module."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        """What the other finders find, with a loader that calls the function in the end."""
+        """Returns the other finders' spec, with a loader that calls the function in the end."""
         if fullname != self._name or self._is_asking:
             return None
         self._is_asking = True

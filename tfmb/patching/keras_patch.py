@@ -57,7 +57,7 @@ def patch_keras(run_dir: str | Path | None = None, strict: bool = False, **optio
 
 
 class KerasPatch:
-    """What `patch_keras` returns.
+    """The patch that `patch_keras` returns.
 
     Args:
         run_dir: see `patch_keras`.
@@ -179,7 +179,7 @@ class KerasPatch:
     def _call(
         self, name: str, theirs: Callable[..., Any], where: str, model: Any, args: tuple[Any, ...], kwargs: Any
     ) -> Any:
-        """The call by ours; by Keras's own method where ours refuses it before anything has begun."""
+        """Makes the call by ours, or by Keras's own method if ours refuses it before anything has begun."""
         from tfmb.training.fit import fit
         from tfmb.training.inference import evaluate, predict
         from tfmb.training.keras_api.method_calls import as_method, within
@@ -238,7 +238,7 @@ class KerasPatch:
         self._options, self._is_settled = {**options, "strategy": made}, True
 
     def _seed(self, number: int) -> int:
-        """A seed for each `fit`: another one, though Python's `random`, which decides it, stays where it is."""
+        """Returns a new seed for each `fit`, without moving Python's `random`, which decides it."""
         from tfmb.seeds import derive
 
         self._calls += 1
@@ -250,7 +250,7 @@ class KerasPatch:
         return derive(seed, "fit", number) if number else derive(seed, "fit within", self._calls)
 
     def _options_of(self, seed: int | None, number: int, has_run_dir: bool) -> dict[str, Any]:
-        """What a call gets besides its own arguments; with a seed it is a `fit`."""
+        """Returns the options of a call besides its own arguments; a call with a seed is a `fit`."""
         if seed is None:
             return {key: value for key, value in self._options.items() if key == "strategy" and self._is_named}
         options = dict(self._options)
@@ -262,7 +262,7 @@ class KerasPatch:
 
 
 def _looked_at(run_dir: Any) -> tuple[bool, bool]:
-    """Whether a run was begun in a folder, and whether there is anything of that name."""
+    """Returns whether a run was begun in a folder, and whether there is anything of that name."""
     if run_dir is None:
         return False, False
     folder = Path(run_dir)

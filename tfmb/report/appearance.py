@@ -1,4 +1,4 @@
-"""How pages show things: values as short words that are safe in HTML, ticks, and a figure's frame."""
+"""The appearance of pages: values as short words that are safe in HTML, ticks, and a figure's frame."""
 
 import html
 import itertools
@@ -32,13 +32,13 @@ LOG_RATIO = 30
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
-    """A chart, or why there is none.
+    """A chart, or the reason why there is none.
 
     Attributes:
         name: its id in the page.
         title: a heading.
         note: how to read it, as plain text.
-        figure: Plotly's; None where there is nothing to draw.
+        figure: Plotly's; None if there is nothing to draw.
         least_width: in pixels; a narrower screen scrolls the chart in its own box.
     """
 
@@ -55,7 +55,7 @@ def scrolling(table: str) -> str:
 
 
 def number(value: Any) -> float | None:
-    """A finite number as a float; None for text, bool, NaN, and what is too large to be drawn."""
+    """Returns a finite number as a float; None for text, bool, NaN, and numbers too large to be drawn."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return None
     try:
@@ -66,7 +66,7 @@ def number(value: Any) -> float | None:
 
 
 def cut(value: Any, most: int = 60) -> str:
-    """One line of text of at most so many characters. Not escaped."""
+    """Returns one line of text of at most `most` characters. The text is not escaped."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     # A lone surrogate could not be written.
     text = " ".join(text[: 4 * most].encode("utf-8", "backslashreplace").decode().split())
@@ -74,12 +74,12 @@ def cut(value: Any, most: int = 60) -> str:
 
 
 def escaped(value: Any, most: int = 60) -> str:
-    """The same for HTML, and for Plotly's titles and hovers, which read some HTML."""
+    """Returns `cut`'s line, safe for HTML, and for Plotly's titles and hovers, which read some HTML."""
     return html.escape(cut(value, most))
 
 
 def duration(seconds: float) -> str:
-    """Such as `1 h 5 min` or `7.3 s`."""
+    """Returns a duration in words, such as `1 h 5 min` or `7.3 s`."""
     found = max(number(seconds) or 0.0, 0.0)
     if found < 59.5:
         return f"{found:.2g} s"
@@ -120,7 +120,7 @@ def title_value_axis(figure: Any, label: str, values: Sequence[float]) -> None:
 
 
 def framed(objects: Any, height: int) -> Any:
-    """An empty figure of so many pixels' height, in the page's colours."""
+    """Returns an empty figure, `height` pixels high, in the page's colours."""
     axis = {"gridcolor": _GRID, "linecolor": GREY, "zeroline": False, "showline": True, "automargin": True}
     return objects.Figure(
         layout={

@@ -1,4 +1,4 @@
-"""What must be the same for a run to go on exactly, compared by name."""
+"""The identity of a run: all that must be the same for it to go on exactly, compared by name."""
 
 import json
 import warnings
@@ -16,7 +16,7 @@ def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_mismat
 
     Args:
         before: the identity in the record or checkpoint.
-        now: what is asked for.
+        now: the identity that is asked for.
         run_dir: for messages.
         allow_mismatch: whether to go on all the same, with a warning.
 
@@ -39,7 +39,7 @@ def check_identity(before: Any, now: dict[str, Any], run_dir: Path, allow_mismat
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs between two identities, by its dotted path: what it was, and what it is."""
+    """Returns the differences of two identities: dotted path -> (value before, value now)."""
     if "config" in before:
         before = {**before, "config": with_new_names(before["config"])}
     old, new = _leaves(before), _leaves(json.loads(json.dumps(now)))

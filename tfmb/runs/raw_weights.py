@@ -1,4 +1,4 @@
-"""The weights that the averages took the place of when a training ended: what `weights="raw"` exports."""
+"""The weights before the averages took their place at the end of a training; `weights="raw"` exports them."""
 
 import weakref
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def remember(model: Any, raw: Sequence[np.ndarray]) -> None:
 
     Args:
         model: whose trainable variables hold the averages.
-        raw: what they held before, in the order of `model.trainable_variables`; empty where there are no averages.
+        raw: their values before, in the order of `model.trainable_variables`; empty if there are no averages.
     """
     _before.pop(model, None)
     if raw:
@@ -28,7 +28,7 @@ def remember(model: Any, raw: Sequence[np.ndarray]) -> None:
 
 
 def raw_weights(model: Any, trainable: Sequence[np.ndarray]) -> list[np.ndarray] | None:
-    """What `remember` was told, as long as the model has the averages that it had then.
+    """Returns the weights that `remember` was given, as long as the model still has the averages of that time.
 
     Args:
         model: a Keras model.

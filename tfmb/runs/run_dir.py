@@ -66,7 +66,7 @@ def create_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
 
 
 def open_run_dir(path: str | Path) -> tuple[Path, DirectoryLock]:
-    """Locks the directory of a run that shall go on.
+    """Locks the directory of a run that is to go on.
 
     Raises:
         DirectoryError: it is in use or cannot be written.
@@ -121,7 +121,7 @@ def load_weights(run_dir: str | Path, checksum: str, name: str = WEIGHTS_FILE) -
 
 
 def hash_of_raw_weights(run_dir: Path) -> str | None:
-    """`hash_weights` of the weights that the averages took the place of; None where a run has none.
+    """`hash_weights` of the weights that the averages took the place of; None if a run has none.
 
     Raises:
         DataError: they are damaged.

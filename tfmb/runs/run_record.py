@@ -1,7 +1,7 @@
 """A run's record, `run.json`: written whole, sealed by a checksum, and read as its schema says.
 
-What a record says decides answers: by which numbers pixels are normalised, which data a run is scored on, what its
-result was. So it is believed only where it is as we wrote it. What the user adds belongs under `notes`, which the
+A record decides answers: the numbers that pixels are normalised by, the data that a run is scored on, the run's
+result. So it is believed only if it is as we wrote it. The user's additions belong under `notes`, which the
 checksum leaves out and every later writing keeps.
 """
 
@@ -54,7 +54,7 @@ def write_run(run_dir: Path, record: dict[str, Any]) -> None:
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """The record as it is written: with its format and its checksum."""
+    """Returns the record with its format and its checksum, ready to be written."""
     sealed = {**_finite(record), "format": FORMAT}
     return {**sealed, _CHECKSUM: _checksum(sealed)}
 
@@ -100,7 +100,7 @@ def _checksum(record: dict[str, Any]) -> str:
 
 
 def _notes(run_dir: Path) -> dict[str, Any]:
-    """What the user noted in the record that is there."""
+    """Returns the user's notes in the record that is there."""
     try:
         before = read_json(run_dir / RUN_FILE)
     except (OSError, ValueError):
@@ -109,7 +109,7 @@ def _notes(run_dir: Path) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """The value as JSON has it: NumPy's numbers as Python's, null for one that is not finite."""
+    """Returns the value as JSON has it: NumPy's numbers as Python's, null for one that is not finite."""
     if isinstance(value, dict):
         return {str(key): _finite(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,1 +1,1 @@
-"""What leaves for TensorFlow Serving: SavedModels, their signatures, provenance and versions."""
+"""Exports for TensorFlow Serving: SavedModels, their signatures, provenance and versions."""

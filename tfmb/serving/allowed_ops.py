@@ -1,6 +1,6 @@
-"""What a SavedModel would run, read before it is loaded: no operation may run Python, or touch files or the network.
+"""Checks a SavedModel's operations before it is loaded: none may run Python, or touch files or the network.
 
-A SavedModel is a program: TensorFlow runs whatever operations stand in it. These rules keep to those that compute.
+A SavedModel is a program: TensorFlow runs all operations in it. These rules allow only those that compute.
 """
 
 import re
@@ -64,7 +64,7 @@ def _read(path: Path) -> Any:
 
 
 def _reached(names: Any, functions: dict[str, Any]) -> set[str]:
-    """The functions that the program's own functions call, and these."""
+    """Returns these functions, and all that they call."""
     reached: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -109,7 +109,7 @@ class ExportedClassifier:
 
     Attributes:
         folder: that version.
-        provenance: what its record says; None for one that is unverified, as it has no checksums.
+        provenance: the content of its record; None for one that is unverified, as it has no checksums.
 
     Raises:
         DataError: there is no SavedModel there, or a file of it is damaged, missing or more.
@@ -155,7 +155,7 @@ class ExportedClassifier:
 
 
 def is_row(image: str) -> bool:
-    """Whether a name is that of a row of data, such as `test:0`, and of no file."""
+    """Whether a name is that of a row of data, such as `test:0`, and not that of a file."""
     return _ROW.fullmatch(image) is not None and not Path(image).exists()
 
 

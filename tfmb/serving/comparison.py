@@ -17,14 +17,14 @@ _CLASS = "class_id"
 
 
 def compare(before: Path, new: Path, served: ServedModel, samples: Any, rows: int) -> dict[str, Any]:
-    """How far the outputs of a new version are from those of one before, on the same rows.
+    """Compares the outputs of a new version with those of one before, on the same rows.
 
     Args:
         before: the folder of the version before, which may be loaded.
-        new: that of the new one.
-        served: what the new one offers.
+        new: the folder of the new version.
+        served: the signatures of the new version.
         samples: rows as the model takes them, or None for made-up ones.
-        rows: how many of these.
+        rows: the number of made-up rows.
 
     Returns:
         The entry `comparison` of the provenance. Outputs that only one of them has are left out.
@@ -50,7 +50,7 @@ def compare(before: Path, new: Path, served: ServedModel, samples: Any, rows: in
 
 
 def answers_in_fresh_process(folder: Path, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a SavedModel answers in a new Python without tfmb or Keras.
+    """Returns a SavedModel's answers from a new Python process without tfmb or Keras.
 
     Args:
         folder: the SavedModel's, which may be loaded.

@@ -33,7 +33,7 @@ _TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to write: the arguments of `export` of these names.
+    """The options of an export: the arguments of `export` of these names.
 
     Attributes:
         logits: whether the model ends in a classifier's logits; None asks its compiled loss.
@@ -54,11 +54,11 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """A new version.
+    """A new version of an export.
 
     Attributes:
         folder: where it lies.
-        record: its provenance: what `assets.extra/tfmb.json` says.
+        record: its provenance: the content of `assets.extra/tfmb.json`.
     """
 
     folder: Path
@@ -84,7 +84,7 @@ def export(
     JPEG files, resized to the model's size. Names are the keys of dicts, or those that you gave to `keras.Input` and
     to the layers of the outputs; where Keras made them up they are `input`, or `input_1`, ... and `output`, ...
 
-    With it come `SHA256SUMS` over all files, where it comes from (`assets.extra/tfmb.json`), and requests with which
+    With it come `SHA256SUMS` over all files, its provenance (`assets.extra/tfmb.json`), and requests with which
     TensorFlow Serving warms up. Of several workers the first one writes.
 
     Args:
@@ -101,9 +101,9 @@ def export(
         against: a version's folder, or `"latest"` of `filepath`: the record then says how far the outputs differ.
         samples: rows of the inputs, as the model takes them, to compare on; made-up ones where there are none. For a
             subclassed model they also say the inputs' shapes and dtypes.
-        provenance: what the record shall say of the training: any of `batch_size`, `learning_rate`, `optimizer`
+        provenance: the record's entries on the training: any of `batch_size`, `learning_rate`, `optimizer`
             (`class` and configuration), `seed`, `data` (`fingerprint`, ...), `metrics` and `noise_scale`. The rest is
-            what the model tells: the optimizer it was compiled with, and the last logs of its History.
+            read from the model: the optimizer it was compiled with, and the last logs of its History.
 
     Returns:
         The folder of the new version; None for a worker that is not the first. It was loaded in a fresh process, which
@@ -131,13 +131,13 @@ def export(
 
 
 def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options: Options) -> Export | None:
-    """As `export`, with all that is known of the training told by the caller.
+    """Writes an export, as `export` does, with all facts on the training given by the caller.
 
     Args:
         model: a built `keras.Model`.
         filepath: the model's folder.
         told: entries of the record: see `provenance.make`.
-        options: what to write.
+        options: the options of the export.
 
     Returns:
         The new version; None for a worker that is not the first.
@@ -178,10 +178,10 @@ def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options
 
 @contextlib.contextmanager
 def _telling_of_the_disk(folder: Path) -> Iterator[None]:
-    """What fails in there is the disk: TensorFlow has an error of its own for it, that of a full memory among others.
+    """Turns an error of writing into a `StorageError`: TensorFlow uses one class for a full disk and a full memory.
 
     Raises:
-        StorageError: from either.
+        StorageError: TensorFlow or the system could not write.
     """
     try:
         yield
@@ -210,7 +210,7 @@ def _verify(folder: Path, served: ServedModel) -> dict[str, Any]:
 
 
 def _checked(before: Path) -> Path:
-    """A version that may be loaded: whole where it has checksums, and without operations that do more than compute."""
+    """Returns a version that may be loaded: whole if it has checksums, with operations that only compute."""
     if provenance_of_export.is_signed(before):
         provenance_of_export.check_export(before)
     check_operations(before)
@@ -218,7 +218,7 @@ def _checked(before: Path) -> Path:
 
 
 def _told_by(model: Any) -> dict[str, Any]:
-    """What a model itself knows of its training: its compiled optimizer, and the last logs of its History."""
+    """Returns a model's own facts on its training: its compiled optimizer, and the last logs of its History."""
     optimizer = getattr(model, "optimizer", None)
     told = {} if optimizer is None else _told_by_optimizer(getattr(optimizer, "inner_optimizer", optimizer))
     logs = getattr(getattr(model, "history", None), "history", None) or {}
@@ -228,7 +228,7 @@ def _told_by(model: Any) -> dict[str, Any]:
 
 
 def _told_by_optimizer(optimizer: Any) -> dict[str, Any]:
-    """Its class, and what of its configuration is plain; nothing of a rate that is a function of the user's."""
+    """Returns the optimizer's class and its plain configuration; a rate that is the user's function is left out."""
     config = config_of(optimizer)
     if "learning_rate" in config:
         rate = keras_rate(optimizer)

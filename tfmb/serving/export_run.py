@@ -1,4 +1,4 @@
-"""A finished run's model as an export, with all that `run.json` and `metrics.jsonl` tell of its training."""
+"""Exports a finished run's model, with all facts on its training in `run.json` and `metrics.jsonl`."""
 
 import math
 from dataclasses import replace
@@ -29,7 +29,7 @@ def export_run(run: RestoredRun, filepath: str | Path, options: Options | None =
     Args:
         run: finished.
         filepath: the model's folder.
-        options: what to write; `logits` is the run's own.
+        options: the options of the export; `logits` is the run's own.
 
     Raises:
         ConfigError: an option that does not suit the run.
@@ -45,7 +45,7 @@ def export_run(run: RestoredRun, filepath: str | Path, options: Options | None =
 
 
 def rows_to_compare(run: RestoredRun, data: str | None = None, mirror: str | None = None) -> Any:
-    """The first rows of the run's test split, to compare versions on; None where it has none.
+    """Returns the first rows of the run's test split, to compare versions on; None if it has none.
 
     Raises:
         ConfigError: the data is the user's own and was not named.
@@ -58,7 +58,7 @@ def rows_to_compare(run: RestoredRun, data: str | None = None, mirror: str | Non
 
 
 def provenance_of_run(run: RestoredRun) -> dict[str, Any]:
-    """The entries of an export's provenance that a run's files tell: see `provenance.make`."""
+    """Returns the entries of an export's provenance that a run's files hold: see `provenance.make`."""
     record = run.record
     config, result = _table(record.get("config")), _table(record.get("result"))
     data = _table(record.get("data"))
@@ -97,7 +97,7 @@ def _keep_raw_weights(run: RestoredRun, weights: str | None) -> None:
 
 
 def _last_line(path: Path) -> dict[str, Any]:
-    """The last whole line of a log, however long that is; empty where there is none."""
+    """Returns the last whole line of a log, however long the log is; empty if there is none."""
     try:
         with open_plain(path) as file:
             end = file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""Where an export comes from: `assets.extra/tfmb.json`, read and written by the schema beside this module."""
+"""The provenance of an export: `assets.extra/tfmb.json`, read and written by the schema beside this module."""
 
 import datetime
 import functools
@@ -27,8 +27,8 @@ def make(told: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """A record in the schema's form.
 
     Args:
-        told: what the caller knows of the training: entries of `KNOWN_TO_CALLERS`, and `run`; the rest is None.
-        facts: what the export itself knows, all of the other entries but `format` and `created`.
+        told: the caller's facts on the training: entries of `KNOWN_TO_CALLERS`, and `run`; the rest is None.
+        facts: the export's own facts, all of the other entries but `format` and `created`.
 
     Raises:
         ConfigError: an entry that there is not, or whose value makes no sense.
@@ -89,7 +89,7 @@ def check_export(folder: Path) -> dict[str, Any]:
         folder: `NAME/<version>` as `tfmb export` wrote it.
 
     Returns:
-        What `assets.extra/tfmb.json` says; its form is that of tfmb's `export.schema.json`.
+        The content of `assets.extra/tfmb.json`; its form is that of tfmb's `export.schema.json`.
 
     Raises:
         DataError: a file is damaged, missing or more, or the record is not as its schema says.
@@ -113,7 +113,7 @@ def _schema() -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON has it: NumPy's numbers as Python's, None for one that is not finite."""
+    """Returns the value as JSON has it: NumPy's numbers as Python's, None for one that is not finite."""
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Run as a script in a fresh process: loads a SavedModel and answers the rows in `inputs.npz` in `outputs.npz`."""
+"""Answers the rows in `inputs.npz` in `outputs.npz` by a SavedModel: a script, run in a fresh process."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ def main(folder: str, scratch: str) -> None:
 
 
 def _odd(specs: dict[str, Any], rows: dict[str, Any]) -> str:
-    """What does not fit, in a line; empty where all does."""
+    """Returns the inputs that do not fit, in a line; empty if all fit."""
     if set(specs) != set(rows):
         return f"{', '.join(sorted(specs))}, not {', '.join(sorted(rows))}"
     for name, spec in specs.items():

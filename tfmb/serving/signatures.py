@@ -1,4 +1,4 @@
-"""What a SavedModel offers: functions of a model whose inputs and outputs have the same names in every process."""
+"""The signatures of a SavedModel: functions whose inputs and outputs have the same names in every process."""
 
 import keyword
 import re
@@ -21,8 +21,8 @@ class ServedModel:
     """A model's variables and the functions that its SavedModel offers.
 
     Inputs are named by the keys of a dict, or by `keras.Input(name=...)`; outputs by the keys of a dict, or by the
-    layers they come from. Where Keras made the name up the place decides: `input`, or `input_1`, `input_2`, ...;
-    `output`, or `output_1`, ... What is no letter, digit or `_` becomes `_`.
+    layers they come from. If Keras made the name up, the place decides: `input`, or `input_1`, `input_2`, ...;
+    `output`, or `output_1`, ... A character that is no letter, digit or `_` becomes `_`.
 
     Args:
         model: built.
@@ -32,10 +32,10 @@ class ServedModel:
 
     Attributes:
         inputs: name -> `tf.TensorSpec`, in the model's order.
-        keys: what the model itself calls its inputs: keys of a dict, or None.
+        keys: the model's own names for its inputs: keys of a dict, or None.
         outputs: the names in the model's order.
         signatures: name -> concrete function.
-        state: what holds the variables.
+        state: the object that holds the variables.
 
     Raises:
         ConfigError: inputs or outputs that are nested, not known, have two of one name, or another batch size.
@@ -115,7 +115,7 @@ def decode_image(contents: Any, shape: tuple[int, int, int]) -> Any:
 
 
 def image_shape(inputs: dict[str, Any]) -> tuple[int, int, int] | None:
-    """`(height, width, channels)` where there is one input and it is an image of one or three channels."""
+    """Returns `(height, width, channels)` if there is one input and it is an image of one or three channels."""
     if len(inputs) != 1:
         return None
     shape = next(iter(inputs.values())).shape[1:]
@@ -133,7 +133,7 @@ def ends_in_logits(model: Any) -> bool:
 
 
 def sample_rows(inputs: dict[str, Any], rows: int) -> dict[str, np.ndarray]:
-    """Rows that the inputs can take, the same ones every time; as many as a request must have where that is fixed."""
+    """Returns rows that the inputs can take, the same every time; as many as a request must have, if that is fixed."""
     return {name: _sample(spec, rows) for name, spec in inputs.items()}
 
 
@@ -214,7 +214,7 @@ def _parts(structure: Any) -> tuple[list[Any], list[Any], Callable[[Sequence[Any
 
 
 def _names(keys: Sequence[str | None], own: Sequence[str | None], kind: str) -> list[str]:
-    """One name each: the key, else the user's own name where only one has it, else one by the place."""
+    """Returns a name for each: the key, else the user's own name if it is unique, else one by the place."""
     if keys and keys[0] is not None:
         names = [_plain(str(key), kind) for key in keys]
     else:
@@ -231,7 +231,7 @@ def _names(keys: Sequence[str | None], own: Sequence[str | None], kind: str) -> 
 
 
 def _plain(name: str, kind: str) -> str:
-    """The name as TensorFlow takes it: what else it would rename in ways of its own, or refuse."""
+    """Returns the name in a form that TensorFlow takes without renaming or refusing it."""
     plain = re.sub(r"[^0-9A-Za-z_]", "_", name)
     if not plain[:1].isalpha():
         plain = f"{kind}_{plain.lstrip('_')}"
@@ -265,7 +265,7 @@ def _is_generated(layer: Any) -> bool:
 
 
 def _batch_size(leaves: Sequence[Any], wanted: int | None) -> int | None:
-    """What was asked for, else what the model's own inputs say."""
+    """Returns the rows that were asked for, else those of the model's own inputs."""
     if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1):
         raise ConfigError(f"batch_size={wanted!r} must be an integer of at least 1")
     own = {leaf.shape[0] for leaf in leaves if not isinstance(leaf, np.ndarray)} - {None}

@@ -21,7 +21,7 @@ _NOT_EMPTY = (errno.ENOTEMPTY, errno.EEXIST)
 
 
 def check_is_no_version(folder: Path) -> None:
-    """Refuses a model's folder that is a finished export, or lies in one: what is written there would damage it.
+    """Refuses a model's folder that is a finished export, or lies in one: new files would damage it.
 
     Raises:
         ConfigError: it is.
@@ -38,7 +38,7 @@ def check_is_no_version(folder: Path) -> None:
 
 @contextlib.contextmanager
 def temporary_in(folder: Path) -> Iterator[Path]:
-    """A new folder in a model's folder, gone afterwards unless it was published; so are those of exports that died.
+    """Gives a new folder in a model's folder. Unpublished ones are removed, those of exports that died too.
 
     Raises:
         DirectoryError: it cannot be made.
@@ -97,7 +97,7 @@ def newest_version(folder: Path) -> Path:
 
 
 def version_before(against: str | Path, folder: Path) -> Path:
-    """What a new version shall be compared with.
+    """Returns the version to compare a new version with.
 
     Args:
         against: `latest` for the highest version in `folder`, else the folder of a version, or of a model.
@@ -120,7 +120,7 @@ def _versions(folder: Path) -> list[Path]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what exports that were killed left over; those of processes that live are locked."""
+    """Removes the leftovers of killed exports; those of live processes are locked."""
     for path in folder.glob(f"{_TEMPORARY}*"):
         if path.is_symlink() or not path.is_dir():
             continue

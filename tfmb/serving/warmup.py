@@ -29,7 +29,7 @@ def write_warmup(folder: Path, served: ServedModel, name: str) -> None:
 
     Args:
         folder: the version's.
-        served: what it offers.
+        served: the signatures to ask.
         name: the model's, as it will be served.
 
     Raises:

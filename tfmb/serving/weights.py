@@ -26,7 +26,7 @@ def writes(model: Any) -> bool:
 
 @contextlib.contextmanager
 def exported_weights(model: Any, kind: str | None) -> Iterator[str | None]:
-    """Puts the weights that shall be exported into the model while the block runs; gives what they are.
+    """Puts the weights to export into the model while the block runs, and gives their kind.
 
     Statistics that each replica moved on its own, as BatchNormalization's under `keras.Model.fit`, become their mean.
 
@@ -103,7 +103,7 @@ def _choose(model: Any, kind: str | None, values: list[np.ndarray]) -> str | Non
 
 
 def _keras_averages(model: Any) -> list[np.ndarray] | None:
-    """What Keras's own optimizer keeps while it trains, not yet put in the weights' place."""
+    """Returns the averages of Keras's own optimizer, which are not yet in the weights' place."""
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     averages = getattr(optimizer, "_model_variables_moving_average", None)

@@ -1,8 +1,8 @@
 """Directories that appear whole or not at all: written beside their place, checksummed, synced, renamed, synced.
 
 The protocol: a temporary folder in the same parent; the files; a manifest with their sizes and SHA-256; fsync of every
-file and of the folder; rename; fsync of the parent. Only then is it said to be saved. No pointer file can lie: what
-bears a final name was whole when it got it.
+file and of the folder; rename; fsync of the parent. Only then is it said to be saved. No pointer file can lie: a folder
+with a final name was whole when it got the name.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ _MOST_MANIFEST_BYTES = 64 * 2**20
 
 
 class UnreadableError(DataError):
-    """What is there is as it was written, but this version of tfmb cannot read it: it is never set aside."""
+    """The file is undamaged, but this version of tfmb cannot read it: it is never set aside."""
 
 
 def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
-    """Makes a new folder with what `write` puts in it, whole or not at all.
+    """Makes a new folder with the files that `write` puts in it, whole or not at all.
 
     Args:
         path: its final name; must not exist.
         write: puts files (no folders) into the folder it is given.
-        about: what the manifest shall say besides the files.
+        about: the manifest's entries besides the files.
 
     Raises:
         OSError: the disk is full, or `path` exists; nothing is left over where it can be removed.
@@ -114,7 +114,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
 
 
 def remove_temporary(parent: Path) -> None:
-    """Removes what writes that were cut off left over."""
+    """Removes the leftovers of writes that were cut off."""
     for path in parent.glob(f"{_TEMPORARY}*"):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

@@ -26,7 +26,7 @@ def cache_root() -> Path:
 
 
 def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
-    """The arrays of a cache folder, or None where it is missing, incomplete or does not match its checksums."""
+    """The arrays of a cache folder, or None if it is missing, incomplete or does not match its checksums."""
     try:
         index = read_json(folder / _INDEX, _MOST_INDEX_BYTES)
         arrays = {}
@@ -42,7 +42,7 @@ def load_arrays(folder: Path) -> dict[str, np.ndarray] | None:
 
 
 def _array(path: Path) -> np.ndarray:
-    """What a `.npy` file holds; one that promises more than it has is refused before it takes the memory.
+    """Returns the array of a `.npy` file; a header that promises more than the file has is refused first.
 
     Raises:
         OSError: see `open_plain`.
@@ -61,7 +61,7 @@ def _array(path: Path) -> np.ndarray:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder of that name; False where no name can be so long."""
+    """Whether there is a folder of that name; False if no name can be so long."""
     try:
         return path.is_dir()
     except OSError:

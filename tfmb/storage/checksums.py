@@ -33,7 +33,7 @@ def check_sums(folder: Path) -> None:
     """Compares every file of a folder with its `SHA256SUMS`. Nothing but the folder's own plain files is opened.
 
     Raises:
-        DataError: a file is damaged, missing or more, or the list is no such list.
+        DataError: a file is damaged, missing or not in the list, or the list cannot be read.
     """
     sums = _read_sums(folder)
     found = _files(folder)

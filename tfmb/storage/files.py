@@ -62,7 +62,7 @@ def open_plain(path: str | Path, most: int | None = None, *, follow: bool = True
 
 
 def check_plain(path: str | Path, *, follow: bool = True) -> None:
-    """Looks whether `open_plain` would take a file, without reading it.
+    """Checks that `open_plain` would take a file, without reading it.
 
     Raises:
         OSError: as there.
@@ -71,10 +71,10 @@ def check_plain(path: str | Path, *, follow: bool = True) -> None:
 
 
 def read_plain(path: str | Path, most: int, *, follow: bool = True) -> bytes:
-    """All bytes of a plain file that has at most so many.
+    """Returns all bytes of a plain file of at most `most` bytes.
 
     Raises:
-        OSError: as `open_plain`; also where it grows beyond that while it is read.
+        OSError: as `open_plain`; also if the file grows beyond that while it is read.
     """
     with open_plain(path, most, follow=follow) as file:
         content = file.read(most + 1)
@@ -84,7 +84,7 @@ def read_plain(path: str | Path, most: int, *, follow: bool = True) -> bytes:
 
 
 def read_json(path: str | Path, most: int = MOST_JSON_BYTES, *, follow: bool = True, finite: bool = True) -> Any:
-    """What a JSON file says: see `parse_json`.
+    """Returns the content of a JSON file: see `parse_json`.
 
     Raises:
         OSError: as `open_plain`.
@@ -94,7 +94,7 @@ def read_json(path: str | Path, most: int = MOST_JSON_BYTES, *, follow: bool = T
 
 
 def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
-    """What JSON says, read strictly: numbers of a sane length, no name twice, nothing nested without end.
+    """Parses JSON strictly: numbers of a sane length, no name twice, nothing nested without end.
 
     Args:
         content: UTF-8.

@@ -23,11 +23,11 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def check_name(path: str | Path, option: str) -> None:
-    """Refuses what is no name of a folder of this machine, or one that TensorFlow cannot write into.
+    """Refuses a text that is no name of a folder of this machine, or one that TensorFlow cannot write into.
 
     Args:
         path: as the user gave it.
-        option: what the user calls it.
+        option: the user's name for it.
 
     Raises:
         DirectoryError: it is an address, no UTF-8, or empty.
@@ -46,10 +46,10 @@ def check_name(path: str | Path, option: str) -> None:
 
 
 def probe(folder: Path) -> None:
-    """Looks whether locks, renames and syncs hold in a folder; nothing is left of the look.
+    """Checks that locks, renames and syncs hold in a folder; the check leaves nothing behind.
 
     A run rests on them: on a file system without them (some network and cloud drives) two processes could write one
-    run, and a checkpoint that was told of could be lost or torn.
+    run, and a checkpoint that was reported could be lost or torn.
 
     Args:
         folder: exists, and can be written.

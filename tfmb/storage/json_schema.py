@@ -21,13 +21,13 @@ _MOST_SHOWN = 60
 
 
 def check_schema(value: Any, schema: dict[str, Any], where: str, root: dict[str, Any] | None = None) -> None:
-    """Raises where a value is not as the schema says.
+    """Raises if a value is not as the schema says.
 
     Args:
         value: parsed JSON.
         schema: of JSON Schema 2020-12, with the keywords that are named here.
-        where: what error messages call the value.
-        root: what `$ref` begins at.
+        where: the value's name in error messages.
+        root: the schema that `$ref` begins at.
 
     Raises:
         DataError: the first entry that does not fit.

@@ -1,4 +1,4 @@
-"""What was measured once, kept in the cache: one small JSON file for each question's fingerprint."""
+"""Measurements kept in the cache: one small JSON file for each question's fingerprint."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ _MOST_BYTES = 2**20
 
 
 def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
-    """The answer to a question, as `remember` was given it; None where there is none that can be read.
+    """Returns the answer to a question, as `remember` got it; None if there is none that can be read.
 
     Args:
         kind: the name of a folder in the cache.

@@ -103,7 +103,7 @@ def fit(
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, a PyTorch or Grain loader of `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`; or a source of single such examples by number (`len(x)`, `x[i]`, such as
             `tfds.data_source` gives), which are read as they are needed.
-        y: targets, where `x` is arrays; None where the model's loss is all its own (`add_loss`, `compute_loss`), and
+        y: targets, where `x` is arrays; None if the model's loss is all its own (`add_loss`, `compute_loss`), and
             among several for an output without a loss.
         batch_size: examples an update, over all replicas; None is 32, or what makes `steps_per_epoch` of arrays.
         epochs: the number of the epoch to stop before.
@@ -122,7 +122,7 @@ def fit(
         steps_per_epoch: updates an epoch; None for one pass over the data.
         validation_steps: batches a validation; None for all.
         validation_batch_size: None for `batch_size`.
-        validation_freq: validates every so many epochs, or after the epochs listed (counted from 1).
+        validation_freq: epochs between two validations, or a list of the epochs to validate after (counted from 1).
         optimizer: one of `tfmb.optimizers`, a name, or a Keras optimizer; None for the compiled one. The rule that
             takes the place of a Keras SGD, RMSprop, Adam or AdamW works on that one's own state, so that a next
             training goes on with it, whoever makes it. So does a second call for the same model and one of ours.
@@ -130,7 +130,7 @@ def fit(
         metrics: as in `compile`; None for the compiled ones.
         strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`. A model
             that was built in the scope of a strategy is trained under that one by `"auto"`.
-        devices: how many devices.
+        devices: the number of devices.
         seed: decides the order of examples, and the initial weights where `model` is a function: of all that its
             initializers, NumPy and `keras.random` draw. Python's, NumPy's and Keras's generators are afterwards where
             they were. None draws one from Python's `random`, the first worker's for all.
@@ -151,14 +151,14 @@ def fit(
             for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
         prefetch: batches that are read ahead where they are read from files, augmented, or taken to other devices: None
             for as many as come in the time of the longest wait for one, measured before a training of at least 100
-            updates and kept like the answer on `jit_compile`. A dataset's own `prefetch` is not touched.
+            updates and kept like the answer on `jit_compile`. A dataset's own `prefetch` stays as it was.
         resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended
-            it. Give the same arguments; where there is no run yet, one begins. A finished run trains nothing: the model
+            it. Give the same arguments; if there is no run yet, one begins. A finished run trains nothing: the model
             gets its weights, the History is the run's. A dataset must be declared deterministic
             (`options.deterministic`); a generator, `PyDataset` or loader may give other batches the next time, and is
             refused. Several workers need a `run_dir` that all of them see.
         checkpoint_every: updates between two checkpoints in `run_dir`.
-        keep_checkpoints: how many of the last ones stay, besides the best by validation loss.
+        keep_checkpoints: the number of last ones that stay, besides the best by validation loss.
         allow_mismatch: whether to go on though something differs from what the run began with.
         on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
             `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate. `"stop"` leaves it to a
@@ -245,7 +245,7 @@ def fit(
 
 
 def _trained(session: Session, before: dict[str, Any] | None) -> Any:
-    """Trains in the run's directory, locked; or recalls what a finished run came to."""
+    """Trains in the run's directory, locked; or recalls the result of a finished run."""
     with contextlib.ExitStack() as stack:
         folder = session.spec.saving.written
         if folder is not None:
@@ -260,7 +260,7 @@ def _trained(session: Session, before: dict[str, Any] | None) -> Any:
 
 
 def _validation(model: Any, data: Any, batch_size: int | None, steps: int | None, freq: Any) -> Validation:
-    """What is scored at the end of epochs, by the model's own `evaluate` if it has one."""
+    """Returns the data to score at the end of epochs, by the model's own `evaluate` if it has one."""
     steps, scored = limited_steps(steps, "validation_steps"), None
     if has_own(model, "evaluate"):
         scored = functools.partial(scored_by_own, model, evaluate, data, batch_size, steps)
@@ -269,7 +269,7 @@ def _validation(model: Any, data: Any, batch_size: int | None, steps: int | None
 
 
 def _built_model(model: Any, strategy: Any, seed: int) -> Any:
-    """The model itself, or what the user's function builds in the strategy's scope, with weights of the run's seed."""
+    """Returns the model itself, or the user's function's, built in the strategy's scope with the run's seed."""
     if not isinstance(model, keras.Model) and callable(model):
         with seeded(derive(seed, "weights")), strategy.scope():
             model = model()
@@ -280,7 +280,7 @@ def _built_model(model: Any, strategy: Any, seed: int) -> Any:
 def _losses_and_optimizer(
     model: Any, optimizer: Any, loss: Any, metrics: Any, own_step: bool
 ) -> tuple[LossAndMetrics, Optimizer]:
-    """What was given here, else what the model was compiled with."""
+    """Returns the loss, metrics and optimizer that were given here, else those of `compile`."""
     compiled = read_compiled(model)
     loss_and_metrics = LossAndMetrics(
         loss=compiled.loss if loss is None else loss,

@@ -1,4 +1,4 @@
-"""The arguments of `fit`, by their names: what is refused at once, and what single ones come to.
+"""The arguments of `fit`, by their names: refusals at once, and the values that single ones stand for.
 
 `given` are the arguments by name; those that were resolved have their new values.
 """
@@ -117,7 +117,7 @@ def agreed_seed(seed: int | None, before: dict[str, Any] | None, where: Any) -> 
 
 
 def partition_of(given: dict[str, Any], where: Any, batch_size: int | None) -> Partition:
-    """How batches are split over devices and microbatches."""
+    """Returns the split of batches over devices and microbatches."""
     static = given["pad_batches"]
     static = needs_static_shapes(where) if static is None else static
     replicas = where.num_replicas_in_sync
@@ -125,7 +125,7 @@ def partition_of(given: dict[str, Any], where: Any, batch_size: int | None) -> P
 
 
 def saving_of(given: dict[str, Any], goes_on: bool, is_chief: bool) -> Saving:
-    """How the run is saved."""
+    """Returns the options for saving the run."""
     run_dir = given["run_dir"]
     return Saving(
         run_dir=None if run_dir is None else Path(run_dir).expanduser(),
@@ -138,7 +138,7 @@ def saving_of(given: dict[str, Any], goes_on: bool, is_chief: bool) -> Saving:
 
 
 def shown_of(given: dict[str, Any], steps: int | None, is_chief: bool) -> Shown:
-    """Who sees the training."""
+    """Returns the watchers of the training."""
     params = {"verbose": given["verbose"], "epochs": given["epochs"], "steps": given["steps_per_epoch"] or steps}
     verbose = verbose_level(given["verbose"])
     return Shown(verbose=verbose if is_chief else 0, callbacks=given["callbacks"], params=params)

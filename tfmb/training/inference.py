@@ -64,7 +64,7 @@ def evaluate(
         return_dict: whether to return a dict by name.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
-        strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
+        strategy: as in `tfmb.fit`, except that `"auto"` is this process alone.
         devices: as in `tfmb.fit`.
 
     Returns:
@@ -128,7 +128,7 @@ def predict(
         verbose: as in Keras; nothing is shown.
         steps: batches; None for all.
         callbacks: Keras's.
-        strategy: as in `tfmb.fit`, but for `"auto"`, which is this process alone.
+        strategy: as in `tfmb.fit`, except that `"auto"` is this process alone.
         devices: as in `tfmb.fit`.
 
     Returns:
@@ -233,7 +233,7 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
         return placed.predict_step(inputs)
 
     def join(size: Any, value: Any) -> Any:
-        """The replicas' outputs one after the other, without what filled up a part."""
+        """Joins the replicas' outputs one after the other, without the rows that filled up a part."""
         bounds = [part_bounds(size, number, count) for number in range(count)]
         found = where.experimental_local_results(value)[:count]
         return tf.concat([part[: stop - start] for part, (start, stop) in zip(found, bounds, strict=True)], 0)

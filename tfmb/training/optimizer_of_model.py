@@ -15,10 +15,10 @@ _optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Optimizer]] = weakre
 
 
 def optimizer_for(model: Any, identifier: Any) -> Optimizer:
-    """Our optimizer for what the user named: the one of the model's last training if that was the same.
+    """Returns our optimizer for the user's: the one of the model's last training if the user named the same.
 
     Args:
-        model: what is trained.
+        model: the model that is trained.
         identifier: a name, a Keras optimizer, or one of ours.
     """
     if isinstance(identifier, Optimizer):
@@ -35,7 +35,7 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
 
 
 def own_step_for(model: Any) -> OwnStepOptimizer:
-    """What counts the steps of a model that trains by its own: the one of its last training, which goes on counting."""
+    """Returns the step counter of a model with its own step: the last training's, which goes on counting."""
     known = _optimizers.get(model, (None, None, None))[2]
     if not isinstance(known, OwnStepOptimizer):
         known = OwnStepOptimizer(model)

@@ -1,4 +1,4 @@
-"""What a run writes down: its record from "running" to "finished", its weights, its History."""
+"""Writes a run: its record from "running" to "finished", its weights, its History."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ class RunWriter:
         model: the user's model.
         optimizer: ours.
         strategy: where the model is trained.
-        record: what `run.json` says besides.
+        record: further entries of `run.json`.
 
     Attributes:
         counts: updates that were not made because they were not finite, and returns to a checkpoint.

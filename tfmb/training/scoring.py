@@ -34,7 +34,7 @@ _SCORED_A_CALL = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Validation:
-    """What is scored at the end of epochs.
+    """The validation at the end of epochs.
 
     Attributes:
         pipeline: the batches.
@@ -48,7 +48,7 @@ class Validation:
     scored: Callable[..., dict[str, Any]] | None = None
 
     def configured(self, *, static: bool) -> "Validation":
-        """A copy whose batches all have one static shape, or not."""
+        """Returns a copy whose batches all have one static shape, or not."""
         return replace(self, pipeline=configured(self.pipeline, static=static))
 
     @property
@@ -62,7 +62,7 @@ class Validation:
             check_targets(model, self.pipeline.spec(), "validation_data")
 
     def logs(self, epoch: int, steps: Steps, callbacks: Any) -> dict[str, Any]:
-        """The logs of an epoch, with `val_` in front; empty if it is not scored."""
+        """Returns the logs of an epoch, with `val_` in front; empty if it is not scored."""
         if not self.validates(epoch):
             return {}
         if self.is_deferred:
@@ -84,7 +84,7 @@ def evaluate(
 
     Args:
         placed: the model.
-        loss_and_metrics: what to compute.
+        loss_and_metrics: the loss and the metrics.
         pipeline: the batches.
         callbacks: see it as Keras's callbacks do: see `InferenceCallbacks`; None for none.
 
@@ -101,7 +101,7 @@ def evaluate(
 
 @contextlib.contextmanager
 def leaving(*pipelines: ScoredPipeline | None) -> Iterator[None]:
-    """Whatever ends the work inside the `with` block, what reads batches for it ends too."""
+    """Ends the readers of the pipelines' batches at the end of the `with` block, however it ends."""
     try:
         yield
     finally:
@@ -127,7 +127,7 @@ def score_pipeline(steps: Steps, pipeline: ScoredPipeline, callbacks: Any = None
 
 
 def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, ...] | None:
-    """The sum of the reports of all batches; None if there is no batch."""
+    """Returns the sum of the reports of all batches; None if there is no batch."""
     each_batch = callbacks.each_test_batch
     sums: tuple[float, ...] | None = None
     done, shown = 0, 0

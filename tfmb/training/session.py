@@ -48,12 +48,12 @@ _DECIDE_BITS = ("python", "platform", "tfmb", "tensorflow", "keras", "numpy")
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """Who sees a training.
+    """The output of a training: progress on the screen, and Keras's callbacks.
 
     Attributes:
         verbose: 0 for nothing, 1 for progress, 2 for a line an epoch.
         callbacks: Keras's, or a `keras.callbacks.CallbackList`.
-        params: what the callbacks are told of the run.
+        params: the run's facts for the callbacks.
     """
 
     verbose: int = 0
@@ -68,14 +68,14 @@ class Session:
     Attributes:
         model: the user's model, which holds the trained weights in the end.
         optimizer: ours.
-        strategy: where to train.
+        strategy: the strategy to train under.
         pipeline: the training batches.
-        spec: all else that is decided.
-        validation: what is scored after epochs, or None.
-        record: what `run.json` shall say besides.
-        shown: who sees it.
+        spec: all other decisions.
+        validation: the validation after epochs, or None.
+        record: further entries of `run.json`.
+        shown: the output of the training.
         before_training: see `jobs.train.train_job`.
-        meter: adds up what was trained on.
+        meter: adds up the examples that were trained on.
     """
 
     model: Any
@@ -156,7 +156,7 @@ class Session:
         return callbacks.history
 
     def recall(self, record: dict[str, Any]) -> Any:
-        """What a finished run came to: the model and the optimizer get their state; returns its History.
+        """Gives the model and the optimizer the state of a finished run; returns its History.
 
         Raises:
             ConfigError: something differs from what it was made with.
@@ -220,7 +220,7 @@ class Session:
         return before
 
     def _execution(self, placed: PlacedModel, pipeline: InputPipeline, before: Any, each_batch: bool) -> ExecutionPlan:
-        """As asked for, as the run began, or as a trial of long calls finds fastest."""
+        """Returns the execution: as asked for, as the run began, or the fastest in a trial of long calls."""
         if self.spec.jit_scope is not None:
             return ExecutionPlan(compiled=self.spec.jit_scope)
         if before is not None:
@@ -234,7 +234,7 @@ class Session:
         return step_cache.execution_of(placed, self.spec.step, pipeline, updates, fingerprint)
 
     def _tell_of(self, execution: ExecutionPlan, reading: PrefetchChoice) -> None:
-        """Shows what was measured, and tells the caller how long the training is to take."""
+        """Shows the measurements, and gives the caller the estimated time of the training."""
         for name, found in (("execution", execution), ("input", reading)):
             if self.shown.verbose and found.seconds:
                 print(f"{name}: {found}", file=sys.stderr, flush=True)
@@ -247,7 +247,7 @@ class Session:
         return {key: self._began_as[key] for key in ("versions", "numerics")}
 
     def _updates(self, steps: int | None) -> int | None:
-        """Updates of a new training with so many an epoch; None if that is not known."""
+        """Returns the updates of a new training with `steps` an epoch; None if that is not known."""
         return None if steps is None else (self.spec.plan.epochs - self.spec.plan.initial_epoch) * steps
 
     def _signals(self) -> Any:
@@ -297,7 +297,7 @@ class Session:
 
     @functools.cached_property
     def _began_as(self) -> dict[str, Any]:
-        """What must be the same for the run to go on; as it was before the first update, which may change the rate."""
+        """The facts that must be the same for the run to go on, as of before the first update moves the rate."""
         layers = [type(layer).__name__ for layer in self.model._flatten_layers(include_self=False)]
         callbacks = keras.tree.flatten(getattr(self.shown.callbacks, "callbacks", self.shown.callbacks) or [])
         variables = [f"{tuple(v.shape)} {v.dtype} {v.trainable}" for v in self.model.variables]

@@ -1,4 +1,4 @@
-"""What a training is asked to do, resolved once: every default is decided, and no TensorFlow variable is in it."""
+"""The options of a training, resolved once: every default is decided, and no TensorFlow variable is in it."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +13,13 @@ __all__ = ["Saving", "TrainSpec"]
 
 @dataclass(frozen=True, kw_only=True)
 class Saving:
-    """How a run is saved.
+    """The options for saving a run.
 
     Attributes:
         run_dir: the run's directory; None saves nothing.
         writes: whether this process writes there; of several workers only the first one does.
         checkpoint_every: updates between two checkpoints.
-        keep_checkpoints: how many of the last ones stay.
+        keep_checkpoints: the number of last ones that stay.
         resume: whether to go on with the run in that directory.
         allow_mismatch: whether to go on though something differs.
     """
@@ -42,12 +42,12 @@ class TrainSpec:
     """The specification of a training.
 
     Attributes:
-        step: what a step computes, but for what XLA compiles if that is still to be measured.
-        plan: how long.
-        jit_scope: what XLA compiles; None for what a trial finds fastest.
-        prefetch: how many batches are read ahead; None for as many as are found best.
+        step: the options of a step, except for XLA's scope if that is still to be measured.
+        plan: the length of the training.
+        jit_scope: the part of the work that XLA compiles; None for the fastest one in a trial.
+        prefetch: the number of batches read ahead; None for the best one found.
         saving: how the run is saved.
-        config: the options by name: what the run records, and what must be the same for it to go on.
+        config: the options by name, which the run records, and which must be the same for it to go on.
         data: the same of the data: its `fingerprint`.
     """
 

@@ -1,4 +1,4 @@
-"""Trains a placed model: puts the step, the batches and what watches into the loop, and goes back to a checkpoint."""
+"""Trains a placed model: puts the step, the batches and the watchers into the loop; goes back to checkpoints."""
 
 import functools
 import warnings
@@ -37,13 +37,13 @@ _MAX_RESTORED = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Watching:
-    """What sees a training without taking part in it.
+    """The watchers of a training, which take no part in it.
 
     Attributes:
         loggers: get every report, in order.
         callbacks: a `CallbackHook`, or what is used like one: sees the run as Keras's callbacks do, scoring included,
             and may stop it.
-        validation: what is scored at the end of epochs, or None.
+        validation: the validation at the end of epochs, or None.
     """
 
     loggers: Sequence[Logger] = ()
@@ -66,13 +66,13 @@ def train(
 
     Args:
         placed: the model, with its optimizer.
-        spec: what a step computes.
+        spec: the options of the step.
         pipeline: the training batches, as `placed_for` gives them.
-        plan: how long.
-        watching: what sees it.
+        plan: the length of the training.
+        watching: the watchers.
         checkpointer: saves the run; None for no checkpoints.
         resume: whether to go on from its newest checkpoint, if it has one.
-        tracing_seconds: what tracing and compiling took before.
+        tracing_seconds: the time of tracing and compiling before.
 
     Raises:
         DivergenceError: see `run`; with `plan.on_divergence="restore"` after several tries at lower rates.
@@ -116,7 +116,7 @@ def train(
 def recall(
     placed: PlacedModel, spec: StepSpec, pipeline: InputPipeline, checkpointer: Checkpointer
 ) -> LoopState | None:
-    """Puts a run's last state into a placed model and its optimizer, without training; where that was."""
+    """Puts a run's last state into a placed model and its optimizer, without training; returns its position."""
     build(placed)
     steps = steps_for(placed, spec)
     steps.prepare(pipeline.spec())

@@ -1,4 +1,4 @@
-"""What a verification found: checks that passed, failed or did not apply, each with its figures or its reason."""
+"""The results of a verification: checks that passed, failed or did not apply, each with its figures or its reason."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -14,10 +14,10 @@ class Check:
     """One comparison.
 
     Attributes:
-        name: what was compared.
+        name: the name of the comparison.
         status: `"passed"`, `"failed"` or `"not applicable"`.
         detail: the figures, or the reason why it does not apply.
-        diagnosis: the faults that explain a failure, by name; empty where none does.
+        diagnosis: the faults that explain a failure, by name; empty if none does.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Report:
     """All checks of one target.
 
     Attributes:
-        target: what was verified.
+        target: the thing that was verified.
         checks: in the order they were made.
     """
 
@@ -68,7 +68,7 @@ class Report:
         return {check.name: check for check in self.checks}[name]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Returns the report as JSON can hold it."""
         checks = [{**asdict(check), "diagnosis": list(check.diagnosis)} for check in self.checks]
         return {"target": self.target, "passed": self.passed, "diagnosis": list(self.diagnosis), "checks": checks}
 

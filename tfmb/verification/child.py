@@ -1,4 +1,4 @@
-"""The part of a verification that needs a process of its own: `python -m tfmb.verification.child`, told on its input.
+"""The part of a verification in a process of its own: `python -m tfmb.verification.child`, told on its input.
 
 Two replicas must be made before TensorFlow starts, and a run that goes on must do so where nothing is left of it.
 """
@@ -19,15 +19,15 @@ _ANSWER = "answer.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Told:
-    """What a child must know.
+    """The message to a child.
 
     Attributes:
         run_dir: the run.
         model: the user's `module:build`, or None.
         data: the user's `module:load`, or None.
         mirror: a folder with the files that TFDS would download, or None.
-        steps: about how many updates.
-        folder: where it writes.
+        steps: the approximate number of updates.
+        folder: the folder that it writes to.
         part: `"first"` for the replicas, and a run that is stopped; `"second"` to go on with that.
     """
 
@@ -41,7 +41,7 @@ class Told:
 
 
 def ask(told: Told) -> list[dict[str, Any]]:
-    """Has a child do its part; its checks, as dicts.
+    """Has a child do its part; returns its checks, as dicts.
 
     Raises:
         RuntimeError: it ended otherwise; its last words, in one line.
@@ -57,7 +57,7 @@ def ask(told: Told) -> list[dict[str, Any]]:
 
 
 def main() -> int:
-    """Reads what it is told, does it, writes its checks; 0, or an error's own exit code."""
+    """Reads the message, makes its checks and writes them; returns 0, or an error's own exit code."""
     message = json.load(sys.stdin)
     sys.path[:] = message.pop("path")  # where the caller found the user's modules
     told = Told(**message)

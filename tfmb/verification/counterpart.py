@@ -92,5 +92,5 @@ class _Wide(keras.optimizers.schedules.LearningRateSchedule):
         return tf.cast(self._schedule(step), tf.float64)
 
     def get_config(self) -> dict[str, Any]:
-        """Nothing: it is never saved."""
+        """Returns an empty configuration: it is never saved."""
         return {}

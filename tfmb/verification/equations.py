@@ -1,4 +1,4 @@
-"""The update rules in float64 NumPy, apart from `tfmb.optimizers`: what any loop is compared with.
+"""The update rules in float64 NumPy, apart from `tfmb.optimizers`: any loop is compared with them.
 
 (gradient, slots, rate, count) -> (delta, slots). `slots` is a dict that starts empty; a missing slot is zero. `count`
 is the number of this update from 1.
@@ -81,7 +81,7 @@ class Rule:
 
     @classmethod
     def given(cls, name: str, config: dict[str, Any]) -> "Rule":
-        """The user's own, with Keras's defaults for what is left out.
+        """Returns the user's own, with Keras's defaults for hyper-parameters that are left out.
 
         Raises:
             ConfigError: no rule of that name, no rate, or a hyper-parameter that it does not have.
@@ -101,7 +101,7 @@ class Rule:
         return cls(name=name, learning_rate=values.pop("learning_rate"), config=values)
 
     def to_keras(self) -> dict[str, Any]:
-        """As `keras.optimizers.get` takes it."""
+        """Returns the rule as `keras.optimizers.get` takes it."""
         config = {"learning_rate": self.learning_rate, **self.config}
         return {"class_name": _KERAS_NAMES.get(self.name, self.name), "config": config}
 

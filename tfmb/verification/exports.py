@@ -138,7 +138,7 @@ def _check_parity(answers: dict[str, Arrays], run: str | Path | None, restored: 
 
 
 def _outputs_of(model: Any, inputs: Arrays, logits: bool) -> Arrays:
-    """What a model answers, by the names that its signature has."""
+    """Returns a model's answers, by the names that its signature has."""
     from tfmb.serving.signatures import ServedModel
 
     answers = ServedModel(model, logits).signatures["serving_default"](**inputs)
@@ -154,7 +154,7 @@ def _check_bytes(answers: dict[str, Arrays]) -> Check:
 
 
 def _error(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, relative to the largest entry where that is beyond 1; infinite for other shapes."""
+    """Returns the largest difference, relative to the largest entry if that is beyond 1; infinite for other shapes."""
     if found.shape != expected.shape:
         return float("inf")
     if found.dtype.kind not in "fiub":

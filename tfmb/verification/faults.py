@@ -1,4 +1,4 @@
-"""The faults that training loops have, as deviations of the reference: what explains a training that differs."""
+"""The faults of training loops, as deviations of the reference, to explain a training that differs."""
 
 import dataclasses
 import itertools
@@ -40,7 +40,7 @@ _GUESSED_PARTS = (2, 4)
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """The faults that come nearest to what a training gave.
+    """The faults that come nearest to the result of a training.
 
     Attributes:
         faults: their names; more than one where only both together explain it.
@@ -52,7 +52,7 @@ class Explanation:
 
 
 def largest_difference(found: Arrays, expected: Arrays) -> float:
-    """Over all entries; infinite where one is not finite."""
+    """Returns the largest difference over all entries; infinite if one is not finite."""
     errors = [np.max(np.abs(a - b), initial=0.0) for a, b in zip(found, expected, strict=True)]
     largest = float(max(errors, default=0.0))
     return largest if np.isfinite(largest) else float("inf")
@@ -69,11 +69,11 @@ def nearest(problem: Problem, task: VerifiedTask, found: Arrays) -> tuple[float,
 def explain(
     problem: Problem, task: VerifiedTask, found: Arrays, error: float, tolerances: tuple[float, float]
 ) -> Explanation | None:
-    """The fault whose deviation gives what a training gave, or two of them; None where none does.
+    """Returns the fault, or the two, whose deviation gives the result of a training; None if none does.
 
     Args:
-        problem: what was learned.
-        task: what was asked for.
+        problem: the problem of the training.
+        task: the options of the training.
         found: the weights that the training gave.
         error: theirs against the right answer.
         tolerances: the error at which a deviation explains them for certain, and the one that rounding in 32 bits may
@@ -116,7 +116,7 @@ def _changes(deviation: Deviation) -> dict[str, Any]:
 
 
 def _cuts(problem: Problem, task: VerifiedTask, deviation: Deviation, guess: bool = True) -> list[Deviation]:
-    """The deviation for each way of cutting batches that it may come with; none where it makes no difference here."""
+    """Returns the deviation for each way of cutting batches; nothing if it makes no difference here."""
     changed = _changes(deviation)
     applies = {
         "corrected": task.rule.name in ("adam", "adamw"),

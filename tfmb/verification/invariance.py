@@ -18,7 +18,7 @@ _FLOAT64, _FLOAT32 = 1e-11, 1e-6
 
 
 def check_bits(subject: Subject) -> Check:
-    """With `virtual_replicas`: weights, statistics and slots of one and two replicas, in the run's own precision."""
+    """Checks, with `virtual_replicas`, that one and two replicas give the same bits in the run's own precision."""
     parts = subject.virtual_replicas
     parts = REPLICAS if parts is None or parts % REPLICAS else parts
     try:
@@ -38,7 +38,7 @@ def check_bits(subject: Subject) -> Check:
 
 
 def check_tolerance(subject: Subject) -> Check:
-    """Without: one part a device, in 64 bits where the model can."""
+    """Checks, without `virtual_replicas`, one part a device, in 64 bits if the model allows it."""
     if norms := batch_norms(subject.make_model(None)):
         reason = f"{norms[0]} normalises by each part's own statistics: virtual_replicas gives the same bits"
         return not_applicable(TOLERANCE, reason)

@@ -86,7 +86,7 @@ def _relative(found: Arrays, expected: Arrays) -> float:
 
 
 class _Updates(keras.callbacks.Callback):
-    """Puts the model into a given state before each update, with new slots, and keeps what the update makes of it.
+    """Puts the model into a given state before each update, with new slots, and keeps the result of the update.
 
     Args:
         states: the values of all variables of the model.
@@ -104,12 +104,12 @@ class _Updates(keras.callbacks.Callback):
         self._optimizer = optimizer
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Before an update."""
+        """Sets the state before an update."""
         for variable in self._optimizer.variables:
             variable.assign(np.zeros(variable.shape, variable.dtype.as_numpy_dtype))
         for variable, value in zip(self.model.variables, self._states[len(self.found)], strict=True):
             variable.assign(value)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """After it."""
+        """Keeps the values after an update."""
         self.found.append(values_of(self.model))

@@ -1,4 +1,4 @@
-"""A model, its loss and its data in one precision: what a training and its reference have in common."""
+"""A model, its loss and its data in one precision, shared by a training and its reference."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ _RATES = ("rate", "dropout", "recurrent_dropout", "stddev")
 
 @contextlib.contextmanager
 def in_precision(precision: str) -> Iterator[None]:
-    """Inside the `with` block, models, data and losses are made in `"float64"` or `"float32"`."""
+    """Makes models, data and losses inside the `with` block in `"float64"` or `"float32"`."""
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(precision)
     keras.config.set_dtype_policy(precision)
@@ -49,7 +49,7 @@ def batch_norms(model: Any) -> list[str]:
 
 
 class Problem:
-    """What is learned. Make it and use it inside `in_precision`.
+    """The problem to learn. Make it and use it inside `in_precision`.
 
     Args:
         build_model: a function without arguments that returns a Keras model, compiled with its loss unless `loss` is
@@ -92,7 +92,7 @@ class Problem:
         self._refuse_random_numbers()
 
     def fresh(self) -> Any:
-        """Another model with the initial weights, such as a training function gets."""
+        """Returns another model with the initial weights, for a training function."""
         model = self._built()
         without_random_numbers(model)
         if not model.built:

@@ -16,12 +16,12 @@ __all__ = ["Deviation", "VerifiedTask", "bounds", "follow"]
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedTask:
-    """What a training is asked to do.
+    """The options of a training that is verified.
 
     Attributes:
         rule: the optimizer.
-        rows: it learns the first so many.
-        batch_size: examples an update; the last batch of an epoch holds what is left.
+        rows: the number of examples to learn, the first ones of the data.
+        batch_size: examples an update; the last batch of an epoch holds the rest.
         epochs: passes over the rows, in their order.
         micro_batches: parts that each batch is cut into, one after the other.
         replicas: devices that each batch is cut over.
@@ -60,18 +60,18 @@ class VerifiedTask:
 
 @dataclass(frozen=True, kw_only=True)
 class Deviation:
-    """Where a training departs from the equations; the defaults are right. `parts` is what it cuts batches into.
+    """The departures of a training from the equations; the defaults are right. `parts` is its cut of batches.
 
     Attributes:
-        scale: what the gradient is: the mean over the batch; its `"sum"`; the sum of the `"parts"'` means; their
+        scale: the form of the gradient: the mean over the batch; its `"sum"`; the sum of the `"parts"'` means; their
             `"mean of parts"`, whatever they hold, or `"mean of all parts"`, those that are empty too; the sum over the
             `"nominal"` batch size.
-        clips: where gradients are clipped: after the mean; or each part's `"mean"`, `"sum"` or `"share"` of the mean.
+        clips: the place of clipping: after the mean; or each part's `"mean"`, `"sum"` or `"share"` of the mean.
         corrected: whether Adam corrects its moments' start at zero.
         keeps_tail: whether the last, smaller batch of an epoch is used.
         averages: when the average of weights is updated: after an update; or after each part, with the update made
             by the `"last"` or before the `"first"` of them; `"second"` is `"last"` from the second update on (Keras's).
-        counts: what the schedule counts: updates; or parts, as they stand `"before"`, `"at"` or `"after"` the last one.
+        counts: the unit of the schedule: updates; or parts, as they stand `"before"`, `"at"` or `"after"` the last one.
         regularizes: whether the model's own losses are part of the loss.
         clips_own: whether the gradients of the model's own losses are clipped with each part's.
         training: whether the model is called with `training=True`.
@@ -79,7 +79,7 @@ class Deviation:
             sizes differ by 1 at most, the `"larger"` ones first, or spread (`"even"`).
         runs_on: whether parts are accumulated by their number alone, over the end of an epoch, and what is left over
             in the end is dropped.
-        parts: into how many.
+        parts: the number of parts.
     """
 
     scale: Literal["mean", "sum", "parts", "mean of parts", "mean of all parts", "nominal"] = "mean"

@@ -22,7 +22,7 @@ _LOG = "metrics.jsonl"
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Sends this process SIGTERM, as a cluster does, after so many batches; None for never."""
+    """Sends this process SIGTERM, as a cluster does, after `batches` batches; None for never."""
 
     def __init__(self, batches: int | None) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class StopAfter(keras.callbacks.Callback):
 
 
 def train_and_stop(subject: Subject, folder: Path) -> None:
-    """In one process: trains to the end in one directory, and half way in another one."""
+    """Trains, in one process, to the end in one directory, and half way in another one."""
     _keep(_fit(subject, folder / _WHOLE, None), folder / _WHOLE)
     try:
         _fit(subject, folder / _STOPPED, subject.updates // 2)
@@ -47,7 +47,7 @@ def train_and_stop(subject: Subject, folder: Path) -> None:
 
 
 def train_on(subject: Subject, folder: Path) -> None:
-    """In another process: goes on with what was stopped."""
+    """Goes on with the stopped run, in another process."""
     _keep(_fit(subject, folder / _STOPPED, None, resume=True), folder / _STOPPED)
 
 

@@ -1,4 +1,4 @@
-"""`tfmb verify RUN`: a run's own model, data, optimizer and seed, over a few updates, against what is promised."""
+"""Verifies a run (`tfmb verify RUN`): its model, data, optimizer and seed, over a few updates."""
 
 import tempfile
 from pathlib import Path
@@ -58,7 +58,7 @@ def _check_weights(run_dir: Path) -> Check:
 
 
 def _in_processes(told: child.Told, subject: Subject) -> list[Check]:
-    """What needs processes of its own; where one ends otherwise, what it should have found is failed."""
+    """Makes the checks that need processes of their own; if a process dies, its checks are failed."""
     try:
         checks = [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
     except RuntimeError as error:

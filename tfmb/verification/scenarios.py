@@ -1,4 +1,4 @@
-"""What a training function is tried on: a task for each of the things that it says it can do."""
+"""The scenarios for a training function: a task for each of the features that it claims."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,7 +25,7 @@ class Scenario:
 
     Attributes:
         name: the check's.
-        task: what to train; None where it does not apply.
+        task: the options of the training; None if it does not apply.
         reason: why it does not.
     """
 
@@ -56,7 +56,7 @@ class Halving(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def rule_of(train: TrainFunction, optimizer: Any) -> Rule:
-    """The optimizer that the trainings use: the one that was named, or the one that the function is told to use.
+    """Returns the optimizer of the trainings: the one that was named, or the one that the function is given.
 
     Raises:
         ConfigError: the function takes none and none was named, or there is no reference for it.
@@ -91,7 +91,7 @@ def scenarios(train: TrainFunction, problem: Problem, base: VerifiedTask, choose
 
     Args:
         train: the function.
-        problem: what it learns.
+        problem: the problem to learn.
         base: whole batches by the optimizer that it uses; its rows leave a smaller last batch.
         chooses: whether the function takes any optimizer.
     """

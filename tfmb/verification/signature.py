@@ -1,4 +1,4 @@
-"""How a training function is called: its parameters' names say what it takes, and so what can be checked."""
+"""The calls of a training function: its parameters' names say what it takes, and so what can be checked."""
 
 import inspect
 from collections.abc import Callable
@@ -54,7 +54,7 @@ class TrainFunction:
         self._named = [parameter.name for parameter in named if parameter.name in known]
 
     def takes(self, name: str) -> bool:
-        """Whether a training can be told this: features must be named, `**settings` takes the rest."""
+        """Whether a training takes this argument: features must be named, `**settings` takes the rest."""
         return name in self._named or (self._open and name in _ALWAYS)
 
     @property

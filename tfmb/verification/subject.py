@@ -1,4 +1,4 @@
-"""What a run was made of, built again from its record, the code that the user names, and the data."""
+"""The model, data and options of a run, built again from its record, the user's code, and the data."""
 
 import dataclasses
 import warnings
@@ -33,7 +33,7 @@ class Subject:
         epochs: passes over these rows.
         seed: the run's.
         shuffle: whether each epoch has a new order.
-        virtual_replicas: V of the run; None where it had one part a device.
+        virtual_replicas: V of the run; None if it had one part a device.
         augmentation: of its images, or None.
         make_model: precision, or None for the run's own -> a compiled model with the initial weights.
         make_optimizer: model -> a new optimizer.
@@ -57,14 +57,14 @@ class Subject:
 
 
 def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirror: str | None, steps: int) -> Subject:
-    """What a run was made of.
+    """Builds the model, data and options of a run again.
 
     Args:
         run_dir: made by `tfmb train` or `tfmb.fit`.
         model: `module:build` where the model is the user's own.
         data: `module:load` where the data is the user's own.
         mirror: a folder with the files that TFDS would download.
-        steps: about how many updates to make, from 2 to 1000.
+        steps: the approximate number of updates to make, from 2 to 1000.
 
     Raises:
         ConfigError: the user's own model or data was not named, or has no loss.
@@ -161,7 +161,7 @@ def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, step
 
 
 def _few_batches(source: Source, batch_size: int, steps: int) -> dict[str, Any]:
-    """Rows for two epochs or more of about `steps` updates in all, the last one of an epoch smaller."""
+    """Returns rows for two epochs or more, of about `steps` updates in all; the last batch of an epoch is smaller."""
     an_epoch = max(steps // 2, 1)
     rows = min(source.size, (an_epoch - 1) * batch_size + max(batch_size // 2, 1))
     epochs = max(2, steps // -(-rows // batch_size))
@@ -187,7 +187,7 @@ def _optimizer_of(record: dict[str, Any], model: Any, run_dir: Path) -> Optimize
 
 
 def _table(record: dict[str, Any], key: str, run_dir: Path) -> dict[str, Any]:
-    """An entry of a record that holds entries itself; none where it is left out.
+    """Returns an entry of a record that holds entries itself; empty if it is left out.
 
     Raises:
         DataError: it holds something else.

@@ -25,7 +25,7 @@ Arrays = list[np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         model: the trained model.
@@ -65,7 +65,7 @@ def fit_subject(
     """Trains by `tfmb.fit`.
 
     Args:
-        subject: what.
+        subject: the run to train again.
         precision: of the model; None for the run's own.
         prepare: changes the model before it is used.
         replicas: logical devices.
@@ -130,7 +130,7 @@ def _rows(tree: Any, rows: np.ndarray) -> Any:
 
 
 def why_not_64_bits(subject: Subject) -> str | None:
-    """Why the model cannot be trained in 64 bits; None where it can."""
+    """Returns why the model cannot be trained in 64 bits; None if it can."""
     with in_precision("float64"):
         try:
             model = subject.make_model("float64")

@@ -1,4 +1,4 @@
-"""`tfmb.verify`: any training function beside the equations, and what is wrong with it by name."""
+"""Checks any training function against the equations (`tfmb.verify`), and names its faults."""
 
 import contextlib
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def verify(
     epochs: int = 2,
     precision: str = "auto",
 ) -> Report:
-    """Compares a training function with the equations of mini-batch gradient descent, and names what is wrong.
+    """Compares a training function with the equations of mini-batch gradient descent, and names its faults.
 
     `train(model, x, y, ...)` trains `model` in place on the examples in their order, or returns the model it trained.
     If its first parameter is named `build_model` it gets a function that builds the model instead, to be called in a
@@ -50,15 +50,15 @@ def verify(
     - `replicas`: the number of devices to train on.
 
     A function that takes `**settings` gets `optimizer`, `learning_rate`, `batch_size`, `epochs` and `shuffle` in them.
-    What it names no parameter for is not applicable, and the report says so. Dropout is off.
+    A check of a feature that it names no parameter for is not applicable, and the report says so. Dropout is off.
 
     Args:
         train: the function; it is called once for each check.
         build_model: a function without arguments that returns a Keras model; its initial weights may be random.
         data: `(x, y)`, arrays `[n, ...]` in any structure; `4 * batch_size` rows are enough.
-        optimizer: what `train` uses where it takes no `optimizer`: a Keras optimizer, or a name where it takes
+        optimizer: the optimizer of `train` if it takes no `optimizer`: a Keras optimizer, or a name if it takes
             `learning_rate`. None lets the checks choose.
-        loss: as in `compile`; None for what `build_model` compiled.
+        loss: as in `compile`; None for the loss that `build_model` compiled.
         batch_size: examples an update, at least 4.
         epochs: passes over three whole batches and a smaller one.
         precision: `"float64"`, `"float32"`, or `"auto"`: 64 bits, and 32 where `train` fails in 64.
@@ -101,7 +101,7 @@ def verify(
 def _problem(
     train: TrainFunction, build_model: Any, data: Any, loss: Any, base: VerifiedTask, precision: str, may_fall: bool
 ) -> tuple[Problem, str | None]:
-    """The problem in the precision that the function can train it in, and why that is not 64 bits."""
+    """Returns the problem in the precision that the function can train it in, and why that is not 64 bits."""
     with in_precision(precision):
         try:
             problem = Problem(build_model, data, loss)

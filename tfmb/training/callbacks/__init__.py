@@ -1,1 +1,1 @@
-"""What watches a training: Keras's callbacks, logs and progress."""
+"""The watchers of a training: Keras's callbacks, logs and progress."""

@@ -47,39 +47,39 @@ class InferenceCallbacks:
         return bool(self._model.stop_predicting)
 
     def test_begin(self) -> None:
-        """Before scoring."""
+        """Calls the callbacks before scoring."""
         self._model.stop_evaluating = False
         self._list.on_test_begin()
         self._take_over()
 
     def test_batch_begin(self, step: int) -> None:
-        """Before a batch is scored, where `each_test_batch`."""
+        """Calls the callbacks before a batch is scored, if `each_test_batch`."""
         self._list.on_test_batch_begin(step)
 
     def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After a batch was scored, where `each_test_batch`, with the logs so far."""
+        """Calls the callbacks after a batch was scored, if `each_test_batch`, with the logs so far."""
         self._list.on_test_batch_end(step, logs)
 
     def test_end(self, logs: dict[str, Any]) -> None:
-        """After scoring."""
+        """Calls the callbacks after scoring."""
         self._list.on_test_end(logs)
 
     def predict_begin(self) -> None:
-        """Before the first prediction."""
+        """Calls the callbacks before the first prediction."""
         self._model.stop_predicting = False
         self._list.on_predict_begin()
         self._take_over()
 
     def predict_batch_begin(self, step: int) -> None:
-        """Before a batch, or the first of some, is predicted."""
+        """Calls the callbacks before a batch, or the first of some, is predicted."""
         self._list.on_predict_batch_begin(step)
 
     def predict_batch_end(self, step: int, outputs: Any) -> None:
-        """After a batch, or the last of some, was predicted."""
+        """Calls the callbacks after a batch, or the last of some, was predicted."""
         self._list.on_predict_batch_end(step, {"outputs": outputs})
 
     def predict_end(self) -> None:
-        """After the last prediction."""
+        """Calls the callbacks after the last prediction."""
         self._list.on_predict_end()
 
     def _take_over(self) -> None:

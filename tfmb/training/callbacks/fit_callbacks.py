@@ -1,7 +1,7 @@
 """The one adapter through which Keras callbacks see our loop, and may stop it, set its rate or its weights.
 
-Callbacks act on `model` and on `model.optimizer`. Before they are called both say what is true in our loop; what they
-changed is taken over afterwards.
+Callbacks act on `model` and on `model.optimizer`. Before they are called both get the state of our loop; their
+changes are taken over afterwards.
 """
 
 import warnings
@@ -24,7 +24,7 @@ _TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class StandInOptimizer:
-    """What callbacks find as `model.optimizer` when the model has no Keras optimizer: a rate and a count.
+    """The rate and the count that callbacks find as `model.optimizer` of a model without a Keras optimizer.
 
     Attributes:
         learning_rate: a float; assign one to change the rate.
@@ -83,7 +83,7 @@ class KerasCallbacks:
             ours.assign(value_of(theirs))
 
     def state(self) -> dict[str, Any]:
-        """The History so far, and what changed of every callback's plain public attributes since training began."""
+        """Returns the History so far, and the changes of every callback's plain public attributes since the start."""
         history = {key: [np.asarray(v).tolist() for v in values] for key, values in self.history.history.items()}
         changed = [
             {name: value for name, value in _plain(callback).items() if name not in before or before[name] != value}
@@ -92,7 +92,7 @@ class KerasCallbacks:
         return {"history": history, "epochs": list(self.history.epoch), "callbacks": changed}
 
     def restore(self, state: Any) -> None:
-        """Takes that up, once the callbacks were told that training begins: they reset themselves then."""
+        """Takes up that state after `on_train_begin`, in which callbacks reset themselves."""
         self._resumed = state
         keeping = [type(c).__name__ for c in self._others() if getattr(c, "restore_best_weights", False)]
         if state is not None and keeping:
@@ -129,7 +129,7 @@ class KerasCallbacks:
         return bool(getattr(self._model, "stop_evaluating", False))
 
     def train_begin(self) -> None:
-        """Before the first epoch."""
+        """Calls the callbacks before the first epoch."""
         self._model.stop_training = False
         self._model._initial_epoch = None  # of a training before this one
         self._call("on_train_begin")
@@ -141,7 +141,7 @@ class KerasCallbacks:
             self._set(self._resumed["callbacks"])
 
     def epoch_begin(self, epoch: int) -> None:
-        """Before an epoch; told again of one that is gone on with, callbacks keep what they had when it was saved."""
+        """Calls the callbacks before an epoch. If a resumed run is in the epoch, they keep their saved state."""
         kept = None if self._resumed is None else [_plain(callback) for callback in self._others()]
         self._call("on_epoch_begin", epoch)
         if kept is not None:
@@ -154,41 +154,41 @@ class KerasCallbacks:
                 setattr(callback, name, value)
 
     def batch_begin(self, step: int) -> None:
-        """Before an update, where `each_batch`."""
+        """Calls the callbacks before an update, if `each_batch`."""
         self._call("on_train_batch_begin", step)
 
     def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After an update, where `each_batch`, with the logs of the epoch so far."""
+        """Calls the callbacks after an update, if `each_batch`, with the logs of the epoch so far."""
         self._call("on_train_batch_end", step, logs)
 
     def test_begin(self) -> None:
-        """Before scoring."""
+        """Calls the callbacks before scoring."""
         self._model.stop_evaluating = False
         self._call("on_test_begin")
 
     def test_batch_begin(self, step: int) -> None:
-        """Before a batch is scored, where `each_test_batch`."""
+        """Calls the callbacks before a batch is scored, if `each_test_batch`."""
         self._call("on_test_batch_begin", step)
 
     def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After a batch was scored, where `each_test_batch`."""
+        """Calls the callbacks after a batch was scored, if `each_test_batch`."""
         self._call("on_test_batch_end", step, logs)
 
     def test_end(self, logs: dict[str, Any]) -> None:
-        """After scoring."""
+        """Calls the callbacks after scoring."""
         self._call("on_test_end", logs)
 
     def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """After an epoch and its validation; callbacks may add to `logs`."""
+        """Calls the callbacks after an epoch and its validation; they may add to `logs`."""
         self._call("on_epoch_end", epoch, logs)
 
     def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the model's own `evaluate` makes of the scores: like a callback it sees the model as it is now."""
+        """Returns the result of the model's own `evaluate`, which sees the current model, like a callback."""
         self._show()
         return scored(score, self._list)
 
     def train_end(self, logs: dict[str, Any] | None) -> None:
-        """After the last epoch."""
+        """Calls the callbacks after the last epoch."""
         self._call("on_train_end", logs)
 
     def close(self) -> None:
@@ -207,7 +207,7 @@ class KerasCallbacks:
         self._take_over(shown)
 
     def _show(self) -> list[np.ndarray]:
-        """Lets the user's model and its optimizer say what is true in our loop."""
+        """Gives the user's model and its optimizer the state of our loop."""
         optimizer, ours = self._model.optimizer, self._optimizer
         if isinstance(optimizer, StandInOptimizer):
             optimizer.iterations = 0 if ours.iterations is None else int(value_of(ours.iterations))
@@ -230,7 +230,7 @@ class KerasCallbacks:
                 ours.assign(now)
 
     def _pairs(self) -> list[tuple[Any, Any]]:
-        """(what user code sees, what our loop uses) for every variable that is another one."""
+        """Returns (the user's variable, our loop's variable) for every pair that is not the same variable."""
         if self._placed is self._model:
             return self._counterparts()
         variables = zip(self._model.variables, self._placed.variables, strict=True)

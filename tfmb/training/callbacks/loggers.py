@@ -1,4 +1,4 @@
-"""What watches a training run: the History, lines or a bar on the screen, the records of a run directory."""
+"""The loggers of a run: the History, lines or a bar on the screen, the records of a run directory."""
 
 import contextlib
 import json
@@ -36,7 +36,7 @@ def format_logs(logs: dict[str, Any]) -> str:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: what the run computed, a line each `log_every` updates and each epoch, and no times.
+    """`metrics.jsonl`: the run's results, a line each `log_every` updates and each epoch, and no times.
 
     Two runs that compute the same write the same bytes. Rates, times and hosts go to `timings.jsonl`, whose first line
     has the `tracing_seconds` before the training too.
@@ -59,7 +59,7 @@ class MetricsLog:
         self._meter = Meter(tracing_seconds)
 
     def state(self) -> dict[str, Any]:
-        """The length of the file and what waits for its next line."""
+        """Returns the length of the file and the values that wait for its next line."""
         size = self._metrics.stat().st_size if self._metrics.exists() else 0
         noise = {} if self._noise is None else {"noise": self._noise.state()}
         return {"size": size, "losses": self._losses, "clipped": self._clipped, "skipped": self._skipped, **noise}
@@ -185,15 +185,15 @@ class TensorBoardLog:
 
 
 class ProgressBar:
-    """Shows how the run goes: a bar on a terminal, a line an epoch in a notebook, plain lines elsewhere.
+    """Shows the progress of a run: a bar on a terminal, a line an epoch in a notebook, plain lines elsewhere.
 
     Args:
         epochs: the number of the last epoch.
-        steps_per_epoch: updates an epoch, or None where they are not known.
+        steps_per_epoch: updates an epoch, or None if they are not known.
         log_every: updates between two plain lines.
         lines: whether to show anything but the ends of epochs.
         stream: where to; standard error by default.
-        notebook: whether it is a notebook's: only epochs that last long are told of before their end.
+        notebook: whether it is a notebook's: only epochs that last long are shown before their end.
     """
 
     def __init__(
@@ -286,12 +286,12 @@ class ProgressBar:
 
 
 def _rate(examples: int, seconds: float) -> str:
-    """`  1,234 examples/s`; nothing where no examples were timed."""
+    """Returns the rate in words: `  1,234 examples/s`; empty if no examples were timed."""
     return f"  {examples / max(seconds, 1e-9):,.0f} examples/s" if examples else ""
 
 
 def _or_none(value: Any) -> Any:
-    """A number as JSON knows it."""
+    """Returns a number as JSON knows it."""
     return value if value is not None and np.isfinite(value) else None
 
 

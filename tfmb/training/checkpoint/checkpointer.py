@@ -1,8 +1,8 @@
-"""Everything that the next update depends on, saved and restored exactly.
+"""Saves and restores exactly everything that the next update depends on.
 
 Tensors lie in a TensorFlow bundle under stable keys (`model/0003`, `optimizer/0001`); the rest, a few numbers, in the
-manifest. Values are copied to the host when they are saved, and written while training goes on; what is being written
-is not saved until its folder has its name.
+manifest. Values are copied to the host when they are saved, and written while training goes on; a checkpoint
+counts as saved only when its folder has its name.
 """
 
 import json
@@ -37,13 +37,13 @@ _COMMITTED = "COMMITTED"
 
 
 class Stateful(Protocol):
-    """Something besides the tensors that goes on where it stopped."""
+    """An object besides the tensors that goes on from its saved state."""
 
     def state(self) -> Any:
-        """What it must know again, as JSON."""
+        """Returns the state that it must have again, as JSON."""
 
     def restore(self, state: Any) -> None:
-        """Takes that up."""
+        """Takes up that state."""
 
 
 @dataclass(kw_only=True)
@@ -53,9 +53,9 @@ class Checkpointer(CheckpointHook):
     Args:
         run_dir: the run's directory, locked.
         every: updates between two checkpoints.
-        identity: what must be the same for a run to go on, by name; JSON.
-        stateful: by name, what else has state.
-        keep: how many of the last checkpoints stay; the best one by validation loss stays besides.
+        identity: all that must be the same for a run to go on, by name; JSON.
+        stateful: the other objects with state, by name.
+        keep: the number of last checkpoints that stay; the best one by validation loss stays besides.
         stop: asked before each call of the training function: a word for why to end the run now, or None.
         at_start: whether to save before the first batch.
         allow_mismatch: whether to go on where the identity differs.
@@ -84,7 +84,7 @@ class Checkpointer(CheckpointHook):
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoints lie."""
+        """The folder of the checkpoints."""
         return self.run_dir / CHECKPOINTS
 
     def attach(self, model: Any, optimizer: Any, loss_scale: Any, state: Sequence[Any] = ()) -> None:
@@ -103,7 +103,7 @@ class Checkpointer(CheckpointHook):
         self._rate_of = optimizer
 
     def visit(self, position: LoopState) -> None:
-        """Saves where it is due: every so many batches, and at the end of an epoch that scored best.
+        """Saves if it is due: every `every` batches, and at the end of an epoch that scored best.
 
         Raises:
             PreemptedError: the run was asked to end; it is saved.
@@ -126,7 +126,7 @@ class Checkpointer(CheckpointHook):
         return max(self.every - (position.drawn - max(self._saved, 0)), 1)
 
     def scored(self, logs: dict[str, Any], drawn: int) -> None:
-        """Keeps in mind which epoch's validation loss was the best."""
+        """Remembers the epoch with the best validation loss."""
         loss = logs.get("val_loss")
         if loss is not None and loss < self._best[0]:
             self._best = (float(loss), drawn)
@@ -162,7 +162,7 @@ class Checkpointer(CheckpointHook):
         self._pending = self._writer.submit(self._write, position.drawn, tensors, about)
 
     def flush(self) -> None:
-        """Waits until what was saved last has its name.
+        """Waits until the last checkpoint has its name.
 
         Raises:
             StorageError: it could not be written.
@@ -179,7 +179,7 @@ class Checkpointer(CheckpointHook):
             ) from error
 
     def close(self) -> None:
-        """Waits for the writer and ends it; what it failed at is not told again."""
+        """Waits for the writer and ends it; a failure is not reported again."""
         if self._writer is not None:
             self._writer.shutdown(wait=True)
             self._writer = None
@@ -189,11 +189,11 @@ class Checkpointer(CheckpointHook):
         """Puts the newest whole checkpoint's state into everything, and says where the loop goes on.
 
         Returns:
-            The position, or None where no checkpoint was ever made.
+            The position, or None if no checkpoint was ever made.
 
         Raises:
             DataError: there were checkpoints, and none is whole.
-            ConfigError: what the run is made of differs from what the checkpoint was made with.
+            ConfigError: the run differs from the one that made the checkpoint.
         """
         self.flush()
         if self.writes and self.folder.is_dir():
@@ -218,7 +218,7 @@ class Checkpointer(CheckpointHook):
         return None
 
     def hold(self) -> Callable[[], None]:
-        """Takes down what a checkpoint would hold; what is returned puts it back."""
+        """Takes down the content of a checkpoint; the returned function puts it back."""
         values, rate = [value_of(variable) for variable in self._variables.values()], self._rate_of.learning_rate
 
         def put_back() -> None:
@@ -297,7 +297,7 @@ class Checkpointer(CheckpointHook):
         return about, tensors
 
     def _that_must_be(self, layout: dict[str, Any]) -> dict[str, Any]:
-        """The tensors without which there is no going on: of a model's own step all, its optimizers are among them."""
+        """Returns the tensors that a checkpoint must have; for a model's own step all, its optimizers' included."""
         if isinstance(self._rate_of, OwnStepOptimizer):
             return layout
         return {key: value for key, value in layout.items() if not key.startswith(_STATE)}
@@ -383,7 +383,7 @@ def _fits(about: dict[str, Any]) -> bool:
 
 
 def _remove(folder: Path) -> None:
-    """Takes the name away first, so that what is left of a removal that is cut off is no checkpoint."""
+    """Takes the name away first, so that the rest of a removal that is cut off is no checkpoint."""
     temporary = folder.parent / f".tmp-{folder.name}"
     folder.rename(temporary)
     shutil.rmtree(temporary, ignore_errors=True)

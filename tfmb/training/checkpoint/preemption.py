@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopSignals:
-    """Inside its `with` block, the first SIGTERM or SIGINT is only noted; after it the old handlers are back."""
+    """Only notes the first SIGTERM or SIGINT inside its `with` block; the old handlers are back after it."""
 
     def __init__(self) -> None:
         self._caught: int | None = None
@@ -30,7 +30,7 @@ class StopSignals:
         self._put_back()
 
     def reason(self) -> str | None:
-        """The signal's name, once there was one."""
+        """The signal's name, or None before one came."""
         return None if self._caught is None else signal.Signals(self._caught).name
 
     def send_again(self) -> None:
@@ -50,7 +50,7 @@ class StopSignals:
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Inside the `with` block a SIGTERM or SIGINT waits for its end: what is half done there would be lost."""
+    """Delays a SIGTERM or SIGINT to the end of the `with` block: half-done work there would be lost."""
     signals = StopSignals()
     try:
         with signals:

@@ -1,1 +1,1 @@
-"""How steps are compiled, cached and called."""
+"""The compilation, caching and calling of steps."""

@@ -1,4 +1,4 @@
-"""What of an update XLA compiles: as asked for, or as a short trial finds fastest.
+"""The part of an update that XLA compiles: as asked for, or the fastest in a short trial.
 
 A trial makes real updates with each candidate and takes them back. It is worth its time only before a long training,
 and its answer is kept in the cache for the same model, batch and machine.
@@ -42,13 +42,13 @@ TRIED = (JitScope.NOTHING, JitScope.UPDATE, JitScope.STEP, JitScope.CALL)
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionPlan:
-    """How a training is executed.
+    """The plan of a training's execution.
 
     Attributes:
-        compiled: what XLA compiles.
+        compiled: the part of the work that XLA compiles.
         seconds: of an update, by candidate, where a trial was made.
         cached: whether that trial was an earlier training's.
-        tracing_seconds: what tracing and compiling took in this training's trial.
+        tracing_seconds: the time of tracing and compiling in this training's trial.
     """
 
     compiled: JitScope = JitScope.NOTHING
@@ -57,7 +57,7 @@ class ExecutionPlan:
     tracing_seconds: float = 0.0
 
     def record(self) -> dict[str, Any]:
-        """For `run.json`."""
+        """Returns the fields for `run.json`."""
         return {
             "compiled": self.compiled.value,
             "seconds_an_update": self.seconds,
@@ -81,10 +81,10 @@ _WORDS = {
 
 
 def parse_jit_compile(jit_compile: bool | str) -> JitScope | None:
-    """What `jit_compile` asks for; None for `"auto"`.
+    """Returns the scope that `jit_compile` asks for; None for `"auto"`.
 
     Raises:
-        ConfigError: it is no such thing.
+        ConfigError: an unknown value.
     """
     if isinstance(jit_compile, bool):
         return JitScope.GRADIENTS if jit_compile else JitScope.NOTHING
@@ -94,7 +94,7 @@ def parse_jit_compile(jit_compile: bool | str) -> JitScope | None:
 
 
 def recorded_jit_scope(record: Any) -> JitScope:
-    """What XLA compiled in the run of a record, from its `execution`.
+    """Returns XLA's scope in the run of a record, from its `execution`.
 
     Raises:
         DataError: it makes no sense.
@@ -113,13 +113,13 @@ def autotune(
     fingerprint: dict[str, Any],
     candidates: Sequence[JitScope] = TRIED,
 ) -> ExecutionPlan:
-    """The fastest way to make so many updates: the cache's, or what a trial finds, or none where it is not worth one.
+    """Returns the fastest execution of `updates` updates: the cache's, a trial's, or the default if no trial pays.
 
     Args:
         make_steps: candidate -> `Steps`.
         draw: gives `RowsOfBatches` for the trial alone, or None.
         state: gives all variables that an update moves; they have their values again after a trial.
-        updates: how many are to be made.
+        updates: the number of updates to be made.
         fingerprint: all that decides which is fastest, for the cache.
         candidates: those that the training can use, in the order of `TRIED`.
     """
@@ -186,12 +186,12 @@ def _trial(
 
 
 def _is_short(seconds: float, operations: int) -> bool:
-    """Whether starting operations may take much of an update of so many."""
+    """Whether starting operations may take much of an update that has `operations` of them."""
     return seconds <= _SHORT_SECONDS or seconds <= min(_FAIRLY_SHORT_SECONDS, _SHORT_OPERATION_SECONDS * operations)
 
 
 def _seconds_of(steps: Any, batches: Any, count: int) -> float:
-    """Seconds of so many updates, by as many as come in one block of whole batches."""
+    """Returns the seconds of `count` updates, by as many as come in one block of whole batches."""
     rows = batches.take(count)
     if rows.numbers.shape[1] < batches.batch_size:
         batches.move_on(1)  # past the smaller batch at the end of an epoch
@@ -205,7 +205,7 @@ def _seconds_of(steps: Any, batches: Any, count: int) -> float:
 
 
 def _known(fingerprint: dict[str, Any]) -> ExecutionPlan | None:
-    """The cache's answer, or None where there is none that makes sense."""
+    """Returns the cache's answer, or None if there is none that makes sense."""
     try:
         found = recall(_KIND, fingerprint)
         seconds = {str(JitScope(name).value): float(value) for name, value in found["seconds"].items()}

@@ -1,4 +1,4 @@
-"""Where a model's variables are: on a strategy's devices, in a copy of it where it was built elsewhere."""
+"""The placement of a model's variables on a strategy's devices, in a copy of a model that was built elsewhere."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ __all__ = ["built_under", "place", "take_back"]
 
 
 def built_under(model: Any, strategy: Any, devices: int | None, joins: bool = True) -> Any:
-    """The strategy that a model was built under where `"auto"` leaves it open, as Keras does; else what was given.
+    """Returns the strategy that a model was built under if `"auto"` leaves it open, as Keras does; else the given one.
 
     Args:
         model: the user's.
@@ -31,13 +31,13 @@ def built_under(model: Any, strategy: Any, devices: int | None, joins: bool = Tr
 
 
 def place(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
-    """The model itself where the strategy can train it, else a copy of it made in the strategy's scope.
+    """Returns the model itself if the strategy can train it, else a copy of it made in the strategy's scope.
 
-    The copy is kept with the model: what was traced for it serves the next call under the same strategy.
+    The copy is kept with the model: its traces serve the next call under the same strategy.
 
     Args:
         model: the user's.
-        strategy: where it shall be trained.
+        strategy: the strategy that is to train it.
         inputs: to build a model with that is not built yet; looked at only for one.
 
     Raises:
@@ -109,7 +109,7 @@ def _clone(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
 
 
 def _structure(model: Any) -> str | None:
-    """What decides a copy besides the weights, as text; None where that cannot be told: it is copied anew each time."""
+    """Returns what decides a copy besides the weights, as text; None if that is unknown: each copy is then new."""
     try:
         return json.dumps([model.get_config(), [str(v.path) for v in model.variables]], default=_exactly)
     except (NotImplementedError, TypeError):  # Keras cannot record a subclass's arguments; keys that are no text

@@ -1,7 +1,7 @@
-"""What an update spends its time on: input, gradient, reduction, update, and the rest, which is dispatch.
+"""The times of an update's parts: input, gradient, reduction, update, and the rest, which is dispatch.
 
 Each part is timed alone, many times in one call, and all of them together as the loop runs them. Parts that the whole
-does at the same time add up to more than it.
+does at the same time add up to more than the whole.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ class Profile:
 
     @property
     def dispatch(self) -> float:
-        """What is left of the whole: starting operations and calls, and looking whether all is finite."""
+        """The rest of the whole: starting operations and calls, and checking that all is finite."""
         return max(0.0, self.whole - self.input - self.gradient - self.reduction - self.update)
 
     def shares(self) -> dict[str, float]:
@@ -51,7 +51,7 @@ class Profile:
         return {name: seconds / max(sum(parts.values()), 1e-12) for name, seconds in parts.items()}
 
     def advice(self) -> str:
-        """What would help most."""
+        """The advice that would help most."""
         shares = self.shares()
         shares.pop("gradient")
         worst = max(shares, key=lambda name: shares[name])
@@ -180,5 +180,5 @@ def _median(run: Callable[[int], int], most: int) -> float:
 
 
 def _touch(tensors: Sequence[Any]) -> Any:
-    """A number that depends on all tensors, so that none of them is left out."""
+    """Returns a number that depends on all tensors, so that none of them is left out."""
     return tf.add_n([tf.cast(tf.reshape(tensor, [-1])[0], tf.float32) for tensor in tensors])

@@ -1,4 +1,4 @@
-"""What a model's training and scoring are compiled to, kept with the model: a second one need not trace it again."""
+"""The compiled training and scoring steps, kept with the model: a second training need not trace them again."""
 
 import contextlib
 from collections.abc import Callable
@@ -27,7 +27,7 @@ __all__ = ["build", "check_jit_scope", "execution_of", "kept", "scoring_steps", 
 def execution_of(
     placed: PlacedModel, spec: StepSpec, pipeline: InputPipeline, updates: int, fingerprint: dict[str, Any]
 ) -> ExecutionPlan:
-    """The fastest execution of a training, measured if that is worth it: see `jit_trial.autotune`.
+    """Returns the fastest execution of a training, measured if that is worth it: see `jit_trial.autotune`.
 
     Nothing is measured where batches are split into microbatches (which asks for bits that do not depend on the
     machine's mood), where several devices share the work, for Keras's own optimizers, and in float16 (whose scale a
@@ -35,10 +35,10 @@ def execution_of(
 
     Args:
         placed: the model.
-        spec: of the step, but for what XLA compiles.
+        spec: of the step, except for XLA's scope.
         pipeline: the batches of the training.
         updates: of the training.
-        fingerprint: what the answer is kept for, besides the loss and the batches.
+        fingerprint: the key of the answer in the cache, besides the loss and the batches.
     """
     optimizer, partition = placed.optimizer, spec.partition
     assert optimizer is not None
@@ -107,7 +107,7 @@ def steps_for(placed: PlacedModel, spec: StepSpec) -> Steps:
 
     Args:
         placed: the model, with an optimizer that was built for it.
-        spec: what to compute. A seed that is another one changes nothing about what is traced.
+        spec: the options of the step. Another seed needs no new trace.
     """
     model, optimizer = placed.model, placed.optimizer
     key = (replace(spec, seed=0, loss_and_metrics=LossAndMetrics()), placed.original.run_eagerly)
@@ -150,7 +150,7 @@ def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partiti
 
     Args:
         placed: the model.
-        loss_and_metrics: what to compute.
+        loss_and_metrics: the loss and the metrics.
         partition: how batches are split.
         batch: the element spec of the batches, by which losses and metrics are chosen.
     """
@@ -169,9 +169,9 @@ def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partiti
 
 
 def kept(model: Any, name: str, strategy: Any, key: Any, make: Callable[[], Any]) -> Any:
-    """What reads the model and was made before under the same name, or what `make` returns, kept for the next time.
+    """Returns the object of this name that was made before from the model, or what `make` returns now.
 
-    It is made anew where the key, the strategy, or a variable is another one, or one is trainable that was not; and
+    It is made anew if the key, the strategy, or a variable is another one, or one is trainable that was not; and
     after `compile`, as in Keras: the model's Python may have changed.
     """
     seen = [getattr(model, "_compile_config", None), *model.trainable_variables, *model.variables]

@@ -1,1 +1,1 @@
-"""The batches of a training, from what the user gives."""
+"""The batches of a training, from the user's data."""

@@ -1,4 +1,4 @@
-"""What a user calls arrays -> NumPy arrays, and ragged and sparse tensors where they may stay that."""
+"""Converts arrays of any kind to NumPy arrays; ragged and sparse tensors stay what they are if they may."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def to_arrays(tree: Any, name: str, keep: bool = False) -> Any:
     Args:
         tree: NumPy arrays, tensors, pandas objects, lists of numbers or texts in any list, tuple or dict; None for what
             is not there.
-        name: what errors call it.
+        name: the data's name in errors.
         keep: whether ragged and sparse tensors may be among them, the latter as `SparseRows`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""`fit`'s data arguments -> feeds: what Keras accepts, split and weighted as Keras does."""
+"""Turns `fit`'s data arguments into feeds: all kinds that Keras accepts, split and weighted as Keras does."""
 
 import math
 import warnings
@@ -44,14 +44,14 @@ Examples = Source | Columns
 
 
 def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source | Records:
-    """The user's arrays as a `Source`, or what is read by number as `Records`.
+    """Returns the user's arrays as a `Source`, or data that is read by number as `Records`.
 
     Args:
         x: NumPy arrays, tensors, lists of numbers or texts, or pandas objects `[n, ...]`, in any list, tuple or dict;
             or a source of whole examples: see `Records.from_source`.
         y: the same for the targets; None for such a source, and where the model itself knows its loss.
         sample_weight: None, or weights `[n]`, by output where there are several.
-        name: what error messages call `x`.
+        name: the name of `x` in error messages.
 
     Returns:
         The source. Floats have the dtype `keras.config.floatx()`, as in `fit`; other dtypes stay.
@@ -102,7 +102,7 @@ def split_validation(source: Any, validation_split: float) -> tuple[Any, Any]:
 
 
 def train_and_validation(source: Source, validation_data: Any, validation_split: float) -> tuple[Source, Source]:
-    """(what is learned, what is looked at): `validation_data` as `(x, y)`, or a share that is held out, drawn once.
+    """Returns (training data, validation data): `validation_data` as `(x, y)`, or a share held out, drawn once.
 
     Raises:
         ConfigError: it is no pair, or the share is not between 0 and 1.
@@ -273,7 +273,7 @@ def verbose_level(verbose: Any) -> int:
 
 
 def batched_kind(x: Any, name: str = "x") -> str | None:
-    """What data that comes in batches is called; None for examples.
+    """Returns the name of the kind of data that comes in batches; None for examples.
 
     Raises:
         ConfigError: neither `fit` nor we can read it.
@@ -302,7 +302,7 @@ def _scored(source: Examples | Records, batch_size: int | None, steps: int | Non
 
 
 def _batch_size(asked: int | None, source: Examples | Records, steps: int | None) -> int:
-    """As asked for; else, as in Keras, what makes so many steps of arrays, or 32."""
+    """Returns the size that was asked for; else, as in Keras, the one that makes `steps` batches of arrays, or 32."""
     if asked is None and steps and not isinstance(source, Records):
         return math.ceil(source.size / steps)
     return DEFAULT_BATCH_SIZE if asked is None else asked

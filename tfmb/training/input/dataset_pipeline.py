@@ -95,7 +95,7 @@ class DatasetPipeline:
     def start_at(self, epoch: int, step: int, between: Sequence[Callable[[], None]] | None = None) -> None:
         """Draws all batches before that again, so that a shuffling dataset comes to the same place.
 
-        What was done between the epochs is done again too: validation may have read the same dataset.
+        The work between the epochs is done again too: validation may have read the same dataset.
 
         Raises:
             ConfigError: the dataset is not declared deterministic.
@@ -113,7 +113,7 @@ class DatasetPipeline:
         self._skipped = step
 
     def score_again(self) -> None:
-        """Draws what scoring drew, and scores nothing."""
+        """Draws the batches of a scoring again, and scores nothing."""
         _draw(self.once())
         self.leave(True)
 
@@ -161,7 +161,7 @@ class DatasetPipeline:
         return EpochBatches(self._from_start(), self._size if limit is None else limit)
 
     def _from_start(self) -> Any:
-        """The batches from the first one on: the dataset draws as soon as there is an iterator."""
+        """Returns the batches from the first one on: the dataset draws as soon as there is an iterator."""
         begins()
         return iter(self._dataset)
 

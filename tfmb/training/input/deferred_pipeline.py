@@ -11,11 +11,11 @@ class DeferredPipeline:
     """A feed that is made when it is first asked for batches.
 
     Keras looks at the first batches of validation data after the first epoch. Where data draw from Python's or NumPy's
-    generators, or are told how often they were read, opening them before would change what the training gets.
+    generators, or count how often they were read, opening them before would change the training's batches.
 
     Args:
         name: the argument that the data came in.
-        kind: what the data is called.
+        kind: the name of the kind of data.
         open_feed: makes the feed.
     """
 

@@ -19,7 +19,7 @@ Arrays = tuple[Any, Any, Any]
 
 
 class Rows(NamedTuple):
-    """The rows of some batches in a row.
+    """The rows of some consecutive batches.
 
     Attributes:
         numbers: integers `[at least count, batch]`; those past `count` fill up the shape, and no batch is made of them.
@@ -79,7 +79,7 @@ class RowsOfBatches:
         return Rows(numbers, np.int32(count))
 
     def move_on(self, count: int) -> None:
-        """Leaves so many batches behind."""
+        """Leaves `count` batches behind."""
         self._update += count
 
 
@@ -100,12 +100,12 @@ def element_spec(source: Source) -> Arrays:
 
 
 def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | None:
-    """Some of the first batches of a pipeline, again and again, on the device: None where it has no whole one.
+    """Returns some of the first batches of a pipeline, on the device, again and again; None if no batch is whole.
 
     Args:
         batches: a `tf.data.Dataset` of `(x, y, sample_weight)`.
         batch_size: of a whole one; smaller ones are left out.
-        count: how many are looked at.
+        count: the number of batches to look at.
     """
     drawn = list(batches.take(count))
     whole = [batch[:3] for batch in drawn if _rows_of(batch) == batch_size]

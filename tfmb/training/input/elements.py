@@ -1,4 +1,4 @@
-"""What the elements of a `tf.data.Dataset` are to a training: `(x, y, sample_weight)`, as Keras takes them apart."""
+"""The elements of a `tf.data.Dataset` as `(x, y, sample_weight)`, as Keras takes them apart."""
 
 import copy
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class WholeElement(NamedTuple):
-    """A dataset's element as it is, in the place of `x`, for a model whose own step takes it apart."""
+    """A dataset's whole element in the place of `x`, for a model whose own step takes it apart."""
 
     element: Any
 
@@ -66,7 +66,7 @@ def inputs_of(dataset: Any) -> Any:
 
 
 def without_optionals(dataset: Any) -> Any:
-    """A dataset with None where Keras's adapters have an empty `tf.experimental.Optional`."""
+    """Returns a dataset with None in the place of an empty `tf.experimental.Optional` of Keras's adapters."""
 
     def is_optional(value: Any) -> bool:
         return isinstance(value, (tf.OptionalSpec, tf.experimental.Optional))
@@ -81,18 +81,18 @@ def without_optionals(dataset: Any) -> Any:
 
 
 def data_of(batch: Any) -> tuple[Any, ...]:
-    """`(x, y, sample_weight)` with None for what is absent, which no structure of tensors can hold."""
+    """Returns `(x, y, sample_weight)` with None for an absent one, which no structure of tensors can hold."""
     return tuple(None if isinstance(part, tuple) and not part else part for part in batch)
 
 
 def as_keras_gives_it(batch: Any) -> Any:
-    """What Keras hands to `train_step` and `test_step` for a batch `(x, y, sample_weight)`."""
+    """Returns a batch `(x, y, sample_weight)` in the form that Keras hands to `train_step` and `test_step`."""
     x, y, sample_weight = data_of(batch)
     return x.element if isinstance(x, WholeElement) else keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
 
 def of_any_size(spec: Any, keeps_rows: bool = False) -> Any:
-    """Element specs with any number of rows, where they are of tensors; None where there is none.
+    """Returns specs of tensors with any number of rows; None stays None.
 
     Args:
         spec: of an element, or of a part of it.

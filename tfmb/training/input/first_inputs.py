@@ -12,10 +12,10 @@ __all__ = ["FirstInputs", "symbols_of", "zeros_of"]
 
 @dataclass(frozen=True, kw_only=True)
 class FirstInputs:
-    """What an unbuilt model is built with.
+    """The first inputs, which an unbuilt model is built with.
 
     A batch that is drawn to be looked at is missing from the training, and a seeded shuffle gives the next iterator
-    another order. So a batch is read only where its shape is known in no other way.
+    another order. So a batch is read only if its shape is known in no other way.
 
     Attributes:
         spec: gives the specs of the inputs of a batch.

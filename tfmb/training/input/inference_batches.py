@@ -1,4 +1,4 @@
-"""What `tfmb.predict` is given -> batches of what `predict_step` gets, each drawn once."""
+"""Batches for `predict_step` from the data of `tfmb.predict`, each drawn once."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -23,9 +23,9 @@ class Batches:
     """Batches to predict.
 
     Attributes:
-        dataset: a `tf.data.Dataset` of what `predict_step` gets.
-        number: how many; None where that is not known.
-        batch_size: rows of a whole one; None where the data decides that.
+        dataset: a `tf.data.Dataset` of the inputs of `predict_step`.
+        number: the number of batches; None if it is not known.
+        batch_size: rows of a whole one; None if the data decides that.
         first_inputs: to build a model with.
         adapter: Keras's, which reads them; None for none.
     """
@@ -62,12 +62,12 @@ class Batches:
 
 
 def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool, executed: int = 1) -> Batches:
-    """The batches of what `predict` was given.
+    """Returns the batches of the data of `predict`.
 
     Args:
         x: as `predict` got it.
         batch_size: as `predict` got it.
-        steps: how many at most; None for all.
+        steps: the most batches; None for all.
         whole: whether elements stay as they are: a model's own `predict_step` may look at targets.
         executed: steps an execution, which are all made where there is data.
 
@@ -108,7 +108,7 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
 
 
 def _first_of(dataset: Any, is_stream: bool = False) -> FirstInputs:
-    """What a model is built with; nothing that is drawn from a stream, which would be missing from the predictions."""
+    """Returns the inputs to build a model with; none drawn from a stream, for the predictions would miss them."""
 
     def read() -> Any:
         begins()

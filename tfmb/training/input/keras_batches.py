@@ -1,4 +1,4 @@
-"""Data whose order is their own, read by Keras's own data adapters: generators, `PyDataset`, PyTorch's and Grain's.
+"""Data with an order of its own, read by Keras's data adapters: generators, `PyDataset`, PyTorch's and Grain's.
 
 Such data give batches in the order that they choose, mostly once. An imitation of how Keras reads them would differ in
 what it draws when: how far it looks ahead for shapes, when workers start, what a second epoch sees.
@@ -37,7 +37,7 @@ class Stream:
     """Batches in an order of their own.
 
     Attributes:
-        kind: what the data is called.
+        kind: the name of the kind of data.
         name: the argument that it came in.
         adapter: Keras's, which reads it.
         dataset: the adapter's `tf.data.Dataset`; every iterator of it asks the adapter anew.
@@ -52,7 +52,7 @@ class Stream:
 
 
 def stream_kind(x: Any) -> str | None:
-    """What data with an order of its own is called; None for any other."""
+    """Returns the name of the kind of data with an order of its own; None for any other."""
     if isinstance(x, types.GeneratorType):
         return "generator"
     if isinstance(x, keras.utils.PyDataset):
@@ -139,7 +139,7 @@ class StreamFeed(DatasetPipeline):
         return super().epoch(epoch)
 
     def once(self) -> EpochBatches:
-        """A pass, as `evaluate` makes it: a generator's is what it has left."""
+        """Gives one pass, as `evaluate` makes it: a generator's pass is its remaining batches."""
         self.stream.adapter.on_epoch_end()
         self.stream.adapter.on_epoch_begin()
         self._tell_of_the_end()
@@ -186,7 +186,7 @@ def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> Non
     Args:
         x: as in `fit`.
         strategy: where.
-        resume: whether a run may be gone on with.
+        resume: whether the run may be resumed.
         restores: whether the training may go back to a checkpoint.
 
     Raises:
@@ -204,13 +204,13 @@ def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> Non
 
 
 def warn_of_own_order(pipeline: InputPipeline, validation: ScoredPipeline | None, run_dir: Any, parts: Any) -> None:
-    """Says once what a training cannot do because its data has an order of its own.
+    """Warns once of the features that a training lacks because its data has an order of its own.
 
     Args:
         pipeline: of the training.
         validation: of the validation, or None.
         run_dir: the run's directory, or None.
-        parts: V, where bits shall not depend on the number of devices; else None.
+        parts: V, if bits must not depend on the number of devices; else None.
     """
     streams: list[Stream | DeferredPipeline] = [
         *([pipeline.stream] if isinstance(pipeline, StreamFeed) else []),

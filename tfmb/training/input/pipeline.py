@@ -1,4 +1,4 @@
-"""Where the batches of an epoch come from: arrays in our order, or the user's own `tf.data.Dataset`."""
+"""The sources of an epoch's batches: arrays in our order, or the user's own `tf.data.Dataset`."""
 
 import copy
 import warnings
@@ -39,8 +39,8 @@ class EpochBatches(NamedTuple):
     Attributes:
         iterator: a `tf.data` iterator of `(x, y, sample_weight)`; of padded batches, with their number of rows fourth.
             Or `RowsOfBatches`, where the feed was told that the arrays fit the device.
-        steps: how many to draw; None until it ends.
-        most: how many to draw where it may end before; None for no limit.
+        steps: the number of batches to draw; None until it ends.
+        most: the most batches to draw if it may end before; None for no limit.
     """
 
     iterator: Any
@@ -48,7 +48,7 @@ class EpochBatches(NamedTuple):
     most: int | None = None
 
     def has_more(self, drawn: int) -> bool:
-        """Whether there may be a batch after so many."""
+        """Whether there may be a batch after `drawn` batches."""
         return (self.steps is None or drawn < self.steps) and (self.most is None or drawn < self.most)
 
 
@@ -56,7 +56,7 @@ Pipeline = TypeVar("Pipeline", bound="ScoredPipeline")
 
 
 def configured(pipeline: Pipeline, **settings: Any) -> Pipeline:
-    """A copy with other settings: nobody writes into a pipeline that somebody reads.
+    """Returns a copy with other settings: nobody writes into a pipeline that somebody reads.
 
     Args:
         pipeline: of which nothing was drawn yet.
@@ -69,10 +69,10 @@ def configured(pipeline: Pipeline, **settings: Any) -> Pipeline:
 
 
 class ScoredPipeline(Protocol):
-    """Gives all batches of data that is scored, again and again.
+    """Gives all batches of data to score, any number of times.
 
     Attributes:
-        static: whether all batches shall have one static shape, a smaller one filled up.
+        static: whether all batches must have one static shape, a smaller one filled up.
     """
 
     static: bool
@@ -84,18 +84,18 @@ class ScoredPipeline(Protocol):
         """All batches from the start, in the data's own order, for validation."""
 
     def leave(self, whole: bool) -> None:
-        """The epoch or pass that was given last is over; `whole` unless it was broken off."""
+        """Ends the epoch or pass that was given last; `whole` unless it was broken off."""
 
 
 class InputPipeline(ScoredPipeline, Protocol):
     """Gives the batches of one epoch after the other.
 
     Attributes:
-        batch_size: rows of a batch; None where the data decides that.
-        steps: updates of a whole epoch; None where they are not known.
+        batch_size: rows of a batch; None if the data decides that.
+        steps: updates of a whole epoch; None if they are not known.
         on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
             can.
-        prefetch: how many batches are read ahead, where the feed reads them.
+        prefetch: the number of batches read ahead, if the feed reads them.
     """
 
     batch_size: int | None
@@ -110,37 +110,37 @@ class InputPipeline(ScoredPipeline, Protocol):
         """The batches of an epoch, counted from 0; epochs are asked for in order."""
 
     def begin_at(self, epoch: int) -> None:
-        """The first epoch that is asked for is this one; where the data has an order of its own, from its start."""
+        """Begins at this epoch; data with an order of its own begins at its start."""
 
     def ended(self) -> None:
-        """The iterator that was given last has no batch more."""
+        """Notes that the iterator that was given last has no further batch."""
 
     def start_at(self, epoch: int, step: int, between: Sequence[Callable[[], None]] | None = None) -> None:
-        """The next epoch that is asked for is `epoch`, from batch number `step` on; its `steps` stay those of all.
+        """Starts the next epoch, `epoch`, at batch number `step`; its `steps` stay those of the whole epoch.
 
         Args:
             epoch: its number.
             step: of a batch in it.
-            between: for each epoch that the training has behind it, what draws again what was drawn after it besides
+            between: for each epoch behind the training, a function that repeats the draws made after it besides
                 this feed's batches; None for nothing after any.
         """
 
     def rows_of_batches(self) -> RowsOfBatches | None:
-        """All batches from the start; None where they do not lie on the device."""
+        """All batches from the start; None if they do not lie on the device."""
 
     def facts(self) -> dict[str, Any] | None:
-        """What decides how long a batch takes to make and to work on, and under `"on_device"` whether all lie there.
+        """Returns the facts that decide the time of a batch, and under `"on_device"` whether all lie on the device.
 
-        None where batches may be drawn for the training alone, and where a trial could make nothing of them.
+        None if only the training may draw batches, and if a trial could make nothing of them.
         """
 
     def for_trial(self) -> RowsOfBatches | None:
-        """Batches on the device for a trial, which draws none from the training; None where there are none."""
+        """Returns batches on the device for a trial, which draws none from the training; None if there are none."""
 
     def unread(self) -> Any:
         """A `tf.data.Dataset` of the batches around the end of an epoch, none of them read ahead, for a trial.
 
-        None where there are no `facts`.
+        None if there are no `facts`.
         """
 
 
@@ -290,5 +290,5 @@ class ArrayPipeline:
 
 
 def ran_out(steps: int, wanted: int) -> str:
-    """The warning where there are fewer batches than were asked for."""
+    """Returns the warning of data with fewer batches than were asked for."""
     return f"the data ran out: this epoch has {steps} update(s) and not {wanted}; repeat the dataset for more"

@@ -1,4 +1,4 @@
-"""How many batches a training reads ahead: as asked for, as it began, or as a short measurement says."""
+"""The number of batches that a training reads ahead: as asked for, as it began, or as a short measurement says."""
 
 import math
 import warnings
@@ -22,11 +22,11 @@ _WORTH_UPDATES = 100
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetchChoice:
-    """How a training reads its batches.
+    """The choice of the number of batches to read ahead.
 
     Attributes:
-        prefetch: how many are read ahead; None where the feed does not read them.
-        seconds: for a batch, mostly and at most, where that was measured; else empty.
+        prefetch: the number of batches read ahead; None if the feed reads none ahead.
+        seconds: for a batch, mostly and at most, if that was measured; else empty.
         cached: whether it was measured by an earlier training.
     """
 
@@ -35,7 +35,7 @@ class PrefetchChoice:
     cached: bool = False
 
     def record(self) -> dict[str, Any]:
-        """For `run.json`."""
+        """Returns the fields for `run.json`."""
         return {"prefetch": self.prefetch, "seconds_a_batch": list(self.seconds), "cached": self.cached}
 
     def __str__(self) -> str:
@@ -47,13 +47,13 @@ class PrefetchChoice:
 def choose_prefetch(
     pipeline: InputPipeline, asked: int | None, before: Any, updates: int | None, fingerprint: dict[str, Any]
 ) -> PrefetchChoice:
-    """How many batches of a feed are to be read ahead.
+    """Chooses the number of batches of a feed to read ahead.
 
     Args:
         pipeline: which knows where its batches will lie.
-        asked: by the user; None for as many as are found best.
-        before: what `PrefetchChoice.record` wrote when the run began; None for a new one.
-        updates: of the training, as far as is known.
+        asked: the user's number; None for the best one found.
+        before: the record that `PrefetchChoice.record` wrote when the run began; None for a new one.
+        updates: the number of updates of the training, as far as is known.
         fingerprint: all but the data that decides how long a batch takes, for the cache.
 
     Raises:
@@ -95,7 +95,7 @@ def _as_before(record: Any) -> int | None:
 
 
 def _known(question: dict[str, Any]) -> PrefetchChoice | None:
-    """The cache's answer, or None where there is none that makes sense."""
+    """Returns the cache's answer, or None if there is none that makes sense."""
     try:
         found = recall(_KIND, question)
         mostly, longest = map(float, found["seconds"])

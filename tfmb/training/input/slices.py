@@ -10,7 +10,7 @@ __all__ = ["SlicePipeline"]
 
 
 class SlicePipeline(ArrayPipeline):
-    """The batches of a training whose epochs are its slices: the passes over the data go on where they were.
+    """The batches of a training whose epochs are its slices; each slice goes on where the last one ended.
 
     Args:
         source: the examples.
@@ -37,7 +37,7 @@ class SlicePipeline(ArrayPipeline):
         self._update, self._arrays = first_update, arrays
 
     def start_at(self, epoch: int, step: int, between: object = None) -> None:
-        """Nothing: where it begins is what it was made with."""
+        """Does nothing: the position was given when it was made."""
 
     def _next_steps(self) -> int:
         steps = self._bounds[self._slice + 1] - self._bounds[self._slice]

@@ -1,1 +1,1 @@
-"""What a Keras model brings along: what it was compiled with, its own methods, Keras's limits."""
+"""The interface to Keras's models: the arguments of `compile`, a model's own methods, Keras's limits."""

@@ -1,4 +1,4 @@
-"""What `compile` makes of a Keras model: the one place that reads it, and puts it in a model's place for a while.
+"""The arguments of `compile` in a Keras model: the one place that reads them, and replaces them for a while.
 
 Keras keeps the loss and metric objects that it trains with under private names. They are used themselves, never
 copied: whatever they are, they do what they do in `fit`.
@@ -58,7 +58,7 @@ class CompileArgs:
 
 
 def read_compiled(model: Any) -> CompileArgs:
-    """What the model was compiled with; nothing where it was not.
+    """Returns the arguments that the model was compiled with; empty ones if it was not compiled.
 
     Raises:
         ConfigError: this Keras keeps it elsewhere.
@@ -84,7 +84,7 @@ def check_model(model: Any, *methods: str) -> None:
     """Refuses what the loop would otherwise silently do differently from Keras.
 
     Args:
-        model: what the user gave.
+        model: the user's model.
         *methods: those of `keras.Model` that would be gone past if the model had its own; none for those of training.
 
     Raises:
@@ -112,9 +112,9 @@ _AT = {
 
 @contextlib.contextmanager
 def compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> Iterator[None]:
-    """The model as `compile` leaves it for a recipe; afterwards as it was before.
+    """Compiles the model for a recipe inside the `with` block, and restores it afterwards.
 
-    A model that was compiled with just that stays as it is. What is made for another recipe is kept with the model, for
+    A model that was compiled with the recipe is left alone. Objects made for another one are kept with the model, for
     the next time. The model's optimizer stays.
 
     Raises:
@@ -176,13 +176,13 @@ def results(model: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A float for what has one value, else an array."""
+    """Returns a float for a single value, else an array."""
     array = np.asarray(value)
     return float(array) if array.size == 1 and array.ndim == 0 else array
 
 
 def in_order(model: Any, logs: dict[str, Any]) -> Any:
-    """What `evaluate` returns: the values in the order of `compile`, or the one there is."""
+    """Returns the values in the order of `compile`, or the only one, as `evaluate` does."""
     return model._flatten_metrics_in_order(logs)
 
 

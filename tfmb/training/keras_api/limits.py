@@ -8,7 +8,7 @@ __all__ = ["limited_epochs", "limited_steps"]
 
 
 def limited_epochs(epochs: int) -> int:
-    """As many epochs as `keras.config.set_max_epochs` lets be, with a warning where that is fewer."""
+    """Returns the epochs that `keras.config.set_max_epochs` allows, with a warning if they are fewer."""
     most = keras.config.max_epochs()
     if not most or most >= epochs:
         return epochs
@@ -17,7 +17,7 @@ def limited_epochs(epochs: int) -> int:
 
 
 def limited_steps(steps: int | None, name: str) -> int | None:
-    """As many steps as `keras.config.set_max_steps_per_epoch` lets be, with a warning where it decides.
+    """Returns the steps that `keras.config.set_max_steps_per_epoch` allows, with a warning if it decides.
 
     Args:
         steps: as they were asked for; None for all.

@@ -1,4 +1,4 @@
-"""What to minimise and what to measure, as a user of Keras writes it."""
+"""The loss to minimise and the metrics to measure, as a user of Keras writes them."""
 
 from dataclasses import dataclass
 from typing import Any

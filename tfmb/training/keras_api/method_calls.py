@@ -19,7 +19,7 @@ class Call:
     """A call in the place of a method.
 
     Attributes:
-        model: whose method it is.
+        model: the model of the method.
         method: its name.
         seed: for a training that was given none.
         begun: whether it is too late to have Keras make the call instead.
@@ -36,7 +36,7 @@ _call: contextvars.ContextVar[Call | None] = contextvars.ContextVar("tfmb_call",
 
 @contextlib.contextmanager
 def as_method(model: Any, method: str, seed: int | None = None) -> Iterator[Call]:
-    """Inside the `with` block, a function of ours stands for a method of a model: see `Call`."""
+    """Makes a function of ours stand for a method of a model inside the `with` block: see `Call`."""
     call = Call(model, method, seed)
     token = _call.set(call)
     try:
@@ -46,7 +46,7 @@ def as_method(model: Any, method: str, seed: int | None = None) -> Iterator[Call
 
 
 def begins() -> None:
-    """Before callbacks are called, and before anything is drawn from the caller's dataset."""
+    """Marks the point before callbacks are called, and before anything is drawn from the caller's dataset."""
     call = _call.get()
     if call is not None:
         call.begun = True

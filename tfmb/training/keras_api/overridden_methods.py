@@ -1,4 +1,4 @@
-"""A model's own `fit`, `evaluate` or `predict` is called, and finds ours where it calls that of `keras.Model`."""
+"""Calls a model's own `fit`, `evaluate` or `predict`, which finds ours if it calls that of `keras.Model`."""
 
 import contextlib
 import functools
@@ -43,13 +43,13 @@ def through_own(model: Any, method: str, ours: Callable[..., Any], given: dict[s
     """Calls a model's own method, as its user would; `super()` in it is ours.
 
     Args:
-        model: whose method it is.
+        model: the model of the method.
         method: `"fit"`, `"evaluate"` or `"predict"`.
         ours: the function of that name; it gets its keyword-only arguments from `given`, the others from the method.
         given: argument of ours -> value.
 
     Returns:
-        What the method returns.
+        The result of the method.
     """
     known = inspect.signature(ours).parameters
     asked = {name: value for name, value in given.items() if name != "model" and value is not known[name].default}
@@ -81,7 +81,7 @@ def scored_by_own(
     """The logs of a training's validation from the model's own `evaluate`, called as Keras's `fit` calls it.
 
     Args:
-        model: whose method it is.
+        model: the model of the method.
         ours: `tfmb.evaluate`.
         data: `validation_data`, or the part of the arrays that was held out.
         batch_size: of it.

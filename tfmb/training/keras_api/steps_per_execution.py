@@ -11,5 +11,5 @@ def steps_of_execution(model: Any) -> int:
 
 
 def whole_executions(steps: int | None, each: int) -> int | None:
-    """The steps that Keras makes where so many are asked for, and there is data: its executions of `each` are whole."""
+    """Returns the steps that Keras makes for `steps`, if there is data: its executions of `each` steps are whole."""
     return None if steps is None else -(-steps // each) * each

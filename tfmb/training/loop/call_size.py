@@ -1,4 +1,4 @@
-"""How many updates the next call makes, and which batches callbacks see."""
+"""The number of updates of the next call, and the batches that callbacks see."""
 
 import math
 from typing import Any
@@ -66,17 +66,17 @@ class BatchLooks:
         return int(self._callbacks.steps_between_looks) - self._shown
 
     def before(self, state: LoopState) -> None:
-        """Before a call."""
+        """Calls the callbacks before a call."""
         if self._callbacks.each_batch and not self._shown:
             self._callbacks.batch_begin(state.step)
 
     def after(self, state: LoopState, drawn: int) -> None:
-        """After a call that drew so many batches."""
+        """Calls the callbacks after a call that drew `drawn` batches."""
         self._shown = (self._shown + drawn) % self._callbacks.steps_between_looks
         if self._callbacks.each_batch and not self._shown and state.sums is not None:
             self._callbacks.batch_end(state.step - 1, self._logs(state))
 
     def end(self, state: LoopState) -> None:
-        """After the last call of an epoch: Keras names the last batch that there might have been."""
+        """Ends an epoch after its last call: Keras names the last batch that there might have been."""
         if self._callbacks.each_batch and self._shown and state.sums is not None:
             self._callbacks.batch_end(state.step + self.until_next - 1, self._logs(state))

@@ -24,10 +24,10 @@ class Divergence:
         self._skips, self._optimizer, self._in_a_row = plan.on_divergence == "skip", optimizer, 0
 
     def check(self, finite: bool, losses: Any, state: LoopState, first_update: int) -> None:
-        """After a call.
+        """Checks the losses of a call.
 
         Args:
-            finite: whether the last batch of the call was.
+            finite: whether the last batch of the call was finite.
             losses: of the updates that were made.
             state: before the call.
             first_update: the number of updates before it.
@@ -44,7 +44,7 @@ class Divergence:
             raise self._error(first_update + len(losses) + 1, last_loss)
 
     def check_epoch(self, state: LoopState) -> None:
-        """After an epoch.
+        """Checks an epoch.
 
         Raises:
             DivergenceError: every one of its batches was skipped.
@@ -65,5 +65,5 @@ class Divergence:
 
 
 def rate_of(optimizer: Any, before: int = 0) -> float:
-    """The rate of the next update, or of one `before` it."""
+    """Returns the rate of the next update, or of one `before` it."""
     return float(optimizer.rate_at(tf.maximum(optimizer.iterations - before, 0)))

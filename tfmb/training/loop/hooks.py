@@ -1,4 +1,4 @@
-"""What the loop calls: loggers, Keras's callbacks, checkpoints, validation."""
+"""The interfaces that the loop calls: loggers, Keras's callbacks, checkpoints, validation."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,31 +14,31 @@ class Logger(Protocol):
     """Gets every report and returns nothing."""
 
     def updates_made(self, report: UpdatesReport) -> None:
-        """After each call of the training function."""
+        """Called after each call of the training function."""
 
     def epoch_ended(self, report: EpochReport) -> None:
-        """After each epoch and its validation."""
+        """Called after each epoch and its validation."""
 
 
 class CheckpointHook:
-    """Saves the run, and may end it, at the one place where that is right. This one does nothing."""
+    """Saves the run, and may end it, at the one right place. This base class does nothing."""
 
     def visit(self, state: LoopState) -> None:
-        """Before a batch is drawn."""
+        """Called before a batch is drawn."""
 
     def most(self, state: LoopState) -> int | None:
-        """The number of batches that may be drawn before the next visit; None for any number."""
+        """Returns the number of batches that may be drawn before the next visit; None for any number."""
 
     def scored(self, logs: dict[str, Any], drawn: int) -> None:
-        """After an epoch and its validation, with the number of batches drawn in all."""
+        """Called after an epoch and its validation, with the number of batches drawn in all."""
 
     def hold(self) -> Callable[[], None]:
-        """Takes down the state of training; what is returned puts it back."""
+        """Takes down the state of training; the returned function puts it back."""
         return lambda: None
 
 
 class CallbackHook:
-    """Sees the run as `fit` shows it to callbacks; the one thing that may stop it. This one does nothing.
+    """Sees the run as `fit` shows it to callbacks, and alone may stop it. This base class does nothing.
 
     Attributes:
         each_batch: whether it must see every batch, so that a call is no longer than `steps_between_looks`.
@@ -57,40 +57,40 @@ class CallbackHook:
     first_epoch: int | None = None
 
     def attach(self, loss_scale: Any) -> None:
-        """Before all else: the loss scale that is used, or None."""
+        """Called before all else, with the loss scale that is used, or None."""
 
     def train_begin(self) -> None:
-        """Before the first epoch."""
+        """Called before the first epoch."""
 
     def epoch_begin(self, epoch: int) -> None:
-        """Before an epoch."""
+        """Called before an epoch."""
 
     def batch_begin(self, step: int) -> None:
-        """Before a batch, or the first of some, where `each_batch`."""
+        """Called before a batch, or the first of some, if `each_batch`."""
 
     def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After a batch, or the last of some, where `each_batch`."""
+        """Called after a batch, or the last of some, if `each_batch`."""
 
     def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """After an epoch; it may add to the logs."""
+        """Called after an epoch; it may add to the logs."""
 
     def train_end(self, logs: dict[str, Any] | None) -> None:
-        """After the last epoch."""
+        """Called after the last epoch."""
 
     def test_begin(self) -> None:
-        """Before scoring."""
+        """Called before scoring."""
 
     def test_batch_begin(self, step: int) -> None:
-        """Before a batch that is scored, or the first of some, where `each_test_batch`."""
+        """Called before a batch that is scored, or the first of some, if `each_test_batch`."""
 
     def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """After a batch that was scored, or the last of some, where `each_test_batch`."""
+        """Called after a batch that was scored, or the last of some, if `each_test_batch`."""
 
     def test_end(self, logs: dict[str, Any]) -> None:
-        """After scoring."""
+        """Called after scoring."""
 
     def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the model's own `evaluate` gives, which calls `score`: see `scoring.Validation`."""
+        """Returns the result of the model's own `evaluate`, which calls `score`: see `scoring.Validation`."""
         return scored(score, None)
 
 
@@ -100,7 +100,7 @@ class Hooks:
 
     Attributes:
         loggers: get every report, in order.
-        callbacks: a `CallbackHook`, or what is used like one.
+        callbacks: a `CallbackHook`, or an object that is used like one.
         checkpoints: save the run, and may end it.
         validate: epoch (from 0) -> validation logs with their `val_` names; empty if there is nothing to do.
         finish: called after the last epoch, before the callbacks' `train_end`; not for a run that had ended.

@@ -1,4 +1,4 @@
-"""How long a training lasts, and where it stands."""
+"""The length of a training, and the position in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ __all__ = ["LoopState", "TrainingPlan", "add_up"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingPlan:
-    """How long to train.
+    """The length of a training.
 
     Attributes:
         epochs: the number of the epoch to stop before.
@@ -35,7 +35,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopState:
-    """Where the loop stands, before it draws a batch. A checkpoint holds it.
+    """The position of the loop before it draws a batch. A checkpoint holds it.
 
     Attributes:
         epoch: from 0.
@@ -45,7 +45,7 @@ class LoopState:
         last_loss: of the last update that was made, or None.
         waiting: the plateau's state.
         skipped: updates that were not made because they were not finite.
-        restored: how often the run went back to a checkpoint.
+        restored: the number of times that the run went back to a checkpoint.
         ended: whether nothing is left to do.
     """
 
@@ -61,11 +61,11 @@ class LoopState:
 
     @classmethod
     def at_start(cls, plan: TrainingPlan) -> "LoopState":
-        """The state before the first batch of a plan."""
+        """Returns the state before the first batch of a plan."""
         return cls(epoch=plan.initial_epoch, waiting=plan.plateau.start() if plan.plateau else None)
 
     def after(self, rows: np.ndarray, losses: np.ndarray, drawn: int) -> "LoopState":
-        """The state after a call.
+        """Returns the state after a call.
 
         Args:
             rows: `[updates, width]`, the reports of the updates that were made.
@@ -82,7 +82,7 @@ class LoopState:
         )
 
     def next_epoch(self, waiting: tuple[float, int, int] | None) -> "LoopState":
-        """The state before the first batch of the next epoch, with the plateau's new state."""
+        """Returns the state before the first batch of the next epoch, with the plateau's new state."""
         return replace(self, epoch=self.epoch + 1, step=0, sums=None, waiting=waiting)
 
 

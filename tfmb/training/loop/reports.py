@@ -1,4 +1,4 @@
-"""What the loop tells its loggers."""
+"""The reports that the loop gives to its loggers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ __all__ = ["EpochReport", "UpdatesReport"]
 
 @dataclass(frozen=True, kw_only=True)
 class UpdatesReport:
-    """What the updates of a call came to.
+    """The report of a call's updates.
 
     Attributes:
         epoch: the epoch they belong to, from 0.
@@ -17,10 +17,10 @@ class UpdatesReport:
         losses: each update's loss, in order.
         examples: the number of examples they took.
         learning_rate: that of the last one.
-        seconds: how long they took.
+        seconds: the time that they took.
         traced: whether something was traced or compiled for them; `seconds` includes it then.
-        clipped: how many of them had gradients clipped.
-        skipped: how many were not made, because float16 overflowed at the loss scale of the time.
+        clipped: the number of them whose gradients were clipped.
+        skipped: the number of updates not made, because float16 overflowed at the loss scale of the time.
         noise: each update's estimates of (tr(Sigma), |G|^2), if they are measured: see `noise_scale`.
     """
 
@@ -39,7 +39,7 @@ class UpdatesReport:
 
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
-    """What an epoch came to.
+    """The report of an epoch.
 
     Attributes:
         epoch: its number, from 0.

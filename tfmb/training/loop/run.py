@@ -24,18 +24,18 @@ __all__ = ["TrainedStep", "run"]
 
 
 class TrainedStep(Protocol):
-    """What the loop trains: see `Trainable`.
+    """The step that the loop trains: see `Trainable`.
 
     Attributes:
-        optimizer: asked for its rate and count; told a new rate only if the plan's plateau gives one.
-        tracing_seconds: what tracing and compiling took before the first epoch, whose report tells of it.
+        optimizer: gives its rate and count; gets a new rate only if the plan's plateau gives one.
+        tracing_seconds: the time of tracing and compiling before the first epoch, whose report includes it.
     """
 
     optimizer: Any
     tracing_seconds: float
 
     def begin(self) -> None:
-        """Before each epoch that is not gone on with: metrics begin anew."""
+        """Called before each epoch that is begun at its start: metrics begin anew."""
 
     def train(self, batches: Any, count: int) -> tuple[ReportView, bool]:
         """Makes at most `count` updates; returns `(reports [steps, width], whether the last one is finite)`.
@@ -45,14 +45,14 @@ class TrainedStep(Protocol):
         """
 
     def logs(self, sums: np.ndarray) -> dict[str, Any]:
-        """The sum of an epoch's reports -> Keras's logs."""
+        """Returns Keras's logs for the sum of an epoch's reports."""
 
     def view(self, values: np.ndarray) -> ReportView:
         """Reports, or a sum of reports, by the names of their entries."""
 
     @property
     def traces(self) -> int:
-        """How often something was traced or compiled so far."""
+        """The number of times that something was traced or compiled so far."""
 
 
 def run(
@@ -68,7 +68,7 @@ def run(
     Args:
         step: makes updates.
         batches: epoch -> its batches.
-        plan: how long.
+        plan: the length of the training.
         hooks: all that is called on the way.
         start: where to go on; None for the beginning. `batches` must yield what comes next there.
         clock: seconds; an argument so that tests need not wait.
@@ -130,7 +130,7 @@ def run(
 
 
 class _Call:
-    """What a call came to."""
+    """The result of a call."""
 
     def __init__(self, reports: ReportView, finite: bool, first_update: int, seconds: float, traced: bool) -> None:
         self.finite, self.first_update, self.seconds, self.traced = finite, first_update, seconds, traced
@@ -162,7 +162,7 @@ class _Told:
         step.tracing_seconds = 0.0
 
     def updates(self, call: _Call, state: LoopState) -> None:
-        """After a call."""
+        """Reports a call."""
         made, self._rate = call.made, rate_of(self._step.optimizer, before=1)
         report = UpdatesReport(
             epoch=self._epoch,
@@ -181,7 +181,7 @@ class _Told:
             logger.updates_made(report)
 
     def epoch(self, logs: dict[str, Any], sums: ReportView) -> None:
-        """After the epoch."""
+        """Reports an epoch."""
         report = EpochReport(
             epoch=self._epoch,
             update=int(self._step.optimizer.iterations.numpy()),
@@ -197,7 +197,7 @@ class _Told:
 
 
 def _waited(plateau: Plateau | None, state: Any, logs: dict[str, Any], optimizer: Any) -> Any:
-    """One evaluation of the plateau, which may assign a new rate; returns the plateau's state."""
+    """Makes one evaluation of the plateau, which may assign a new rate; returns the plateau's state."""
     if plateau is None or not state:
         return state
     if plateau.monitor not in logs:

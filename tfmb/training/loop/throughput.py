@@ -1,4 +1,4 @@
-"""How fast a training is: its examples by the time of their updates, apart from the time of tracing and compiling."""
+"""The speed of a training: its examples by the time of their updates, without tracing and compiling."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ __all__ = ["Meter"]
 class Meter:
     """Adds up examples and the time of their updates.
 
-    A call that traces or compiles something takes many times as long as its updates do, so it is told apart.
+    A call that traces or compiles something takes many times as long as its updates, so it is counted apart.
 
     Args:
-        tracing_seconds: what tracing and compiling took before.
+        tracing_seconds: the time of tracing and compiling before.
 
     Attributes:
         examples: trained on since it was made.
@@ -29,11 +29,11 @@ class Meter:
 
     @property
     def examples_per_second(self) -> float | None:
-        """The rate of the timed examples; None where there are none."""
+        """The rate of the timed examples; None if there are none."""
         return self.timed_examples / max(self.seconds, 1e-9) if self.timed_examples else None
 
     def updates_made(self, report: "UpdatesReport") -> None:
-        """Adds them."""
+        """Adds a report's examples and time."""
         self.examples += report.examples
         if report.traced:
             self.tracing_seconds += report.seconds
@@ -42,4 +42,4 @@ class Meter:
             self.seconds += report.seconds
 
     def epoch_ended(self, report: "EpochReport") -> None:
-        """Nothing."""
+        """Does nothing."""

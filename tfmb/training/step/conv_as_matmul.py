@@ -1,4 +1,4 @@
-"""Convolutions as matrix products, max-pooling as maxima: what XLA compiles well for a CPU.
+"""Convolutions as matrix products, max-pooling as maxima: forms that XLA compiles well for a CPU.
 
 XLA's own gradient of a convolution there is a convolution with a kernel as large as the image, which in a loop runs
 many times slower than matrix products do; its gradient of max-pooling scatters one number at a time. The answers are
@@ -21,7 +21,7 @@ _MOST_NUMBERS = 2**19
 
 @contextlib.contextmanager
 def conv_as_matmul(model: Any) -> Iterator[None]:
-    """Inside it, calls of the model's `Conv2D` and `MaxPooling2D` layers that can be are made this way.
+    """Computes the model's `Conv2D` and `MaxPooling2D` layers as matrix products in the `with` block, if they allow it.
 
     Only layers of exactly these classes, with images of a known size, channels last: convolutions without dilation or
     groups, pools that do not overlap. A layer with a function of its own in their place keeps it. Not for several

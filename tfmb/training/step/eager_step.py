@@ -23,7 +23,7 @@ class EagerSteps(Steps):
     _update: OwnUpdate
 
     def prepare(self, spec: Any) -> None:
-        """Nothing is traced: losses, metrics and slots are made by the first step, as in Keras."""
+        """Does nothing: the first step makes losses, metrics and slots, as in Keras."""
         del spec
         self._update.choose(training=self.placed.optimizer is not None)
 

@@ -1,4 +1,4 @@
-"""What a model's own step returned last, which Keras shows where it has other names than the metrics."""
+"""The last values that a model's own step returned; Keras shows them if their names are not the metrics'."""
 
 from typing import Any
 
@@ -22,8 +22,8 @@ class LastLogs:
         """Notes a step's logs, while it is traced.
 
         Args:
-            logs: what the step returned.
-            model: whose step.
+            logs: the values that the step returned.
+            model: the model of the step.
             own_step: whether the model's class decides them, besides by `compute_metrics` and `test_step`.
 
         Raises:
@@ -52,7 +52,7 @@ class LastLogs:
             self._variables[name].assign(value)
 
     def of_step(self, results: dict[str, Any]) -> dict[str, Any]:
-        """The metrics' values, or what the last step returned where it has other names."""
+        """Returns the metrics' values, or those that the last step returned if their names are others."""
         if self._variables is None or set(self._variables) == set(results):
             return results
         return {name: keras_objects.plain(variable.numpy()) for name, variable in self._variables.items()}

@@ -26,9 +26,9 @@ class LossSums:
     Attributes:
         objectives: scalars; the gradient of each, summed over parts and divided by the sum of its count, adds up to
             the batch's. One in most models: only an output that is divided by a mask or by weights has its own.
-        counts: `[objectives]`, what the objectives are divided by in the end.
+        counts: `[objectives]`, the divisors of the objectives in the end.
         numerators: `[losses]`, the unweighted loss sum of each output that has a loss.
-        denominators: `[losses]`, what those are divided by.
+        denominators: `[losses]`, the divisors of those.
     """
 
     objectives: list[Any]
@@ -106,13 +106,13 @@ class LossTerms:
         )
 
     def sums_of(self, number: int, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any) -> list[tuple[Any, Any]]:
-        """[(sum, what it is divided by)] of one loss over one part: what is reported, and what has the gradient."""
+        """Returns [(sum, its divisor)] of one loss over one part: first as reported, then as differentiated."""
         found = _loss_sums(self.losses[number][0], y, y_pred, weight, rows, size, None)
         reported = (found.total, tf.cast(found.count, found.total.dtype))
         return [reported, reported if found.by_rows is None else (found.by_rows, tf.cast(rows, found.total.dtype))]
 
     def stand_for_own_loss(self) -> None:
-        """For a model with a `compute_loss` of its own: one loss, of weight 1."""
+        """Stands for a model's own `compute_loss`: one loss, of weight 1."""
         self.losses, self.weights = [], [1.0]
 
     def mean(self, numerators: Any, denominators: Any) -> Any:
@@ -164,9 +164,9 @@ def _stack(values: list[Any], dtype: Any) -> Any:
 
 
 class _Sums(NamedTuple):
-    """One output's loss over one part: its sum, what that is divided by, and the sum as if divided by the rows.
+    """One output's loss over one part: its sum, its divisor, and the sum as if divided by the rows.
 
-    `by_rows` is None where the number of elements a row is not the same for every row, as under a mask.
+    `by_rows` is None if the number of elements a row is not the same for every row, as under a mask.
     """
 
     total: Any

@@ -56,13 +56,13 @@ class Metrics:
         share: Any = 1.0,
         present: Any = None,
     ) -> Any:
-        """What one part of a batch adds to every metric's state.
+        """Returns the contribution of one part of a batch to every metric's state.
 
         Args:
             y: each output's targets, or None.
             y_pred: each output.
             weight: each output's sample weights, or None.
-            dtype: that of the result.
+            dtype: the dtype of the result.
             share: the part's share of the batch's rows.
             present: bools `[rows]`, False for rows that only fill up the part and count for nothing; None for none.
 
@@ -80,7 +80,7 @@ class Metrics:
     def state_of(
         self, metric: Any, y: Any, y_pred: Any, weight: Any, share: Any = 1.0, present: Any = None
     ) -> list[Any]:
-        """What rows add to one metric's state: see `sums`."""
+        """Returns the rows' contribution to one metric's state: see `sums`."""
         value = _value_of_all_rows(metric, y, y_pred)
         if value is not None:
             return _mean_of_rows(metric, value, share, present)
@@ -133,7 +133,7 @@ class Metrics:
 
 
 def _value_of_all_rows(metric: Any, y_true: Any, y_pred: Any) -> Any:
-    """What a metric's function returns for rows at once, where that is one number; else None."""
+    """Returns the value of a metric's function for all rows at once, if that is one number; else None."""
     if type(metric).update_state is not keras.metrics.MeanMetricWrapper.update_state:
         return None
     value = metric._fn(y_true, y_pred, **metric._fn_kwargs)

@@ -1,4 +1,4 @@
-"""A model's non-trainable state under replicas: what each replica moved on its own is merged again."""
+"""A model's non-trainable state under replicas, whose own moves of it are merged again."""
 
 import warnings
 from typing import Any

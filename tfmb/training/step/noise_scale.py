@@ -32,10 +32,10 @@ class NoiseEstimate:
     """A noise scale with its interval.
 
     Attributes:
-        value: in examples; None where it is undetermined: too few updates, or a gradient that cannot be told from 0.
-        low: lower end of the 90 % interval; None where the value is.
+        value: in examples; None if it is undetermined: too few updates, or a gradient that cannot be told from 0.
+        low: lower end of the 90 % interval; None if the value is.
         high: upper end; infinity where the gradient may be 0.
-        updates: how many updates count, older ones less.
+        updates: the number of updates that count, older ones less.
     """
 
     value: float | None
@@ -50,10 +50,10 @@ class NoiseEstimate:
 
 
 class NoiseScaleEstimator:
-    """Adds up what updates tell of the noise, older ones with less weight: the scale rises while a model learns.
+    """Adds up the noise that updates show, older ones with less weight: the scale rises while a model learns.
 
     Args:
-        window: how many updates count: each one's weight falls by 1 / window an update. None for all alike.
+        window: the number of updates that count: each one's weight falls by 1 / window an update. None for all alike.
     """
 
     def __init__(self, window: int | None = _WINDOW) -> None:
@@ -70,12 +70,12 @@ class NoiseScaleEstimator:
         self._sums = [old * keep + one for old, keep, one in zip(self._sums, kept, new, strict=True)]
 
     def updates_made(self, report: Any) -> None:
-        """Takes what a report of the loop has of it: it is one of its actions."""
+        """Takes the estimates of the loop's report: the estimator is one of the loggers."""
         for noise, signal in report.noise:
             self.add(noise, signal)
 
     def epoch_ended(self, report: Any) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def estimate(self) -> NoiseEstimate:
         """The scale as it stands, with Fieller's interval of a quotient of means."""
@@ -111,11 +111,11 @@ class NoiseScaleEstimator:
         return (noise / weight, signal / weight) if weight else (math.nan, math.nan)
 
     def state(self) -> list[float]:
-        """What it knows, as numbers."""
+        """Returns the estimator's state, as numbers."""
         return list(self._sums)
 
     def restore(self, state: Sequence[float]) -> None:
-        """Knows what `state` gave; nothing where that is empty."""
+        """Takes back the sums that `state` gave; none if that is empty."""
         self._sums = [float(value) for value in state] or [0.0] * 7
 
 

@@ -13,7 +13,7 @@ def flatten_outputs(outputs: Any, output_names: Sequence[str] | None) -> tuple[l
     """The names and tensors of a model's outputs.
 
     Args:
-        outputs: what the model returned: a tensor, or one list, tuple or dict of tensors.
+        outputs: the model's result: a tensor, or one list, tuple or dict of tensors.
         output_names: `model.output_names`, where the model has it.
 
     Returns:
@@ -36,7 +36,7 @@ def flatten_outputs(outputs: Any, output_names: Sequence[str] | None) -> tuple[l
 
 
 def function_name(function: Any) -> str:
-    """What Keras calls a loss or metric function: its name in snake case, without what no scope may have."""
+    """Returns Keras's name of a loss or metric function: snake case, without characters that no scope may have."""
     name = re.sub(r"\W+", "", getattr(function, "__name__", type(function).__name__))
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower() or "function"
@@ -48,7 +48,7 @@ def per_output(value: Any, names: Sequence[str], what: str, *, shared: bool = Fa
     Args:
         value: a list or tuple in the outputs' order, a dict by output name (names left out get None), or one leaf.
         names: the outputs' names.
-        what: what error messages call it.
+        what: the name in error messages.
         shared: whether one leaf stands for every output; otherwise it does so only for a single one.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which models train by a step of their own, and what such a training cannot honour."""
+"""The models that train by a step of their own, and the options that such a training cannot honour."""
 
 import warnings
 from typing import Any
@@ -29,12 +29,12 @@ def check_own_step(model: Any, strategy: Any, asked: dict[str, Any]) -> bool | s
     """Refuses what cannot hold for a step that the loop does not know, and says what a step means on several devices.
 
     Args:
-        model: whose `train_step` is run.
+        model: the model whose `train_step` is run.
         strategy: where.
         asked: the arguments of `fit`, by their names.
 
     Returns:
-        What XLA compiles: `jit_compile`, as a step that is not known can honour it.
+        XLA's scope: `jit_compile`, as far as an unknown step can honour it.
 
     Raises:
         ConfigError: the argument, or what the model lacks.

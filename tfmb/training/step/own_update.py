@@ -1,4 +1,4 @@
-"""An update that a model's own `train_step` makes, as it is: the loop gives it batches, and keeps what it moves."""
+"""An update by a model's own `train_step`: the loop gives it batches, and keeps the variables that it moves."""
 
 import warnings
 from typing import Any
@@ -50,7 +50,7 @@ class OwnUpdate(WholeUpdate):
         self._kinds: set[str] = set()
 
     def choose(self, training: bool) -> None:
-        """What is computed next, where nothing is traced beforehand."""
+        """Chooses training or scoring as the next work, if nothing is traced beforehand."""
         self._own_logs = self._logs[training]
 
     def prepare(self, batch: Any, training: bool) -> None:
@@ -78,13 +78,13 @@ class OwnUpdate(WholeUpdate):
 
     @property
     def state(self) -> list[StateVariable]:
-        """Besides the model's variables and the count, all that the traced step touches."""
+        """All variables that the traced step touches, besides the model's and the count."""
         assert self.optimizer is not None
         known = [raw_variable(v) for v in (*self.model.variables, *self.optimizer.variables)]
         return [variable for variable in self._touched if not any(variable.is_of(v) for v in known)]
 
     def train(self, batch: Any) -> tuple[Any, Any]:
-        """One step; returns `(report [4], whether to draw on)`."""
+        """Makes one step; returns `(report [4], whether to draw on)`."""
         assert self.optimizer is not None
         here = PartOfBatch(
             keys=self._mask_keys,
@@ -105,7 +105,7 @@ class OwnUpdate(WholeUpdate):
         return reports.of_whole_batch(loss, rows, clipped=False, applied=True, dtype=self.dtype), finite
 
     def check(self) -> None:
-        """After a step whose losses were not finite.
+        """Refuses a step whose losses were not finite.
 
         Raises:
             DivergenceError: always, for the update was made.
@@ -122,7 +122,7 @@ class OwnUpdate(WholeUpdate):
         )
 
     def first_gradients(self, batch: Any) -> Any:
-        """Not known: the step does not show them."""
+        """Refuses the call: the step does not show its gradients."""
         raise NotImplementedError(f"{type(self.model).__name__}.train_step does not show its gradients")
 
     def score(self, batch: Any) -> Any:
@@ -156,7 +156,7 @@ class OwnUpdate(WholeUpdate):
 
 
 def losses_of(logs: dict[str, Any]) -> list[str]:
-    """The names of logs that tell of a loss; `loss` comes first."""
+    """Returns the names of logs that are losses; `loss` comes first."""
     names = [name for name, value in logs.items() if "loss" in name.lower() and value.dtype.is_floating]
     return sorted(names, key=lambda name: name != "loss")
 

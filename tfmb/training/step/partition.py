@@ -32,13 +32,13 @@ _OVERLAPPING = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """How a batch is cut.
+    """The cut of a batch into parts.
 
     Attributes:
         replicas: R, the number of devices.
         virtual_replicas: V, a multiple of R. `None` is one part a device, added up by whatever collective is fastest:
             the answer is then the same, but not to the bit.
-        static: whether every part has the same number of rows, filled up where there are fewer: what XLA and TPUs
+        static: whether every part has the same number of rows, filled up if there are fewer, which XLA and TPUs
             compile once.
         one_by_one: whether a device has no more than one of its parts in memory at a time.
     """
@@ -72,7 +72,7 @@ def make_partition(
         replicas: the number of devices.
         virtual_replicas: a power of two, or `"auto"` for one part a device.
         micro_batch_size: the most rows that a device has in memory at a time; it chooses V. None for no limit.
-        batch_size: of a whole batch; None where it is not known.
+        batch_size: of a whole batch; None if it is not known.
         static: whether every part has the same number of rows.
 
     Raises:
@@ -103,7 +103,7 @@ def make_partition(
 
 
 def whole_batch(batch: Any) -> tuple[Any, Any]:
-    """`((x, y, sample_weight), number of rows)` of what a feed gave: a padded batch brings its number of rows along."""
+    """Returns `((x, y, sample_weight), number of rows)` of a feed's batch: a padded one brings its number of rows."""
     if len(batch) == 4:
         return batch[:3], batch[3]
     return batch, tf.shape(keras.tree.flatten(batch)[0])[0]
@@ -127,14 +127,14 @@ def check_dense(batch: Any) -> None:
 
 
 def rows_of_part(batch: Any, start: Any, stop: Any, parts: int, static: bool, padded: bool) -> tuple[Any, Any]:
-    """Rows `[start, stop)` of a batch, and which of them are there.
+    """Returns rows `[start, stop)` of a batch, and which of them are there.
 
     Args:
         batch: `(x, y, sample_weight)`.
         start: int32 scalar.
         stop: int32 scalar.
-        parts: how many parts the batch has.
-        static: whether all of them shall have as many rows.
+        parts: the number of parts of the batch.
+        static: whether all of them must have the same number of rows.
         padded: whether a part may have to be filled up.
 
     Returns:
@@ -171,7 +171,7 @@ def static_rows(batch: Any) -> int:
 def over_own_parts(
     partition: Partition, replica: Any, work: Callable[[Any], list[Any]], specs: list[Any], overlaps: bool
 ) -> Any:
-    """Works through one device's parts and adds up what they give in the device's subtree.
+    """Works through one device's parts and adds up their results in the device's subtree.
 
     Args:
         partition: of the batch.
@@ -204,7 +204,7 @@ def over_own_parts(
 
 
 def only_reads(function: Any) -> bool:
-    """Whether a traced function writes nothing: what it calls is not looked into, and taken to write if it may."""
+    """Whether a traced function writes nothing; functions that it calls are taken to write if they may."""
     operations = function.graph.get_operations()
     return all(op.type == "ReadVariableOp" or not op.op_def.is_stateful for op in operations)
 
@@ -224,7 +224,7 @@ def _complete(value: Any, sums: tuple[Any, ...], ones: int) -> tuple[Any, ...]:
 
 
 def _trailing_ones(index: Any, most: int) -> Any:
-    """How many of the lowest bits of a number are set in a row, `most` at most."""
+    """Returns the number of lowest bits of a number that are set in a row, `most` at most."""
     count = tf.constant(0)
     for level in range(most, 0, -1):
         mask = (1 << level) - 1

@@ -1,4 +1,4 @@
-"""Whether a batch may be cut: what Keras's objects make of all of it against what its parts add up to.
+"""Checks whether a batch may be cut: Keras's results for all of it must be the sums of its parts.
 
 Cutting takes a loss for a sum over rows with a count, and a metric's state for a sum. That is looked at where it is
 relied on: on the first batch of an epoch and on each of another size, from the outputs of the whole batch in one pass.
@@ -47,7 +47,7 @@ class PartitionCheck:
         self._apart = tf.Variable(tf.zeros([len(self._names())]), trainable=False, name="apart")
 
     def begin(self) -> None:
-        """Before an epoch: every size is new."""
+        """Begins an epoch: every size is new."""
         self._sizes.assign(tf.zeros_like(self._sizes))
 
     def holds(self, batch: Any) -> Any:
@@ -67,7 +67,7 @@ class PartitionCheck:
         return tf.cond(is_new, look, lambda: tf.constant(True))
 
     def raise_what_was_found(self) -> None:
-        """Raises what the last comparison found.
+        """Raises the finding of the last comparison.
 
         Raises:
             ConfigError: a loss or a metric that does not add up.
@@ -84,7 +84,7 @@ class PartitionCheck:
         return losses + [f"the metric {metric.name!r}" for metric, _, _ in self._metrics.entries]
 
     def _compare(self, batch: Any) -> Any:
-        """By loss and metric: 0 where both agree, else 1."""
+        """Returns by loss and metric 0 if both agree, else 1."""
         x, y, sample_weight = data_of(batch)
         outputs = self._model(x, training=False)
         names, tensors = flatten_outputs(outputs, getattr(self._model, "output_names", None))
@@ -124,7 +124,7 @@ class PartitionCheck:
         return apart
 
     def _of_parts(self, data: Any, number: int) -> list[Any]:
-        """The loss from sums over parts, as it is reported and as it is differentiated."""
+        """Returns the loss from sums over parts: first as reported, then as differentiated."""
         size = tf.shape(data[1])[0]
         sums = [[0.0, 0.0], [0.0, 0.0]]
         # A part without rows is computed on the last one, whose loss is left out: losses such as CTC want one.
@@ -183,7 +183,7 @@ def _rows(value: Any, start: Any, stop: Any) -> Any:
 
 
 def _apart(a: Any, b: Any, dtype: Any) -> Any:
-    """1 where two tensors differ by more than rounding of outputs of a dtype, else 0: a float32 scalar."""
+    """Returns 1 if two tensors differ by more than a dtype's rounding of outputs, else 0: a float32 scalar."""
     a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
     tolerance = _TOLERANCE_OF_16_BITS if tf.dtypes.as_dtype(dtype).size == 2 else _TOLERANCE
     largest = tf.maximum(tf.reduce_max(tf.abs(a)), tf.reduce_max(tf.abs(b)))

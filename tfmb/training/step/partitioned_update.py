@@ -30,14 +30,14 @@ __all__ = ["PartitionedUpdate"]
 
 
 class _Total(NamedTuple):
-    """What a batch adds up to, the same on every replica: see `GradientReduction.training`.
+    """The sums of a batch, the same on every replica: see `GradientReduction.training`.
 
     Attributes:
         gradients: the sums of gradients, times the scale, by objective.
         scores: the sums of losses and metrics, and the counts that sums are divided by.
-        state: what microbatches moved each variable of the state by, times their rows.
+        state: the move of each variable of the state by the microbatches, times their rows.
         squares: the sums of squares of an embedding's rows.
-        penalty: what regularisers add to the loss.
+        penalty: the regularisers' part of the loss.
         penalty_gradients: its gradients, by variable; None for none.
         scale: the factor on the loss; `()` for none.
         before: the state before the batch.
@@ -58,14 +58,14 @@ class PartitionedUpdate(Update):
 
     Args:
         placed: the model, on its devices; its optimizer is None if it is only scored.
-        spec: what to compute.
+        spec: the options of the step.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         loss_scale: built; None for none.
 
     Attributes:
         width: the number of entries of a report: see `report`. Known after `prepare`.
         dtype: of reports.
-        state: nothing: what a step writes besides weights is the model's.
+        state: nothing: all that a step writes besides weights is the model's.
     """
 
     def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Any, loss_scale: LossScale | None) -> None:
@@ -141,7 +141,7 @@ class PartitionedUpdate(Update):
         self._prepared = True
 
     def train(self, batch: Any) -> tuple[Any, Any]:
-        """One update; every replica returns the same, so the first one's will do."""
+        """Makes one update; every replica returns the same, so the first one's will do."""
         optimizer = self.optimizer
         assert optimizer is not None
         first = self._strategy.experimental_local_results
@@ -168,12 +168,12 @@ class PartitionedUpdate(Update):
         return self._strategy.experimental_local_results(report)[0]
 
     def begin(self) -> None:
-        """Before an epoch: sums are kept by the loop."""
+        """Begins an epoch: the loop keeps the sums."""
         if self._check is not None and self.optimizer is not None:
             self._check.begin()
 
     def check(self) -> None:
-        """After an update that was not made: raises where that is because the batch cannot be cut.
+        """Raises if an update was not made because the batch cannot be cut.
 
         Raises:
             ConfigError: a loss or a metric that does not add up.
@@ -296,7 +296,7 @@ class PartitionedUpdate(Update):
         return tf.where(parts > 1.0, both, tf.zeros_like(both))
 
     def _means(self, total: _Total) -> list[Any]:
-        """The mean gradient of each trainable variable, None where it has none.
+        """The mean gradient of each trainable variable, None if it has none.
 
         A single microbatch gives the gradient of the mean loss, which is divided already: adding up is spared.
         """

@@ -1,4 +1,4 @@
-"""What a batch adds up to: gradients, loss, metrics and state, as sums over its parts and one collective."""
+"""The sums of a batch: gradients, loss, metrics and state, over its parts and by one collective."""
 
 import contextlib
 import inspect
@@ -38,11 +38,11 @@ class Scores:
     """Sums over all rows of a batch.
 
     Attributes:
-        counts: `[objectives]`, what the gradient sums are divided by.
+        counts: `[objectives]`, the divisors of the gradient sums.
         rows: scalar, the number of examples.
         added: scalar, the mean of what layers added to the loss, times the rows.
         numerators: `[losses]`, each output's loss sum.
-        denominators: `[losses]`, what those are divided by.
+        denominators: `[losses]`, the divisors of those.
         metrics: `[state size of all metrics]`.
         squares: `[1]`, the parts' rows times the square of their mean gradient, where noise is measured; else `[0]`.
     """
@@ -72,10 +72,10 @@ class GradientReduction:
         model: whose variables were made in the strategy's scope.
         loss_terms: the loss.
         metrics: the metrics.
-        partition: how a batch is cut.
+        partition: the cut of a batch.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         jit_compile: whether XLA compiles the work on each part.
-        xla_on_cpu: whether XLA compiles a whole batch's work for one CPU: what it does badly is then put otherwise.
+        xla_on_cpu: whether XLA compiles a whole batch's work for one CPU: its slow operations are then replaced.
         noise: whether the squares of the parts' gradients are added up too.
         squares: whether the squares of every occurrence of an embedding's row are added up too: see `sparse`.
 
@@ -184,11 +184,11 @@ class GradientReduction:
         return penalty, tape.gradient(penalty, self.trainable) if gradients else nothing
 
     def _spec_of_any_part(self, tensor: Any) -> Any:
-        """Of the first part's rows: how many another part has is another number, where batches have a known size."""
+        """Returns the spec of any part's rows: the number of rows is open if batches have a known size."""
         return tf.TensorSpec(tensor.shape if self.partition.static else [None, *tensor.shape[1:]], tensor.dtype)
 
     def _pads(self, batch: Any, parts: int) -> bool:
-        """Whether one of so many parts may have fewer rows than its shape says."""
+        """Whether one of `parts` parts may have fewer rows than its shape says."""
         return self.partition.static and (len(batch) == 4 or static_rows(batch[0]) % parts != 0)
 
     def _own_rows(self, batch: Any, size: Any, padded: bool) -> tuple[Any, Any, Any]:
@@ -198,7 +198,7 @@ class GradientReduction:
         return rows_of_part(batch, start, stop, replicas, self.partition.static, padded), start, stop - start
 
     def _part(self, part: Any, start: Any, rows: Any, size: Any, before: list[Any], update: Any, scale: Any) -> Any:
-        """What one part gives: gradient sums by objective, score sums, what it moved the state by times its rows."""
+        """Returns one part's gradient sums by objective, its score sums, and its moves of the state times its rows."""
         if self.partition.microbatches_per_replica > 1:
             for variable, value in zip(self.merged, before, strict=True):
                 variable.assign(value)
@@ -350,7 +350,7 @@ def _absent(value: Any) -> bool:
 
 
 def _added_losses(model: Any, dtype: Any) -> Any:
-    """What layers put in by `add_loss` or an activity regulariser in the call just made, summed; None for nothing."""
+    """Returns the sum of what `add_loss` and activity regularisers added in the call just made; None for nothing."""
     regularizers = sum(1 for v in model.trainable_variables if getattr(v, "regularizer", None) is not None)
     losses = model.losses  # the weights' own regularisers stand last
     added = losses[: len(losses) - regularizers]

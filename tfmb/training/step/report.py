@@ -1,4 +1,4 @@
-"""What a step reports, as one float vector with named entries.
+"""The report of a step, as one float vector with named entries.
 
 Many steps of a call report in one tensor, and the reports of an epoch add up: so a report is a vector. Its layout is
 known here and nowhere else:
@@ -46,7 +46,7 @@ class EpochScores:
         weighted_loss: the sum of each batch's loss times its number of examples.
         batches: the number of batches.
         of_outputs: the sum of each output's mean losses.
-        of_metrics: what the metrics' variables add up to, one after the other.
+        of_metrics: the sums of the metrics' variables, one after the other.
     """
 
     weighted_loss: float
@@ -61,7 +61,7 @@ class ReportView:
 
     Attributes:
         values: `[width]`, a report or a sum of reports; or `[steps, width]`.
-        has_noise: whether the reports tell of the noise in gradients.
+        has_noise: whether the reports hold the noise in gradients.
     """
 
     values: np.ndarray
@@ -69,12 +69,12 @@ class ReportView:
 
     @property
     def loss(self) -> Any:
-        """See the module; so with those that follow."""
+        """The loss: see the module."""
         return self.values[..., 0]
 
     @property
     def examples(self) -> Any:
-        """See the module."""
+        """The number of examples: see the module."""
         return self.values[..., 1]
 
     def scores(self, outputs: int) -> EpochScores:
@@ -89,17 +89,17 @@ class ReportView:
 
     @property
     def noise(self) -> Any:
-        """`[..., 2]`; see the module."""
+        """The noise, `[..., 2]`: see the module."""
         return self.values[..., -4:-2] if self.has_noise else self.values[..., :0]
 
     @property
     def clipped(self) -> Any:
-        """See the module."""
+        """The entry `clipped`: see the module."""
         return self.values[..., -2]
 
     @property
     def applied(self) -> Any:
-        """See the module."""
+        """The entry `applied`: see the module."""
         return self.values[..., -1]
 
 
@@ -110,7 +110,7 @@ def of_batch(loss: Any, examples: Any, of_outputs: Any, of_metrics: Any) -> Any:
         loss: the mean loss of the batch, a scalar.
         examples: the number of its examples, a scalar of the same dtype.
         of_outputs: `[outputs]`, the mean loss of each output.
-        of_metrics: `[entries]`, what the batch adds to the variables of the metrics.
+        of_metrics: `[entries]`, the batch's addition to the variables of the metrics.
     """
     return tf.concat([tf.stack([loss, examples, loss * examples, tf.ones_like(examples)]), of_outputs, of_metrics], 0)
 
@@ -157,6 +157,6 @@ def width(outputs: int, metric_entries: int, has_noise: bool) -> int:
     Args:
         outputs: the number of outputs that have a loss.
         metric_entries: the number of entries of all the metrics' variables.
-        has_noise: whether it tells of the noise in gradients.
+        has_noise: whether it holds the noise in gradients.
     """
     return 4 + outputs + metric_entries + 2 * has_noise + 2

@@ -1,4 +1,4 @@
-"""What a step is made of: a model on its devices, and what is to be computed with it."""
+"""The parts of a step: a model on its devices, and the options of the computation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,13 +34,13 @@ class PlacedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class StepSpec:
-    """What a step computes, with every default decided. It holds no TensorFlow variable.
+    """The options of a step, with every default decided. It holds no TensorFlow variable.
 
     Attributes:
         loss_and_metrics: the loss and the metrics.
-        partition: how a batch is split over devices and microbatches.
+        partition: the split of a batch over devices and microbatches.
         seed: decides the masks of `tfmb.layers.Dropout`.
-        jit_scope: what XLA compiles.
+        jit_scope: the part of the work that XLA compiles.
         noise_scale: whether the noise in gradients is measured: see `noise_scale`.
         lets_diverge: whether an update whose loss or gradients are not finite is made all the same, as in `fit`.
     """

@@ -1,4 +1,4 @@
-"""Models of Keras's own layers alone: what a step of theirs writes is known before the model is traced."""
+"""Models of Keras's own layers alone: the writes of their steps are known before the model is traced."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def is_stock(model: Any) -> bool:
 
 
 def outputs_of(model: Any) -> Any | None:
-    """Placeholders' specs of what a stock model returns; None where more than the number of rows is open."""
+    """Placeholders' specs of what a stock model returns; None if more than the number of rows is open."""
     if type(model) is keras.Sequential:
         model = model._functional
     if model is None:
@@ -47,7 +47,7 @@ def _is_stock_layer(layer: Any) -> bool:
 
 
 def _parts(value: Any) -> list[Any]:
-    """What a layer's attribute is made of, with functions by themselves and other objects by their types."""
+    """Returns the parts of a layer's attribute: functions as themselves, other objects as their types."""
     if isinstance(value, dict):
         return [part for each in value.values() for part in _parts(each)]
     if isinstance(value, (list, tuple, set)):

@@ -1,4 +1,4 @@
-"""What was traced and compiled, so that its time can be told apart from that of updates."""
+"""Counts traces and compilations, so that their time can be kept apart from that of updates."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ __all__ = ["Traces"]
 class Traces:
     """Counts the traces of functions, and the shapes that XLA compiled them for.
 
-    XLA compiles for each new shape when it comes, and no trace tells of it.
+    XLA compiles for each new shape when it comes, and no trace shows it.
 
     Args:
         functions: `tf.function`s.
@@ -22,11 +22,11 @@ class Traces:
         self._shapes: set[Hashable] = set()
 
     def met(self, shapes: Iterable[Hashable]) -> None:
-        """Notes what decides the shapes of some batches, after they were worked on."""
+        """Notes the sizes that decide the shapes of some batches, after they were worked on."""
         if self._by_shape:
             self._shapes.update(shapes)
 
     @property
     def count(self) -> int:
-        """How often something was traced or compiled so far."""
+        """The number of times that something was traced or compiled so far."""
         return sum(function.experimental_get_tracing_count() for function in self._functions) + len(self._shapes)

@@ -29,7 +29,7 @@ class Steps:
 
     Args:
         placed: the model, on its devices.
-        spec: what to compute.
+        spec: the options of the step.
         loss_scale: built; None if the loss is not scaled to keep float16 gradients in range.
 
     Attributes:
@@ -37,7 +37,7 @@ class Steps:
             `(x, y, sample_weight)` from the iterator and updates the weights after each. `reports` has a row for each
             step: the batch's loss, its number of examples, what else the update reports, and last whether gradients
             were clipped and whether the update was made (0 or 1: a loss scale skips one that overflowed).
-            `finite` is False where the last row's loss or gradients were not: that update was not made, no further
+            `finite` is False if the last row's loss or gradients were not: that update was not made, no further
             batch drawn (unless the recipe `lets_diverge`).
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are.
@@ -90,12 +90,12 @@ class Steps:
             )
 
     def begin(self) -> None:
-        """Before an epoch, and before scoring: metrics begin anew."""
+        """Begins an epoch, or scoring: metrics begin anew."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             self._update.begin()
 
     def check(self) -> None:
-        """After an update that was not made: raises where that is because the batch cannot be cut.
+        """Raises if an update was not made because the batch cannot be cut.
 
         Raises:
             ConfigError: a loss or a metric that does not add up over parts.
@@ -113,16 +113,16 @@ class Steps:
 
     @property
     def state(self) -> list[Any]:
-        """What a step writes besides the model's and the optimizer's variables: metrics, whatever user code moves."""
+        """The variables that a step writes besides the model's and the optimizer's: metrics, and those of user code."""
         return list(self._update.state)
 
     @property
     def unseen(self) -> Sequence[str]:
-        """What the step uses whose state no checkpoint has; known after `prepare`."""
+        """The things a step uses whose state no checkpoint has, in words; known after `prepare`."""
         return self._update.unseen
 
     def use_seed(self, seed: int) -> None:
-        """From here on masks are another seed's; nothing is traced again."""
+        """Takes another seed for the masks from here on; nothing is traced again."""
         self._mask_keys.assign(mask_keys(seed, self._mask_keys.shape[0]))
 
     @property
@@ -213,7 +213,7 @@ class Steps:
 
 
 def stays_whole(spec: StepSpec, strategy: Any) -> bool:
-    """Whether a batch is worked on as it is: on one device, in one part, without rows that fill it up."""
+    """Whether a batch is worked on whole: on one device, in one part, without rows that fill it up."""
     partition, noise = spec.partition, spec.noise_scale
     return partition.num_microbatches == 1 and not partition.static and not noise and not makes_copies(strategy)
 

@@ -1,4 +1,4 @@
-"""What every update has in common, however a batch is worked on: it is made where all is finite, else nothing moves."""
+"""The common part of all updates: an update is made if all is finite, else nothing moves."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,18 +29,18 @@ OF_THE_REST = (
 
 
 class Update:
-    """Makes an update where loss and gradients are finite.
+    """Makes an update if loss and gradients are finite.
 
     Args:
-        optimizer: built for the model's trainable variables; None where the model is only scored.
-        loss_scale: built; None where the loss is not scaled to keep float16 gradients in range.
-        compiled: what XLA compiles.
+        optimizer: built for the model's trainable variables; None if the model is only scored.
+        loss_scale: built; None if the loss is not scaled to keep float16 gradients in range.
+        compiled: the part of the work that XLA compiles.
 
     Attributes:
-        selects: whether XLA compiles the whole step: what is not made is then chosen value by value, without a branch.
-        unseen: what a step uses whose state no checkpoint has, in words.
+        selects: whether XLA compiles the whole step: old or new is then chosen value by value, without a branch.
+        unseen: the things a step uses whose state no checkpoint has, in words.
         keeps_rows: whether the step sees batches of a known size as such, as in Keras: a user's code may need it.
-        lets_diverge: whether what is not finite is trained on, as in Keras; a loss scale still leaves it out.
+        lets_diverge: whether non-finite batches are trained on, as in Keras; a loss scale still leaves them out.
     """
 
     unseen: Sequence[str] = ()
@@ -55,7 +55,7 @@ class Update:
             self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
 
     def apply_if(self, finite: Any, means: list[Any]) -> Any:
-        """Makes the update, or leaves all as it is; returns whether gradients were clipped."""
+        """Makes the update, or leaves all unchanged; returns whether gradients were clipped."""
         if not means:  # a model without trainable weights
             return tf.constant(False)
         if not self.selects:
@@ -64,7 +64,7 @@ class Update:
         return self.optimizer.apply(means, made=finite)
 
     def all_finite(self, gradients: list[Any], square: Any) -> Any:
-        """Whether every entry is finite: it is where the sum of squares is; a second look where that is not."""
+        """Whether every entry is finite: True if the sum of squares is, else by a second look."""
 
         def look() -> Any:
             return tf.reduce_all([tf.reduce_all(tf.math.is_finite(values_of(gradient))) for gradient in gradients])
@@ -78,7 +78,7 @@ class Update:
         return tf.cond(tf.math.is_finite(square), lambda: tf.constant(True), look)
 
     def verdict(self, loss: Any, gradients: list[Any], square: Any, holds: Any) -> tuple[Any, Any]:
-        """(whether the loss is finite, whether all is) of a batch, which is neither where it does not hold."""
+        """Returns (whether the loss is finite, whether all is) of a batch; both are False if `holds` is."""
         loss_finite = holds if self.lets_diverge else tf.logical_and(tf.math.is_finite(loss), holds)
         if self.lets_diverge and self.loss_scale is None:
             return loss_finite, loss_finite
@@ -92,7 +92,7 @@ class Update:
         return () if factor is None else tf.constant(factor, tf.float32)
 
     def bring_on(self, loss_finite: Any, finite: Any) -> Any:
-        """Brings the loss scale on; returns whether what the batch moved besides the weights stays.
+        """Brings the loss scale on; returns whether the batch's moves besides the weights stay.
 
         Where only the gradients overflowed at the loss scale of the time, all but the update is what Keras makes of it.
         """
@@ -102,7 +102,7 @@ class Update:
         return loss_finite
 
     def goes_on(self, loss_finite: Any, finite: Any) -> Any:
-        """Whether to draw on: an overflow ends the run, but for one that a smaller loss scale may mend."""
+        """Whether to draw on: an overflow ends the run, unless a smaller loss scale may mend it."""
         if self.loss_scale is None:
             return finite
         if self.lets_diverge:
@@ -120,7 +120,7 @@ def check_targets(model: Any, batch: Any, name: str = "x") -> None:
 
 
 def report_dtype(variables: list[Any]) -> Any:
-    """That of reports and of sums that travel between replicas: the widest of the weights'."""
+    """Returns the dtype of reports and of sums that travel between replicas: the widest of the weights'."""
     return tf.float64 if any(v.dtype == tf.float64 for v in variables) else tf.float32
 
 

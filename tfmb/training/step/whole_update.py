@@ -32,16 +32,16 @@ _DO_NOT_FIT = ("y_true and y_pred have different structures", "Missing data for 
 class WholeUpdate(Update):
     """Trains and scores whole batches, in the cross-replica context.
 
-    What `keras.Model.train_step` does is done here by the same objects: `compute_loss`, the loss tracker,
-    `compute_metrics`. The tape, the rule, and what becomes of an update that is not finite are ours: every variable
+    The work of `keras.Model.train_step` is done here by the same objects: `compute_loss`, the loss tracker,
+    `compute_metrics`. The tape, the rule, and the handling of an update that is not finite are ours: every variable
     that the step wrote then has its value again, whoever owns it.
 
     Args:
         placed: the model, compiled, on one device; its optimizer is None if it is only scored.
-        spec: what to compute.
+        spec: the options of the step.
         mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         loss_scale: built; None for none.
-        xla_on_cpu: whether XLA compiles the step for a CPU: what it does badly is then put otherwise.
+        xla_on_cpu: whether XLA compiles the step for a CPU: its slow operations are then replaced by others.
 
     Attributes:
         width: the number of entries of a report: see `report`.
@@ -82,7 +82,7 @@ class WholeUpdate(Update):
                 graph_of(self._score, batch)
 
     def _written_for(self, batch: Any) -> list[StateVariable]:
-        """The variables that a step may write, but for those that it trains and the optimizer's.
+        """Returns the variables that a step may write, without those that it trains and the optimizer's.
 
         A graph that never runs shows them, and lets Keras make its objects outside of what XLA compiles. It is that of
         the whole step; of its end alone where no layer can write anything but its own variables. Tracing a large model
@@ -103,7 +103,7 @@ class WholeUpdate(Update):
 
     @property
     def state(self) -> list[StateVariable]:
-        """Besides the model's and the optimizer's variables, what a step writes; known after `prepare`."""
+        """The variables that a step writes besides the model's and the optimizer's; known after `prepare`."""
         known = [raw_variable(v) for v in self.model.variables]
         found: list[StateVariable] = []
         for written in self._written.values():
@@ -118,7 +118,7 @@ class WholeUpdate(Update):
         return [] if self.optimizer is None else self.optimizer.variables
 
     def train(self, batch: Any) -> tuple[Any, Any]:
-        """One update; returns `(report [4], whether to draw on)`."""
+        """Makes one update; returns `(report [4], whether to draw on)`."""
         assert self.optimizer is not None
         if not self.optimizer.across_replicas:
             return self._strategy.run(self._update, args=(batch,))
@@ -148,11 +148,11 @@ class WholeUpdate(Update):
         return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
 
     def begin(self) -> None:
-        """Before an epoch, and before scoring: totals begin anew."""
+        """Begins an epoch, or scoring: totals begin anew."""
         self.model.reset_metrics()
 
     def check(self) -> None:
-        """After an update that was not made: a whole batch is what Keras's objects make of it."""
+        """Does nothing after an update that was not made: Keras's own objects computed the whole batch."""
 
     def logs(self, sums: Any) -> dict[str, Any]:
         """Keras's logs of all batches since `begin`."""
@@ -166,7 +166,7 @@ class WholeUpdate(Update):
         return reports.of_whole_batch(loss, rows, clipped, finite, self.dtype), self.goes_on(loss_finite, finite)
 
     def _gradients(self, batch: Any) -> tuple[Any, Any, Any, Any, list[Any]]:
-        """(whether the loss is finite, whether all is, loss, rows, gradients), with the state as it shall stay."""
+        """Returns (is the loss finite, is all finite, loss, rows, gradients), and leaves the final state."""
         assert self.optimizer is not None
         written = self._written[_kind_of(batch)]
         before = [variable.read() for variable in written]
@@ -201,7 +201,7 @@ class WholeUpdate(Update):
         tf.cond(stays, lambda: tf.constant(0), put_back)
 
     def _loss_and_gradients(self, batch: Any, update: Any, scale: Any) -> tuple[Any, Any, list[Any]]:
-        """(loss, rows, the gradients that there are), times the scale; metrics are updated."""
+        """Returns (loss, rows, the existing gradients), times the scale; metrics are updated."""
         with tf.GradientTape() as tape:
             loss, rows, update_metrics = self._loss(batch, update)
             target = loss if _absent(scale) else loss * tf.cast(scale, loss.dtype)
@@ -215,20 +215,20 @@ class WholeUpdate(Update):
         )
 
     def _forward(self, batch: Any, update: Any) -> Any:
-        """All of a step but gradients and the update."""
+        """Computes all of a step but gradients and the update."""
         loss, _, update_metrics = self._loss(batch, update)
         update_metrics()
         return loss
 
     def _end_of_step(self, batch: Any, y_pred: Any) -> None:
-        """What a step does with a stock model's outputs."""
+        """Makes the end of a step from a stock model's outputs: loss and metrics."""
         x, y, sample_weight = data_of(batch)
         loss = self.model._compile_loss(y, y_pred, sample_weight)
         self.model._loss_tracker.update_state(loss, sample_weight=rows_of(x))
         self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def _loss(self, batch: Any, update: Any) -> tuple[Any, Any, Callable[[], None]]:
-        """(loss, rows, what updates the metrics) of a batch."""
+        """Returns (loss, rows, a function that updates the metrics) of a batch."""
         x, y, sample_weight = data_of(batch)
         model = self.model
         here = PartOfBatch(
@@ -294,7 +294,7 @@ def _built(model: Any) -> bool:
 
 
 def _kind_of(batch: Any) -> str:
-    """A text for the structure, the dtypes and the shapes of a batch or of its specs, but for the number of rows."""
+    """Returns a text for the structure, dtypes and shapes of a batch or its specs, without the number of rows."""
 
     def kind(part: Any) -> str:
         of = next((name for name in ("Ragged", "Sparse") if name in type(part).__name__), "dense")

@@ -1,4 +1,4 @@
-"""Which variables a traced function writes, whoever owns them: totals of metrics, layers' state, seeds, counters."""
+"""The variables that a traced function writes, whoever owns them: metrics' totals, layers' state, seeds, counters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -33,12 +33,12 @@ class StateVariable:
         self.shape = tf.TensorShape(about.shape)
 
     def read(self) -> Any:
-        """Its value, as a tensor."""
+        """Returns its value, as a tensor."""
         value = tf.raw_ops.ReadVariableOp(resource=self._handle, dtype=self.dtype)
         return tf.ensure_shape(value, self.shape)
 
     def numpy(self) -> np.ndarray:
-        """Its value, on the host."""
+        """Returns its value, on the host."""
         value: np.ndarray = self.read().numpy()
         return value
 
