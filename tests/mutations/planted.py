@@ -2,8 +2,8 @@
 
 The drawn ones are from cosmic-ray 8.7.0 (arithmetic, comparisons, numbers, `not`, `and`, `or`, booleans), shuffled with
 `random.Random(21)` over rules, parts, checkpoint, batches and journal in that order: the first two of each file that
-change what the code does. At 3f3f153, 2026-11-29. RMSprop's `new + velocity`, drawn as `new * velocity`, is
-`(*new, velocity)` now: in its stead the same operator is changed in the same way where that velocity is made.
+change what the code does. At 3f3f153, 2026-11-29. RMSprop's two
+are planted where its velocity and its mean are made now.
 """
 
 from dataclasses import dataclass
@@ -68,10 +68,10 @@ BY_HAND = [
     ),
     Mutation(
         "the rate that is reported is the next update's",
-        "tfmb/training/loop.py",
-        "learning_rate = _rate(optimizer, before=1)",
-        "learning_rate = _rate(optimizer, before=0)",
-        "tests/training/test_loop.py",
+        "tfmb/training/loop/run.py",
+        "made, self._rate = call.made, rate_of(self._step.optimizer, before=1)",
+        "made, self._rate = call.made, rate_of(self._step.optimizer, before=0)",
+        "tests/training/loop/test_run.py",
     ),
     Mutation(
         "an export's logits and probabilities have each other's names",
@@ -114,11 +114,11 @@ DRAWN = [
     Mutation(
         "RMSprop: momentum * v + step",
         RULES,
-        "momentum * velocity[0] + (rate * step",
-        "momentum * velocity[0] * (rate * step",
+        "momentum * slots[-1] + (rate * step",
+        "momentum * slots[-1] * (rate * step",
         "tests/optimizers",
     ),
-    Mutation("RMSprop: 1 + centered", RULES, "slots[: 1 + centered],", "slots[: 1 * centered],", "tests/optimizers"),
+    Mutation("RMSprop: the mean's slot", RULES, "rho * slots[1] + (1", "rho * slots[0] + (1", "tests/optimizers"),
     Mutation(
         "rows of a part: -size",
         PARTS,
