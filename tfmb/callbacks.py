@@ -21,6 +21,7 @@ from tfmb.training.input.data_adapter import to_source
 from tfmb.training.step.noise_scale import NoiseEstimate
 from tfmb.training.step.noise_scale import NoiseScaleEstimator as Estimator
 from tfmb.training.step.reduction import square_of
+from tfmb.types import Data
 
 __all__ = ["NoiseScale"]
 
@@ -49,7 +50,7 @@ class NoiseScale(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, x: Any, y: Any, batch_size: int = 32, every: int = 20, window: int | None = 200, seed: int = 0
+        self, x: Data, y: Data, batch_size: int = 32, every: int = 20, window: int | None = 200, seed: int = 0
     ) -> None:
         super().__init__()
         source = to_source(x, y)
@@ -95,7 +96,7 @@ class NoiseScale(keras.callbacks.Callback):
             found = self.estimate().value
             logs["noise_scale"] = math.nan if found is None else found
 
-    def _measure(self, x: Any, y: Any) -> tuple[Any, Any]:
+    def _measure(self, x: Data, y: Data) -> tuple[Any, Any]:
         """Returns (the sum of both halves' squared mean gradients, the square of the whole's)."""
         variables, size = self.model.trainable_variables, self._batch_size
         gradients = []

@@ -17,6 +17,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
+from tfmb.types import Layer, Tensor
 
 __all__ = ["Dropout", "PartOfBatch", "mask_keys", "part_of_batch"]
 
@@ -49,7 +50,7 @@ class PartOfBatch:
     xla_on_cpu: bool = False
     _calls: dict[int, int] = field(default_factory=dict)
 
-    def key(self, layer: Any, layer_seed: int | None) -> tuple[Any, Any]:
+    def key(self, layer: Layer, layer_seed: int | None) -> tuple[Any, Any]:
         """Returns the seed of a layer's next mask: a function of (seed, layer, call, update)."""
         call = self._calls.get(id(layer), 0)
         self._calls[id(layer)] = call + 1
@@ -162,7 +163,7 @@ class Dropout(keras.layers.Dropout):
         return tf.stack([dynamic[i] if size is None else size for i, size in enumerate(self.noise_shape)])
 
 
-def _row_bits(key: tuple[Any, Any], start: Any, shape: Any) -> Any:
+def _row_bits(key: tuple[Any, Any], start: Tensor, shape: Any) -> Any:
     """Random uint32 of `shape`, a function of (key, number of the row): rows from `start` on.
 
     Philox is a function of (key, counter), four words a count, so any row can be drawn without those before it.

@@ -16,6 +16,7 @@ from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError
 from tfmb.layers import Dropout
 from tfmb.seeds import derive
+from tfmb.types import Data, KerasModel
 
 __all__ = ["MODELS", "cnn", "mlp", "resnet", "with_preprocessing"]
 
@@ -116,7 +117,7 @@ def resnet(
     _check_image("resnet", input_shape)
     layers, init = keras.layers, _initializers(seed)
 
-    def convolution(x: Any, channels: int, size: int, strides: int = 1) -> Any:
+    def convolution(x: Data, channels: int, size: int, strides: int = 1) -> Any:
         x = layers.Conv2D(channels, size, strides, padding="same", use_bias=False, kernel_initializer=init())(x)
         return layers.BatchNormalization()(x)
 
@@ -141,7 +142,7 @@ MODELS: dict[str, Callable[..., Any]] = {"cnn": cnn, "mlp": mlp, "resnet": resne
 
 
 def with_preprocessing(
-    model: Any, input_shape: tuple[int, ...], normalization: Normalization | None, dtype: str = "uint8"
+    model: KerasModel, input_shape: tuple[int, ...], normalization: Normalization | None, dtype: str = "uint8"
 ) -> Any:
     """Puts the normalisation of pixels inside a model, so that it takes images as they are stored.
 

@@ -17,6 +17,7 @@ from tfmb.backend import keras
 from tfmb.data.source import Source
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.errors import ConfigError, DataError
+from tfmb.types import Strategy
 
 from .budget import Budget
 from .by_value import pack_function, pack_value, unpack
@@ -51,13 +52,13 @@ def from_json(kind: type, found: Any) -> Any:
     return kind(**{name: _unpacked(value) for name, value in found.items()})
 
 
-def refuse_gang(strategy: Any) -> None:
+def refuse_gang(strategy: Strategy) -> None:
     """Raises a `ConfigError` for the strategy of several workers: those of a search train each a trial of its own."""
     if strategy == "multi-worker":
         raise ConfigError("strategy 'multi-worker' shares a training out, workers=N of a search trials: choose one")
 
 
-def pack_task(task: SearchTask, strategy: Any, devices: int | None, folder: Path) -> dict[str, Any]:
+def pack_task(task: SearchTask, strategy: Strategy, devices: int | None, folder: Path) -> dict[str, Any]:
     """Writes a task's arrays; returns what a worker makes the task of.
 
     Args:

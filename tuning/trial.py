@@ -37,6 +37,7 @@ from tfmb.training.loop.throughput import Meter
 from tfmb.training.scoring import score_pipeline
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
+from tfmb.types import KerasModel
 
 from .budget import Budget
 from .records import Evaluation
@@ -243,7 +244,7 @@ class _Kept:
             jit_scope=JitScope.UPDATE if compiles else JitScope.NOTHING,
         )
 
-    def begin_anew(self, model: Any, optimizer: Optimizer) -> None:
+    def begin_anew(self, model: KerasModel, optimizer: Optimizer) -> None:
         """Takes over the initial weights of a model of the same kind, and the rate of an optimizer."""
         for ours, theirs in zip(self.model.variables, model.variables, strict=True):
             ours.assign(theirs)

@@ -17,6 +17,7 @@ from tfmb.errors import ConfigError, StorageError
 from tfmb.storage.atomic import remove_temporary
 from tfmb.storage.lock import DirectoryLock
 from tfmb.training.input.data_adapter import to_source, train_and_validation
+from tfmb.types import Data, Strategy
 
 from .budget import Budget
 from .by_value import pack_function
@@ -41,10 +42,10 @@ PRUNING_SLICES = 9
 @refusing_old_names
 def tune(
     build: Callable[[Any], Any],
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data = None,
     *,
-    validation_data: Any = None,
+    validation_data: Data = None,
     validation_split: float = 0.1,
     objective: str = "val_loss",
     max_trials: int = 10,
@@ -58,7 +59,7 @@ def tune(
     timeout: float | None = None,
     loss: Any = None,
     metrics: Any = None,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
     run_dir: str | Path | None = None,
     seed: int | None = None,

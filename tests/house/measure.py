@@ -96,7 +96,7 @@ def measure(root: Path) -> dict[str, str]:
 def options(root: Path) -> int:
     """Every option and argument that a command says it takes, `--help` aside."""
     code = (
-        "import typer, click; from tfmb.cli import app; command = typer.main.get_command(app)\n"
+        "import typer; from tfmb.cli import app; command = typer.main.get_command(app)\n"
         "def count(c): return sum(map(count, c.commands.values())) if hasattr(c, 'commands') else "
         "sum(p.name != 'help' for p in c.params)\n"
         "print(count(command))"

@@ -13,6 +13,7 @@ __all__ = ["FREE", "ORDER", "modules_of", "problems"]
 ORDER = (
     "errors",
     "choices",
+    "types",
     "backend",
     "storage",
     "environment",

@@ -13,6 +13,7 @@ from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
 from tfmb.errors import ConfigError
 from tfmb.training.input.data_adapter import to_source, train_and_validation
+from tfmb.types import Data, Strategy
 
 __all__ = ["advise", "advise_on", "default_batch_sizes"]
 
@@ -23,18 +24,18 @@ _POWERS = [2**power for power in range(3, 12)]
 @refusing_old_names
 def advise(
     build: Callable[[], Any],
-    x: Any,
-    y: Any = None,
+    x: Data,
+    y: Data = None,
     *,
     target: str | None = None,
     budget: float | None = None,
     batch_sizes: Sequence[int] | None = None,
-    validation_data: Any = None,
+    validation_data: Data = None,
     validation_split: float = 0.1,
     optimizer: Any = None,
     loss: Any = None,
     metrics: Any = None,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
     seed: int = 0,
     say: Callable[[str], None] = lambda line: None,

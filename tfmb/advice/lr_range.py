@@ -15,15 +15,16 @@ from tfmb.environment.old_names import refusing_old_names
 from tfmb.errors import ConfigError
 from tfmb.training.input.data_adapter import to_source
 from tfmb.training.keras_api.compile_args import check_model, read_compiled
+from tfmb.types import Data, KerasModel, Strategy
 
 __all__ = ["lr_range", "sweep"]
 
 
 @refusing_old_names
 def lr_range(
-    model: Any,
-    x: Any,
-    y: Any = None,
+    model: KerasModel,
+    x: Data,
+    y: Data = None,
     batch_size: int = 32,
     *,
     low: float = 1e-6,
@@ -31,7 +32,7 @@ def lr_range(
     updates: int = 150,
     optimizer: Any = None,
     loss: Any = None,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
     seed: int = 0,
 ) -> RateCurve:
@@ -97,7 +98,7 @@ def sweep(runs: ShortRuns, batch_size: int, low: float, high: float, updates: in
 
 
 @contextlib.contextmanager
-def _left_alone(model: Any) -> Iterator[None]:
+def _left_alone(model: KerasModel) -> Iterator[None]:
     """Puts the model's variables back at the end of the `with` block."""
     kept = [variable.numpy() for variable in model.variables]
     try:

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 from unittest import mock
 
+from tfmb.types import Variable
+
 __all__ = ["main", "model_bytes"]
 
 
@@ -37,7 +39,7 @@ def model_bytes(build: Any, optimizer: Any = None) -> int:
     return sum(map(_bytes_of, model.variables)) + trained * (1 + _slots_of(known))
 
 
-def _bytes_of(variable: Any) -> int:
+def _bytes_of(variable: Variable) -> int:
     from tfmb.backend import tf
 
     return math.prod(variable.shape) * int(tf.as_dtype(variable.dtype).size)

@@ -11,6 +11,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
+from tfmb.types import Tensor
 
 __all__ = ["Augmentation"]
 
@@ -72,7 +73,7 @@ class Augmentation:
         key = tf.stack([tf.constant(derive(seed, "augment"), tf.int64), tf.cast(epoch, tf.int64)])
         return self.rows(tf.random.stateless_uniform([examples, _NUMBERS], seed=key, alg="philox"))
 
-    def rows(self, numbers: Any) -> Any:
+    def rows(self, numbers: Tensor) -> Any:
         """Returns the changes of images, from random numbers in [0, 1): float32 `[examples, 7]` both.
 
         A row holds the scaled cosine and sine of its turn, its shifts in pixels, and its square's side, top and left as
@@ -93,7 +94,7 @@ class Augmentation:
         )
         return tf.stack(columns, axis=1)
 
-    def apply(self, images: Any, rows: Any) -> Any:
+    def apply(self, images: Tensor, rows: Tensor) -> Any:
         """Returns the changed images.
 
         Args:
@@ -117,7 +118,7 @@ class Augmentation:
         return tf.cast(tf.round(pixels) if images.dtype.is_integer else pixels, images.dtype)
 
 
-def _transforms(rows: Any, height: int, width: int) -> Any:
+def _transforms(rows: Tensor, height: int, width: int) -> Any:
     """Returns for each image the map from output to input pixels: about the centre, then shifted."""
     cos, sin, dx, dy = (rows[:, column] for column in range(4))
     cx, cy = (width - 1) / 2.0, (height - 1) / 2.0
@@ -127,7 +128,7 @@ def _transforms(rows: Any, height: int, width: int) -> Any:
     return tf.stack([cos, -sin, x0, sin, cos, y0, zeros, zeros], axis=1)
 
 
-def _kept(rows: Any, height: int, width: int) -> Any:
+def _kept(rows: Tensor, height: int, width: int) -> Any:
     """Returns the pixels outside each image's square, bool `[batch, height, width, 1]`."""
     side, top, left = (rows[:, column, tf.newaxis] for column in range(4, 7))
     down = (tf.range(height, dtype=tf.float32) + 0.5) / height

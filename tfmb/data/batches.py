@@ -16,6 +16,7 @@ from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.seeds import derive
+from tfmb.types import Dataset
 
 __all__ = ["Order", "batched", "fill_up", "part_bounds", "stream"]
 
@@ -93,7 +94,7 @@ def part_bounds(size: Any, part: int, parts: int) -> tuple[Any, Any]:
     return size * part // parts, size * (part + 1) // parts
 
 
-def fill_up(batches: Any, rows: int) -> Any:
+def fill_up(batches: Dataset, rows: int) -> Any:
     """A dataset whose batches all have `rows` rows: a smaller one is filled up with copies of its last row.
 
     Args:
@@ -165,7 +166,7 @@ def batched(
     return _prefetched(_shaped(changed, order, static), prefetch, at_once)
 
 
-def _prefetched(batches: Any, prefetch: int, at_once: int) -> Any:
+def _prefetched(batches: Dataset, prefetch: int, at_once: int) -> Any:
     """Returns the batches, prefetched. tf.data tunes itself only if something is left for it to choose.
 
     Its tuner sleeps for up to a minute between two looks, and an iterator that is deleted waits for it.
@@ -192,7 +193,7 @@ def _from_memory(source: Source) -> Callable[[Any], Any]:
     return gather
 
 
-def _shaped(batches: Any, order: Order, static: bool) -> Any:
+def _shaped(batches: Dataset, order: Order, static: bool) -> Any:
     """Returns the batches, with a static shape if that is wanted."""
     if not static:
         return batches

@@ -10,6 +10,7 @@ from tfmb.data.source import Normalization, Source, Splits
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError, DataError
 from tfmb.storage.cache import is_folder
+from tfmb.types import Data
 
 __all__ = ["load", "load_user_data"]
 
@@ -102,7 +103,7 @@ def load_user_data(reference: str) -> Splits:
     )
 
 
-def _unpack(data: Any, reference: str) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _unpack(data: Data, reference: str) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         if all(isinstance(part, (tuple, list)) and len(part) == 2 for part in data):
             (x_train, y_train), (x_test, y_test) = data

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfmb.backend import keras
+from tfmb.types import Dataset
 
 __all__ = ["DEFAULT", "MOST", "depth", "waits"]
 
@@ -23,7 +24,7 @@ _LEAST, MOST, _MOST_BYTES = 2, 64, 2**28
 _BATCHES, _SECONDS = 64, 0.5
 
 
-def waits(batches: Any) -> list[float]:
+def waits(batches: Dataset) -> list[float]:
     """Returns the seconds between batches of a `tf.data.Dataset`, without the first, which waits for the start."""
     found, iterator = [], iter(batches)
     next(iterator, None)

@@ -16,6 +16,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.errors import DataError
+from tfmb.types import Data
 
 __all__ = ["Records", "has_random_access", "telling_what_cannot_be_read"]
 
@@ -28,7 +29,7 @@ _RAISED = re.compile(
 )
 
 
-def has_random_access(x: Any) -> bool:
+def has_random_access(x: Data) -> bool:
     """Whether `x` is a source of examples by number, and not an array of any kind."""
     is_array = isinstance(x, (str, bytes, list, tuple, dict)) or hasattr(x, "__array__") or hasattr(x, "to_numpy")
     is_array = is_array or hasattr(x, "tocoo")  # SciPy's sparse matrices

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import ConfigError, DataError
+from tfmb.types import Data
 
 __all__ = [
     "Normalization",
@@ -76,9 +77,9 @@ class Source:
     @classmethod
     def from_arrays(
         cls,
-        x: Any,
-        y: Any,
-        sample_weight: Any = None,
+        x: Data,
+        y: Data,
+        sample_weight: Data = None,
         *,
         num_classes: int | None = None,
         name: str = "arrays",
@@ -202,7 +203,7 @@ def _check_labels(labels: Any, num_classes: int, name: str) -> None:
         raise DataError(f"{name}: label {bad} is out of range [0, {num_classes}): mend the labels")
 
 
-def leaves_of(x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+def leaves_of(x: Data, y: Data, sample_weight: Data) -> dict[str, Any]:
     """Returns the leaves of the three structures, by the names that errors use."""
     return {**_leaves(x, "x"), **_leaves(y, "y"), **_leaves(sample_weight, "sample_weight")}
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.distribution.strategy import adds_up_on_one_device
+from tfmb.types import Strategy, Tensor
 
 __all__ = ["gather", "sum_up"]
 
@@ -21,13 +22,13 @@ def sum_up(tensors: Sequence[Any]) -> list[Any]:
     if not adds_up_on_one_device(replica.strategy):
         return list(replica.all_reduce("sum", list(tensors)))
 
-    def add(strategy: Any, *values: Any) -> Any:
+    def add(strategy: Strategy, *values: Any) -> Any:
         return strategy.extended.batch_reduce_to(tf.distribute.ReduceOp.SUM, [(value, value) for value in values])
 
     return list(replica.merge_call(add, args=tuple(tensors)))
 
 
-def gather(tensor: Any) -> Any:
+def gather(tensor: Tensor) -> Any:
     """A tensor `[rows, ...]` of each replica as one `[replicas * rows, ...]`, in the replica context."""
     replica = tf.distribute.get_replica_context()
     if not adds_up_on_one_device(replica.strategy):

@@ -6,16 +6,17 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.distribution.strategy import is_multi_worker
 from tfmb.errors import DataError
+from tfmb.types import Strategy
 
 __all__ = ["check_same", "of_first_worker", "reason_of_any"]
 
 
-def of_first_worker(number: int, strategy: Any) -> int:
+def of_first_worker(number: int, strategy: Strategy) -> int:
     """Returns the first worker's number, on every worker; it must be below 2**53."""
     return int(_total(strategy, only_first=True)(number)) if is_multi_worker(strategy) else number
 
 
-def check_same(number: int, strategy: Any, what: str) -> None:
+def check_same(number: int, strategy: Strategy, what: str) -> None:
     """Refuses to go on where the workers have different numbers.
 
     Raises:
@@ -31,7 +32,7 @@ def check_same(number: int, strategy: Any, what: str) -> None:
         )
 
 
-def reason_of_any(reason: Callable[[], str | None], strategy: Any) -> Callable[[], str | None]:
+def reason_of_any(reason: Callable[[], str | None], strategy: Strategy) -> Callable[[], str | None]:
     """Returns the agreed `reason`: each worker ends at the same update once any of them was asked to."""
     if not is_multi_worker(strategy):
         return reason
@@ -46,7 +47,7 @@ def reason_of_any(reason: Callable[[], str | None], strategy: Any) -> Callable[[
     return of_any
 
 
-def _total(strategy: Any, only_first: bool = False) -> Callable[[float], float]:
+def _total(strategy: Strategy, only_first: bool = False) -> Callable[[float], float]:
     """Returns a function that adds a number up over all replicas, or takes the first's; every worker must call it."""
 
     @tf.function(autograph=False)

@@ -13,6 +13,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.distribution.rendezvous import Cluster, join_seconds, meet
 from tfmb.errors import ConfigError, PeerLostError
+from tfmb.types import Strategy
 
 __all__ = ["is_first_worker", "multi_worker_strategy", "naming_lost_peers", "workers_of_environment"]
 
@@ -155,7 +156,7 @@ def _cluster_of(resolver: Any) -> Cluster | None:
 
 
 @contextlib.contextmanager
-def naming_lost_peers(strategy: Any, advice: str = "") -> Iterator[None]:
+def naming_lost_peers(strategy: Strategy, advice: str = "") -> Iterator[None]:
     """Turns TensorFlow's error about a lost worker into one that names it, if several workers train.
 
     Args:

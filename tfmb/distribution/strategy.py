@@ -10,6 +10,7 @@ from tfmb.backend import tf
 from tfmb.choices import STRATEGY_NAMES
 from tfmb.distribution.multi_worker import multi_worker_strategy, workers_of_environment
 from tfmb.errors import ConfigError
+from tfmb.types import Strategy
 
 __all__ = [
     "adds_up_on_one_device",
@@ -59,7 +60,7 @@ def configure_replicas(replicas: int) -> None:
             ) from error
 
 
-def make_strategy(strategy: Any = "auto", devices: int | None = None, joins: bool = True) -> Any:
+def make_strategy(strategy: Strategy = "auto", devices: int | None = None, joins: bool = True) -> Any:
     """Returns the `tf.distribute.Strategy` of a name.
 
     Args:
@@ -101,7 +102,7 @@ def make_strategy(strategy: Any = "auto", devices: int | None = None, joins: boo
     return _mirrored("GPU" if gpus else "CPU", devices)
 
 
-def make_local_strategy(strategy: Any = "auto", devices: int | None = None, what: str = "this") -> Any:
+def make_local_strategy(strategy: Strategy = "auto", devices: int | None = None, what: str = "this") -> Any:
     """Returns a strategy, as `make_strategy`, for the work of one process alone.
 
     Args:
@@ -122,7 +123,7 @@ def make_local_strategy(strategy: Any = "auto", devices: int | None = None, what
     return make_strategy(strategy, devices, joins=False)
 
 
-def is_chief(strategy: Any) -> bool:
+def is_chief(strategy: Strategy) -> bool:
     """Whether this process is the one that writes: the first worker, or the only one."""
     resolver = strategy.cluster_resolver
     if not is_multi_worker(strategy) or resolver is None:
@@ -134,35 +135,35 @@ def is_chief(strategy: Any) -> bool:
     return resolver.task_type == "worker" and resolver.task_id == 0
 
 
-def is_on_cpu(strategy: Any) -> bool:
+def is_on_cpu(strategy: Strategy) -> bool:
     """Whether the devices' memory is this host's, so that it has room for what the host holds already."""
     devices = describe(strategy)["devices"]
     return not is_multi_worker(strategy) and all("CPU" in device.upper() for device in devices)
 
 
-def is_multi_worker(strategy: Any) -> bool:
+def is_multi_worker(strategy: Strategy) -> bool:
     """Whether several processes train together."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def adds_up_on_one_device(strategy: Any) -> bool:
+def adds_up_on_one_device(strategy: Strategy) -> bool:
     """Whether a reduction copies all to one device and adds there, as ours on CPUs; otherwise it is a collective."""
     ops = getattr(strategy.extended, "_cross_device_ops", None)
     return isinstance(ops, tf.distribute.ReductionToOneDevice)
 
 
-def steps_a_call(strategy: Any) -> int | None:
+def steps_a_call(strategy: Strategy) -> int | None:
     """Returns the updates of a call: fixed among several workers, else None for as many as suit."""
     return 10 if is_multi_worker(strategy) else None
 
 
-def makes_copies(strategy: Any) -> bool:
+def makes_copies(strategy: Strategy) -> bool:
     """Whether a variable has a copy on each of several devices, so that it must be made in the strategy's scope."""
     kinds = (tf.distribute.MirroredStrategy, tf.distribute.MultiWorkerMirroredStrategy, tf.distribute.TPUStrategy)
     return isinstance(strategy, kinds)
 
 
-def needs_static_shapes(strategy: Any) -> bool:
+def needs_static_shapes(strategy: Strategy) -> bool:
     """Whether the strategy's devices run nothing but programs of static shapes."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
 
@@ -184,7 +185,7 @@ def outside_of_scopes() -> Iterator[None]:
         graph._distribution_strategy_stack, graph._variable_creator_stack = before
 
 
-def describe(strategy: Any) -> dict[str, Any]:
+def describe(strategy: Strategy) -> dict[str, Any]:
     """The strategy's class, its number of replicas and its devices, for records."""
     return {
         "name": type(strategy).__name__,
@@ -193,7 +194,7 @@ def describe(strategy: Any) -> dict[str, Any]:
     }
 
 
-def _check_given(strategy: Any, devices: int | None) -> Any:
+def _check_given(strategy: Strategy, devices: int | None) -> Any:
     one_device = isinstance(strategy, tf.distribute.OneDeviceStrategy)
     if not makes_copies(strategy) and not one_device and strategy is not tf.distribute.get_strategy():
         raise ConfigError(

@@ -14,6 +14,7 @@ from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers import Optimizer, interop, schedules
 from tfmb.training.keras_api.compile_args import check_model, read_compiled
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.types import KerasModel
 
 __all__ = ["Parts", "build_model", "load_splits", "loss_and_metrics_of", "make_optimizer", "prepare"]
 
@@ -122,7 +123,7 @@ def _build(model: str, input_shape: Any, num_classes: Any, normalization: Any, s
     return models.with_preprocessing(bare, input_shape, normalization)
 
 
-def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, batch_size: int) -> Optimizer:
+def make_optimizer(config: TrainConfig, model: KerasModel, examples: int, epochs: int, batch_size: int) -> Optimizer:
     """A configuration's optimizer, new, with its schedule over the whole run.
 
     Raises:
@@ -156,7 +157,7 @@ def make_optimizer(config: TrainConfig, model: Any, examples: int, epochs: int, 
     return make(**{**arguments, "learning_rate": schedule})
 
 
-def loss_and_metrics_of(model: Any, config: TrainConfig | None) -> LossAndMetrics:
+def loss_and_metrics_of(model: KerasModel, config: TrainConfig | None) -> LossAndMetrics:
     """Returns cross-entropy and accuracy for our models; for the user's (`config` None too), the compiled ones.
 
     Raises:

@@ -31,6 +31,7 @@ from tfmb.training.session import Session, Shown
 from tfmb.training.spec import Saving, TrainSpec
 from tfmb.training.step.partition import Partition, make_partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
+from tfmb.types import KerasModel, Strategy
 
 __all__ = ["accuracy_of", "score", "train_job"]
 
@@ -123,13 +124,13 @@ def train_job(
     return {**result, "run_dir": run_dir and str(run_dir), "weights_sha256": session.finish(result, history)}
 
 
-def score(model: Any, loss_and_metrics: LossAndMetrics, source: Source) -> dict[str, Any]:
+def score(model: KerasModel, loss_and_metrics: LossAndMetrics, source: Source) -> dict[str, Any]:
     """Loss and metrics over every example of a source, on one device."""
     placed = PlacedModel(model=model, strategy=tf.distribute.get_strategy())
     return evaluate(placed, loss_and_metrics, validation_pipeline(source, _SCORING_BATCH, None))
 
 
-def _partition(config: TrainConfig, parts: Parts, strategy: Any) -> Partition:
+def _partition(config: TrainConfig, parts: Parts, strategy: Strategy) -> Partition:
     virtual_replicas = "auto" if config.virtual_replicas is None else config.virtual_replicas
     static = config.pad_batches or needs_static_shapes(strategy)
     replicas = strategy.num_replicas_in_sync
@@ -163,7 +164,7 @@ def _spec(
     )
 
 
-def _say_what_is_trained(config: TrainConfig, parts: Parts, strategy: Any, say: Callable[[str], None]) -> None:
+def _say_what_is_trained(config: TrainConfig, parts: Parts, strategy: Strategy, say: Callable[[str], None]) -> None:
     say(f"data: {_describe_data(parts)}")
     say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
     if is_on_cpu(strategy) and strategy.num_replicas_in_sync > available_cores():
@@ -215,7 +216,7 @@ def _describe_model(config: TrainConfig, parts: Parts) -> str:
     )
 
 
-def _describe_strategy(strategy: Any) -> str:
+def _describe_strategy(strategy: Strategy) -> str:
     about = describe(strategy)
     return f"{', '.join(about['devices'])} ({about['name']})"
 

@@ -7,6 +7,7 @@ from tfmb.optimizers import rules
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Slots
+from tfmb.types import Tensor
 
 __all__ = ["Adam", "AdamW"]
 
@@ -60,17 +61,17 @@ class Adam(Optimizer):
         self.epsilon_hat = bool(epsilon_hat)
         self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
 
-    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+    def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
         """See `tfmb.optimizers.rules.adam_moments`."""
         del rate
         return rules.adam_moments(gradient, slots, beta_1=self.beta_1, beta_2=self.beta_2, square=square)
 
-    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+    def derived(self, gradient: Tensor, moments: Slots, slots: Slots, rate: Tensor) -> Slots:
         """See `tfmb.optimizers.rules.adam_derived`."""
         del gradient, rate
         return rules.adam_derived(moments, slots, amsgrad=self.amsgrad)
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """See `tfmb.optimizers.rules.adam_step`."""
         del gradient
         betas = self._rounded(self.beta_1), self._rounded(self.beta_2)

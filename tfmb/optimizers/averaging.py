@@ -4,11 +4,12 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.optimizers import one_pass
+from tfmb.types import Tensor, Variable
 
 __all__ = ["ema", "update"]
 
 
-def ema(average: Any, weight: Any, momentum: float, count: Any) -> Any:
+def ema(average: Any, weight: Tensor, momentum: float, count: Tensor) -> Any:
     """average <- momentum average + (1 - momentum) weight; the first one is the weight itself, as in Keras.
 
     Args:
@@ -20,7 +21,9 @@ def ema(average: Any, weight: Any, momentum: float, count: Any) -> Any:
     return tf.where(count > 1, momentum * average + (1.0 - momentum) * weight, weight)
 
 
-def update(average: Any, variable: Any, momentum: float, overwrite_every: int | None, count: Any, made: Any) -> None:
+def update(
+    average: Any, variable: Variable, momentum: float, overwrite_every: int | None, count: Tensor, made: Any
+) -> None:
     """Brings the average of a variable on, and puts it in the variable's place when that is due.
 
     Args:

@@ -11,6 +11,7 @@ from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import build, places, rate_after, raw_variable, value_of, variables_by_name
+from tfmb.types import DType, Tensor
 
 __all__ = ["ForeignOptimizer"]
 
@@ -36,7 +37,7 @@ class ForeignOptimizer(Optimizer):
         # Read now: Keras reads the rate for it, which no other strategy's scope allows.
         self._config = config_of(optimizer)
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """Keras's own: not to be had as a pure function."""
         raise NotImplementedError(f"{type(self.keras_optimizer).__name__} has no pure rule")
 
@@ -65,7 +66,7 @@ class ForeignOptimizer(Optimizer):
         rate = self.keras_optimizer._learning_rate
         return {"learning_rate": raw_variable(rate)} if isinstance(rate, keras.Variable) else {}
 
-    def rate_at(self, updates: Any) -> Any:
+    def rate_at(self, updates: Tensor) -> Any:
         """The rate of the update after `updates` updates, as a float64 scalar."""
         return rate_after(updates, self.keras_optimizer)
 
@@ -128,7 +129,7 @@ class ForeignOptimizer(Optimizer):
             raise ConfigError(f"{self.name}: no gradient for any variable: does the loss depend on the model?")
         factor = self.loss_scale_factor or 1.0  # by which Keras divides
 
-        def scaled(gradient: Any, dtype: Any) -> Any:
+        def scaled(gradient: Tensor, dtype: DType) -> Any:
             return sparse.on_values(lambda values: tf.cast(values, dtype) * factor, gradient)
 
         pairs = [

@@ -9,6 +9,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.schedules import Schedule
+from tfmb.types import Tensor
 
 __all__ = ["Common", "check_count", "check_number", "check_positive", "describe_rate"]
 
@@ -26,7 +27,7 @@ class Common(TypedDict, total=False):
     gradient_accumulation_steps: int | None
 
 
-def describe_rate(rate: Any) -> Any:
+def describe_rate(rate: Tensor) -> Any:
     """A rate as JSON can hold it, the same in every process: a number, a schedule's configuration, or a name."""
     if isinstance(rate, float):
         return rate

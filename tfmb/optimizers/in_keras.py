@@ -10,6 +10,7 @@ from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
+from tfmb.types import Tensor, Variable
 
 __all__ = ["KerasOptimizer", "as_keras"]
 
@@ -82,7 +83,7 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         ConfigError: no such class.
     """
 
-    def __init__(self, rule: str, settings: dict[str, Any], rate: Any = None, **kwargs: Any) -> None:
+    def __init__(self, rule: str, settings: dict[str, Any], rate: Tensor = None, **kwargs: Any) -> None:
         if rule not in _CLASSES:
             raise ConfigError(f"rule={rule!r} must be one of {', '.join(_CLASSES)}")
         options = {name: settings[name] for name in _KERAS_OWN if settings.get(name) is not None}
@@ -109,7 +110,7 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         """The rule's slots: by name one for each variable."""
         return {name: [slots[i] for slots in self._slots] for i, name in enumerate(self._ours.slot_names)}
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Any) -> None:
         """One variable's update by our rule."""
         slots = self._slots[self._get_variable_index(variable)]
         if isinstance(gradient, tf.IndexedSlices) and not slots:  # only the rows that have a gradient
@@ -161,7 +162,7 @@ _IN_KERAS = {
 }
 
 
-def _rate(rate: Any, function: Any = None) -> Any:
+def _rate(rate: Tensor, function: Any = None) -> Any:
     """Returns a float, a Keras schedule around one of ours, or the given Keras schedule or function."""
     if function is not None:
         return function

@@ -3,6 +3,7 @@
 from typing import Any
 
 from tfmb.backend import keras
+from tfmb.types import Tensor
 
 __all__ = ["config_of", "copy_of"]
 
@@ -31,7 +32,7 @@ def copy_of(optimizer: Any) -> Any:
     return type(optimizer).from_config({"learning_rate": optimizer._learning_rate, **config})
 
 
-def _is_described(rate: Any) -> bool:
+def _is_described(rate: Tensor) -> bool:
     if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return isinstance(rate, keras.Variable)
     try:

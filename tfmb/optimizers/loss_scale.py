@@ -5,6 +5,7 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.optimizers.shared_state import build, raw_variable
+from tfmb.types import Tensor
 
 __all__ = ["LossScale"]
 
@@ -64,7 +65,7 @@ class LossScale:
     def _theirs(self) -> tuple[Any, Any]:
         return raw_variable(self.stands_for.dynamic_scale), raw_variable(self.stands_for.step_counter)
 
-    def update(self, finite: Any) -> None:
+    def update(self, finite: Tensor) -> None:
         """Updates the factor after each try.
 
         Args:

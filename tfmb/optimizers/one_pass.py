@@ -4,6 +4,7 @@ from typing import Any
 
 from tfmb.backend import tf, xla
 from tfmb.optimizers.rules import Slots
+from tfmb.types import Variable
 
 __all__ = ["chosen", "move", "settle"]
 
@@ -23,7 +24,7 @@ def settle(made: Any, new: Slots, old: Slots) -> Slots:
     return tuple(xla.optimization_barrier(*chosen(made, new, old)))
 
 
-def move(variable: Any, delta: Any, made: Any) -> None:
+def move(variable: Variable, delta: Any, made: Any) -> None:
     """Adds to a variable, where `made`; always if that is None."""
     if made is None:
         variable.assign_add(delta)

@@ -13,6 +13,7 @@ from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.hyper_parameters import Common, check_count, check_number, check_positive, describe_rate
 from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
+from tfmb.types import Tensor, Variable
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
@@ -124,7 +125,7 @@ class Optimizer:
         else:
             self._initial_rate = check_number(learning_rate, "learning_rate", low=0.0)
 
-    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+    def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
         """The new slots of one variable: the first half of the rule; see `tfmb.optimizers.rules`.
 
         Args:
@@ -136,7 +137,7 @@ class Optimizer:
         del gradient, rate, square
         return slots
 
-    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+    def derived(self, gradient: Tensor, moments: Slots, slots: Slots, rate: Tensor) -> Slots:
         """The new slots that are made of the new `moments`, such as AMSGrad's largest v; none by default.
 
         Args:
@@ -148,7 +149,7 @@ class Optimizer:
         del gradient, moments, slots, rate
         return ()
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """Returns the move of the variable: the second half of the rule.
 
         Args:
@@ -159,7 +160,7 @@ class Optimizer:
         """
         raise NotImplementedError(f"{type(self).__name__} must define step()")
 
-    def rule(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
+    def rule(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> tuple[Any, Slots]:
         """The update of one variable: (gradient, slots, rate, count) -> (delta, slots)."""
         new = self.moments(gradient, slots, rate)
         new += self.derived(gradient, new, slots, rate)
@@ -231,7 +232,7 @@ class Optimizer:
         """Keras's own rates, which its state holds, by their dotted place in `get_config`; ours is kept apart."""
         return {}
 
-    def rate_at(self, updates: Any) -> Any:
+    def rate_at(self, updates: Tensor) -> Any:
         """The rate of the update after `updates` updates (an int64 scalar), as a float64 scalar."""
         if self._schedule is not None:
             return tf.cast(self._schedule(updates), tf.float64)
@@ -313,7 +314,7 @@ class Optimizer:
                 if tuple(variable.shape) == value.shape:
                     variable.assign(value)
 
-    def _does_decay(self, variable: Any) -> bool:
+    def _does_decay(self, variable: Variable) -> bool:
         excluded, names = self.not_decayed
         raw = raw_variable(variable)
         by_id = {id(variable), getattr(raw, "_unique_id", None)} & self._excluded_ids
@@ -376,7 +377,7 @@ class Optimizer:
             for variable, average in zip(self._variables, self.averages, strict=True):
                 variable.assign(value_of(average))
 
-    def _update(self, index: int, gradient: Any, rate: Any, count: Any, made: Any) -> None:
+    def _update(self, index: int, gradient: Tensor, rate: Tensor, count: Tensor, made: Any) -> None:
         """One variable's update: moments, step, decay, one write."""
         variable, slots = self._variables[index], self.slots[index]
         rate = tf.cast(rate, variable.dtype)

@@ -11,6 +11,7 @@ from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import rate_after, raw_variable
+from tfmb.types import KerasModel, Tensor
 
 __all__ = ["OwnStepOptimizer"]
 
@@ -25,7 +26,7 @@ class OwnStepOptimizer(Optimizer):
         model: whose `train_step` is its own.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: KerasModel) -> None:
         super().__init__(0.0, name=f"{type(model).__name__}.train_step")
         # A table of models holds this: a strong reference would keep the model forever.
         self._model_of = weakref.ref(model)
@@ -34,7 +35,7 @@ class OwnStepOptimizer(Optimizer):
     def _model(self) -> Any:
         return self._model_of()
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """Refuses the call: the model's own step has the rule."""
         raise NotImplementedError(f"{self.name} has no rule")
 
@@ -71,7 +72,7 @@ class OwnStepOptimizer(Optimizer):
             f"{n}.learning_rate": raw_variable(rate) for n, rate in rates.items() if isinstance(rate, keras.Variable)
         }
 
-    def rate_at(self, updates: Any) -> Any:
+    def rate_at(self, updates: Tensor) -> Any:
         """Returns the first optimizer's rate, a float64 scalar; a schedule's rate after `updates` updates."""
         optimizers = list(self._with_rates().values())
         return rate_after(updates, optimizers[0]) if optimizers else tf.constant(0.0, tf.float64)

@@ -6,6 +6,7 @@ from tfmb.optimizers import rules
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Slots
+from tfmb.types import Tensor
 
 __all__ = ["RMSprop"]
 
@@ -64,16 +65,16 @@ class RMSprop(Optimizer):
             *(("velocity",) if self.momentum else ()),
         )
 
-    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+    def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
         """See `tfmb.optimizers.rules.rmsprop_moments`."""
         del rate
         return rules.rmsprop_moments(gradient, slots, rho=self.rho, centered=self.centered, square=square)
 
-    def derived(self, gradient: Any, moments: Slots, slots: Slots, rate: Any) -> Slots:
+    def derived(self, gradient: Tensor, moments: Slots, slots: Slots, rate: Tensor) -> Slots:
         """See `tfmb.optimizers.rules.rmsprop_derived`."""
         return rules.rmsprop_derived(gradient, moments, slots, rate, **self._how)
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """See `tfmb.optimizers.rules.rmsprop_step`."""
         del count
         return rules.rmsprop_step(gradient, slots, rate, **self._how)

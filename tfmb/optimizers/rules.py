@@ -13,6 +13,7 @@ that of the gradient: see `sparse`.
 from typing import Any
 
 from tfmb.backend import tf
+from tfmb.types import Tensor
 
 __all__ = [
     "Slots",
@@ -34,19 +35,26 @@ __all__ = [
 Slots = tuple[Any, ...]
 
 
-def sgd(gradient: Any, slots: Slots, rate: Any, count: Any) -> tuple[Any, Slots]:
+def sgd(gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> tuple[Any, Slots]:
     """Gradient descent: theta <- theta - alpha g."""
     del count
     return sgd_step(gradient, rate), slots
 
 
-def sgd_step(gradient: Any, rate: Any) -> Any:
+def sgd_step(gradient: Tensor, rate: Tensor) -> Any:
     """- alpha g."""
     return -rate * gradient
 
 
 def momentum(
-    gradient: Any, slots: Slots, rate: Any, count: Any, *, momentum: float, nesterov: bool, rate_in_velocity: bool
+    gradient: Tensor,
+    slots: Slots,
+    rate: Tensor,
+    count: Tensor,
+    *,
+    momentum: float,
+    nesterov: bool,
+    rate_in_velocity: bool,
 ) -> tuple[Any, Slots]:
     """Momentum: v <- gamma v + g, theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
 
@@ -59,14 +67,14 @@ def momentum(
     return momentum_step(gradient, new, rate, **how), new
 
 
-def momentum_moments(gradient: Any, slots: Slots, rate: Any, *, momentum: float, rate_in_velocity: bool) -> Slots:
+def momentum_moments(gradient: Tensor, slots: Slots, rate: Tensor, *, momentum: float, rate_in_velocity: bool) -> Slots:
     """The new velocity: gamma v + g, or gamma v - alpha g."""
     (v,) = slots
     return (momentum * v - rate * gradient if rate_in_velocity else momentum * v + gradient,)
 
 
 def momentum_step(
-    gradient: Any, slots: Slots, rate: Any, *, momentum: float, nesterov: bool, rate_in_velocity: bool
+    gradient: Tensor, slots: Slots, rate: Tensor, *, momentum: float, nesterov: bool, rate_in_velocity: bool
 ) -> Any:
     """- alpha v, or Nesterov's - alpha (g + gamma v); with the rate in the velocity v, or gamma v - alpha g."""
     (v,) = slots
@@ -76,17 +84,17 @@ def momentum_step(
 
 
 def rmsprop(
-    gradient: Any,
+    gradient: Tensor,
     slots: Slots,
-    rate: Any,
-    count: Any,
+    rate: Tensor,
+    count: Tensor,
     *,
     rho: float,
     momentum: float,
     epsilon: float,
     centered: bool,
     rate_in_velocity: bool,
-    square: Any = None,
+    square: Tensor = None,
 ) -> tuple[Any, Slots]:
     """RMSprop: s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps).
 
@@ -102,17 +110,17 @@ def rmsprop(
     return rmsprop_step(gradient, new, rate, **how), new
 
 
-def rmsprop_moments(gradient: Any, slots: Slots, *, rho: float, centered: bool, square: Any = None) -> Slots:
+def rmsprop_moments(gradient: Tensor, slots: Slots, *, rho: float, centered: bool, square: Tensor = None) -> Slots:
     """The new mean square s, and the new mean if it is centered."""
     new: Slots = (rho * slots[0] + (1 - rho) * (tf.square(gradient) if square is None else square),)
     return (*new, rho * slots[1] + (1 - rho) * gradient) if centered else new
 
 
 def rmsprop_derived(
-    gradient: Any,
+    gradient: Tensor,
     moments: Slots,
     slots: Slots,
-    rate: Any,
+    rate: Tensor,
     *,
     momentum: float,
     epsilon: float,
@@ -127,7 +135,14 @@ def rmsprop_derived(
 
 
 def rmsprop_step(
-    gradient: Any, slots: Slots, rate: Any, *, momentum: float, epsilon: float, centered: bool, rate_in_velocity: bool
+    gradient: Tensor,
+    slots: Slots,
+    rate: Tensor,
+    *,
+    momentum: float,
+    epsilon: float,
+    centered: bool,
+    rate_in_velocity: bool,
 ) -> Any:
     """- alpha g / sqrt(s + eps); with momentum - alpha v, or - v with the rate in the velocity."""
     if not momentum:
@@ -135,7 +150,7 @@ def rmsprop_step(
     return -slots[-1] if rate_in_velocity else -rate * slots[-1]
 
 
-def _normalised(gradient: Any, slots: Slots, epsilon: float, centered: bool) -> Any:
+def _normalised(gradient: Tensor, slots: Slots, epsilon: float, centered: bool) -> Any:
     """g / sqrt(s + eps), of the centered s where it is."""
     variance = slots[0]
     if centered:
@@ -146,17 +161,17 @@ def _normalised(gradient: Any, slots: Slots, epsilon: float, centered: bool) -> 
 
 
 def adam(
-    gradient: Any,
+    gradient: Tensor,
     slots: Slots,
-    rate: Any,
-    count: Any,
+    rate: Tensor,
+    count: Tensor,
     *,
     beta_1: float,
     beta_2: float,
     epsilon: float,
     epsilon_hat: bool,
     amsgrad: bool,
-    square: Any = None,
+    square: Tensor = None,
 ) -> tuple[Any, Slots]:
     """Adam: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, with bias correction.
 
@@ -171,7 +186,7 @@ def adam(
     return delta, new
 
 
-def adam_moments(gradient: Any, slots: Slots, *, beta_1: float, beta_2: float, square: Any = None) -> Slots:
+def adam_moments(gradient: Tensor, slots: Slots, *, beta_1: float, beta_2: float, square: Tensor = None) -> Slots:
     """The new m and v."""
     m, v = slots[:2]
     m = beta_1 * m + (1 - beta_1) * gradient
@@ -184,7 +199,7 @@ def adam_derived(moments: Slots, slots: Slots, *, amsgrad: bool) -> Slots:
 
 
 def adam_step(
-    slots: Slots, rate: Any, count: Any, *, betas: tuple[float, float], epsilon: float, epsilon_hat: bool
+    slots: Slots, rate: Tensor, count: Tensor, *, betas: tuple[float, float], epsilon: float, epsilon_hat: bool
 ) -> Any:
     """- alpha sqrt(c2) / c1 * m / (sqrt(v) + eps), with the largest v if there is one.
 

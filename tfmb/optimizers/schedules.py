@@ -12,6 +12,7 @@ from typing import Any
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers.plateau import Plateau
+from tfmb.types import Tensor
 
 __all__ = [
     "Constant",
@@ -45,11 +46,11 @@ class Schedule:
         0.01...
     """
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """The rate after `count` updates."""
         raise NotImplementedError(f"{type(self).__name__} must define rate()")
 
-    def __call__(self, updates: Any) -> Any:
+    def __call__(self, updates: Tensor) -> Any:
         """The rate of the next update, a float64 scalar tensor."""
         return tf.cast(self.rate(tf.cast(updates, tf.float64)), tf.float64)
 
@@ -73,7 +74,7 @@ class Constant(Schedule):
     def __post_init__(self) -> None:
         _check_rates(self, "learning_rate")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """alpha."""
         return self.learning_rate + 0.0 * count
 
@@ -95,7 +96,7 @@ class Step(Schedule):
         _check_rates(self, "learning_rate", "gamma")
         _check_counts(self, "every")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         return self.learning_rate * tf.pow(tf.constant(self.gamma, tf.float64), tf.floor(count / self.every))
 
@@ -120,7 +121,7 @@ class MultiStep(Schedule):
         if not self.milestones or list(self.milestones) != sorted(set(self.milestones)) or self.milestones[0] < 1:
             raise ConfigError(f"milestones={self.milestones!r} must be update counts of at least 1 that go up")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         reached = tf.reduce_sum(tf.cast(count >= tf.constant(self.milestones, tf.float64), tf.float64))
         return self.learning_rate * tf.pow(tf.constant(self.gamma, tf.float64), reached)
@@ -143,7 +144,7 @@ class Exponential(Schedule):
         _check_rates(self, "learning_rate", "gamma")
         _check_counts(self, "over")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         return self.learning_rate * tf.pow(tf.constant(self.gamma, tf.float64), count / self.over)
 
@@ -166,7 +167,7 @@ class Polynomial(Schedule):
         _check_rates(self, "learning_rate", "end_learning_rate", "power")
         _check_counts(self, "over")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         left = 1.0 - tf.minimum(count / self.over, 1.0)
         return self.end_learning_rate + (self.learning_rate - self.end_learning_rate) * tf.pow(left, self.power)
@@ -189,7 +190,7 @@ class Cosine(Schedule):
         _check_rates(self, "learning_rate", "end_learning_rate")
         _check_counts(self, "over")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         half_wave = 0.5 * (1.0 + tf.cos(math.pi * tf.minimum(count / self.over, 1.0)))
         return self.end_learning_rate + (self.learning_rate - self.end_learning_rate) * half_wave
@@ -226,7 +227,7 @@ class OneCycle(Schedule):
         if self.start_factor < 1 or self.end_factor < 1:
             raise ConfigError("start_factor and end_factor must be at least 1")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         top = self.rise * self.over
         first, last = self.learning_rate / self.start_factor, self.learning_rate / self.end_factor
@@ -261,7 +262,7 @@ class Warmup(Schedule):
         if not 0 <= self.start_factor <= 1:
             raise ConfigError(f"start_factor={self.start_factor!r} must be in [0, 1]")
 
-    def rate(self, count: Any) -> Any:
+    def rate(self, count: Tensor) -> Any:
         """See the class."""
         later = tf.cast(self.schedule(tf.cast(tf.maximum(count - self.updates, 0.0), tf.int64)), tf.float64)
         share = tf.minimum(count / self.updates, 1.0)

@@ -6,6 +6,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer
 from tfmb.optimizers.rules import Slots
+from tfmb.types import Tensor
 
 __all__ = ["SGD", "Momentum"]
 
@@ -60,7 +61,7 @@ class SGD(Optimizer):
         self.rate_in_velocity = bool(rate_in_velocity)
         self.slot_names = ("velocity",) if self.momentum else ()
 
-    def moments(self, gradient: Any, slots: Slots, rate: Any, square: Any = None) -> Slots:
+    def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
         """See `tfmb.optimizers.rules.momentum_moments`; plain gradient descent has none."""
         del square
         if not self.momentum:
@@ -68,7 +69,7 @@ class SGD(Optimizer):
         gamma, inside = self._rounded(self.momentum), self.rate_in_velocity
         return rules.momentum_moments(gradient, slots, rate, momentum=gamma, rate_in_velocity=inside)
 
-    def step(self, gradient: Any, slots: Slots, rate: Any, count: Any) -> Any:
+    def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
         """See `tfmb.optimizers.rules.sgd_step` and `momentum_step`."""
         del count
         if not self.momentum:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Tensor, Variable
 
 __all__ = ["KerasState", "rate_after", "raw_variable", "state_of", "value_of", "variables_by_name"]
 
@@ -33,17 +34,17 @@ class KerasState:
         return [self.iterations, *(slot for slots in self.slots for slot in slots), *self.averages]
 
 
-def raw_variable(variable: Any) -> Any:
+def raw_variable(variable: Variable) -> Any:
     """The `tf.Variable` of a `keras.Variable`; a `tf.Variable` itself."""
     return variable.value if isinstance(variable, keras.Variable) else variable
 
 
-def value_of(variable: Any) -> Any:
+def value_of(variable: Variable) -> Any:
     """A variable's value on the host, whichever strategy made it and whichever one's scope this is."""
     return getattr(variable, "values", [variable])[0].numpy()
 
 
-def rate_after(updates: Any, optimizer: Any) -> Any:
+def rate_after(updates: Tensor, optimizer: Any) -> Any:
     """Returns a Keras optimizer's rate after `updates` updates, a float64 scalar: of a number, schedule or function."""
     rate = optimizer._learning_rate
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from tfmb.backend import tf
 from tfmb.errors import ConfigError
+from tfmb.types import Tensor, Variable
 
 __all__ = [
     "WithSquare",
@@ -30,26 +31,26 @@ class WithSquare(NamedTuple):
     square: Any
 
 
-def values_of(gradient: Any) -> Any:
+def values_of(gradient: Tensor) -> Any:
     """Returns the entries of a gradient; those of every occurrence of a row, if they are known apart."""
     if isinstance(gradient, WithSquare):
         return gradient.gradient
     return gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
 
 
-def square_sum(gradient: Any) -> Any:
+def square_sum(gradient: Tensor) -> Any:
     """The sum of the squares of all entries, of every occurrence of a row."""
     return tf.reduce_sum(gradient.square if isinstance(gradient, WithSquare) else tf.square(values_of(gradient)))
 
 
-def scaled(gradient: Any, factor: Any) -> Any:
+def scaled(gradient: Tensor, factor: Any) -> Any:
     """A gradient times a scalar."""
     if isinstance(gradient, WithSquare):
         return WithSquare(gradient.gradient * factor, gradient.square * factor**2)
     return on_values(lambda values: values * factor, gradient)
 
 
-def limited(gradient: Any, value: float) -> Any:
+def limited(gradient: Tensor, value: float) -> Any:
     """A gradient with every entry in [-value, value].
 
     Raises:
@@ -63,14 +64,14 @@ def limited(gradient: Any, value: float) -> Any:
     return on_values(lambda values: tf.clip_by_value(values, -value, value), gradient)
 
 
-def on_values(function: Callable[[Any], Any], gradient: Any) -> Any:
+def on_values(function: Callable[[Any], Any], gradient: Tensor) -> Any:
     """A gradient with a function applied to its entries."""
     if isinstance(gradient, tf.IndexedSlices):
         return tf.IndexedSlices(function(gradient.values), gradient.indices, gradient.dense_shape)
     return function(gradient)
 
 
-def dense(gradient: Any, shape: Any = None) -> Any:
+def dense(gradient: Tensor, shape: Any = None) -> Any:
     """Returns the gradient with equal rows added up; `shape` is its own if it is None."""
     if isinstance(gradient, WithSquare):
         return gradient.gradient
@@ -82,14 +83,14 @@ def dense(gradient: Any, shape: Any = None) -> Any:
     return tf.ensure_shape(rows, shape)
 
 
-def squared(gradient: Any, shape: Any) -> Any:
+def squared(gradient: Tensor, shape: Any) -> Any:
     """The square of a gradient; of rows the sum over the squares of each occurrence, as in Keras."""
     if isinstance(gradient, WithSquare):
         return gradient.square
     return dense(on_values(tf.square, gradient), shape)
 
 
-def square_besides(gradient: Any, variable: Any) -> Any:
+def square_besides(gradient: Tensor, variable: Variable) -> Any:
     """The square of a gradient of rows, in the variable's dtype; None for a gradient whose square is its own."""
     if not isinstance(gradient, (tf.IndexedSlices, WithSquare)):
         return None

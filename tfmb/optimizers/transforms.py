@@ -5,6 +5,7 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.optimizers.sparse import dense, limited, scaled, square_sum, values_of
+from tfmb.types import Tensor
 
 __all__ = ["clip", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "decay", "global_norm"]
 
@@ -59,7 +60,7 @@ def clip(
     return gradients, tf.constant(False)
 
 
-def decay(delta: Any, weight: Any, rate: Any, factor: Any) -> Any:
+def decay(delta: Any, weight: Tensor, rate: Tensor, factor: Any) -> Any:
     """Decoupled weight decay (Loshchilov and Hutter 2019): delta - alpha lambda theta.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.runs.run_dir import hash_weights
+from tfmb.types import KerasModel
 
 __all__ = ["raw_weights", "remember"]
 
@@ -14,7 +15,7 @@ __all__ = ["raw_weights", "remember"]
 _before: weakref.WeakKeyDictionary[Any, tuple[str, list[np.ndarray]]] = weakref.WeakKeyDictionary()
 
 
-def remember(model: Any, raw: Sequence[np.ndarray]) -> None:
+def remember(model: KerasModel, raw: Sequence[np.ndarray]) -> None:
     """Keeps the trainable weights of a model that has its averages now; without any, forgets them.
 
     Args:
@@ -27,7 +28,7 @@ def remember(model: Any, raw: Sequence[np.ndarray]) -> None:
         _before[model] = hash_weights(averages), list(raw)
 
 
-def raw_weights(model: Any, trainable: Sequence[np.ndarray]) -> list[np.ndarray] | None:
+def raw_weights(model: KerasModel, trainable: Sequence[np.ndarray]) -> list[np.ndarray] | None:
     """Returns the weights that `remember` was given, as long as the model still has the averages of that time.
 
     Args:

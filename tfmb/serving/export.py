@@ -22,6 +22,7 @@ from tfmb.serving.versions import check_is_no_version, publish, temporary_in, ve
 from tfmb.serving.warmup import write_warmup
 from tfmb.serving.weights import exported_weights, writes
 from tfmb.storage.checksums import write_sums
+from tfmb.types import KerasModel
 
 __all__ = ["Export", "Options", "export", "write_export"]
 
@@ -66,7 +67,7 @@ class Export:
 
 
 def export(
-    model: Any,
+    model: KerasModel,
     filepath: str | Path,
     *,
     logits: bool | None = None,
@@ -130,7 +131,7 @@ def export(
     return None if made is None else made.folder
 
 
-def write_export(model: Any, filepath: str | Path, told: dict[str, Any], options: Options) -> Export | None:
+def write_export(model: KerasModel, filepath: str | Path, told: dict[str, Any], options: Options) -> Export | None:
     """Writes an export, as `export` does, with all facts on the training given by the caller.
 
     Args:
@@ -217,7 +218,7 @@ def _checked(before: Path) -> Path:
     return before
 
 
-def _told_by(model: Any) -> dict[str, Any]:
+def _told_by(model: KerasModel) -> dict[str, Any]:
     """Returns a model's own facts on its training: its compiled optimizer, and the last logs of its History."""
     optimizer = getattr(model, "optimizer", None)
     told = {} if optimizer is None else _told_by_optimizer(getattr(optimizer, "inner_optimizer", optimizer))

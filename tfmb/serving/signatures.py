@@ -10,6 +10,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
+from tfmb.types import KerasModel, Layer
 
 __all__ = ["ServedModel", "decode_image", "ends_in_logits", "image_shape", "sample_rows", "samples_by_name"]
 
@@ -41,7 +42,7 @@ class ServedModel:
         ConfigError: inputs or outputs that are nested, not known, have two of one name, or another batch size.
     """
 
-    def __init__(self, model: Any, logits: bool, batch_size: int | None = None, samples: Any = None) -> None:
+    def __init__(self, model: KerasModel, logits: bool, batch_size: int | None = None, samples: Any = None) -> None:
         # Variables only: the signatures are all of the model that a server needs.
         self.state = tf.Module()
         self.state.weights = [raw_variable(v) for v in model.variables]
@@ -124,7 +125,7 @@ def image_shape(inputs: dict[str, Any]) -> tuple[int, int, int] | None:
     return tuple(shape)
 
 
-def ends_in_logits(model: Any) -> bool:
+def ends_in_logits(model: KerasModel) -> bool:
     """Whether the compiled loss is a class loss from logits."""
     config = getattr(getattr(model, "_compile_config", None), "config", None) or {}
     loss = config.get("loss")
@@ -179,7 +180,7 @@ def _about(name: str, tensor: Any) -> dict[str, Any]:
     return {"name": name, "dtype": tensor.dtype.name, "shape": shape}
 
 
-def _input_structure(model: Any, samples: Any) -> Any:
+def _input_structure(model: KerasModel, samples: Any) -> Any:
     """The model's symbolic inputs as it takes them, else the samples as arrays."""
     structure = getattr(model, "_inputs_struct", None)
     if structure is None:
@@ -249,7 +250,7 @@ def _own_input_name(leaf: Any) -> str | None:
     return None if name is None or _GENERATED_INPUT.fullmatch(name) else name
 
 
-def _own_output_names(model: Any, count: int) -> list[str | None]:
+def _own_output_names(model: KerasModel, count: int) -> list[str | None]:
     """The names of the layers that the outputs come from, where the user chose them."""
     functional = getattr(model, "_functional", None) or model  # a Sequential model holds one
     tensors = getattr(functional, "outputs", None) or []
@@ -259,7 +260,7 @@ def _own_output_names(model: Any, count: int) -> list[str | None]:
     return [None if _is_generated(layer) else layer.name for layer in layers]
 
 
-def _is_generated(layer: Any) -> bool:
+def _is_generated(layer: Layer) -> bool:
     kind = keras.src.utils.naming.to_snake_case(type(layer).__name__)
     return re.fullmatch(rf"{kind}(_\d+)?", layer.name) is not None
 

@@ -12,20 +12,21 @@ from tfmb.distribution.strategy import is_chief
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.runs.raw_weights import raw_weights
+from tfmb.types import KerasModel, Variable
 
 __all__ = ["KINDS", "exported_weights", "writes"]
 
 KINDS = ("ema", "raw")
 
 
-def writes(model: Any) -> bool:
+def writes(model: KerasModel) -> bool:
     """Whether this process is the one that exports a model: the first of several workers, or the only one."""
     strategies = {getattr(raw_variable(v), "distribute_strategy", None) for v in model.variables} - {None}
     return is_first_worker() and all(is_chief(strategy) for strategy in strategies)
 
 
 @contextlib.contextmanager
-def exported_weights(model: Any, kind: str | None) -> Iterator[str | None]:
+def exported_weights(model: KerasModel, kind: str | None) -> Iterator[str | None]:
     """Puts the weights to export into the model while the block runs, and gives their kind.
 
     Statistics that each replica moved on its own, as BatchNormalization's under `keras.Model.fit`, become their mean.
@@ -61,12 +62,12 @@ def exported_weights(model: Any, kind: str | None) -> Iterator[str | None]:
                 copy.assign(value)
 
 
-def _copies(variable: Any) -> list[Any]:
+def _copies(variable: Variable) -> list[Any]:
     raw = raw_variable(variable)
     return list(getattr(raw, "values", [raw]))
 
 
-def _merged(variable: Any, copies: list[np.ndarray]) -> np.ndarray:
+def _merged(variable: Variable, copies: list[np.ndarray]) -> np.ndarray:
     if len({copy.tobytes() for copy in copies}) == 1:
         return copies[0]
     if variable.trainable:
@@ -77,7 +78,7 @@ def _merged(variable: Any, copies: list[np.ndarray]) -> np.ndarray:
     return mean
 
 
-def _choose(model: Any, kind: str | None, values: list[np.ndarray]) -> str | None:
+def _choose(model: KerasModel, kind: str | None, values: list[np.ndarray]) -> str | None:
     """Puts averages or raw weights in the place of the trainable values where they were asked for."""
     places = {id(variable): place for place, variable in enumerate(model.variables)}
     trainable = [places[id(variable)] for variable in model.trainable_variables]
@@ -102,7 +103,7 @@ def _choose(model: Any, kind: str | None, values: list[np.ndarray]) -> str | Non
     return kind
 
 
-def _keras_averages(model: Any) -> list[np.ndarray] | None:
+def _keras_averages(model: KerasModel) -> list[np.ndarray] | None:
     """Returns the averages of Keras's own optimizer, which are not yet in the weights' place."""
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

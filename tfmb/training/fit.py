@@ -44,24 +44,25 @@ from tfmb.training.session import Session
 from tfmb.training.spec import TrainSpec
 from tfmb.training.step.own_step import check_own_step, has_own_step, has_own_test_step, runs_own_step
 from tfmb.training.step.spec import StepSpec
+from tfmb.types import Data, KerasModel, Strategy
 
 __all__ = ["fit"]
 
 
 @called_anywhere
 def fit(
-    model: Any,
-    x: Any = None,
-    y: Any = None,
+    model: KerasModel,
+    x: Data = None,
+    y: Data = None,
     batch_size: int | None = None,
     epochs: int = 1,
     verbose: str | int = "auto",
     callbacks: Sequence[Any] | None = None,
     validation_split: float = 0.0,
-    validation_data: Any = None,
+    validation_data: Data = None,
     shuffle: bool | str = True,
     class_weight: dict[int, float] | None = None,
-    sample_weight: Any = None,
+    sample_weight: Data = None,
     initial_epoch: int = 0,
     steps_per_epoch: int | None = None,
     validation_steps: int | None = None,
@@ -71,7 +72,7 @@ def fit(
     optimizer: Any = None,
     loss: Any = None,
     metrics: Any = None,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
     seed: int | None = None,
     run_dir: str | Path | None = None,
@@ -259,7 +260,7 @@ def _trained(session: Session, before: dict[str, Any] | None) -> Any:
         return history
 
 
-def _validation(model: Any, data: Any, batch_size: int | None, steps: int | None, freq: Any) -> Validation:
+def _validation(model: KerasModel, data: Data, batch_size: int | None, steps: int | None, freq: Any) -> Validation:
     """Returns the data to score at the end of epochs, by the model's own `evaluate` if it has one."""
     steps, scored = limited_steps(steps, "validation_steps"), None
     if has_own(model, "evaluate"):
@@ -268,7 +269,7 @@ def _validation(model: Any, data: Any, batch_size: int | None, steps: int | None
     return Validation(pipeline=pipeline, validates=schedule_of(freq), scored=scored)
 
 
-def _built_model(model: Any, strategy: Any, seed: int) -> Any:
+def _built_model(model: KerasModel, strategy: Strategy, seed: int) -> Any:
     """Returns the model itself, or the user's function's, built in the strategy's scope with the run's seed."""
     if not isinstance(model, keras.Model) and callable(model):
         with seeded(derive(seed, "weights")), strategy.scope():
@@ -278,7 +279,7 @@ def _built_model(model: Any, strategy: Any, seed: int) -> Any:
 
 
 def _losses_and_optimizer(
-    model: Any, optimizer: Any, loss: Any, metrics: Any, own_step: bool
+    model: KerasModel, optimizer: Any, loss: Any, metrics: Any, own_step: bool
 ) -> tuple[LossAndMetrics, Optimizer]:
     """Returns the loss, metrics and optimizer that were given here, else those of `compile`."""
     compiled = read_compiled(model)

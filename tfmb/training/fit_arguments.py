@@ -22,6 +22,7 @@ from tfmb.training.keras_api.steps_per_execution import whole_executions
 from tfmb.training.session import Shown
 from tfmb.training.spec import Saving
 from tfmb.training.step.partition import Partition, make_partition
+from tfmb.types import Strategy
 
 __all__ = [
     "agreed_seed",
@@ -107,7 +108,7 @@ def record_before(run_dir: str | Path | None) -> dict[str, Any] | None:
     return read_run(folder) if (folder / RUN_FILE).exists() else None
 
 
-def agreed_seed(seed: int | None, before: dict[str, Any] | None, where: Any) -> int:
+def agreed_seed(seed: int | None, before: dict[str, Any] | None, where: Strategy) -> int:
     """The seed of all workers: the given one, that of the run that goes on, or one that is drawn."""
     if seed is not None:
         of_first_worker(0, where)  # waits: all have read the record, or that there is none, before one is written
@@ -116,7 +117,7 @@ def agreed_seed(seed: int | None, before: dict[str, Any] | None, where: Any) -> 
     return of_first_worker(drawn if before is None else int(before["config"]["seed"]), where)
 
 
-def partition_of(given: dict[str, Any], where: Any, batch_size: int | None) -> Partition:
+def partition_of(given: dict[str, Any], where: Strategy, batch_size: int | None) -> Partition:
     """Returns the split of batches over devices and microbatches."""
     static = given["pad_batches"]
     static = needs_static_shapes(where) if static is None else static

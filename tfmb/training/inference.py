@@ -29,25 +29,26 @@ from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.step.own_step import has_own_test_step
 from tfmb.training.step.partition import check_dense, rows_of_part, static_rows
 from tfmb.training.step.spec import PlacedModel
+from tfmb.types import Data, Dataset, KerasModel, Strategy, Tensor
 
 __all__ = ["evaluate", "predict"]
 
 
 @called_anywhere
 def evaluate(
-    model: Any,
-    x: Any = None,
-    y: Any = None,
+    model: KerasModel,
+    x: Data = None,
+    y: Data = None,
     batch_size: int | None = None,
     verbose: str | int = "auto",
-    sample_weight: Any = None,
+    sample_weight: Data = None,
     steps: int | None = None,
     callbacks: Any = None,
     return_dict: bool = False,
     *,
     loss: Any = None,
     metrics: Any = None,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
 ) -> Any:
     """`keras.Model.evaluate`, with the model as its first argument.
@@ -109,14 +110,14 @@ def evaluate(
 
 @called_anywhere
 def predict(
-    model: Any,
-    x: Any,
+    model: KerasModel,
+    x: Data,
     batch_size: int | None = None,
     verbose: str | int = "auto",
     steps: int | None = None,
     callbacks: Any = None,
     *,
-    strategy: Any = "auto",
+    strategy: Strategy = "auto",
     devices: int | None = None,
 ) -> Any:
     """`keras.Model.predict`, with the model as its first argument: every device works on its rows of each batch.
@@ -188,7 +189,7 @@ def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallback
     return found
 
 
-def _first_inputs(batches: Any) -> Any:
+def _first_inputs(batches: Dataset) -> Any:
     begins()
     return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
 
@@ -214,7 +215,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     return _on_host(potentially_ragged_concat(tensors))
 
 
-def _predictor(placed: Any, where: Any, rows: int) -> Any:
+def _predictor(placed: KerasModel, where: Strategy, rows: int) -> Any:
     """The compiled function from a batch of inputs to the outputs.
 
     Args:
@@ -226,13 +227,13 @@ def _predictor(placed: Any, where: Any, rows: int) -> Any:
     count = 1 if is_multi_worker(where) else where.num_replicas_in_sync
     static = needs_static_shapes(where)
 
-    def on_replica(inputs: Any, size: Any) -> Any:
+    def on_replica(inputs: Any, size: Tensor) -> Any:
         if count > 1:
             number = tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32)
             inputs, _ = rows_of_part(inputs, *part_bounds(size, number, count), count, static, False)
         return placed.predict_step(inputs)
 
-    def join(size: Any, value: Any) -> Any:
+    def join(size: Tensor, value: Any) -> Any:
         """Joins the replicas' outputs one after the other, without the rows that filled up a part."""
         bounds = [part_bounds(size, number, count) for number in range(count)]
         found = where.experimental_local_results(value)[:count]

@@ -7,6 +7,7 @@ from tfmb.backend import keras
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.own_step import OwnStepOptimizer
+from tfmb.types import KerasModel
 
 __all__ = ["optimizer_for", "own_step_for"]
 
@@ -14,7 +15,7 @@ __all__ = ["optimizer_for", "own_step_for"]
 _optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Optimizer]] = weakref.WeakKeyDictionary()
 
 
-def optimizer_for(model: Any, identifier: Any) -> Optimizer:
+def optimizer_for(model: KerasModel, identifier: Any) -> Optimizer:
     """Returns our optimizer for the user's: the one of the model's last training if the user named the same.
 
     Args:
@@ -34,7 +35,7 @@ def optimizer_for(model: Any, identifier: Any) -> Optimizer:
     return optimizer
 
 
-def own_step_for(model: Any) -> OwnStepOptimizer:
+def own_step_for(model: KerasModel) -> OwnStepOptimizer:
     """Returns the step counter of a model with its own step: the last training's, which goes on counting."""
     known = _optimizers.get(model, (None, None, None))[2]
     if not isinstance(known, OwnStepOptimizer):

@@ -14,6 +14,7 @@ from tfmb.optimizers import Optimizer
 from tfmb.runs.numerics import numerics
 from tfmb.runs.run_dir import hash_of_raw_weights, hash_weights, save_weights, versions
 from tfmb.runs.run_record import write_run
+from tfmb.types import KerasModel, Strategy
 
 __all__ = ["RunWriter"]
 
@@ -33,7 +34,7 @@ class RunWriter:
     """
 
     def __init__(
-        self, folder: Path | None, model: Any, optimizer: Optimizer, strategy: Any, record: dict[str, Any]
+        self, folder: Path | None, model: KerasModel, optimizer: Optimizer, strategy: Strategy, record: dict[str, Any]
     ) -> None:
         self._folder, self._model, self._optimizer, self._strategy = folder, model, optimizer, strategy
         self._record = record

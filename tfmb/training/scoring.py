@@ -25,6 +25,7 @@ from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel
 from tfmb.training.step.train_step import Steps
 from tfmb.training.step.update import check_targets
+from tfmb.types import KerasModel
 
 __all__ = ["Validation", "evaluate", "leaving", "score_pipeline"]
 
@@ -56,7 +57,7 @@ class Validation:
         """Whether the batches are unknown until the first of them is needed."""
         return isinstance(self.pipeline, DeferredPipeline)
 
-    def check(self, model: Any) -> None:
+    def check(self, model: KerasModel) -> None:
         """Raises a `ConfigError` if Keras's loss has no targets to compare the outputs with."""
         if type(model).test_step is keras.Model.test_step:
             check_targets(model, self.pipeline.spec(), "validation_data")

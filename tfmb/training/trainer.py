@@ -29,6 +29,7 @@ from tfmb.training.step.noise_scale import noise_of_epoch
 from tfmb.training.step.report import ReportView
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.train_step import Steps
+from tfmb.types import Dataset
 
 __all__ = ["Watching", "recall", "train"]
 
@@ -192,7 +193,7 @@ class _Trainable:
         """See `TrainedStep`."""
         return {**self._steps.logs(sums), **noise_of_epoch(self.view(sums))}
 
-    def train(self, batches: Any, count: int) -> tuple[ReportView, bool]:
+    def train(self, batches: Dataset, count: int) -> tuple[ReportView, bool]:
         """See `TrainedStep`."""
         if isinstance(batches, RowsOfBatches):
             reports, finite, done = self._steps.train_rows(batches.arrays, *batches.take(count))

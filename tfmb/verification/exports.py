@@ -11,6 +11,7 @@ import numpy as np
 from tfmb.errors import DataError
 from tfmb.serving.provenance import check_export, is_signed
 from tfmb.storage.checksums import SUMS_FILE
+from tfmb.types import KerasModel
 from tfmb.verification.checks import FAILED, Check, Report, failed, not_applicable, passed
 
 __all__ = ["check_provenance", "newest_version", "verify_export"]
@@ -137,7 +138,7 @@ def _check_parity(answers: dict[str, Arrays], run: str | Path | None, restored: 
     return failed(PARITY, f"{about}, over {_TOLERANCE:g}")
 
 
-def _outputs_of(model: Any, inputs: Arrays, logits: bool) -> Arrays:
+def _outputs_of(model: KerasModel, inputs: Arrays, logits: bool) -> Arrays:
     """Returns a model's answers, by the names that its signature has."""
     from tfmb.serving.signatures import ServedModel
 

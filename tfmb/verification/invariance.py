@@ -1,9 +1,8 @@
 """One and two replicas of a run: the same bits where batches are cut into virtual replicas, else within a tolerance."""
 
-from typing import Any
-
 from tfmb.errors import ConfigError
 from tfmb.layers import Dropout
+from tfmb.types import KerasModel
 from tfmb.verification.checks import Check, failed, not_applicable, passed
 from tfmb.verification.faults import largest_difference
 from tfmb.verification.problem import batch_norms, in_precision, without_random_numbers
@@ -65,7 +64,7 @@ def _pair(subject: Subject, precision: str) -> tuple[Trained, Trained]:
     return one, two
 
 
-def _without_stock_dropout(model: Any) -> None:
+def _without_stock_dropout(model: KerasModel) -> None:
     """Ours stays on: its masks do not depend on the devices."""
     ours = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
     rates = [layer.rate for layer in ours]

@@ -10,6 +10,7 @@ from tfmb.backend import keras, tf
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
 from tfmb.training.input.data_adapter import to_source
+from tfmb.types import Data, KerasModel
 
 __all__ = ["Problem", "batch_norms", "in_precision", "without_random_numbers"]
 
@@ -30,7 +31,7 @@ def in_precision(precision: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before[1])
 
 
-def without_random_numbers(model: Any) -> list[str]:
+def without_random_numbers(model: KerasModel) -> list[str]:
     """Sets the rates of dropout and noise to 0, before anything is traced; returns the names of those layers."""
     changed = []
     for layer in model._flatten_layers(include_self=False):
@@ -42,7 +43,7 @@ def without_random_numbers(model: Any) -> list[str]:
     return changed
 
 
-def batch_norms(model: Any) -> list[str]:
+def batch_norms(model: KerasModel) -> list[str]:
     """The names of the layers that normalise by their batch's own statistics."""
     kind = keras.layers.BatchNormalization
     return [layer.name for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
@@ -140,7 +141,7 @@ class Problem:
             raise ConfigError(f"the model {model.name!r} has no loss: let build_model compile it, or give loss=...")
         return model
 
-    def _tape(self, x: Any, y: Any, training: bool) -> tuple[list[Any], list[Any]]:
+    def _tape(self, x: Data, y: Data, training: bool) -> tuple[list[Any], list[Any]]:
         variables = [v.value for v in self.model.trainable_variables]
         with tf.GradientTape(persistent=True) as tape:
             outputs = self.model(x, training=training)

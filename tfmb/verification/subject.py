@@ -15,6 +15,7 @@ from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, interop, schedules
 from tfmb.runs.run_record import read_run
 from tfmb.training.keras_api.compile_args import read_compiled
+from tfmb.types import Data, KerasModel
 
 __all__ = ["Subject", "read_subject"]
 
@@ -81,7 +82,7 @@ def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirro
     raise DataError(f"{run_dir}: the record does not say what made the run: it is damaged")
 
 
-def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, steps: int) -> Subject:
+def _of_train(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror: Any, steps: int) -> Subject:
     config = TrainConfig.from_dict(record["config"], str(run_dir))
     if config.own_model and model is None:
         raise ConfigError(f"{run_dir} holds a model of your own (it was {config.model}): give --model module:function")
@@ -126,7 +127,7 @@ def _of_train(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, st
     )
 
 
-def _of_fit(run_dir: Path, record: Any, model: Any, data: Any, mirror: Any, steps: int) -> Subject:
+def _of_fit(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror: Any, steps: int) -> Subject:
     config = record["config"]
     if model is None or data is None:
         raise ConfigError(f"{run_dir} was made by tfmb.fit: give --model module:function and --data module:function")
@@ -168,7 +169,7 @@ def _few_batches(source: Source, batch_size: int, steps: int) -> dict[str, Any]:
     return {"source": source.rows(slice(0, rows)), "batch_size": batch_size, "epochs": epochs}
 
 
-def _optimizer_of(record: dict[str, Any], model: Any, run_dir: Path) -> Optimizer:
+def _optimizer_of(record: dict[str, Any], model: KerasModel, run_dir: Path) -> Optimizer:
     """The optimizer that a record describes; Keras's own is the one that the model was compiled with."""
     config = dict(record)
     made = _CLASSES.get(str(config.pop("class", None)))

@@ -14,6 +14,7 @@ from tfmb.errors import TfmbError
 from tfmb.optimizers import Optimizer
 from tfmb.training.fit import fit
 from tfmb.training.keras_api.compile_args import read_compiled
+from tfmb.types import KerasModel
 from tfmb.verification.counterpart import apply_dense_gradients, keras_counterpart
 from tfmb.verification.problem import in_precision
 from tfmb.verification.subject import Subject
@@ -143,18 +144,18 @@ def why_not_64_bits(subject: Subject) -> str | None:
         return f"{narrow[0]} has no 64 bits" if narrow else None
 
 
-def _first_gradients(subject: Subject, model: Any) -> list[Any]:
+def _first_gradients(subject: Subject, model: KerasModel) -> list[Any]:
     x, y, weight = next(batches_of(subject))
     with tf.GradientTape() as tape:
         loss = model.compute_loss(x, y, model(x, training=False), weight)
     return list(tape.gradient(loss, [v.value for v in model.trainable_variables]))
 
 
-def _has_sparse_gradients(subject: Subject, model: Any) -> bool:
+def _has_sparse_gradients(subject: Subject, model: KerasModel) -> bool:
     return any(isinstance(gradient, tf.IndexedSlices) for gradient in _first_gradients(subject, model))
 
 
-def compiled_for_keras(subject: Subject, model: Any, settle: Callable[[Optimizer], None]) -> str:
+def compiled_for_keras(subject: Subject, model: KerasModel, settle: Callable[[Optimizer], None]) -> str:
     """Compiles a model for Keras's own loop, with the run's loss and its optimizer's counterpart, which it names."""
     compiled, ours = read_compiled(model), subject.make_optimizer(model)
     settle(ours)
@@ -166,7 +167,7 @@ def compiled_for_keras(subject: Subject, model: Any, settle: Callable[[Optimizer
     return what
 
 
-def values_of(model: Any) -> Arrays:
+def values_of(model: KerasModel) -> Arrays:
     """All floating-point variables of a model, float64."""
     floats = [v for v in model.variables if keras.backend.is_float_dtype(v.dtype)]
     return [np.asarray(v.numpy(), np.float64) for v in floats]

@@ -9,6 +9,7 @@ import numpy as np
 from tfmb.backend import keras
 from tfmb.distribution.strategy import configure_replicas
 from tfmb.errors import ConfigError, TfmbError
+from tfmb.types import Data, KerasModel, Variable
 from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
 from tfmb.verification.faults import explain, largest_difference, nearest
 from tfmb.verification.problem import Arrays, Problem, in_precision
@@ -99,7 +100,7 @@ def verify(
 
 
 def _problem(
-    train: TrainFunction, build_model: Any, data: Any, loss: Any, base: VerifiedTask, precision: str, may_fall: bool
+    train: TrainFunction, build_model: Any, data: Data, loss: Any, base: VerifiedTask, precision: str, may_fall: bool
 ) -> tuple[Problem, str | None]:
     """Returns the problem in the precision that the function can train it in, and why that is not 64 bits."""
     with in_precision(precision):
@@ -164,7 +165,7 @@ def _compare(problem: Problem, task: VerifiedTask, name: str, found: Arrays) -> 
     return failed(name, f"{figures}; no known fault explains it")
 
 
-def _with_statistics(verdict: Check, problem: Problem, task: VerifiedTask, model: Any) -> Check:
+def _with_statistics(verdict: Check, problem: Problem, task: VerifiedTask, model: KerasModel) -> Check:
     """Compares the moving averages of BatchNormalization too, where the weights are right."""
     follow(problem, task, task.forms()[0])
     theirs = [v for v in model.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
@@ -175,7 +176,7 @@ def _with_statistics(verdict: Check, problem: Problem, task: VerifiedTask, model
     return failed(verdict.name, f"the moving averages of BatchNormalization differ by {error:.1e}")
 
 
-def _copies(variable: Any) -> list[Any]:
+def _copies(variable: Variable) -> list[Any]:
     """Every replica's copy of a Keras variable, as arrays."""
     raw = variable.value
     return [copy.numpy() for copy in getattr(raw, "values", [raw])]

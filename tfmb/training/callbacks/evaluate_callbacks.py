@@ -5,6 +5,7 @@ from typing import Any
 
 from tfmb.training.callbacks.fit_callbacks import callback_list, overrides
 from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.types import KerasModel
 
 __all__ = ["InferenceCallbacks"]
 
@@ -25,7 +26,9 @@ class InferenceCallbacks:
         ConfigError: something among them is no Keras callback.
     """
 
-    def __init__(self, callbacks: Sequence[Any] | Any, model: Any, placed: Any, params: dict[str, Any]) -> None:
+    def __init__(
+        self, callbacks: Sequence[Any] | Any, model: KerasModel, placed: KerasModel, params: dict[str, Any]
+    ) -> None:
         self._model, self._placed = model, placed
         self._list = callback_list(callbacks, model, params)
         hooks = ("on_test_batch_begin", "on_test_batch_end")

@@ -16,6 +16,7 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
 from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.types import KerasModel
 
 __all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
 
@@ -56,7 +57,12 @@ class KerasCallbacks:
     """
 
     def __init__(
-        self, callbacks: Sequence[Any] | Any, model: Any, placed: Any, optimizer: Optimizer, params: dict[str, Any]
+        self,
+        callbacks: Sequence[Any] | Any,
+        model: KerasModel,
+        placed: KerasModel,
+        optimizer: Optimizer,
+        params: dict[str, Any],
     ) -> None:
         self._model, self._placed, self._optimizer = model, placed, optimizer
         self._list = callback_list(callbacks, model, params, add_history=True)
@@ -242,7 +248,7 @@ class KerasCallbacks:
         return [*self._optimizer.counterparts(trained), *scale]
 
 
-def callback_list(callbacks: Any, model: Any, params: dict[str, Any], add_history: bool = False) -> Any:
+def callback_list(callbacks: Any, model: KerasModel, params: dict[str, Any], add_history: bool = False) -> Any:
     """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave.
 
     Raises:

@@ -26,6 +26,7 @@ from tfmb.storage.folders import sync
 from tfmb.storage.tensor_bundle import digest_of, read_bundle, write_bundle
 from tfmb.training.loop.hooks import CheckpointHook
 from tfmb.training.loop.plan import LoopState
+from tfmb.types import KerasModel
 
 __all__ = ["CHECKPOINTS", "Checkpointer", "Stateful"]
 
@@ -87,7 +88,7 @@ class Checkpointer(CheckpointHook):
         """The folder of the checkpoints."""
         return self.run_dir / CHECKPOINTS
 
-    def attach(self, model: Any, optimizer: Any, loss_scale: Any, state: Sequence[Any] = ()) -> None:
+    def attach(self, model: KerasModel, optimizer: Any, loss_scale: Any, state: Sequence[Any] = ()) -> None:
         """Names the variables: all of the model's, the optimizer's, the loss scale's and the others, in their order."""
         groups = {
             "model": model.variables,

@@ -15,6 +15,7 @@ from tfmb.choices import COMPILE_NAMES, JitScope
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.storage.measurements import recall, remember
+from tfmb.types import Dataset
 
 __all__ = ["TRIED", "ExecutionPlan", "autotune", "parse_jit_compile", "recorded_jit_scope"]
 
@@ -146,7 +147,7 @@ def autotune(
 
 def _trial(
     make_steps: Callable[[JitScope], Any],
-    batches: Any,
+    batches: Dataset,
     updates: int,
     candidates: Sequence[JitScope] = TRIED,
     traced: Callable[[float], None] = lambda seconds: None,
@@ -190,7 +191,7 @@ def _is_short(seconds: float, operations: int) -> bool:
     return seconds <= _SHORT_SECONDS or seconds <= min(_FAIRLY_SHORT_SECONDS, _SHORT_OPERATION_SECONDS * operations)
 
 
-def _seconds_of(steps: Any, batches: Any, count: int) -> float:
+def _seconds_of(steps: Any, batches: Dataset, count: int) -> float:
     """Returns the seconds of `count` updates, by as many as come in one block of whole batches."""
     rows = batches.take(count)
     if rows.numbers.shape[1] < batches.batch_size:

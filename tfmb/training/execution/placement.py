@@ -11,11 +11,12 @@ from tfmb.optimizers.optimizer import raw_variable
 from tfmb.seeds import seeded
 from tfmb.training.input.first_inputs import FirstInputs, symbols_of
 from tfmb.training.step.own_step import has_own_step
+from tfmb.types import KerasModel, Strategy
 
 __all__ = ["built_under", "place", "take_back"]
 
 
-def built_under(model: Any, strategy: Any, devices: int | None, joins: bool = True) -> Any:
+def built_under(model: KerasModel, strategy: Strategy, devices: int | None, joins: bool = True) -> Any:
     """Returns the strategy that a model was built under if `"auto"` leaves it open, as Keras does; else the given one.
 
     Args:
@@ -30,7 +31,7 @@ def built_under(model: Any, strategy: Any, devices: int | None, joins: bool = Tr
     return theirs
 
 
-def place(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
+def place(model: KerasModel, strategy: Strategy, inputs: FirstInputs) -> Any:
     """Returns the model itself if the strategy can train it, else a copy of it made in the strategy's scope.
 
     The copy is kept with the model: its traces serve the next call under the same strategy.
@@ -68,7 +69,7 @@ def place(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
     return placed
 
 
-def _build(model: Any, inputs: FirstInputs) -> None:
+def _build(model: KerasModel, inputs: FirstInputs) -> None:
     """Builds a model as Keras does, without computing anything: a layer may count its calls."""
     # A user's layer may not compute on symbols. It is called with numbers below, where its own errors are raised.
     with contextlib.suppress(AttributeError, TypeError, ValueError, NotImplementedError):
@@ -77,14 +78,14 @@ def _build(model: Any, inputs: FirstInputs) -> None:
         model(inputs.numbers())
 
 
-def take_back(placed: Any, model: Any) -> None:
+def take_back(placed: KerasModel, model: KerasModel) -> None:
     """Copies the variables of the placed copy into the user's model."""
     if placed is not model:
         for ours, theirs in zip(placed.variables, model.variables, strict=True):
             theirs.assign(ours.numpy())
 
 
-def _clone(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
+def _clone(model: KerasModel, strategy: Strategy, inputs: FirstInputs) -> Any:
     compiled = model.compiled
     try:
         model.compiled = False  # Keras would copy what it was compiled with too, and cannot for every function
@@ -108,7 +109,7 @@ def _clone(model: Any, strategy: Any, inputs: FirstInputs) -> Any:
     return placed
 
 
-def _structure(model: Any) -> str | None:
+def _structure(model: KerasModel) -> str | None:
     """Returns what decides a copy besides the weights, as text; None if that is unknown: each copy is then new."""
     try:
         return json.dumps([model.get_config(), [str(v.path) for v in model.variables]], default=_exactly)

@@ -14,6 +14,7 @@ from tfmb.backend import tf
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training.input.device_arrays import RowsOfBatches, gather
 from tfmb.training.step.train_step import Steps
+from tfmb.types import Tensor
 
 __all__ = ["Profile", "profile", "seconds_of_update"]
 
@@ -144,7 +145,7 @@ def _put_back(steps: Steps) -> Iterator[None]:
             variable.assign(value)
 
 
-def _whole(steps: Steps, arrays: Any, numbers: Any, most: Any) -> float:
+def _whole(steps: Steps, arrays: Any, numbers: Tensor, most: Any) -> float:
     def run(count: int) -> int:
         return int(steps.train_rows(arrays, numbers, count)[-1])
 
@@ -155,8 +156,8 @@ def _seconds(part: Callable[[Any], Any]) -> float:
     """Seconds of one part, timed many times in one call."""
 
     @tf.function(autograph=False)
-    def repeat(count: Any) -> Any:
-        def body(step: Any, total: Any) -> Any:
+    def repeat(count: Tensor) -> Any:
+        def body(step: Any, total: Tensor) -> Any:
             return step + 1, total + tf.cast(part(step), tf.float32)
 
         start = (tf.constant(0), tf.constant(0.0))

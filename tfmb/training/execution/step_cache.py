@@ -20,6 +20,7 @@ from tfmb.training.step.model_state import computes_in_float16
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.train_step import Steps
+from tfmb.types import Batch, KerasModel, Strategy
 
 __all__ = ["build", "check_jit_scope", "execution_of", "kept", "scoring_steps", "steps_for"]
 
@@ -145,7 +146,7 @@ def _loss_scale(placed: PlacedModel) -> LossScale | None:
     return scale
 
 
-def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partition: Partition, batch: Any) -> Steps:
+def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partition: Partition, batch: Batch) -> Steps:
     """The steps that score a placed model; those of the last call if nothing about them changed: they are traced.
 
     Args:
@@ -168,7 +169,7 @@ def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partiti
     return found
 
 
-def kept(model: Any, name: str, strategy: Any, key: Any, make: Callable[[], Any]) -> Any:
+def kept(model: KerasModel, name: str, strategy: Strategy, key: Any, make: Callable[[], Any]) -> Any:
     """Returns the object of this name that was made before from the model, or what `make` returns now.
 
     It is made anew if the key, the strategy, or a variable is another one, or one is trainable that was not; and

@@ -7,6 +7,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.data.columns import SparseRows
 from tfmb.errors import ConfigError, DataError
+from tfmb.types import DType
 
 __all__ = ["to_arrays"]
 
@@ -69,5 +70,5 @@ def _to_rows(value: Any) -> Any:
     return SparseRows(value) if isinstance(value, tf.SparseTensor) else value
 
 
-def _is_float(dtype: Any) -> bool:
+def _is_float(dtype: DType) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"

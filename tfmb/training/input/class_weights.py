@@ -6,11 +6,12 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Data
 
 __all__ = ["check_class_weight", "class_weighter", "weights_of_classes"]
 
 
-def check_class_weight(class_weight: Any) -> dict[int, float]:
+def check_class_weight(class_weight: Data) -> dict[int, float]:
     """The weights by class.
 
     Raises:
@@ -24,7 +25,7 @@ def check_class_weight(class_weight: Any) -> dict[int, float]:
         raise ConfigError(f"class_weight={class_weight!r} must have a number for each class") from error
 
 
-def weights_of_classes(y: Any, sample_weight: Any, class_weight: Any) -> np.ndarray:
+def weights_of_classes(y: Data, sample_weight: Data, class_weight: Data) -> np.ndarray:
     """The weight of each example.
 
     Args:
@@ -46,7 +47,7 @@ def weights_of_classes(y: Any, sample_weight: Any, class_weight: Any) -> np.ndar
     return np.array([weights.get(int(c), 1.0) for c in classes], keras.config.floatx())[places.reshape(y.shape)]
 
 
-def class_weighter(class_weight: Any) -> Any:
+def class_weighter(class_weight: Data) -> Any:
     """Adds the classes' weights to the elements `(x, y)` of a dataset."""
     weights = check_class_weight(class_weight)
     keys = np.array([*weights, np.iinfo(np.int32).min], np.int32)

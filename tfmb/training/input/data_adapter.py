@@ -21,6 +21,7 @@ from tfmb.training.input.deferred_pipeline import DeferredPipeline
 from tfmb.training.input.keras_batches import StreamFeed, is_distributed, open_stream, stream_kind
 from tfmb.training.input.pipeline import ArrayPipeline, InputPipeline, ScoredPipeline
 from tfmb.training.keras_api.steps_per_execution import whole_executions
+from tfmb.types import Data, Dataset
 
 __all__ = [
     "DEFAULT_BATCH_SIZE",
@@ -43,7 +44,7 @@ DEFAULT_BATCH_SIZE = 32
 Examples = Source | Columns
 
 
-def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Source | Records:
+def to_source(x: Data, y: Data, sample_weight: Data = None, name: str = "x") -> Source | Records:
     """Returns the user's arrays as a `Source`, or data that is read by number as `Records`.
 
     Args:
@@ -69,7 +70,7 @@ def to_source(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Sou
     return Source.from_arrays(*arrays, name=name)
 
 
-def to_examples(x: Any, y: Any, sample_weight: Any = None, name: str = "x") -> Examples | Records:
+def to_examples(x: Data, y: Data, sample_weight: Data = None, name: str = "x") -> Examples | Records:
     """The user's examples for training and scoring: as `to_source`, and ragged and sparse tensors as they are.
 
     Raises:
@@ -101,7 +102,7 @@ def split_validation(source: Any, validation_split: float) -> tuple[Any, Any]:
     return source.rows(slice(0, at)), source.rows(slice(at, None), name=f"{source.name} (validation)")
 
 
-def train_and_validation(source: Source, validation_data: Any, validation_split: float) -> tuple[Source, Source]:
+def train_and_validation(source: Source, validation_data: Data, validation_split: float) -> tuple[Source, Source]:
     """Returns (training data, validation data): `validation_data` as `(x, y)`, or a share held out, drawn once.
 
     Raises:
@@ -192,7 +193,7 @@ def _batches_of_user(data: TrainingData, kind: str, steps: int | None, whole: bo
 
 
 def validation_pipeline(
-    data: Any, batch_size: int | None, steps: int | None, whole: bool = False, executed: int = 1
+    data: Data, batch_size: int | None, steps: int | None, whole: bool = False, executed: int = 1
 ) -> ScoredPipeline:
     """The validation batches of `validation_data`: anything that `x` may be, or it with `y` and `sample_weight`.
 
@@ -218,9 +219,9 @@ def validation_pipeline(
 
 
 def scoring_feed(
-    x: Any,
-    y: Any,
-    sample_weight: Any,
+    x: Data,
+    y: Data,
+    sample_weight: Data,
     batch_size: int | None,
     steps: int | None,
     name: str,
@@ -272,7 +273,7 @@ def verbose_level(verbose: Any) -> int:
     return 1 if verbose == "auto" else int(verbose)
 
 
-def batched_kind(x: Any, name: str = "x") -> str | None:
+def batched_kind(x: Data, name: str = "x") -> str | None:
     """Returns the name of the kind of data that comes in batches; None for examples.
 
     Raises:
@@ -320,7 +321,7 @@ def _refuse_beside_batches(kind: str, **given: Any) -> None:
             raise ConfigError(f"{argument} cannot be given with a {kind}, which is batched and complete")
 
 
-def _weighted(dataset: Any, class_weight: Any) -> Any:
+def _weighted(dataset: Dataset, class_weight: Data) -> Any:
     """A dataset with the classes' weights."""
     spec = dataset.element_spec
     if not (isinstance(spec, tuple) and len(spec) == 2):
@@ -330,7 +331,7 @@ def _weighted(dataset: Any, class_weight: Any) -> Any:
     return dataset.map(class_weighter(class_weight))
 
 
-def _check_sample_weight(y: Any, sample_weight: Any) -> None:
+def _check_sample_weight(y: Data, sample_weight: Data) -> None:
     """Refuses weights of several outputs that fit none of them, as Keras does."""
     if sample_weight is None or not isinstance(y, (list, tuple, dict)):
         return

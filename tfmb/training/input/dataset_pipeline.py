@@ -10,6 +10,7 @@ from tfmb.training.input.elements import as_they_are, check_elements, in_parts, 
 from tfmb.training.input.first_inputs import FirstInputs
 from tfmb.training.input.pipeline import PREFETCHED, EpochBatches, ran_out
 from tfmb.training.keras_api.method_calls import begins
+from tfmb.types import Dataset
 
 __all__ = ["DatasetPipeline"]
 
@@ -34,7 +35,7 @@ class DatasetPipeline:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Dataset,
         steps_per_epoch: int | None = None,
         name: str = "x",
         steps_name: str = "",

@@ -7,6 +7,7 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
+from tfmb.types import Batch, Dataset, Tensor
 
 __all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "element_spec", "first_batches", "gather"]
 
@@ -99,7 +100,7 @@ def element_spec(source: Source) -> Arrays:
     return keras.tree.lists_to_tuples(spec)
 
 
-def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | None:
+def first_batches(batches: Dataset, batch_size: int, count: int) -> RowsOfBatches | None:
     """Returns some of the first batches of a pipeline, on the device, again and again; None if no batch is whole.
 
     Args:
@@ -116,11 +117,11 @@ def first_batches(batches: Any, batch_size: int, count: int) -> RowsOfBatches | 
     return RowsOfBatches(arrays, order)
 
 
-def gather(arrays: Arrays, numbers: Any) -> Arrays:
+def gather(arrays: Arrays, numbers: Tensor) -> Arrays:
     """The batch `(x, y, sample_weight)` of rows `[batch]` of arrays."""
     batch: Arrays = keras.tree.map_structure(lambda array: tf.gather(array, numbers), arrays, none_is_leaf=False)
     return batch
 
 
-def _rows_of(batch: Any) -> int:
+def _rows_of(batch: Batch) -> int:
     return int(next(tensor for tensor in keras.tree.flatten(batch) if tensor is not None).shape[0])

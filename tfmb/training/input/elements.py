@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Batch, Data, Dataset
 
 __all__ = [
     "WholeElement",
@@ -36,7 +37,7 @@ def check_elements(spec: Any, name: str) -> None:
         raise ConfigError(f"{name} yields {len(spec)} parts: let it yield (x, y) or (x, y, sample_weight)")
 
 
-def in_parts(dataset: Any) -> Any:
+def in_parts(dataset: Dataset) -> Any:
     """A dataset of `(x, y, sample_weight)`, an empty tuple for a part that is absent, None for a tensor that is."""
 
     def parts(element: Any) -> tuple[Any, Any, Any]:
@@ -46,17 +47,17 @@ def in_parts(dataset: Any) -> Any:
     return _map(without_optionals(dataset), parts)
 
 
-def as_they_are(dataset: Any) -> Any:
+def as_they_are(dataset: Dataset) -> Any:
     """A dataset of `(WholeElement(element), (), ())`."""
     return _map(without_optionals(dataset), lambda element: (WholeElement(element), (), ()))
 
 
-def inputs_in(x: Any) -> Any:
+def inputs_in(x: Data) -> Any:
     """The inputs in the place of `x`, whether an element has been taken apart or not."""
     return keras.utils.unpack_x_y_sample_weight(x.element)[0] if isinstance(x, WholeElement) else x
 
 
-def inputs_of(dataset: Any) -> Any:
+def inputs_of(dataset: Dataset) -> Any:
     """A dataset of the elements' inputs alone, packed as Keras packs them."""
 
     def inputs(element: Any) -> Any:
@@ -65,7 +66,7 @@ def inputs_of(dataset: Any) -> Any:
     return _map(without_optionals(dataset), inputs)
 
 
-def without_optionals(dataset: Any) -> Any:
+def without_optionals(dataset: Dataset) -> Any:
     """Returns a dataset with None in the place of an empty `tf.experimental.Optional` of Keras's adapters."""
 
     def is_optional(value: Any) -> bool:
@@ -80,12 +81,12 @@ def without_optionals(dataset: Any) -> Any:
     return _map(dataset, without)
 
 
-def data_of(batch: Any) -> tuple[Any, ...]:
+def data_of(batch: Batch) -> tuple[Any, ...]:
     """Returns `(x, y, sample_weight)` with None for an absent one, which no structure of tensors can hold."""
     return tuple(None if isinstance(part, tuple) and not part else part for part in batch)
 
 
-def as_keras_gives_it(batch: Any) -> Any:
+def as_keras_gives_it(batch: Batch) -> Any:
     """Returns a batch `(x, y, sample_weight)` in the form that Keras hands to `train_step` and `test_step`."""
     x, y, sample_weight = data_of(batch)
     return x.element if isinstance(x, WholeElement) else keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
@@ -115,7 +116,7 @@ def of_any_size(spec: Any, keeps_rows: bool = False) -> Any:
     return spec
 
 
-def _map(dataset: Any, function: Any) -> Any:
+def _map(dataset: Dataset, function: Any) -> Any:
     """Maps a function of whole elements: `tf.data` takes plain tuples apart, and no named ones."""
     if type(dataset.element_spec) is tuple:
         return dataset.map(lambda *element: function(element))

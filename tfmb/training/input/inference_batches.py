@@ -14,6 +14,7 @@ from tfmb.training.input.first_inputs import FirstInputs, zeros_of
 from tfmb.training.input.keras_batches import open_stream
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.keras_api.steps_per_execution import whole_executions
+from tfmb.types import Data, Dataset
 
 __all__ = ["Batches", "input_batches"]
 
@@ -61,7 +62,7 @@ class Batches:
                 enqueuer.stop()
 
 
-def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool, executed: int = 1) -> Batches:
+def input_batches(x: Data, batch_size: int | None, steps: int | None, whole: bool, executed: int = 1) -> Batches:
     """Returns the batches of the data of `predict`.
 
     Args:
@@ -107,7 +108,7 @@ def input_batches(x: Any, batch_size: int | None, steps: int | None, whole: bool
     )
 
 
-def _first_of(dataset: Any, is_stream: bool = False) -> FirstInputs:
+def _first_of(dataset: Dataset, is_stream: bool = False) -> FirstInputs:
     """Returns the inputs to build a model with; none drawn from a stream, for the predictions would miss them."""
 
     def read() -> Any:

@@ -20,6 +20,7 @@ from tfmb.training.input.elements import inputs_in
 from tfmb.training.input.first_inputs import FirstInputs, zeros_of
 from tfmb.training.input.pipeline import EpochBatches, InputPipeline, ScoredPipeline
 from tfmb.training.keras_api.method_calls import begins
+from tfmb.types import Data, Strategy
 
 __all__ = [
     "Stream",
@@ -51,7 +52,7 @@ class Stream:
     size: int
 
 
-def stream_kind(x: Any) -> str | None:
+def stream_kind(x: Data) -> str | None:
     """Returns the name of the kind of data with an order of its own; None for any other."""
     if isinstance(x, types.GeneratorType):
         return "generator"
@@ -66,12 +67,12 @@ def stream_kind(x: Any) -> str | None:
     return None
 
 
-def is_distributed(x: Any) -> bool:
+def is_distributed(x: Data) -> bool:
     """Whether it is a dataset that a strategy has shared out."""
     return bool(data_adapters.is_tf_dataset(x)) and not isinstance(x, tf.data.Dataset)
 
 
-def open_stream(x: Any, kind: str, name: str, shuffle: bool = False, class_weight: Any = None) -> Stream:
+def open_stream(x: Data, kind: str, name: str, shuffle: bool = False, class_weight: Data = None) -> Stream:
     """Reads as much of the data as Keras looks at for the shapes of its batches.
 
     Args:
@@ -180,7 +181,7 @@ class StreamFeed(DatasetPipeline):
             )
 
 
-def refuse_own_order(x: Any, strategy: Any, resume: bool, restores: bool) -> None:
+def refuse_own_order(x: Data, strategy: Strategy, resume: bool, restores: bool) -> None:
     """Refuses data with an order of its own where one must be given or gone back in, before any of it is read.
 
     Args:

@@ -11,6 +11,7 @@ from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.errors import ConfigError, DataError
 from tfmb.storage.measurements import recall, remember
 from tfmb.training.input.pipeline import InputPipeline
+from tfmb.types import Tensor
 
 __all__ = ["PrefetchChoice", "choose_prefetch"]
 
@@ -107,7 +108,7 @@ def _known(question: dict[str, Any]) -> PrefetchChoice | None:
         return None
 
 
-def _positive(count: Any) -> int:
+def _positive(count: Tensor) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise ValueError(count)
     return count

@@ -15,6 +15,7 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
 from tfmb.training.keras_api.method_calls import goes_through
+from tfmb.types import KerasModel
 
 __all__ = [
     "CompileArgs",
@@ -57,7 +58,7 @@ class CompileArgs:
     weighted_metrics: Any = None
 
 
-def read_compiled(model: Any) -> CompileArgs:
+def read_compiled(model: KerasModel) -> CompileArgs:
     """Returns the arguments that the model was compiled with; empty ones if it was not compiled.
 
     Raises:
@@ -80,7 +81,7 @@ def read_compiled(model: Any) -> CompileArgs:
     )
 
 
-def check_model(model: Any, *methods: str) -> None:
+def check_model(model: KerasModel, *methods: str) -> None:
     """Refuses what the loop would otherwise silently do differently from Keras.
 
     Args:
@@ -111,7 +112,7 @@ _AT = {
 
 
 @contextlib.contextmanager
-def compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> Iterator[None]:
+def compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> Iterator[None]:
     """Compiles the model for a recipe inside the `with` block, and restores it afterwards.
 
     A model that was compiled with the recipe is left alone. Objects made for another one are kept with the model, for
@@ -165,12 +166,12 @@ def compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> Iterator[None
         _put(model, {**before, **now})
 
 
-def objects_of(model: Any) -> list[Any]:
+def objects_of(model: KerasModel) -> list[Any]:
     """Keras's objects of a compiled model: whoever traced a step with others must trace it again."""
     return [model._compile_loss, model._compile_metrics, model._loss_tracker]
 
 
-def results(model: Any) -> dict[str, Any]:
+def results(model: KerasModel) -> dict[str, Any]:
     """The values of a compiled model's metrics by Keras's names: floats, or arrays where one has several."""
     return {name: plain(value) for name, value in model.get_metrics_result().items()}
 
@@ -181,12 +182,12 @@ def plain(value: Any) -> Any:
     return float(array) if array.size == 1 and array.ndim == 0 else array
 
 
-def in_order(model: Any, logs: dict[str, Any]) -> Any:
+def in_order(model: KerasModel, logs: dict[str, Any]) -> Any:
     """Returns the values in the order of `compile`, or the only one, as `evaluate` does."""
     return model._flatten_metrics_in_order(logs)
 
 
-def _is_compiled_with(model: Any, loss_and_metrics: LossAndMetrics) -> bool:
+def _is_compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> bool:
     if not model.compiled:
         return False
     config = getattr(getattr(model, "_compile_config", None), "config", {})
@@ -203,6 +204,6 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, (str, float, int)) and type(a) is type(b) and a == b)
 
 
-def _put(model: Any, attributes: dict[str, Any]) -> None:
+def _put(model: KerasModel, attributes: dict[str, Any]) -> None:
     """Sets attributes past Keras's tracking, which took them in when `compile` made them."""
     model.__dict__.update(attributes)

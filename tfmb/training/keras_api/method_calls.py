@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tfmb.types import KerasModel
+
 __all__ = ["Call", "as_method", "begins", "drawn_seed", "goes_through", "within"]
 
 
@@ -35,7 +37,7 @@ _call: contextvars.ContextVar[Call | None] = contextvars.ContextVar("tfmb_call",
 
 
 @contextlib.contextmanager
-def as_method(model: Any, method: str, seed: int | None = None) -> Iterator[Call]:
+def as_method(model: KerasModel, method: str, seed: int | None = None) -> Iterator[Call]:
     """Makes a function of ours stand for a method of a model inside the `with` block: see `Call`."""
     call = Call(model, method, seed)
     token = _call.set(call)
@@ -62,7 +64,7 @@ def drawn_seed() -> int:
     return random.randrange(2**31) if call is None or call.seed is None else call.seed
 
 
-def goes_through(model: Any, method: str) -> bool:
+def goes_through(model: KerasModel, method: str) -> bool:
     """Whether the model's own method, if it has one, was called already: it called the one of `keras.Model`."""
     call = _call.get()
     return call is not None and call.model is model and call.method == method

@@ -13,13 +13,14 @@ from tfmb.distribution.strategy import outside_of_scopes
 from tfmb.environment.old_names import refuse_old_names
 from tfmb.training.keras_api.compile_args import in_order
 from tfmb.training.keras_api.method_calls import as_method, goes_through
+from tfmb.types import Data, KerasModel
 
 __all__ = ["called_anywhere", "has_own", "scored_by_own", "through_own"]
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def has_own(model: Any, method: str) -> bool:
+def has_own(model: KerasModel, method: str) -> bool:
     """Whether the model's class has its own method of a name, which did not make this call."""
     if not isinstance(model, keras.Model) or goes_through(model, method):
         return False
@@ -39,7 +40,7 @@ def called_anywhere(function: _Function) -> _Function:
     return cast(_Function, call)
 
 
-def through_own(model: Any, method: str, ours: Callable[..., Any], given: dict[str, Any]) -> Any:
+def through_own(model: KerasModel, method: str, ours: Callable[..., Any], given: dict[str, Any]) -> Any:
     """Calls a model's own method, as its user would; `super()` in it is ours.
 
     Args:
@@ -70,9 +71,9 @@ def through_own(model: Any, method: str, ours: Callable[..., Any], given: dict[s
 
 
 def scored_by_own(
-    model: Any,
+    model: KerasModel,
     ours: Callable[..., Any],
-    data: Any,
+    data: Data,
     batch_size: int | None,
     steps: int | None,
     score: Callable[[], dict[str, Any]],

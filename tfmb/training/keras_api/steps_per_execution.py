@@ -1,11 +1,11 @@
 """Executions: as many steps as Keras makes before it looks at callbacks and data again, `steps_per_execution`."""
 
-from typing import Any
+from tfmb.types import KerasModel
 
 __all__ = ["steps_of_execution", "whole_executions"]
 
 
-def steps_of_execution(model: Any) -> int:
+def steps_of_execution(model: KerasModel) -> int:
     """The steps of an execution: `steps_per_execution` of `compile`."""
     return int(getattr(model, "steps_per_execution", None) or 1)
 

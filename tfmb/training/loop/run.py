@@ -19,6 +19,7 @@ from tfmb.training.loop.plan import LoopState, TrainingPlan
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 from tfmb.training.loop.throughput import Meter
 from tfmb.training.step.report import ReportView
+from tfmb.types import Dataset
 
 __all__ = ["TrainedStep", "run"]
 
@@ -37,7 +38,7 @@ class TrainedStep(Protocol):
     def begin(self) -> None:
         """Called before each epoch that is begun at its start: metrics begin anew."""
 
-    def train(self, batches: Any, count: int) -> tuple[ReportView, bool]:
+    def train(self, batches: Dataset, count: int) -> tuple[ReportView, bool]:
         """Makes at most `count` updates; returns `(reports [steps, width], whether the last one is finite)`.
 
         Raises:
@@ -145,7 +146,7 @@ class _Timed:
     def __init__(self, step: TrainedStep, clock: Callable[[], float]) -> None:
         self._step, self._clock = step, clock
 
-    def train(self, iterator: Any, count: int) -> _Call:
+    def train(self, iterator: Dataset, count: int) -> _Call:
         """See `TrainedStep.train`."""
         first_update = int(self._step.optimizer.iterations.numpy())
         traces, started = self._step.traces, self._clock()

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfmb.backend import keras, tf
+from tfmb.types import KerasModel, Layer, Tensor
 
 __all__ = ["conv_as_matmul", "convolve", "max_pool"]
 
@@ -20,7 +21,7 @@ _MOST_NUMBERS = 2**19
 
 
 @contextlib.contextmanager
-def conv_as_matmul(model: Any) -> Iterator[None]:
+def conv_as_matmul(model: KerasModel) -> Iterator[None]:
     """Computes the model's `Conv2D` and `MaxPooling2D` layers as matrix products in the `with` block, if they allow it.
 
     Only layers of exactly these classes, with images of a known size, channels last: convolutions without dilation or
@@ -29,7 +30,7 @@ def conv_as_matmul(model: Any) -> Iterator[None]:
     """
     changed: list[tuple[Any, str]] = []
 
-    def change(layer: Any, name: str, make: Any) -> None:
+    def change(layer: Layer, name: str, make: Any) -> None:
         if name in vars(layer):
             return
         object.__setattr__(layer, name, functools.partial(make, layer, getattr(layer, name)))  # past Keras's tracking
@@ -47,7 +48,7 @@ def conv_as_matmul(model: Any) -> Iterator[None]:
             object.__delattr__(layer, name)
 
 
-def convolve(images: Any, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
+def convolve(images: Tensor, kernel: Any, strides: tuple[int, int], padding: str) -> Any:
     """The convolution of images with a kernel, by one product of all patches.
 
     Args:
@@ -80,7 +81,7 @@ def convolve(images: Any, kernel: Any, strides: tuple[int, int], padding: str) -
     return tf.reshape(products, [-1, height, width, filters])
 
 
-def max_pool(images: Any, pool: tuple[int, int]) -> Any:
+def max_pool(images: Tensor, pool: tuple[int, int]) -> Any:
     """The largest number of each pool of `images` `[batch, height, width, channels]`; rows at the end are left out.
 
     The gradient of each goes to the first of the pool that is as large.
@@ -90,7 +91,7 @@ def max_pool(images: Any, pool: tuple[int, int]) -> Any:
     left_over = [[0, 0], [0, height - down * rows], [0, width - across * columns], [0, 0]]
 
     @tf.custom_gradient
-    def largest(images: Any) -> Any:
+    def largest(images: Tensor) -> Any:
         whole = images[:, : down * rows, : across * columns]
         members = [whole[:, i::rows, j::columns] for i in range(rows) for j in range(columns)]
         found = functools.reduce(tf.maximum, members)
@@ -116,24 +117,24 @@ def _padded(size: int, kernel: int, stride: int) -> list[int]:
     return [missing // 2, missing - missing // 2]
 
 
-def _convolves_plainly(layer: Any) -> bool:
+def _convolves_plainly(layer: Layer) -> bool:
     plain = tuple(layer.dilation_rate) == (1, 1) and layer.groups == 1
     return plain and layer.data_format == "channels_last" and layer.padding in ("same", "valid")
 
 
-def _convolution_op(layer: Any, otherwise: Any, images: Any, kernel: Any) -> Any:
+def _convolution_op(layer: Layer, otherwise: Any, images: Tensor, kernel: Any) -> Any:
     shape, places = images.shape[1:], layer.kernel_size[0] * layer.kernel_size[1]
     if not shape.is_fully_defined() or shape.num_elements() * places > _MOST_NUMBERS:
         return otherwise(images, kernel)
     return convolve(images, keras.ops.convert_to_tensor(kernel), tuple(layer.strides), layer.padding)
 
 
-def _pools_apart(layer: Any) -> bool:
+def _pools_apart(layer: Layer) -> bool:
     apart = tuple(layer.strides) == tuple(layer.pool_size) and layer.padding == "valid"
     return apart and layer.data_format == "channels_last"
 
 
-def _pooling_call(layer: Any, otherwise: Any, images: Any) -> Any:
+def _pooling_call(layer: Layer, otherwise: Any, images: Tensor) -> Any:
     pool = tuple(layer.pool_size)
     known = images.shape[1:].is_fully_defined()
     if not known or images.shape[1] < pool[0] or images.shape[2] < pool[1]:

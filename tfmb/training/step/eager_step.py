@@ -10,6 +10,7 @@ from tfmb.training.input.device_arrays import Arrays, gather
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.own_update import OwnUpdate
 from tfmb.training.step.train_step import Steps
+from tfmb.types import Batch, Dataset, Tensor
 
 __all__ = ["EagerSteps"]
 
@@ -27,12 +28,12 @@ class EagerSteps(Steps):
         del spec
         self._update.choose(training=self.placed.optimizer is not None)
 
-    def train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+    def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See `Steps`."""
         self.prepare(None)
         return self._each(iterator, num_steps, self._train_batch)
 
-    def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+    def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See `Steps`."""
         self.prepare(None)
         reports: list[np.ndarray] = []
@@ -45,17 +46,17 @@ class EagerSteps(Steps):
                 break
         return np.stack(reports), finite, len(reports)
 
-    def evaluate(self, iterator: Any, num_steps: Any) -> Any:
+    def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See `Steps`."""
         self._update.choose(training=False)
 
-        def score(batch: Any) -> tuple[Any, Any]:
+        def score(batch: Batch) -> tuple[Any, Any]:
             with compiled_with(self.placed.original, self.spec.loss_and_metrics):
                 return self._update.score(batch), True
 
         return self._each(iterator, num_steps, score)[0]
 
-    def _each(self, iterator: Any, num_steps: Any, work: Any) -> tuple[Any, bool]:
+    def _each(self, iterator: Dataset, num_steps: Tensor, work: Any) -> tuple[Any, bool]:
         reports: list[np.ndarray] = []
         finite = True
         while finite and len(reports) < int(num_steps):

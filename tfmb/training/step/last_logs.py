@@ -5,6 +5,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.training.keras_api import compile_args as keras_objects
+from tfmb.types import KerasModel
 
 __all__ = ["LastLogs", "plain_logs"]
 
@@ -18,7 +19,7 @@ class LastLogs:
     def __init__(self) -> None:
         self._variables: dict[str, Any] | None = None
 
-    def take(self, logs: Any, model: Any, own_step: bool = False) -> None:
+    def take(self, logs: Any, model: KerasModel, own_step: bool = False) -> None:
         """Notes a step's logs, while it is traced.
 
         Args:
@@ -58,7 +59,7 @@ class LastLogs:
         return {name: keras_objects.plain(variable.numpy()) for name, variable in self._variables.items()}
 
 
-def plain_logs(logs: Any, model: Any) -> dict[str, Any]:
+def plain_logs(logs: Any, model: KerasModel) -> dict[str, Any]:
     """A step's logs as one dict of tensors, inner dicts taken apart as Keras does.
 
     Raises:

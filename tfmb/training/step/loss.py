@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Data, DType, Tensor
 
 __all__ = ["LossSums", "LossTerms"]
 
@@ -56,10 +57,10 @@ class LossTerms:
         y_pred: list[Any],
         weight: list[Any],
         added: Any,
-        rows: Any,
-        size: Any,
+        rows: Tensor,
+        size: Tensor,
         partition: bool,
-        present: Any = None,
+        present: Tensor = None,
     ) -> LossSums:
         """The loss sums of one part.
 
@@ -105,7 +106,9 @@ class LossTerms:
             denominators=_stack([part.count for part in parts], rows.dtype),
         )
 
-    def sums_of(self, number: int, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any) -> list[tuple[Any, Any]]:
+    def sums_of(
+        self, number: int, y: Data, y_pred: Tensor, weight: Tensor, rows: Tensor, size: Tensor
+    ) -> list[tuple[Any, Any]]:
         """Returns [(sum, its divisor)] of one loss over one part: first as reported, then as differentiated."""
         found = _loss_sums(self.losses[number][0], y, y_pred, weight, rows, size, None)
         reported = (found.total, tf.cast(found.count, found.total.dtype))
@@ -159,7 +162,7 @@ def _unreduced(loss: Any) -> Iterator[str]:
         loss.reduction = reduction
 
 
-def _stack(values: list[Any], dtype: Any) -> Any:
+def _stack(values: list[Any], dtype: DType) -> Any:
     return tf.stack([tf.cast(value, dtype) for value in values]) if values else tf.zeros([0], dtype)
 
 
@@ -174,7 +177,9 @@ class _Sums(NamedTuple):
     by_rows: Any
 
 
-def _loss_sums(loss: Any, y: Any, y_pred: Any, weight: Any, rows: Any, size: Any, present: Any) -> _Sums:
+def _loss_sums(
+    loss: Any, y: Data, y_pred: Tensor, weight: Tensor, rows: Tensor, size: Tensor, present: Tensor
+) -> _Sums:
     mask = _mask(y_pred)
     with _unreduced(loss) as reduction:
         values = loss(y, y_pred, weight)
@@ -216,21 +221,21 @@ def _elements_a_row(values: Any) -> Any:
     return tf.cast(tf.reduce_prod(tf.shape(values)[1:]), values.dtype)
 
 
-def _like(present: Any, values: Any) -> Any:
+def _like(present: Tensor, values: Any) -> Any:
     """`present` `[rows]` with axes of size 1 up to the rank of `values`."""
     return tf.reshape(present, [-1] + [1] * (len(values.shape) - 1))
 
 
-def _keep(present: Any, values: Any) -> Any:
+def _keep(present: Tensor, values: Any) -> Any:
     """The values, and 0 in rows that are not there."""
     return tf.where(_like(present, values), values, tf.zeros_like(values))
 
 
-def _mask(y_pred: Any) -> Any:
+def _mask(y_pred: Tensor) -> Any:
     return getattr(y_pred, "_keras_mask", None)
 
 
-def _same_rank(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+def _same_rank(y_true: Any, y_pred: Tensor) -> tuple[Any, Any]:
     """Adds or drops a last axis of size 1 where the ranks differ by one, as Keras's losses do."""
     true_rank, pred_rank = len(y_true.shape), len(y_pred.shape)
     if true_rank == pred_rank + 1 and y_true.shape[-1] == 1:

@@ -6,6 +6,7 @@ import numpy as np
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Data, DType, Tensor
 
 __all__ = ["Metrics"]
 
@@ -52,9 +53,9 @@ class Metrics:
         y: list[Any],
         y_pred: list[Any],
         weight: list[Any],
-        dtype: Any,
+        dtype: DType,
         share: Any = 1.0,
-        present: Any = None,
+        present: Tensor = None,
     ) -> Any:
         """Returns the contribution of one part of a batch to every metric's state.
 
@@ -78,7 +79,7 @@ class Metrics:
         return tf.concat(pieces, 0)
 
     def state_of(
-        self, metric: Any, y: Any, y_pred: Any, weight: Any, share: Any = 1.0, present: Any = None
+        self, metric: Any, y: Data, y_pred: Tensor, weight: Tensor, share: Any = 1.0, present: Tensor = None
     ) -> list[Any]:
         """Returns the rows' contribution to one metric's state: see `sums`."""
         value = _value_of_all_rows(metric, y, y_pred)
@@ -132,7 +133,7 @@ class Metrics:
         self.entries = entries
 
 
-def _value_of_all_rows(metric: Any, y_true: Any, y_pred: Any) -> Any:
+def _value_of_all_rows(metric: Any, y_true: Any, y_pred: Tensor) -> Any:
     """Returns the value of a metric's function for all rows at once, if that is one number; else None."""
     if type(metric).update_state is not keras.metrics.MeanMetricWrapper.update_state:
         return None
@@ -140,7 +141,7 @@ def _value_of_all_rows(metric: Any, y_true: Any, y_pred: Any) -> Any:
     return None if getattr(value, "shape", None) is None or len(value.shape) else value
 
 
-def _mean_of_rows(metric: Any, value: Any, share: Any, present: Any) -> list[Any]:
+def _mean_of_rows(metric: Any, value: Any, share: Any, present: Tensor) -> list[Any]:
     """The state of a mean of batches' values, of which a part counts by its share of the rows."""
     if present is not None:
         raise ConfigError(
@@ -151,7 +152,7 @@ def _mean_of_rows(metric: Any, value: Any, share: Any, present: Any) -> list[Any
     return [tf.where(share > 0, value, tf.zeros_like(value)) * share, share]  # the mean of no rows is NaN
 
 
-def _present_weight(metric: Any, present: Any, sample_weight: Any) -> Any:
+def _present_weight(metric: Any, present: Tensor, sample_weight: Data) -> Any:
     """Sample weights that leave out the rows that are not there."""
     if isinstance(metric, keras.metrics.R2Score) and metric.num_regressors:
         raise ConfigError(

@@ -7,13 +7,14 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.layers import Dropout
 from tfmb.training.step.partition import Partition
+from tfmb.types import KerasModel, Layer
 
 __all__ = ["computes_in_float16", "dropouts", "merged_state", "refuse_padding", "warn_of_local_layers"]
 
 _BATCH_NORM = keras.layers.BatchNormalization
 
 
-def merged_state(model: Any) -> list[Any]:
+def merged_state(model: KerasModel) -> list[Any]:
     """The floating-point non-trainable variables that a training step may move, such as BatchNorm's statistics.
 
     Integer state, such as a dropout's seed, moves alike on every replica and needs no merge.
@@ -21,17 +22,17 @@ def merged_state(model: Any) -> list[Any]:
     return [v for v in model.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
 
 
-def computes_in_float16(model: Any) -> bool:
+def computes_in_float16(model: KerasModel) -> bool:
     """Whether a layer computes in float16, whose gradients need a loss scale."""
     return any(layer.compute_dtype == "float16" for layer in model._flatten_layers())
 
 
-def dropouts(model: Any) -> list[Any]:
+def dropouts(model: KerasModel) -> list[Any]:
     """The model's layers of our `Dropout`, in order."""
     return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, Dropout)]
 
 
-def refuse_padding(model: Any) -> None:
+def refuse_padding(model: KerasModel) -> None:
     """Raises a `ConfigError` where rows that only fill up a batch would enter a layer's statistics."""
     norms = [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, _BATCH_NORM)]
     if named := ", ".join(layer.name for layer in norms if layer.trainable):
@@ -41,13 +42,13 @@ def refuse_padding(model: Any) -> None:
         )
 
 
-def _draws(layer: Any) -> bool:
+def _draws(layer: Layer) -> bool:
     """Whether a layer draws random numbers; a recurrent one without dropout has a generator, but no use for it."""
     rates = [getattr(layer, name) for name in ("rate", "dropout", "recurrent_dropout") if hasattr(layer, name)]
     return bool(getattr(layer, "_seed_generators", None)) and (not rates or any(rates))
 
 
-def warn_of_local_layers(model: Any, partition: Partition) -> None:
+def warn_of_local_layers(model: KerasModel, partition: Partition) -> None:
     """One warning that names the layers whose meaning depends on how a batch is cut.
 
     Raises:

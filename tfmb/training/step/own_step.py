@@ -6,26 +6,27 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.distribution.strategy import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
+from tfmb.types import KerasModel, Strategy
 
 __all__ = ["check_own_step", "has_own_step", "has_own_test_step", "runs_own_step"]
 
 
-def has_own_step(model: Any) -> bool:
+def has_own_step(model: KerasModel) -> bool:
     """Whether the model's class has its own `train_step`."""
     return type(model).train_step is not keras.Model.train_step
 
 
-def has_own_test_step(model: Any) -> bool:
+def has_own_test_step(model: KerasModel) -> bool:
     """Whether the model's class has its own `test_step`."""
     return type(model).test_step is not keras.Model.test_step
 
 
-def runs_own_step(model: Any) -> bool:
+def runs_own_step(model: KerasModel) -> bool:
     """Whether `train_step` itself is run, with Keras's optimizers: it is the model's own, or must run eagerly."""
     return has_own_step(model) or bool(model.run_eagerly)
 
 
-def check_own_step(model: Any, strategy: Any, asked: dict[str, Any]) -> bool | str:
+def check_own_step(model: KerasModel, strategy: Strategy, asked: dict[str, Any]) -> bool | str:
     """Refuses what cannot hold for a step that the loop does not know, and says what a step means on several devices.
 
     Args:
@@ -67,7 +68,7 @@ def check_own_step(model: Any, strategy: Any, asked: dict[str, Any]) -> bool | s
     return "step" if jit_compile is True else jit_compile
 
 
-def _say_what_it_means_on_several(model: Any, what: str, strategy: Any) -> None:
+def _say_what_it_means_on_several(model: KerasModel, what: str, strategy: Strategy) -> None:
     if is_multi_worker(strategy):
         raise ConfigError(f"{what} trains on one worker: tfmb has not tried it on several")
     if model.distribute_strategy is not strategy:

@@ -14,6 +14,7 @@ from tfmb.training.step.last_logs import plain_logs
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.whole_update import WholeUpdate, rows_of
 from tfmb.training.step.written_variables import StateVariable, captured_by, operations_of
+from tfmb.types import Batch, Data, KerasModel, Tensor
 
 __all__ = ["OwnUpdate"]
 
@@ -44,7 +45,7 @@ class OwnUpdate(WholeUpdate):
         mask_keys: see `WholeUpdate`.
     """
 
-    def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Any) -> None:
+    def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor) -> None:
         super().__init__(placed, spec, mask_keys, None, xla_on_cpu=False)
         self._touched: list[StateVariable] = []
         self._kinds: set[str] = set()
@@ -53,7 +54,7 @@ class OwnUpdate(WholeUpdate):
         """Chooses training or scoring as the next work, if nothing is traced beforehand."""
         self._own_logs = self._logs[training]
 
-    def prepare(self, batch: Any, training: bool) -> None:
+    def prepare(self, batch: Batch, training: bool) -> None:
         """Traces the step once, so that all variables it makes exist, and finds what it touches. Call it eagerly."""
         self.choose(training)
         if not training or str(batch) in self._kinds:
@@ -83,7 +84,7 @@ class OwnUpdate(WholeUpdate):
         known = [raw_variable(v) for v in (*self.model.variables, *self.optimizer.variables)]
         return [variable for variable in self._touched if not any(variable.is_of(v) for v in known)]
 
-    def train(self, batch: Any) -> tuple[Any, Any]:
+    def train(self, batch: Batch) -> tuple[Any, Any]:
         """Makes one step; returns `(report [4], whether to draw on)`."""
         assert self.optimizer is not None
         here = PartOfBatch(
@@ -121,18 +122,18 @@ class OwnUpdate(WholeUpdate):
             last_loss=None,
         )
 
-    def first_gradients(self, batch: Any) -> Any:
+    def first_gradients(self, batch: Batch) -> Any:
         """Refuses the call: the step does not show its gradients."""
         raise NotImplementedError(f"{type(self.model).__name__}.train_step does not show its gradients")
 
-    def score(self, batch: Any) -> Any:
+    def score(self, batch: Batch) -> Any:
         """Scores a batch by the model's `test_step`; returns its report."""
         data = as_keras_gives_it(batch)
         rows = rows_of(data)
         self._own_logs.take(self._on_replicas(self.model.test_step, data, rows), self.model, own_step=True)
         return reports.of_whole_batch(0.0, rows, clipped=False, applied=False, dtype=self.dtype)
 
-    def _on_replicas(self, of_keras: Any, data: Any, rows: Any) -> dict[str, Any]:
+    def _on_replicas(self, of_keras: Any, data: Data, rows: Tensor) -> dict[str, Any]:
         """A step's logs; on several devices, as in Keras, each works on a share and the logs are their mean."""
         # The model's own, by which Keras's optimizers know where they were made; on one device it is often none.
         strategy = self.model.distribute_strategy
@@ -161,7 +162,7 @@ def losses_of(logs: dict[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: name != "loss")
 
 
-def _plain_attributes(model: Any) -> dict[str, Any]:
+def _plain_attributes(model: KerasModel) -> dict[str, Any]:
     plain = (bool, int, float, str)
     own = {name: value for name, value in vars(model).items() if isinstance(value, plain) and not name.startswith("_")}
     own.pop("built", None)  # which Keras sets

@@ -13,6 +13,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
+from tfmb.types import Batch, Tensor
 
 __all__ = [
     "Partition",
@@ -102,14 +103,14 @@ def make_partition(
     )
 
 
-def whole_batch(batch: Any) -> tuple[Any, Any]:
+def whole_batch(batch: Batch) -> tuple[Any, Any]:
     """Returns `((x, y, sample_weight), number of rows)` of a feed's batch: a padded one brings its number of rows."""
     if len(batch) == 4:
         return batch[:3], batch[3]
     return batch, tf.shape(keras.tree.flatten(batch)[0])[0]
 
 
-def check_dense(batch: Any) -> None:
+def check_dense(batch: Batch) -> None:
     """Refuses a batch, or its element spec, that cannot be cut by rows.
 
     Raises:
@@ -126,7 +127,7 @@ def check_dense(batch: Any) -> None:
             raise ConfigError(f"a batch of {kind} cannot be cut into parts: make it dense, or leave it whole")
 
 
-def rows_of_part(batch: Any, start: Any, stop: Any, parts: int, static: bool, padded: bool) -> tuple[Any, Any]:
+def rows_of_part(batch: Batch, start: Tensor, stop: Any, parts: int, static: bool, padded: bool) -> tuple[Any, Any]:
     """Returns rows `[start, stop)` of a batch, and which of them are there.
 
     Args:
@@ -156,7 +157,7 @@ def rows_of_part(batch: Any, start: Any, stop: Any, parts: int, static: bool, pa
     return batch, numbers < stop if padded else ()
 
 
-def static_rows(batch: Any) -> int:
+def static_rows(batch: Batch) -> int:
     """The number of rows of a batch whose shape is known.
 
     Raises:

@@ -14,6 +14,7 @@ from tfmb.training.step.loss import LossTerms
 from tfmb.training.step.metrics import Metrics
 from tfmb.training.step.outputs import flatten_outputs, per_output
 from tfmb.training.step.partition import Partition
+from tfmb.types import Batch, Data, DType, KerasModel, Tensor
 
 __all__ = ["PartitionCheck"]
 
@@ -38,7 +39,7 @@ class PartitionCheck:
     """
 
     def __init__(
-        self, model: Any, keras_model: Any, loss_terms: LossTerms, metrics: Metrics, partition: Partition
+        self, model: KerasModel, keras_model: KerasModel, loss_terms: LossTerms, metrics: Metrics, partition: Partition
     ) -> None:
         self._model, self._keras_model, self._objective, self._metrics = model, keras_model, loss_terms, metrics
         self._has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
@@ -50,7 +51,7 @@ class PartitionCheck:
         """Begins an epoch: every size is new."""
         self._sizes.assign(tf.zeros_like(self._sizes))
 
-    def holds(self, batch: Any) -> Any:
+    def holds(self, batch: Batch) -> Any:
         """Whether a batch `(x, y, sample_weight)` of this size may be cut, a scalar bool tensor.
 
         Call it outside the replica context, in which Keras divides a loss by the number of replicas.
@@ -83,7 +84,7 @@ class PartitionCheck:
         losses += ["the model's own compute_loss"] if self._has_own_loss else []
         return losses + [f"the metric {metric.name!r}" for metric, _, _ in self._metrics.entries]
 
-    def _compare(self, batch: Any) -> Any:
+    def _compare(self, batch: Batch) -> Any:
         """Returns by loss and metric 0 if both agree, else 1."""
         x, y, sample_weight = data_of(batch)
         outputs = self._model(x, training=False)
@@ -101,7 +102,7 @@ class PartitionCheck:
         return range(len(self._objective.losses) + self._has_own_loss)
 
     def _of_loss(
-        self, number: int, x: Any, y: Any, outputs: Any, sample_weight: Any, targets: Any, tensors: Any, weights: Any
+        self, number: int, x: Data, y: Data, outputs: Any, sample_weight: Data, targets: Any, tensors: Any, weights: Any
     ) -> Any:
         with tf.GradientTape(persistent=True) as tape, keras.StatelessScope():
             # Keras differentiates a cross-entropy by the logits that it finds at a softmax's output.
@@ -123,7 +124,7 @@ class PartitionCheck:
                 apart = tf.ones_like(apart)
         return apart
 
-    def _of_parts(self, data: Any, number: int) -> list[Any]:
+    def _of_parts(self, data: Data, number: int) -> list[Any]:
         """Returns the loss from sums over parts: first as reported, then as differentiated."""
         size = tf.shape(data[1])[0]
         sums = [[0.0, 0.0], [0.0, 0.0]]
@@ -136,7 +137,7 @@ class PartitionCheck:
                 one[1] += tf.where(rows > 0, count, tf.zeros_like(count))
         return [tf.math.divide_no_nan(total, count) for total, count in sums]
 
-    def _own_of_parts(self, x: Any, y: Any, outputs: Any, sample_weight: Any) -> Any:
+    def _own_of_parts(self, x: Data, y: Data, outputs: Any, sample_weight: Data) -> Any:
         size = tf.shape(keras.tree.flatten(outputs)[0])[0]
         total: Any = 0.0
         for (x_part, y_part, output, weight), rows in self._partition((x, y, outputs, sample_weight), size):
@@ -160,7 +161,7 @@ class PartitionCheck:
             [tf.cast(_apart(a, b, tensors[i].dtype), tf.float32) for a, b in zip(whole, parts, strict=True)] or [0.0]
         )
 
-    def _partition(self, data: Any, size: Any, fewest: int = 0) -> Any:
+    def _partition(self, data: Data, size: Tensor, fewest: int = 0) -> Any:
         """(data, number of rows) of each part; what Keras has attached to outputs is cut too.
 
         Where there are fewer rows than `fewest`, as many of the batch's last ones are given, beside the true number.
@@ -172,7 +173,7 @@ class PartitionCheck:
             yield keras.tree.map_structure(lambda value, a=first, b=last: _rows(value, a, b), data), rows
 
 
-def _rows(value: Any, start: Any, stop: Any) -> Any:
+def _rows(value: Any, start: Tensor, stop: Any) -> Any:
     if value is None:
         return None
     part = value[start:stop]
@@ -182,7 +183,7 @@ def _rows(value: Any, start: Any, stop: Any) -> Any:
     return part
 
 
-def _apart(a: Any, b: Any, dtype: Any) -> Any:
+def _apart(a: Any, b: Any, dtype: DType) -> Any:
     """Returns 1 if two tensors differ by more than a dtype's rounding of outputs, else 0: a float32 scalar."""
     a, b = tf.cast(a, tf.float64), tf.cast(b, tf.float64)
     tolerance = _TOLERANCE_OF_16_BITS if tf.dtypes.as_dtype(dtype).size == 2 else _TOLERANCE

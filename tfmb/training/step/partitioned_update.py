@@ -25,6 +25,7 @@ from tfmb.training.step.report import ReportView
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.update import OF_THE_REST, Update, check_targets, square_of
 from tfmb.training.step.written_variables import graph_of
+from tfmb.types import Batch, Tensor
 
 __all__ = ["PartitionedUpdate"]
 
@@ -68,7 +69,7 @@ class PartitionedUpdate(Update):
         state: nothing: all that a step writes besides weights is the model's.
     """
 
-    def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Any, loss_scale: LossScale | None) -> None:
+    def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor, loss_scale: LossScale | None) -> None:
         super().__init__(placed.optimizer, loss_scale, spec.jit_scope)
         partition, scope = spec.partition, spec.jit_scope
         self.model, self._keras_model, self._strategy = placed.model, placed.original, placed.strategy
@@ -96,7 +97,7 @@ class PartitionedUpdate(Update):
             # Grappler would gather additions and products into others of another order, and not alike on every device.
             keep_additions_in_order()
 
-    def prepare(self, batch: Any, training: bool) -> None:
+    def prepare(self, batch: Batch, training: bool) -> None:
         """Makes loss and metric objects for batches of a spec, before any replica's own trace needs them.
 
         Raises:
@@ -109,7 +110,7 @@ class PartitionedUpdate(Update):
         check_dense(batch)
         names: list[str] = []
 
-        def build(batch: Any) -> Any:
+        def build(batch: Batch) -> Any:
             x, y, sample_weight = data_of(batch)
             outputs = self.model(x, training=False)
             names[:], _ = flatten_outputs(outputs, getattr(self.model, "output_names", None))
@@ -140,7 +141,7 @@ class PartitionedUpdate(Update):
             self._check = PartitionCheck(self.model, self._keras_model, self.loss_terms, self._metrics, self._partition)
         self._prepared = True
 
-    def train(self, batch: Any) -> tuple[Any, Any]:
+    def train(self, batch: Batch) -> tuple[Any, Any]:
         """Makes one update; every replica returns the same, so the first one's will do."""
         optimizer = self.optimizer
         assert optimizer is not None
@@ -162,7 +163,7 @@ class PartitionedUpdate(Update):
             tf.cond(finite, update, lambda: tf.constant(0))
         return reports.after_update(report, tf.constant(False), finite), self.goes_on(loss_finite, finite)
 
-    def score(self, batch: Any) -> Any:
+    def score(self, batch: Batch) -> Any:
         """The report of a batch, with the weights as they are, without what only training gives."""
         report = self._strategy.run(self._score_on_replica, args=(batch,))
         return self._strategy.experimental_local_results(report)[0]
@@ -212,7 +213,7 @@ class PartitionedUpdate(Update):
         warnings.warn(OF_THE_REST, stacklevel=4)
         return (0.0,) * self.width
 
-    def first_gradients(self, batch: Any) -> Any:
+    def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         _, _, _, means = self._gradients_on_replica(batch)
         return tf.add_n(
@@ -236,7 +237,7 @@ class PartitionedUpdate(Update):
                 "micro_batch_size or pad_batches"
             )
 
-    def _update_on_replica(self, batch: Any, holds: Any) -> tuple[Any, Any]:
+    def _update_on_replica(self, batch: Batch, holds: Tensor) -> tuple[Any, Any]:
         """theta <- theta - alpha (1/b) sum_i grad L(theta; x_i, y_i), on every replica alike."""
         total = self._total(batch)  # the sums over rows, microbatches and replicas, and b among them
         means = self._means(total)  # (1/b) sum: the one division that is ours
@@ -244,13 +245,13 @@ class PartitionedUpdate(Update):
         clipped = self.apply_if(finite, means)  # optimizers/optimizer.py: clip, moments, step, decay, one write
         return reports.after_update(report, clipped, finite), self.goes_on(loss_finite, finite)
 
-    def _gradients_on_replica(self, batch: Any, holds: Any = True) -> tuple[Any, Any, Any, list[Any]]:
+    def _gradients_on_replica(self, batch: Batch, holds: Tensor = True) -> tuple[Any, Any, Any, list[Any]]:
         """(report, whether the loss is finite, whether all is, mean gradients) of a batch; the state is brought on."""
         total = self._total(batch)
         means = self._means(total)
         return (*self._judged(total, means, holds), means)
 
-    def _total(self, batch: Any) -> _Total:
+    def _total(self, batch: Batch) -> _Total:
         optimizer, reduction = self.optimizer, self._reduction
         assert optimizer is not None
         scale = self.scale()
@@ -259,7 +260,7 @@ class PartitionedUpdate(Update):
         penalty, penalty_gradients = reduction.penalty()
         return _Total(*sums, penalty, penalty_gradients, scale, before)
 
-    def _judged(self, total: _Total, means: list[Any], holds: Any) -> tuple[Any, Any, Any]:
+    def _judged(self, total: _Total, means: list[Any], holds: Tensor) -> tuple[Any, Any, Any]:
         """(report, whether the loss is finite, whether all is) of a batch; the state is brought on.
 
         A batch that cannot be cut (`holds` False) counts as one that is not finite.
@@ -288,7 +289,7 @@ class PartitionedUpdate(Update):
     def _is_one(self) -> bool:
         return self._partition.num_microbatches == 1
 
-    def _noise_of(self, square: Any, scores: Scores) -> Any:
+    def _noise_of(self, square: Tensor, scores: Scores) -> Any:
         """`[tr(Sigma), |G|^2]` from that of the batch's mean gradient, both 0 for one part alone: see `noise_scale`."""
         parts = tf.minimum(tf.cast(self._partition.num_microbatches, scores.rows.dtype), scores.rows)
         noise = (scores.squares[0] - scores.rows * square) / tf.maximum(parts - 1.0, 1.0)
@@ -327,11 +328,11 @@ class PartitionedUpdate(Update):
                     square /= tf.cast(total.scale, self.dtype) ** 2
                 means[i] = WithSquare(means[i], square)
 
-    def _score_on_replica(self, batch: Any) -> Any:
+    def _score_on_replica(self, batch: Batch) -> Any:
         penalty, _ = self._reduction.penalty(gradients=False)
         return self._report(self._reduction.scoring(batch), penalty)[0]
 
-    def _report(self, scores: Scores, penalty: Any) -> tuple[Any, Any]:
+    def _report(self, scores: Scores, penalty: Tensor) -> tuple[Any, Any]:
         rows, means = scores.rows, tf.math.divide_no_nan(scores.numerators, scores.denominators)
         loss = self.loss_terms.mean(scores.numerators, scores.denominators) + scores.added / rows + penalty
         return reports.of_batch(loss, rows, means, scores.metrics), loss

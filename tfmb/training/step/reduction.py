@@ -29,6 +29,7 @@ from tfmb.training.step.partition import (
     whole_batch,
 )
 from tfmb.training.step.update import report_dtype, square_of
+from tfmb.types import Batch, DType, KerasModel, Tensor
 
 __all__ = ["GradientReduction", "Scores"]
 
@@ -90,11 +91,11 @@ class GradientReduction:
 
     def __init__(
         self,
-        model: Any,
+        model: KerasModel,
         loss_terms: LossTerms,
         metrics: Metrics,
         partition: Partition,
-        mask_keys: Any,
+        mask_keys: Tensor,
         jit_compile: bool = False,
         xla_on_cpu: bool = False,
         noise: bool = False,
@@ -115,7 +116,9 @@ class GradientReduction:
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
 
-    def training(self, batch: Any, before: list[Any], update: Any, scale: Any) -> tuple[Any, Scores, list[Any], Any]:
+    def training(
+        self, batch: Batch, before: list[Any], update: Tensor, scale: Tensor
+    ) -> tuple[Any, Scores, list[Any], Any]:
         """(gradient sums by objective, scores, moves of the state times rows, sums of squares by objective) of a batch.
 
         They are the same on every replica.
@@ -163,7 +166,7 @@ class GradientReduction:
         gradients, scores, state, squares = keras.tree.pack_sequence_as(layout[0], sums)
         return gradients, Scores.from_list(scores), state, squares
 
-    def scoring(self, batch: Any) -> Scores:
+    def scoring(self, batch: Batch) -> Scores:
         """The scores of a batch, with the weights as they are."""
         padded = self._pads(batch, self.partition.replicas)
         batch, size = whole_batch(batch)
@@ -183,21 +186,23 @@ class GradientReduction:
             penalty = tf.add_n([tf.cast(tf.reduce_sum(v.regularizer(v)), self.dtype) for v in penalized])
         return penalty, tape.gradient(penalty, self.trainable) if gradients else nothing
 
-    def _spec_of_any_part(self, tensor: Any) -> Any:
+    def _spec_of_any_part(self, tensor: Tensor) -> Any:
         """Returns the spec of any part's rows: the number of rows is open if batches have a known size."""
         return tf.TensorSpec(tensor.shape if self.partition.static else [None, *tensor.shape[1:]], tensor.dtype)
 
-    def _pads(self, batch: Any, parts: int) -> bool:
+    def _pads(self, batch: Batch, parts: int) -> bool:
         """Whether one of `parts` parts may have fewer rows than its shape says."""
         return self.partition.static and (len(batch) == 4 or static_rows(batch[0]) % parts != 0)
 
-    def _own_rows(self, batch: Any, size: Any, padded: bool) -> tuple[Any, Any, Any]:
+    def _own_rows(self, batch: Batch, size: Tensor, padded: bool) -> tuple[Any, Any, Any]:
         """(part, its first row's number, its number of rows) of this device's one part."""
         replicas = self.partition.replicas
         start, stop = part_bounds(size, _replica_number(replicas), replicas)
         return rows_of_part(batch, start, stop, replicas, self.partition.static, padded), start, stop - start
 
-    def _part(self, part: Any, start: Any, rows: Any, size: Any, before: list[Any], update: Any, scale: Any) -> Any:
+    def _part(
+        self, part: Any, start: Tensor, rows: Tensor, size: Tensor, before: list[Any], update: Tensor, scale: Tensor
+    ) -> Any:
         """Returns one part's gradient sums by objective, its score sums, and its moves of the state times its rows."""
         if self.partition.microbatches_per_replica > 1:
             for variable, value in zip(self.merged, before, strict=True):
@@ -242,7 +247,7 @@ class GradientReduction:
         # to pay for them with a pass over all gradients.
         return tf.cond(weight > 0, lambda: sums, lambda: keras.tree.map_structure(tf.zeros_like, sums))
 
-    def square_of_mean(self, sums: list[list[Any]], counts: Any, scale: Any) -> Any:
+    def square_of_mean(self, sums: list[list[Any]], counts: Tensor, scale: Tensor) -> Any:
         """The square of the mean gradient that gradient sums by objective and their counts give, over all weights."""
         counts = tf.cast(counts, self.dtype)
         if len(sums) == 1:  # without a pass of its own over all gradients for the mean
@@ -256,7 +261,7 @@ class GradientReduction:
             total = square_of(list(means.values()), self.dtype)
         return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
-    def _forward(self, part: Any, rows: Any, size: Any, training: bool) -> tuple[list[Any], list[Any]]:
+    def _forward(self, part: Any, rows: Tensor, size: Tensor, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
         batch, present = part
         x, y, sample_weight = data_of(batch)
@@ -308,7 +313,7 @@ class GradientReduction:
         return _unpack(collectives.sum_up([_pack(parts)])[0], parts)
 
 
-def _mean_as_sums(mean: Any, rows: Any) -> LossSums:
+def _mean_as_sums(mean: Tensor, rows: Tensor) -> LossSums:
     """A model's own `compute_loss`, a mean over the part's rows."""
     total = _weighed(mean, rows)
     count = rows[tf.newaxis]
@@ -334,12 +339,12 @@ def _unpack(vector: Any, like: Any) -> Any:
     )
 
 
-def _where_rows(rows: Any, value: Any) -> Any:
+def _where_rows(rows: Tensor, value: Any) -> Any:
     """The value, and 0 where there are no rows."""
     return tf.where(rows > 0, value, tf.zeros_like(value))
 
 
-def _weighed(value: Any, rows: Any) -> Any:
+def _weighed(value: Any, rows: Tensor) -> Any:
     """`value * rows`, and 0 where there are no rows: the statistics of no example are NaN."""
     return _where_rows(rows, value) * rows
 
@@ -349,7 +354,7 @@ def _absent(value: Any) -> bool:
     return isinstance(value, tuple) and not value
 
 
-def _added_losses(model: Any, dtype: Any) -> Any:
+def _added_losses(model: KerasModel, dtype: DType) -> Any:
     """Returns the sum of what `add_loss` and activity regularisers added in the call just made; None for nothing."""
     regularizers = sum(1 for v in model.trainable_variables if getattr(v, "regularizer", None) is not None)
     losses = model.losses  # the weights' own regularisers stand last

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import tf
+from tfmb.types import DType, Tensor
 
 __all__ = [
     "PLAIN_WIDTH",
@@ -103,7 +104,7 @@ class ReportView:
         return self.values[..., -1]
 
 
-def of_batch(loss: Any, examples: Any, of_outputs: Any, of_metrics: Any) -> Any:
+def of_batch(loss: Tensor, examples: Any, of_outputs: Any, of_metrics: Any) -> Any:
     """A report of a batch that was scored, with scores.
 
     Args:
@@ -115,7 +116,7 @@ def of_batch(loss: Any, examples: Any, of_outputs: Any, of_metrics: Any) -> Any:
     return tf.concat([tf.stack([loss, examples, loss * examples, tf.ones_like(examples)]), of_outputs, of_metrics], 0)
 
 
-def of_whole_batch(loss: Any, examples: Any, clipped: Any, applied: Any, dtype: Any) -> Any:
+def of_whole_batch(loss: Tensor, examples: Any, clipped: Any, applied: Any, dtype: DType) -> Any:
     """A report `[4]` whose scores Keras's own objects keep.
 
     Args:

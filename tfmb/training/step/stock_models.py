@@ -4,6 +4,7 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.layers import Dropout
+from tfmb.types import KerasModel, Layer
 
 __all__ = ["is_stock", "outputs_of"]
 
@@ -11,7 +12,7 @@ __all__ = ["is_stock", "outputs_of"]
 _THEIRS = ("keras", "tensorflow", "numpy", "builtins", "inspect")
 
 
-def is_stock(model: Any) -> bool:
+def is_stock(model: KerasModel) -> bool:
     """Whether the model and all that its layers hold are Keras's, so that none of it writes a variable unseen.
 
     A layer with a function, a regularizer or an object of the user's is not: any of them may write a variable that
@@ -24,7 +25,7 @@ def is_stock(model: Any) -> bool:
     return all(_is_stock_layer(layer) for layer in layers)
 
 
-def outputs_of(model: Any) -> Any | None:
+def outputs_of(model: KerasModel) -> Any | None:
     """Placeholders' specs of what a stock model returns; None if more than the number of rows is open."""
     if type(model) is keras.Sequential:
         model = model._functional
@@ -36,7 +37,7 @@ def outputs_of(model: Any) -> Any | None:
     return keras.tree.map_structure(lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), model.output)
 
 
-def _is_stock_layer(layer: Any) -> bool:
+def _is_stock_layer(layer: Layer) -> bool:
     if type(layer) is Dropout:
         return True
     if not _is_theirs(type(layer)) or isinstance(layer, (keras.layers.Lambda, keras.layers.TFSMLayer)):

@@ -20,6 +20,7 @@ from tfmb.training.step.partitioned_update import PartitionedUpdate
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.traces import Traces
 from tfmb.training.step.whole_update import WholeUpdate
+from tfmb.types import Batch, Dataset, Strategy, Tensor
 
 __all__ = ["Steps", "stays_whole"]
 
@@ -102,7 +103,7 @@ class Steps:
         """
         self._update.check()
 
-    def logs(self, sums: Any) -> dict[str, Any]:
+    def logs(self, sums: Tensor) -> dict[str, Any]:
         """Keras's logs of all batches since `begin`, from the sum of their reports."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._update.logs(sums)
@@ -130,31 +131,31 @@ class Steps:
         """The raw trainable variables."""
         return self._update.trainable
 
-    def first_gradients(self, batch: Any) -> Any:
+    def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._update.first_gradients(batch)
 
-    def train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+    def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See the class."""
         self.prepare(iterator.element_spec)
         found: tuple[Any, Any] = self._train_function(iterator, num_steps)
         return found
 
-    def evaluate(self, iterator: Any, num_steps: Any) -> Any:
+    def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See the class."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             self._update.prepare(of_any_size(iterator.element_spec[:3], self._update.keeps_rows), training=False)
         return self._evaluate_function(iterator, num_steps)
 
-    def _train(self, iterator: Any, num_steps: Any) -> tuple[Any, Any]:
+    def _train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         return self._repeat(iterator, num_steps, self._work)
 
-    def _train_batch(self, batch: Any) -> tuple[Any, Any]:
+    def _train_batch(self, batch: Batch) -> tuple[Any, Any]:
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._update.train(batch)
 
-    def train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+    def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See the class."""
         spec = _of_arrays(arrays)
         self.prepare(spec)
@@ -166,7 +167,7 @@ class Steps:
         self.traces.met([numbers.shape if self._compiles_calls else numbers.shape[1]])
         return found
 
-    def _train_rows(self, arrays: Arrays, numbers: Any, count: Any) -> tuple[Any, Any, Any]:
+    def _train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         spec = _of_arrays(arrays)
         work = self._work.get_concrete_function(spec)
         (width,) = work.output_shapes[0].as_list()
@@ -180,7 +181,7 @@ class Steps:
                 tf.tensor_scatter_nd_update(reports, step[tf.newaxis, tf.newaxis], report[tf.newaxis]),
             )
 
-        def more(step: Any, finite: Any, _: Any) -> Any:
+        def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < count, finite)
 
         reports = tf.zeros([tf.shape(numbers)[0], width], self._update.dtype)
@@ -188,21 +189,21 @@ class Steps:
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         return reports, finite, done
 
-    def _evaluate(self, iterator: Any, num_steps: Any) -> Any:
-        def score(batch: Any) -> tuple[Any, Any]:
+    def _evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
+        def score(batch: Batch) -> tuple[Any, Any]:
             return self._update.score(batch), tf.constant(True)
 
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._repeat(iterator, num_steps, score)[0]
 
-    def _repeat(self, iterator: Any, num_steps: Any, work: Any) -> tuple[Any, Any]:
+    def _repeat(self, iterator: Dataset, num_steps: Tensor, work: Any) -> tuple[Any, Any]:
         """Runs `work` on one batch after the other, until one is not finite."""
 
         def body(step: Any, _: Any, reports: Any) -> tuple[Any, Any, Any]:
             report, finite = work(next(iterator))
             return step + 1, finite, reports.write(step, report)
 
-        def more(step: Any, finite: Any, _: Any) -> Any:
+        def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < num_steps, finite)
 
         reports = tf.TensorArray(self._update.dtype, size=0, dynamic_size=True, infer_shape=False)
@@ -212,7 +213,7 @@ class Steps:
         return reports.stack(), finite
 
 
-def stays_whole(spec: StepSpec, strategy: Any) -> bool:
+def stays_whole(spec: StepSpec, strategy: Strategy) -> bool:
     """Whether a batch is worked on whole: on one device, in one part, without rows that fill it up."""
     partition, noise = spec.partition, spec.noise_scale
     return partition.num_microbatches == 1 and not partition.static and not noise and not makes_copies(strategy)

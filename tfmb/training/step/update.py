@@ -10,6 +10,7 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.sparse import values_of
 from tfmb.training.input.elements import data_of
+from tfmb.types import Batch, DType, KerasModel, Tensor
 
 __all__ = [
     "OF_THE_REST",
@@ -54,7 +55,7 @@ class Update:
         if compiled is JitScope.UPDATE:
             self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
 
-    def apply_if(self, finite: Any, means: list[Any]) -> Any:
+    def apply_if(self, finite: Tensor, means: list[Any]) -> Any:
         """Makes the update, or leaves all unchanged; returns whether gradients were clipped."""
         if not means:  # a model without trainable weights
             return tf.constant(False)
@@ -63,7 +64,7 @@ class Update:
         assert self.optimizer is not None
         return self.optimizer.apply(means, made=finite)
 
-    def all_finite(self, gradients: list[Any], square: Any) -> Any:
+    def all_finite(self, gradients: list[Any], square: Tensor) -> Any:
         """Whether every entry is finite: True if the sum of squares is, else by a second look."""
 
         def look() -> Any:
@@ -77,7 +78,7 @@ class Update:
             )
         return tf.cond(tf.math.is_finite(square), lambda: tf.constant(True), look)
 
-    def verdict(self, loss: Any, gradients: list[Any], square: Any, holds: Any) -> tuple[Any, Any]:
+    def verdict(self, loss: Tensor, gradients: list[Any], square: Tensor, holds: Tensor) -> tuple[Any, Any]:
         """Returns (whether the loss is finite, whether all is) of a batch; both are False if `holds` is."""
         loss_finite = holds if self.lets_diverge else tf.logical_and(tf.math.is_finite(loss), holds)
         if self.lets_diverge and self.loss_scale is None:
@@ -91,7 +92,7 @@ class Update:
         factor = getattr(self.optimizer, "loss_scale_factor", None)
         return () if factor is None else tf.constant(factor, tf.float32)
 
-    def bring_on(self, loss_finite: Any, finite: Any) -> Any:
+    def bring_on(self, loss_finite: Tensor, finite: Tensor) -> Any:
         """Brings the loss scale on; returns whether the batch's moves besides the weights stay.
 
         Where only the gradients overflowed at the loss scale of the time, all but the update is what Keras makes of it.
@@ -101,7 +102,7 @@ class Update:
         self.loss_scale.update(finite)
         return loss_finite
 
-    def goes_on(self, loss_finite: Any, finite: Any) -> Any:
+    def goes_on(self, loss_finite: Tensor, finite: Tensor) -> Any:
         """Whether to draw on: an overflow ends the run, unless a smaller loss scale may mend it."""
         if self.loss_scale is None:
             return finite
@@ -111,7 +112,7 @@ class Update:
         return tf.logical_and(loss_finite, tf.logical_or(finite, self.loss_scale.scale > 1.0))
 
 
-def check_targets(model: Any, batch: Any, name: str = "x") -> None:
+def check_targets(model: KerasModel, batch: Batch, name: str = "x") -> None:
     """Raises a `ConfigError` where Keras's loss has no targets to compare the outputs with."""
     own = type(model).compute_loss is not keras.Model.compute_loss
     if data_of(batch)[1] is None and model._compile_loss is not None and not own:
@@ -124,19 +125,19 @@ def report_dtype(variables: list[Any]) -> Any:
     return tf.float64 if any(v.dtype == tf.float64 for v in variables) else tf.float32
 
 
-def square_of(tensors: list[Any], dtype: Any) -> Any:
+def square_of(tensors: list[Any], dtype: DType) -> Any:
     """The sum of the squares of all entries, a scalar."""
     return tf.add_n([tf.cast(_square_of(values_of(tensor)), dtype) for tensor in tensors])
 
 
-def _square_of(tensor: Any) -> Any:
+def _square_of(tensor: Tensor) -> Any:
     size = tensor.shape.num_elements()
     if size is not None and size <= _SMALL:
         return tf.reduce_sum(tf.square(tensor))
     return 2.0 * tf.nn.l2_loss(tensor)  # makes no second tensor
 
 
-def _row_sums(tensor: Any) -> Any:
+def _row_sums(tensor: Tensor) -> Any:
     """Sums that are finite where all entries are: scaled, so that none overflows. One fast pass in XLA."""
     columns = tensor.shape[-1] if tensor.shape.rank else 1
     return tf.linalg.matvec(tf.reshape(tensor, [-1, columns]), tf.fill([columns], tf.cast(2.0**-30, tensor.dtype)))

@@ -22,6 +22,7 @@ from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.stock_models import is_stock, outputs_of
 from tfmb.training.step.update import OF_THE_REST, Update, check_targets, report_dtype, square_of
 from tfmb.training.step.written_variables import StateVariable, graph_of, written_here, written_in
+from tfmb.types import Batch, Data, KerasModel, Tensor
 
 __all__ = ["WholeUpdate", "rows_of"]
 
@@ -51,7 +52,7 @@ class WholeUpdate(Update):
     width = reports.PLAIN_WIDTH
 
     def __init__(
-        self, placed: PlacedModel, spec: StepSpec, mask_keys: Any, loss_scale: LossScale | None, xla_on_cpu: bool
+        self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor, loss_scale: LossScale | None, xla_on_cpu: bool
     ) -> None:
         super().__init__(placed.optimizer, loss_scale, spec.jit_scope)
         model, strategy = placed.model, placed.strategy
@@ -70,7 +71,7 @@ class WholeUpdate(Update):
         self._logs = {True: LastLogs(), False: LastLogs()}
         self._own_logs = self._logs[True]
 
-    def prepare(self, batch: Any, training: bool) -> None:
+    def prepare(self, batch: Batch, training: bool) -> None:
         """Makes loss and metric objects for batches of a spec, and finds what a step writes. Call it eagerly."""
         self._own_logs = self._logs[training]
         if training or type(self.model).test_step is keras.Model.test_step:
@@ -81,7 +82,7 @@ class WholeUpdate(Update):
             with _naming_what_is_missing():
                 graph_of(self._score, batch)
 
-    def _written_for(self, batch: Any) -> list[StateVariable]:
+    def _written_for(self, batch: Batch) -> list[StateVariable]:
         """Returns the variables that a step may write, without those that it trains and the optimizer's.
 
         A graph that never runs shows them, and lets Keras make its objects outside of what XLA compiles. It is that of
@@ -117,7 +118,7 @@ class WholeUpdate(Update):
         """The optimizer's, which only its own update writes."""
         return [] if self.optimizer is None else self.optimizer.variables
 
-    def train(self, batch: Any) -> tuple[Any, Any]:
+    def train(self, batch: Batch) -> tuple[Any, Any]:
         """Makes one update; returns `(report [4], whether to draw on)`."""
         assert self.optimizer is not None
         if not self.optimizer.across_replicas:
@@ -129,7 +130,7 @@ class WholeUpdate(Update):
         report = reports.of_whole_batch(loss, rows, False, finite, self.dtype)
         return report, self.goes_on(loss_finite, finite)
 
-    def score(self, batch: Any) -> Any:
+    def score(self, batch: Batch) -> Any:
         """Scores a batch with the weights as they are, as `test_step` does; returns its report."""
         with _naming_what_is_missing():
             rows = self._strategy.run(self._score, args=(batch,))
@@ -142,7 +143,7 @@ class WholeUpdate(Update):
         warnings.warn(OF_THE_REST, stacklevel=4)
         return reports.without_scores(sums)
 
-    def first_gradients(self, batch: Any) -> Any:
+    def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's gradients' first entries, in the replica context: for timing them alone."""
         *_, gradients = self._gradients(batch)
         return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
@@ -154,18 +155,18 @@ class WholeUpdate(Update):
     def check(self) -> None:
         """Does nothing after an update that was not made: Keras's own objects computed the whole batch."""
 
-    def logs(self, sums: Any) -> dict[str, Any]:
+    def logs(self, sums: Tensor) -> dict[str, Any]:
         """Keras's logs of all batches since `begin`."""
         del sums
         return self._own_logs.of_step(keras_objects.results(self.model))
 
-    def _update(self, batch: Any) -> tuple[Any, Any]:
+    def _update(self, batch: Batch) -> tuple[Any, Any]:
         """theta <- theta - alpha grad (1/b) sum_i L(theta; x_i, y_i): Keras's loss is the mean already."""
         loss_finite, finite, loss, rows, means = self._gradients(batch)
         clipped = self.apply_if(finite, means)  # optimizers/optimizer.py: clip, moments, step, decay, one write
         return reports.of_whole_batch(loss, rows, clipped, finite, self.dtype), self.goes_on(loss_finite, finite)
 
-    def _gradients(self, batch: Any) -> tuple[Any, Any, Any, Any, list[Any]]:
+    def _gradients(self, batch: Batch) -> tuple[Any, Any, Any, Any, list[Any]]:
         """Returns (is the loss finite, is all finite, loss, rows, gradients), and leaves the final state."""
         assert self.optimizer is not None
         written = self._written[_kind_of(batch)]
@@ -200,7 +201,7 @@ class WholeUpdate(Update):
 
         tf.cond(stays, lambda: tf.constant(0), put_back)
 
-    def _loss_and_gradients(self, batch: Any, update: Any, scale: Any) -> tuple[Any, Any, list[Any]]:
+    def _loss_and_gradients(self, batch: Batch, update: Tensor, scale: Tensor) -> tuple[Any, Any, list[Any]]:
         """Returns (loss, rows, the existing gradients), times the scale; metrics are updated."""
         with tf.GradientTape() as tape:
             loss, rows, update_metrics = self._loss(batch, update)
@@ -214,20 +215,20 @@ class WholeUpdate(Update):
             [self._kept(gradients[i], self.trainable[i].shape) for i in self._present],
         )
 
-    def _forward(self, batch: Any, update: Any) -> Any:
+    def _forward(self, batch: Batch, update: Tensor) -> Any:
         """Computes all of a step but gradients and the update."""
         loss, _, update_metrics = self._loss(batch, update)
         update_metrics()
         return loss
 
-    def _end_of_step(self, batch: Any, y_pred: Any) -> None:
+    def _end_of_step(self, batch: Batch, y_pred: Tensor) -> None:
         """Makes the end of a step from a stock model's outputs: loss and metrics."""
         x, y, sample_weight = data_of(batch)
         loss = self.model._compile_loss(y, y_pred, sample_weight)
         self.model._loss_tracker.update_state(loss, sample_weight=rows_of(x))
         self.model.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-    def _loss(self, batch: Any, update: Any) -> tuple[Any, Any, Callable[[], None]]:
+    def _loss(self, batch: Batch, update: Tensor) -> tuple[Any, Any, Callable[[], None]]:
         """Returns (loss, rows, a function that updates the metrics) of a batch."""
         x, y, sample_weight = data_of(batch)
         model = self.model
@@ -251,7 +252,7 @@ class WholeUpdate(Update):
 
         return loss, rows, update_metrics
 
-    def _kept(self, gradient: Any, shape: Any) -> Any:
+    def _kept(self, gradient: Tensor, shape: Any) -> Any:
         """A gradient of a known shape; rows stay rows where Keras's optimizer would see them."""
         if not isinstance(gradient, tf.IndexedSlices):
             return tf.ensure_shape(gradient, shape)
@@ -259,7 +260,7 @@ class WholeUpdate(Update):
             return dense(gradient, shape)
         return tf.IndexedSlices(gradient.values, gradient.indices, tf.constant(shape.as_list()))
 
-    def _score(self, batch: Any) -> Any:
+    def _score(self, batch: Batch) -> Any:
         data = as_keras_gives_it(batch)
         self._own_logs.take(self.model.test_step(data), self.model)
         return rows_of(data)
@@ -279,21 +280,21 @@ def _naming_what_is_missing() -> Iterator[None]:
         raise ConfigError("there is no loss: compile the model with one, or give loss=...") from error
 
 
-def _loss_of(model: Any, x: Any, y: Any, y_pred: Any, sample_weight: Any) -> Any:
+def _loss_of(model: KerasModel, x: Data, y: Data, y_pred: Tensor, sample_weight: Data) -> Any:
     return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
 
 
-def rows_of(data: Any) -> Any:
+def rows_of(data: Data) -> Any:
     """The number of rows of a batch, a scalar: of the first tensor in it."""
     return tf.shape(next(tensor for tensor in keras.tree.flatten(data) if tensor is not None))[0]
 
 
-def _built(model: Any) -> bool:
+def _built(model: KerasModel) -> bool:
     objects = (model._compile_loss, model._compile_metrics)
     return all(each is None or each.built for each in objects)
 
 
-def _kind_of(batch: Any) -> str:
+def _kind_of(batch: Batch) -> str:
     """Returns a text for the structure, dtypes and shapes of a batch or its specs, without the number of rows."""
 
     def kind(part: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.types import Variable
 
 __all__ = ["StateVariable", "captured_by", "graph_of", "operations_of", "written_here", "written_in"]
 
@@ -51,7 +52,7 @@ class StateVariable:
         """The id of the tensor by which a graph under construction knows its resource."""
         return id(graph.capture(self._handle))
 
-    def is_of(self, variable: Any) -> bool:
+    def is_of(self, variable: Variable) -> bool:
         """Whether it is this `tf.Variable`."""
         return getattr(variable, "handle", None) is self._handle
 
