@@ -152,12 +152,16 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
         if each_batch:
             shown = (shown + count) % callbacks.steps_between_looks
             if not shown:
-                callbacks.test_batch_end(done - 1, _logs(steps, sums))
+                callbacks.test_batch_end(done - 1, _batch_logs(steps, sums))
         if callbacks.stop_scoring:
             break
     if shown and sums is not None:
-        callbacks.test_batch_end(done - shown + callbacks.steps_between_looks - 1, _logs(steps, sums))
+        callbacks.test_batch_end(done - shown + callbacks.steps_between_looks - 1, _batch_logs(steps, sums))
     return sums
+
+
+def _batch_logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:
+    return dict(sorted(steps.batch_logs(np.array(sums)).items()))
 
 
 def _logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:

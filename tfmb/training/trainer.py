@@ -193,6 +193,10 @@ class _Trainable:
         """See `TrainedStep`."""
         return {**self._steps.logs(sums), **noise_of_epoch(self.view(sums))}
 
+    def batch_logs(self, sums: np.ndarray) -> dict[str, Any]:
+        """See `TrainedStep`."""
+        return {**self._steps.batch_logs(sums), **noise_of_epoch(self.view(sums))}
+
     def train(self, batches: Dataset, count: int) -> tuple[ReportView, bool]:
         """See `TrainedStep`."""
         if isinstance(batches, RowsOfBatches):

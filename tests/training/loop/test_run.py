@@ -68,6 +68,9 @@ class _World:
     def logs(self, sums: np.ndarray) -> dict[str, Any]:
         return {"zeal": 1.0, "loss": sums[2] / sums[1]}
 
+    def batch_logs(self, sums: np.ndarray) -> dict[str, Any]:
+        return self.logs(sums)
+
     def train(self, iterator: list[int], count: int) -> tuple[ReportView, bool]:
         rows, wanted = [], int(count)
         self.now += self.first_call_seconds if not self.calls else 0.0

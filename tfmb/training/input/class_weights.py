@@ -47,9 +47,19 @@ def weights_of_classes(y: Data, sample_weight: Data, class_weight: Data) -> np.n
     return np.array([weights.get(int(c), 1.0) for c in classes], keras.config.floatx())[places.reshape(y.shape)]
 
 
-def class_weighter(class_weight: Data) -> Any:
-    """Adds the classes' weights to the elements `(x, y)` of a dataset."""
+def class_weighter(class_weight: Data, complete: bool = False) -> Any:
+    """Returns a function that adds the classes' weights to the elements `(x, y)` of a dataset.
+
+    Args:
+        class_weight: class -> weight; 1 for a class that is not there.
+        complete: whether every class must be there, as Keras demands of a `tf.data.Dataset`.
+
+    Raises:
+        ConfigError: it is no dict from integers to numbers, or leaves out a class below its largest one.
+    """
     weights = check_class_weight(class_weight)
+    if complete and sorted(weights) != list(range(len(weights))):
+        raise ConfigError(f"class_weight of a dataset must have every class from 0 to {max(weights, default=0)}")
     keys = np.array([*weights, np.iinfo(np.int32).min], np.int32)
     values = np.array([*weights.values(), 1.0], keras.config.floatx())  # the last one is for all other classes
 
@@ -59,6 +69,10 @@ def class_weighter(class_weight: Data) -> Any:
         if y.shape.rank is None or y.shape.rank > 1:
             classes = tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
         classes = tf.cast(tf.round(tf.cast(classes, tf.float32)), tf.int32)
+        if complete:
+            left_out = "class_weight of a dataset must have every class: one of the targets' is missing"
+            with tf.control_dependencies([tf.debugging.assert_less(classes, len(weights), left_out)]):
+                classes = tf.identity(classes)
         matches = tf.equal(classes[..., tf.newaxis], keys)
         place = tf.where(tf.reduce_any(matches, -1), tf.argmax(tf.cast(matches, tf.int32), -1), len(keys) - 1)
         return x, y, tf.gather(tf.constant(values), place)

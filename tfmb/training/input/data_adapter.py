@@ -328,7 +328,7 @@ def _weighted(dataset: Dataset, class_weight: Data) -> Any:
         raise ConfigError("class_weight needs a dataset of (x, y), with targets and without sample weights")
     if not isinstance(spec[1], tf.TensorSpec):
         raise ConfigError("class_weight needs a single output: let the dataset yield sample weights for several")
-    return dataset.map(class_weighter(class_weight))
+    return dataset.map(class_weighter(class_weight, complete=True))
 
 
 def _check_sample_weight(y: Data, sample_weight: Data) -> None:

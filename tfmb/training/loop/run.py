@@ -48,6 +48,9 @@ class TrainedStep(Protocol):
     def logs(self, sums: np.ndarray) -> dict[str, Any]:
         """Returns Keras's logs for the sum of an epoch's reports."""
 
+    def batch_logs(self, sums: np.ndarray) -> dict[str, Any]:
+        """Returns the logs that batch hooks see, from the sum of the reports so far."""
+
     def view(self, values: np.ndarray) -> ReportView:
         """Reports, or a sum of reports, by the names of their entries."""
 
@@ -93,7 +96,7 @@ def run(
             put_back()  # the epoch had begun before the state was saved: what callbacks did then was done
         put_back = None
         drawn_from = batches(epoch)
-        told, looks = _Told(epoch, step, hooks), BatchLooks(callbacks, lambda at: step.logs(np.array(at.sums)))
+        told, looks = _Told(epoch, step, hooks), BatchLooks(callbacks, lambda at: step.batch_logs(np.array(at.sums)))
         # The order is: save, draw the batch, step, report, evaluate. Saving comes before drawing, so that a
         # restored run draws the same batch again. Do not change it.
         while drawn_from.has_more(state.step):

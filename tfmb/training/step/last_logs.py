@@ -56,6 +56,12 @@ class LastLogs:
         """Returns the metrics' values, or those that the last step returned if their names are others."""
         if self._variables is None or set(self._variables) == set(results):
             return results
+        return self.of_batch(results)
+
+    def of_batch(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Returns the values that the last step returned, which batch hooks see; the metrics' if it returned none."""
+        if self._variables is None:
+            return results
         return {name: keras_objects.plain(variable.numpy()) for name, variable in self._variables.items()}
 
 

@@ -200,6 +200,10 @@ class PartitionedUpdate(Update):
         with keras.StatelessScope(state_mapping=values):
             return keras_objects.results(model)
 
+    def batch_logs(self, sums: np.ndarray) -> dict[str, Any]:
+        """Returns the logs that Keras shows after a batch: those so far."""
+        return self.logs(sums)
+
     @property
     def width(self) -> int:
         """See the class."""

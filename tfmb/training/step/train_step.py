@@ -108,6 +108,11 @@ class Steps:
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._update.logs(sums)
 
+    def batch_logs(self, sums: Any) -> dict[str, Any]:
+        """Returns the logs that Keras shows after a batch, from the sum of the reports since `begin`."""
+        with compiled_with(self.placed.original, self.spec.loss_and_metrics):
+            return self._update.batch_logs(sums)
+
     def take_up(self, sums: tuple[float, ...] | None) -> tuple[float, ...] | None:
         """The sum of an epoch's reports so far, as a checkpoint has it."""
         return None if sums is None else self._update.take_up(sums)

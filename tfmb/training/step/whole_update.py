@@ -160,6 +160,11 @@ class WholeUpdate(Update):
         del sums
         return self._own_logs.of_step(keras_objects.results(self.model))
 
+    def batch_logs(self, sums: Any) -> dict[str, Any]:
+        """Returns the logs that Keras shows after a batch."""
+        del sums
+        return self._own_logs.of_batch(keras_objects.results(self.model))
+
     def _update(self, batch: Batch) -> tuple[Any, Any]:
         """theta <- theta - alpha grad (1/b) sum_i L(theta; x_i, y_i): Keras's loss is the mean already."""
         loss_finite, finite, loss, rows, means = self._gradients(batch)
