@@ -114,7 +114,7 @@ def test_a_rate_of_a_model_that_brings_its_own(
 ) -> None:
     own = ["train", "--model", "mine:build", "--data", "mine:load", "--epochs", "1", "--batch-size", "4"]
     line = refusal([*own, *options], capsys)
-    assert line.startswith("mine:build is compiled with SGD: give --optimizer to use another with ")
+    assert line.startswith("mine:build is compiled with SGD, which would not use ")
     assert options[0][2:].replace("-", "_") in line
 
 

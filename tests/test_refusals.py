@@ -127,7 +127,7 @@ def test_a_run_that_is_renamed_while_it_is_trained(tmp_path: Path) -> None:
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             (tmp_path / "a").rename(tmp_path / "b")
 
-    with pytest.raises(StorageError, match=r"a was renamed or removed while it was trained: what was saved lies where"):
+    with pytest.raises(StorageError, match=r"a was renamed or removed during the training: if it was renamed, go on"):
         tfmb.fit(model(), X, Y, run_dir=tmp_path / "a", epochs=3, verbose=0, callbacks=[Rename()])
     assert not (tmp_path / "a").exists()
 

@@ -53,8 +53,8 @@ def pack_value(value: Any, name: str) -> dict[str, str]:
         raise ConfigError(f"{name} cannot be handed to workers ({why}): {mend}") from error
     if len(found) > _MOST_BYTES:
         raise ConfigError(
-            f"{name} uses {len(found) / 2**20:,.0f} MiB of this process's values, of which workers take "
-            f"{_MOST_BYTES // 2**20}: {mend}"
+            f"{name} uses {len(found) / 2**20:,.0f} MiB of this process's values, and workers take at "
+            f"most {_MOST_BYTES // 2**20}: {mend}"
         )
     return {"pickle": base64.b64encode(found).decode()}
 

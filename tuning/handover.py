@@ -55,7 +55,9 @@ def from_json(kind: type, found: Any) -> Any:
 def refuse_gang(strategy: Strategy) -> None:
     """Raises a `ConfigError` for the strategy of several workers: those of a search train each a trial of its own."""
     if strategy == "multi-worker":
-        raise ConfigError("strategy 'multi-worker' shares a training out, workers=N of a search trials: choose one")
+        raise ConfigError(
+            "strategy 'multi-worker' splits one training, workers=N of a search splits the trials: choose one"
+        )
 
 
 def pack_task(task: SearchTask, strategy: Strategy, devices: int | None, folder: Path) -> dict[str, Any]:

@@ -127,7 +127,7 @@ class Server:
             return int(self._server.add_insecure_port(address))
         except RuntimeError as error:
             shutil.rmtree(self._folder, ignore_errors=True)
-            raise ConfigError(f"--listen {address} cannot be listened on: is it in use, or not this host's?") from error
+            raise ConfigError(f"--listen {address} cannot be listened on: is it in use, or of another host?") from error
 
     def _answered(self, method: str, content: bytes, metadata: Any) -> bytes:
         if method == JOIN:

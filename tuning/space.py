@@ -85,13 +85,15 @@ class Space:
                 raise ConfigError(f"{name} is no option of {rules}, but of {', '.join(takers)}: leave it out")
         if self.rate_scaling is None and self.base_batch_size != 64:
             raise ConfigError(
-                "base_batch_size is the one that rate_scaling scales from: give that too, or leave it out"
+                "base_batch_size is used with rate_scaling alone: give rate_scaling too, or leave base_batch_size out"
             )
         for text in map(str, self._given["augment"]):
             if text:
                 Augmentation.parse(text)
         if "plateau" in self._given["schedule"]:
-            raise ConfigError("schedule 'plateau' depends on the validation's looks: give another one in a search")
+            raise ConfigError(
+                "schedule 'plateau' depends on how often a trial is validated: give another schedule in a search"
+            )
 
     def declare(self, hp: Any, but: Sequence[str] = ()) -> None:
         """Adds our hyper-parameters to a `keras_tuner.HyperParameters`, but for those that are there or in `but`."""

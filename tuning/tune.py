@@ -67,50 +67,53 @@ def tune(
     watch: Callable[[SearchRecord], None] = lambda record: None,
     **space: Any,
 ) -> SearchResult:
-    """Searches for the batch size and learning rate, and what else `build` asks for, that train a model best.
+    """Searches for the batch size, the learning rate and the values that `build` asks for that train a model best.
 
     Args:
-        build: `keras_tuner.HyperParameters` -> a Keras model. Where it compiles the model with an optimizer, that one
-            wins, and no rate is searched; `model.compile(None, loss=...)` leaves it to the search.
+        build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model. If it compiles the model
+            with an optimizer, that one is used, and no rate is searched. `model.compile(None, loss=...)` leaves the
+            optimizer to the search.
         x: examples, as in `tfmb.fit`.
         y: targets.
-        validation_data: `(x, y)` that trials are compared on; None holds out `validation_split` of the examples.
-        validation_split: the share that is held out, drawn once, the same whatever the seed.
-        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`), or what it takes to reach a value of one:
-            `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses it is censored: worse
-            than any that reached it, by how far it was off.
-        max_trials: how many trials.
+        validation_data: `(x, y)` to compare trials on; None holds out `validation_split` of the examples.
+        validation_split: the share of the examples to hold out. It is drawn once, the same for every seed.
+        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`), or the effort to reach a value of a metric:
+            `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses the value is censored: it
+            is worse than every trial that reached it, and the further it was off, the worse.
+        max_trials: the largest number of trials.
         oracle: `bayesian`, `random`, `grid` or `hyperband`: Keras Tuner's.
         batch_size: a range `(low, high)` (searched in powers of two), a list, or one value.
-        learning_rate: the same (a range on a logarithmic scale).
-        executions_per_trial: trainings a trial, with seeds of their own, whose metrics are averaged.
-        epochs: passes over the data a trial may spend, whatever its batch size.
-        budget: in place of `epochs`: a number of examples, updates or seconds.
-        pruning: whether trials that do worse than others are stopped early, by asynchronous successive halving.
-        timeout: seconds after which no trial begins any more.
+        learning_rate: a range `(low, high)` (searched on a logarithmic scale), a list, or one value.
+        executions_per_trial: trainings per trial, each with its own seed. Their metrics are averaged.
+        epochs: the number of passes over the data that a trial may spend, whatever its batch size.
+        budget: in place of `epochs`, a `Budget` of examples, updates or seconds.
+        pruning: whether to stop trials early that do worse than others, by asynchronous successive halving.
+        timeout: seconds after which no further trial begins; None for no limit.
         loss: for a model that is not compiled.
         metrics: for a model that is not compiled.
         strategy: as in `tfmb.fit`.
         devices: as in `tfmb.fit`.
-        run_dir: a directory for the search. The same call with the same directory goes on where it was stopped, and
-            repeats no trial. None keeps nothing.
-        seed: decides what is tried, initial weights and orders; None draws one.
-        workers: how many processes of this machine run trials at once, each with its share of the cores or GPUs; 1 runs
-            them in this one. A `build`, `loss` or `metrics` that cannot be imported, such as those of a notebook's
-            cell, are handed to them by value. A worker that dies is started again, and its trial goes on.
-        watch: gets the record after each trial.
+        run_dir: a directory for the search. The same call with the same directory goes on with a search that was
+            stopped, and repeats no trial. None keeps nothing.
+        seed: decides the values that are tried, initial weights and orders of examples; None draws a seed.
+        workers: the number of processes of this machine that run trials at the same time, each with its share of the
+            cores or GPUs. 1 runs the trials in this process. A `build`, `loss` or `metrics` that cannot be imported,
+            such as one of a notebook's cell, is handed to the workers by value. A worker that dies is started again,
+            and its trial goes on.
+        watch: a function that gets the record after each trial.
         **space: see `tfmb.tuning.space.Space`: `optimizer`, `momentum`, `weight_decay`, `schedule`, `augment`, ...
 
     Returns:
         The result: `best`, `trials`, `best_model()`.
 
     Raises:
-        ConfigError: arguments that make no sense, a model that cannot be trained, or a search of other arguments.
+        ConfigError: arguments that make no sense, a model that cannot be trained, or a `run_dir` that holds a search
+            with other arguments.
         DataError: data or a journal that make no sense.
         DirectoryError: `run_dir` is in use, or cannot be made or written.
         PeerLostError: a worker died again and again.
         PreemptedError: SIGTERM ended a search with workers, which can go on.
-        StorageError: the page cannot be written; all else was.
+        StorageError: the page cannot be written; all other files were written.
 
     Example:
         >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
@@ -250,7 +253,7 @@ def _space(**given: Any) -> Space:
     try:
         return Space(**given)
     except TypeError as error:
-        raise ConfigError(f"{str(error).rpartition('argument ')[2]} is nothing that a search knows") from error
+        raise ConfigError(f"{str(error).rpartition('argument ')[2]} is not an argument of a search") from error
 
 
 def _check(

@@ -111,7 +111,7 @@ def test_what_cannot_be_restored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="on_divergence=restore needs run_dir"):
         fit(on_divergence="restore")
     scheduled = SGD(tfmb.optimizers.schedules.Cosine(0.1, 12))
-    with pytest.raises(ConfigError, match="halves the rate, which a schedule or function decides"):
+    with pytest.raises(ConfigError, match="halves the rate, but here a schedule or function decides it"):
         fit(optimizer=scheduled, on_divergence="restore", run_dir=tmp_path / "run")
     with pytest.raises(ConfigError, match="must be one of stop, skip, restore"):
         fit(on_divergence="ignore")

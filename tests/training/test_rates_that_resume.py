@@ -196,7 +196,7 @@ def test_a_function_is_called_as_by_fit(kind: Any, tmp_path: Path) -> None:
     found = fit(kind(quarter), shuffle=False)
     for a, b in zip(found.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    with pytest.raises(ConfigError, match="restore' halves the rate, which a schedule or function decides"):
+    with pytest.raises(ConfigError, match="restore' halves the rate, but here a schedule or function decides it"):
         fit(kind(quarter), on_divergence="restore", run_dir=tmp_path / "run")
 
 

@@ -123,7 +123,7 @@ def test_time_to_a_target_and_pruning() -> None:
         ({"objective": "val_auc"}, "there is only accuracy, loss, val_accuracy, val_loss"),
         ({"pruning": True, "executions_per_trial": 2}, "pruning looks at single trainings"),
         ({"pruning": True, "oracle": "hyperband"}, "prunes by itself"),
-        ({"rate": 3}, "'rate' is nothing that a search knows"),
+        ({"rate": 3}, "'rate' is not an argument of a search"),
         ({"validation_data": X}, r"validation_data must be \(x, y\)"),
     ],
 )

@@ -186,7 +186,7 @@ def test_workers_end_with_the_chief_and_the_search_goes_on(number: int, code: in
             {"build": lambda hp: LOCK},
             r"^build cannot be handed to workers \(.*lock.*\): let it make",
         ),
-        ({"build": lambda hp: MUCH}, "^build uses 65 MiB of this process's values, of which workers take 64"),
+        ({"build": lambda hp: MUCH}, "^build uses 65 MiB of this process's values, and workers take at most 64"),
         ({"build": keras.Sequential()}, "^build is a Sequential: give a function"),
         ({"build": worker_trials.build_plain, "loss": Unpicklable()}, "^loss cannot be handed to workers"),
         ({"strategy": object()}, "give strategy by name"),
@@ -243,7 +243,7 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", [{"strategy": "multi-worker"}])
 def test_two_kinds_of_workers_are_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="strategy 'multi-worker' shares a training out"):
+    with pytest.raises(ConfigError, match="strategy 'multi-worker' splits one training"):
         tune(run_dir=tmp_path / "s", **options)
     assert not (tmp_path / "s").exists()
 

@@ -221,7 +221,7 @@ def test_bad_input_is_refused_by_name() -> None:
     train = loops.loop()
     refused: list[tuple[str, Any]] = [
         (r"must take \(model, x, y\)", lambda: tfmb.verify(lambda model: None, loops.build, DATA)),
-        ("needs 'rate', which nothing is known of", lambda: tfmb.verify(lambda m, x, y, rate: 0, loops.build, DATA)),
+        ("needs 'rate', which tfmb cannot give", lambda: tfmb.verify(lambda m, x, y, rate: 0, loops.build, DATA)),
         ("data has 40 rows", lambda: tfmb.verify(train, loops.build, DATA, batch_size=16)),
         ("batch_size=3", lambda: tfmb.verify(train, loops.build, DATA, batch_size=3)),
         ("precision='half'", lambda: tfmb.verify(train, loops.build, DATA, precision="half")),

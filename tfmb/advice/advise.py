@@ -42,29 +42,30 @@ def advise(
 ) -> Advice:
     """Measures which batch size and learning rate to use for a model and data.
 
-    Short trainings at three batch sizes, each with the rate tuned for it, give the updates to a target over the batch
-    size; with the measured time of an update they give the batch size for the least time. That one is tried in the end.
+    Short trainings at three batch sizes, each with the rate tuned for it, give the number of updates to a target for
+    each batch size. With the measured time of an update this gives the batch size that takes the least time. That batch
+    size is tried at the end.
 
     Args:
-        build: a function without arguments that gives a Keras model, compiled or not.
+        build: a function without arguments that returns a Keras model, compiled or not.
         x: examples, as in `tfmb.fit`.
         y: targets.
         target: `METRIC>=VALUE` or `METRIC<=VALUE`, of `loss` or a validation metric such as `val_accuracy`. None
             chooses a validation loss that a training reaches within one pass over the data.
-        budget: seconds that it may take, about; None for no limit.
-        batch_sizes: those to choose among; None for the powers of two from 8 to 2048, or to half of the data.
-        validation_data: `(x, y)`; None holds out `validation_split` of the examples.
-        validation_split: the share that is held out.
-        optimizer: as in `tfmb.fit`; None for the compiled one's kind, else Adam.
+        budget: about how many seconds the advice may take; None for no limit.
+        batch_sizes: the batch sizes to choose among; None for the powers of two from 8 to 2048, or to half of the data.
+        validation_data: `(x, y)` to score on; None holds out `validation_split` of the examples.
+        validation_split: the share of the examples to hold out.
+        optimizer: as in `tfmb.fit`. None for the kind of optimizer that the model was compiled with, else Adam.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`, for a model that is not compiled.
         strategy: as in `tfmb.fit`.
         devices: as in `tfmb.fit`.
         seed: decides initial weights and orders.
-        say: gets a line for the user now and then.
+        say: a function that gets a line for the user now and then.
 
     Returns:
-        The advice; its `batch_size` is None, with the `reason`, where it is undetermined.
+        The advice. If it is undetermined, its `batch_size` is None and its `reason` says why.
 
     Raises:
         ConfigError: arguments that make no sense, or a model that cannot be trained.
@@ -121,5 +122,5 @@ def _checked(batch_sizes: Sequence[int] | None, examples: int) -> list[int]:
     if not sizes or any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
         raise ConfigError(f"batch_sizes={batch_sizes!r} must be integers of at least 1")
     if sizes[-1] > examples:
-        raise ConfigError(f"batch_sizes={batch_sizes!r}: there are but {examples:,} examples to train on")
+        raise ConfigError(f"batch_sizes={batch_sizes!r}: there are only {examples:,} examples to train on")
     return sizes

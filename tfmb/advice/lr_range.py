@@ -36,19 +36,19 @@ def lr_range(
     devices: int | None = None,
     seed: int = 0,
 ) -> RateCurve:
-    """Trains for some updates while the learning rate grows exponentially, and says which rates are of use.
+    """Finds useful learning rates: trains for some updates while the learning rate grows exponentially.
 
-    The model's weights, its other state and its optimizer are afterwards what they were, to the bit.
+    Afterwards the model's weights, its other state and its optimizer are what they were before, to the bit.
 
     Args:
         model: a `keras.Model`, compiled or not.
         x: examples, as in `tfmb.fit`.
         y: targets.
-        batch_size: examples an update.
+        batch_size: examples per update.
         low: the first learning rate.
-        high: the last one; the test ends before it where the loss is not finite, or has risen far.
-        updates: from the first to the last.
-        optimizer: as in `tfmb.fit`; None for the compiled one's kind, else Adam.
+        high: the last learning rate. The test ends earlier if the loss is not finite, or has risen far.
+        updates: the number of updates from the first rate to the last.
+        optimizer: as in `tfmb.fit`. None for the kind of optimizer that the model was compiled with, else Adam.
         loss: as in `compile`; None for the compiled one.
         strategy: as in `tfmb.fit`.
         devices: as in `tfmb.fit`.

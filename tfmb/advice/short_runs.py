@@ -148,7 +148,9 @@ class ShortRuns:
         known = compiled.optimizer if problem.optimizer is None else problem.optimizer
         self.optimizer: Optimizer = interop.get(fresh("adam" if known is None else known))
         if self.optimizer.use_ema:
-            raise ConfigError("advice is on plain weights: leave use_ema out, and use it in the training itself")
+            raise ConfigError(
+                "advice cannot average weights: leave use_ema out here, and use it in the training itself"
+            )
         pipeline = ArrayPipeline(problem.train, Order(num_examples=problem.train.size, batch_size=1, seed=0))
         self.model = place(model, problem.strategy, pipeline.first_inputs())
         self._placed = PlacedModel(model=self.model, strategy=problem.strategy, optimizer=self.optimizer)

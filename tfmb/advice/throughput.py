@@ -105,7 +105,7 @@ def measure_throughput(
             too_large = size
             break
     if not counts:
-        raise ConfigError("there is no batch size to measure that fits the device: give smaller batch_sizes")
+        raise ConfigError("none of the batch sizes fits on the device: give smaller batch_sizes")
     sizes = list(counts)
     found = time_in_rounds(
         lambda size: runs.time_updates(size, counts[size], traces=False),

@@ -12,26 +12,38 @@ from tfmb.errors import ConfigError
 __all__ = ["advise", "lr_range"]
 
 _Dataset = Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")]
-_Data = Annotated[str | None, typer.Option(help="Your own data: package.module:load.")]
-_Mirror = Annotated[str | None, typer.Option(help="A folder with the files TFDS would download.")]
-_Model = Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.")]
+_Data = Annotated[str | None, typer.Option(help="Your own data: a function package.module:load.")]
+_Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
+_Model = Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: a function package.module:build.")]
 _Optimizer = Annotated[
-    str | None, typer.Option(help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or your own.")
+    str | None,
+    typer.Option(
+        help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or the one your own model was compiled with."
+    ),
 ]
-_Html = Annotated[str | None, typer.Option(help="Write a page with the curves there.")]
-_Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
-_Seed = Annotated[int, typer.Option(help="Decides initial weights and orders.")]
+_Html = Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
+_Seed = Annotated[int, typer.Option(help="The seed of the initial weights and the orders of examples.")]
 _Strategy = Annotated[str, typer.Option(help="As in tfmb train.")]
 _Devices = Annotated[int | None, typer.Option(help="As in tfmb train.")]
 
 
 def advise(
     target: Annotated[
-        str | None, typer.Option(help="METRIC>=VALUE or METRIC<=VALUE, such as val_accuracy>=0.97. Default: chosen.")
+        str | None,
+        typer.Option(
+            help="The target to reach: METRIC>=VALUE or METRIC<=VALUE, such as val_accuracy>=0.97. "
+            "Default: a validation loss that is chosen for you."
+        ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="How long it may take: 90s, 10m, 2h.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="About how long the advice may take: 90s, 10m, 2h. Default: no limit.")
+    ] = None,
     batch_sizes: Annotated[
-        str | None, typer.Option(help="To choose among: A,B,C. Default: powers of two from 8 to 2048.")
+        str | None,
+        typer.Option(
+            help="Batch sizes to choose among: A,B,C. Default: powers of two from 8 to 2048, or to half of the data."
+        ),
     ] = None,
     dataset: _Dataset = "auto",
     data: _Data = None,
@@ -47,7 +59,8 @@ def advise(
 ) -> None:
     """Measure which batch size and learning rate reach a target soonest on this machine.
 
-    Short trainings at three batch sizes, each with its rate tuned, on a validation split; the test split is unseen.
+    It makes short trainings at three batch sizes and tunes the rate for each. They are scored on a validation split.
+    The test split is not looked at.
     """
     limit = None if budget is None else seconds_of("--budget", budget)
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
@@ -89,10 +102,10 @@ def advise(
 
 
 def lr_range(
-    batch_size: Annotated[int, typer.Option(help="Examples an update.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 64,
     low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-6,
-    high: Annotated[float, typer.Option(help="The last one.")] = 10.0,
-    updates: Annotated[int, typer.Option(help="From the first to the last.")] = 150,
+    high: Annotated[float, typer.Option(help="The last learning rate.")] = 10.0,
+    updates: Annotated[int, typer.Option(help="The number of updates from the first rate to the last.")] = 150,
     dataset: _Dataset = "auto",
     data: _Data = None,
     mirror: _Mirror = None,
@@ -104,7 +117,7 @@ def lr_range(
     html: _Html = None,
     json: _Json = False,
 ) -> None:
-    """Train for some updates while the learning rate grows, and say which rates are of use (Smith's range test)."""
+    """Find useful learning rates: train for some updates while the rate grows (Smith's range test)."""
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be at least 1")
     if not 0 < low < high < float("inf"):

@@ -13,26 +13,37 @@ __all__ = ["compare"]
 
 
 def compare(
-    batch_size: Annotated[int, typer.Option(help="Of the mini-batch.")] = 64,
-    seconds: Annotated[str, typer.Option(help="Of training for each: 30s, 5m.")] = "30s",
-    target: Annotated[str, typer.Option(help="METRIC>=VALUE or METRIC<=VALUE, whose time is told.")] = (
-        "val_accuracy>=0.95"
-    ),
+    batch_size: Annotated[int, typer.Option(help="Examples per update of mini-batch gradient descent.")] = 64,
+    seconds: Annotated[str, typer.Option(help="How long to train by each method: 30s, 5m.")] = "30s",
+    target: Annotated[
+        str,
+        typer.Option(
+            help="METRIC>=VALUE or METRIC<=VALUE. The table shows the time that each method takes to reach it."
+        ),
+    ] = ("val_accuracy>=0.95"),
     dataset: Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")] = "auto",
-    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="A folder with the files TFDS would download.")] = None,
-    model: Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.")] = "mlp",
-    optimizer: Annotated[str | None, typer.Option(help="Default: your own, or sgd.")] = None,
+    data: Annotated[str | None, typer.Option(help="Your own data: a function package.module:load.")] = None,
+    mirror: Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
+    model: Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: a function package.module:build.")] = "mlp",
+    optimizer: Annotated[
+        str | None,
+        typer.Option(
+            help="sgd, momentum, rmsprop, adam or adamw. Default: sgd, or the one your own model was compiled with."
+        ),
+    ] = None,
     strategy: Annotated[str, typer.Option(help="As in tfmb train.")] = "auto",
     devices: Annotated[int | None, typer.Option(help="As in tfmb train.")] = None,
-    seed: Annotated[int, typer.Option(help="Decides initial weights and orders.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the initial weights and the orders of examples.")] = 0,
     memory: Annotated[
-        bool, typer.Option(help="Measure memory too, in a process for each batch size, which may die of it.")
+        bool,
+        typer.Option(
+            help="Also measure memory, in a separate process for each batch size, because it may run out of memory."
+        ),
     ] = True,
-    html: Annotated[str | None, typer.Option(help="Write a page with the curves there.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+    html: Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
 ) -> None:
-    """Batch, mini-batch and stochastic gradient descent side by side: the textbook's table with measured numbers."""
+    """Compare batch, mini-batch and stochastic gradient descent: the textbook's table with measured numbers."""
     limit = seconds_of("--seconds", seconds)
     if batch_size < 2:
         raise ConfigError(f"--batch-size {batch_size} must be at least 2: stochastic gradient descent is 1")

@@ -22,19 +22,22 @@ __all__ = ["busy", "doctor"]
 def doctor(
     context: typer.Context,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Time the parts of an update, and say what helps.")
+        bool, typer.Option("--profile", help="Time the parts of an update, and say what would make it faster.")
     ] = False,
-    model: Annotated[str, typer.Option(help="For --profile: cnn, mlp, resnet or package.module:build.")] = "cnn",
-    batch_size: Annotated[int, typer.Option(help="For --profile.")] = 64,
-    dataset: Annotated[str, typer.Option(help="For --profile: as in tfmb train.")] = "digits",
-    mirror: Annotated[str | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
-    devices: Annotated[int | None, typer.Option(help="For --profile: as in tfmb train.")] = None,
+    model: Annotated[
+        str, typer.Option(help="With --profile: cnn, mlp, resnet or a function package.module:build.")
+    ] = "cnn",
+    batch_size: Annotated[int, typer.Option(help="With --profile: examples per update.")] = 64,
+    dataset: Annotated[str, typer.Option(help="With --profile: as in tfmb train.")] = "digits",
+    mirror: Annotated[str | None, typer.Option(help="With --profile: as in tfmb train.")] = None,
+    devices: Annotated[int | None, typer.Option(help="With --profile: as in tfmb train.")] = None,
     threads: Annotated[
-        int | None, typer.Option(help="For --profile: as in tfmb train. Default: compares one with one a core.")
+        int | None,
+        typer.Option(help="With --profile: as in tfmb train. Default: compare one thread with one per core."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
 ) -> None:
-    """Show what tfmb runs on: versions, machine, devices, cluster, packages, data; and warn of what is wrong."""
+    """Show what tfmb runs on: versions, machine, devices, cluster, packages and data. Warn of what is wrong."""
     config = TrainConfig(
         model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, devices=devices, threads=threads
     )

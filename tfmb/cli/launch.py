@@ -9,18 +9,20 @@ __all__ = ["launch"]
 
 def launch(
     command: Annotated[
-        list[str], typer.Argument(help="The program of each worker, after --.", metavar="-- COMMAND...")
+        list[str], typer.Argument(help="The program that each worker runs, after --.", metavar="-- COMMAND...")
     ],
-    workers: Annotated[int | None, typer.Option(help="How many workers to start on this machine.")] = None,
-    hosts: Annotated[str | None, typer.Option(help="ADDRESS:PORT of every worker, separated by commas.")] = None,
-    index: Annotated[int | None, typer.Option(help="Which of the hosts this machine is, from 0.")] = None,
-    restarts: Annotated[int, typer.Option(help="How often to start all again after a death.")] = 0,
+    workers: Annotated[int | None, typer.Option(help="The number of workers to start on this machine.")] = None,
+    hosts: Annotated[
+        str | None, typer.Option(help="For several machines: ADDRESS:PORT of every worker, separated by commas.")
+    ] = None,
+    index: Annotated[int | None, typer.Option(help="This machine's place in --hosts, counted from 0.")] = None,
+    restarts: Annotated[int, typer.Option(help="How many times to start all workers again after one died.")] = 0,
 ) -> None:
-    """Start the workers of a multi-worker run, each with TF_CONFIG; end all when one dies.
+    """Start the workers of a multi-worker run, each with its TF_CONFIG. When one dies, end all.
 
-    The exit code is that of the first worker that failed (128 + n for signal n), or 69 where one hangs.
+    The exit code is that of the first worker that failed (128 + n for signal n), or 69 if a worker hangs.
 
-    With --restarts, give `tfmb train` a --run-dir: it goes on with its run there.
+    With --restarts, give `tfmb train` a --run-dir, so that it goes on with its run there.
 
     TensorFlow's server listens on every network interface without authentication: use it in a trusted network.
     """

@@ -31,11 +31,13 @@ _COLUMNS = (
 
 def list_runs(
     directories: Annotated[
-        list[Path] | None, typer.Argument(help="Runs, or folders of runs. Default: runs.", metavar="[RUN]...")
+        list[Path] | None, typer.Argument(help="Runs, or folders that hold runs. Default: runs.", metavar="[RUN]...")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="A line of JSON a run on standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON for each run on standard output.")
+    ] = False,
 ) -> None:
-    """List runs, and what differs between their options."""
+    """List runs, and the options in which they differ."""
     found = _find(directories or [RUNS])
     records = [(path, _read(path)) for path in found]
     if json:

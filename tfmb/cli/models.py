@@ -15,11 +15,11 @@ from tfmb.runs.run_record import read_run
 
 __all__ = ["evaluate", "export", "predict"]
 
-_Run = Annotated[Path, typer.Argument(help="A run's directory.", metavar="RUN")]
-_Model = Annotated[str | None, typer.Option(help="package.module:build, for a run of your own model.")]
-_Data = Annotated[str | None, typer.Option(help="package.module:load, for a run on your own data.")]
-_Mirror = Annotated[str | None, typer.Option(help="A folder with the files TFDS would download.")]
-_Json = Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")]
+_Run = Annotated[Path, typer.Argument(help="The run's directory.", metavar="RUN")]
+_Model = Annotated[str | None, typer.Option(help="For a run of your own model: its function package.module:build.")]
+_Data = Annotated[str | None, typer.Option(help="For a run on your own data: its function package.module:load.")]
+_Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
 
 
 def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirror = None, json: _Json = False) -> None:
@@ -60,26 +60,36 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
 def export(
     run: _Run,
     output: Annotated[
-        Path | None, typer.Option(help="The model's folder. Default: saved_models/NAME of the run.")
+        Path | None, typer.Option(help="The model's folder. Default: saved_models/NAME, with the run's name.")
     ] = None,
     model: _Model = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Rows of every request. Default: any number.")] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="ema or raw, of a run with averaged weights. Default: those it ended with.")
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="The number of rows that every request must have. Default: any number.")
     ] = None,
-    keras: Annotated[bool, typer.Option("--keras", help="Write model.keras beside the SavedModel.")] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="For a run with averaged weights: ema (the averages) or raw (the weights without them). "
+            "Default: those that the run ended with."
+        ),
+    ] = None,
+    keras: Annotated[bool, typer.Option("--keras", help="Also write model.keras beside the SavedModel.")] = False,
     against: Annotated[
         str | None,
-        typer.Option(help="A version's folder, or latest: say how far the outputs differ, on the run's test split."),
+        typer.Option(
+            help="The folder of a version to compare with, or latest. The outputs of both are compared "
+            "on the run's test split."
+        ),
     ] = None,
     made_up: Annotated[
-        bool, typer.Option("--made-up-samples", help="Compare on random rows in place of the test split.")
+        bool,
+        typer.Option("--made-up-samples", help="With --against: compare on random rows in place of the test split."),
     ] = False,
     data: _Data = None,
     mirror: _Mirror = None,
     json: _Json = False,
 ) -> None:
-    """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and compare it in a fresh process."""
+    """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and check it in a fresh process."""
     if against is None and (made_up or data is not None or mirror is not None):
         raise ConfigError("--made-up-samples, --data and --mirror are for a comparison: give --against")
     if made_up and (data is not None or mirror is not None):
@@ -139,17 +149,20 @@ def predict(
         list[str],
         typer.Argument(help="PNG or JPEG files, or rows of the run's data such as test:0.", metavar="IMAGE..."),
     ],
-    run: Annotated[Path | None, typer.Option(help="A run. Default: the newest of `tfmb train` in runs.")] = None,
-    export: Annotated[Path | None, typer.Option(help="An exported model in place of a run.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="The run to use. Default: the newest run of `tfmb train` in runs.")
+    ] = None,
+    export: Annotated[Path | None, typer.Option(help="An exported model to use in place of a run.")] = None,
     model: _Model = None,
     data: _Data = None,
     mirror: _Mirror = None,
     invert: Annotated[
-        bool, typer.Option("--invert", help="Turn dark ink on light paper into MNIST's light on dark.")
+        bool,
+        typer.Option("--invert", help="Invert the images: dark ink on light paper becomes light on dark, as in MNIST."),
     ] = False,
     json: _Json = False,
 ) -> None:
-    """Name the class of images, with its probability."""
+    """Print the class of each image and its probability."""
     given = given_options(context)
     if run is not None and export is not None:
         raise ConfigError("--run and --export cannot both be given")

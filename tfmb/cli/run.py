@@ -30,20 +30,28 @@ _FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_mismatch")
 
 def run(
     context: typer.Context,
-    program: Annotated[str, typer.Argument(help="A script, or with -m a module.", metavar="PROGRAM")],
+    program: Annotated[str, typer.Argument(help="The script to run, or with -m the module.", metavar="PROGRAM")],
     arguments: Annotated[
-        list[str] | None, typer.Argument(help="The program's own.", metavar="ARGUMENT", show_default=False)
+        list[str] | None, typer.Argument(help="The program's own arguments.", metavar="ARGUMENT", show_default=False)
     ] = None,
     module: Annotated[bool, typer.Option("-m", help="PROGRAM is the name of a module, as in python -m.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="End where a call would be left to Keras.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with an error where tfmb would leave a call to Keras.")
+    ] = False,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="A folder for the runs fit-1, fit-2, ...; the same command goes on.", rich_help_panel=RUN),
+        typer.Option(
+            help="A folder for the runs fit-1, fit-2, ... The same command goes on with runs that were stopped.",
+            rich_help_panel=RUN,
+        ),
     ] = None,
     checkpoint_every: CheckpointEvery = 100,
     keep_checkpoints: KeepCheckpoints = 2,
     allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Go on though something differs.", rich_help_panel=RUN)
+        bool,
+        typer.Option(
+            "--allow-mismatch", help="Go on even if something differs from the run's beginning.", rich_help_panel=RUN
+        ),
     ] = False,
     virtual_replicas: VirtualReplicas = None,
     micro_batch_size: MicroBatchSize = None,
@@ -53,14 +61,16 @@ def run(
     on_divergence: OnDivergence = "stop",
     seed: Annotated[
         int | None,
-        typer.Option(help="Decides the order in each fit. Default: as the program seeds.", rich_help_panel=RUN),
+        typer.Option(
+            help="The seed of the order of examples in each fit. Default: as the program seeds.", rich_help_panel=RUN
+        ),
     ] = None,
 ) -> Program:
-    """Run a Keras program of which no line was changed: fit, evaluate and predict of its models are tfmb's.
+    """Run an unchanged Keras program with tfmb's fit, evaluate and predict in place of Keras's.
 
-    Options stand before PROGRAM. What tfmb refuses is left to Keras, and a line says why.
+    Give options before PROGRAM. A call that tfmb refuses is left to Keras, and a line on standard error says why.
 
-    The exit code is the program's. With --run-dir, SIGTERM and SIGINT save the run and end it with 75.
+    The exit code is the program's. With --run-dir, SIGTERM and SIGINT save the run and end it with exit code 75.
     """
     config = TrainConfig(
         checkpoint_every=checkpoint_every,

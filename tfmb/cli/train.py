@@ -45,89 +45,132 @@ def train(
     context: typer.Context,
     recipe: Annotated[
         str,
-        typer.Option(
-            help="reference, or fast: one epoch of MNIST to about 99 %. Other options change it.", rich_help_panel=_RUN
-        ),
+        typer.Option(help="reference, or fast: one epoch of MNIST. Other options override it.", rich_help_panel=_RUN),
     ] = "reference",
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
     ] = "auto",
-    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.", rich_help_panel=_DATA)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your own data: a function package.module:load.", rich_help_panel=_DATA)
+    ] = None,
     mirror: Annotated[
-        str | None, typer.Option(help="A folder with the files TFDS would download.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="A folder with the files that TFDS would download.", rich_help_panel=_DATA)
     ] = None,
     validation_size: Annotated[
-        int, typer.Option(help="Train examples held out and scored each epoch.", rich_help_panel=_DATA)
+        int, typer.Option(help="Training examples to hold out and to score after each epoch.", rich_help_panel=_DATA)
     ] = 0,
-    shuffle: Annotated[bool, typer.Option(help="A new order each epoch.", rich_help_panel=_DATA)] = True,
+    shuffle: Annotated[
+        bool, typer.Option(help="Take the examples in a new order in each epoch.", rich_help_panel=_DATA)
+    ] = True,
     model: Annotated[
-        str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build.", rich_help_panel=_MODEL)
+        str, typer.Option(help="cnn, mlp, resnet, or your own function package.module:build.", rich_help_panel=_MODEL)
     ] = "cnn",
     dropout: Annotated[
-        float | None, typer.Option(help="Share of hidden outputs dropped (cnn: 0.25).", rich_help_panel=_MODEL)
+        float | None,
+        typer.Option(help="Share of hidden outputs to drop. Default: 0.25 for cnn, else 0.", rich_help_panel=_MODEL),
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(help="Examples an update, over all replicas; or full.", rich_help_panel=_RULE)
+        str, typer.Option(help="Examples per update, over all replicas. full: all examples.", rich_help_panel=_RULE)
     ] = "64",
     epochs: Annotated[
-        int | None, typer.Option(help="Default: the dataset's (mnist 5, digits 30).", rich_help_panel=_RULE)
+        int | None,
+        typer.Option(help="Passes over the data. Default: the dataset's (mnist 5, digits 30).", rich_help_panel=_RULE),
     ] = None,
     optimizer: Annotated[
         str | None,
-        typer.Option(help="sgd, momentum, rmsprop, adam or adamw. Default: adam.", rich_help_panel=_RULE),
+        typer.Option(
+            help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or the one your own model was compiled with.",
+            rich_help_panel=_RULE,
+        ),
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(help="Default: the optimizer's (adam 0.001).", rich_help_panel=_RULE)
+        float | None,
+        typer.Option(
+            help="The learning rate, or the peak of one-cycle. Default: the optimizer's own (adam 0.001).",
+            rich_help_panel=_RULE,
+        ),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(help="Factor of decoupled decay.", rich_help_panel=_RULE)
+        float | None, typer.Option(help="Decoupled weight decay. Default: the optimizer's own.", rich_help_panel=_RULE)
     ] = None,
     momentum: Annotated[
-        float | None, typer.Option(help="For sgd, momentum (0.9) and rmsprop.", rich_help_panel=_RULE)
+        float | None,
+        typer.Option(
+            help="The momentum of sgd, momentum and rmsprop. Default: 0.9 for momentum, else 0.", rich_help_panel=_RULE
+        ),
     ] = None,
-    nesterov: Annotated[bool, typer.Option("--nesterov", help="For momentum.", rich_help_panel=_RULE)] = False,
-    rho: Annotated[float | None, typer.Option(help="For rmsprop (0.9).", rich_help_panel=_RULE)] = None,
-    centered: Annotated[bool, typer.Option("--centered", help="For rmsprop.", rich_help_panel=_RULE)] = False,
-    beta_1: Annotated[float | None, typer.Option("--beta-1", help="For adam (0.9).", rich_help_panel=_RULE)] = None,
-    beta_2: Annotated[float | None, typer.Option("--beta-2", help="For adam (0.999).", rich_help_panel=_RULE)] = None,
-    epsilon: Annotated[float | None, typer.Option(help="For adam and rmsprop (1e-7).", rich_help_panel=_RULE)] = None,
-    amsgrad: Annotated[bool, typer.Option("--amsgrad", help="For adam.", rich_help_panel=_RULE)] = False,
+    nesterov: Annotated[
+        bool, typer.Option("--nesterov", help="For sgd and momentum: use Nesterov's momentum.", rich_help_panel=_RULE)
+    ] = False,
+    rho: Annotated[
+        float | None, typer.Option(help="The decay of rmsprop's mean square. Default: 0.9.", rich_help_panel=_RULE)
+    ] = None,
+    centered: Annotated[
+        bool, typer.Option("--centered", help="For rmsprop: divide by the standard deviation.", rich_help_panel=_RULE)
+    ] = False,
+    beta_1: Annotated[
+        float | None,
+        typer.Option("--beta-1", help="The decay of adam's first moment. Default: 0.9.", rich_help_panel=_RULE),
+    ] = None,
+    beta_2: Annotated[
+        float | None,
+        typer.Option("--beta-2", help="The decay of adam's second moment. Default: 0.999.", rich_help_panel=_RULE),
+    ] = None,
+    epsilon: Annotated[
+        float | None, typer.Option(help="The epsilon of adam, adamw and rmsprop. Default: 1e-7.", rich_help_panel=_RULE)
+    ] = None,
+    amsgrad: Annotated[
+        bool, typer.Option("--amsgrad", help="For adam: use the largest second moment so far.", rich_help_panel=_RULE)
+    ] = False,
     schedule: Annotated[
         str,
         typer.Option(
-            help="constant, step, exponential, polynomial, cosine, one-cycle or plateau.", rich_help_panel=_RULE
+            help="How the rate changes: constant, step, exponential, polynomial, cosine, one-cycle or plateau.",
+            rich_help_panel=_RULE,
         ),
     ] = "constant",
-    warmup: Annotated[int, typer.Option(help="Updates in which the rate rises from 0.", rich_help_panel=_RULE)] = 0,
+    warmup: Annotated[
+        int, typer.Option(help="Updates in which the rate first rises from 0.", rich_help_panel=_RULE)
+    ] = 0,
     base_batch_size: Annotated[
-        int | None, typer.Option(help="Scale the rate from this batch size to yours.", rich_help_panel=_RULE)
+        int | None, typer.Option(help="Scale the rate from this batch size to --batch-size.", rich_help_panel=_RULE)
     ] = None,
     rate_scaling: Annotated[
-        str, typer.Option(help="linear (for sgd) or sqrt (for adam).", rich_help_panel=_RULE)
+        str, typer.Option(help="How --base-batch-size scales: linear (sgd) or sqrt (adam).", rich_help_panel=_RULE)
     ] = "linear",
-    clipnorm: Annotated[float | None, typer.Option(help="Most norm of each gradient.", rich_help_panel=_RULE)] = None,
+    clipnorm: Annotated[
+        float | None, typer.Option(help="Clip each variable's gradient to at most this norm.", rich_help_panel=_RULE)
+    ] = None,
     clipvalue: Annotated[
-        float | None, typer.Option(help="Most size of a gradient's entries.", rich_help_panel=_RULE)
+        float | None,
+        typer.Option(help="Clip each gradient entry to [-c, c], where c is this value.", rich_help_panel=_RULE),
     ] = None,
     global_clipnorm: Annotated[
-        float | None, typer.Option(help="Most norm of all gradients together.", rich_help_panel=_RULE)
+        float | None, typer.Option(help="Clip all gradients together to at most this norm.", rich_help_panel=_RULE)
     ] = None,
     ema_momentum: Annotated[
-        float | None, typer.Option(help="Average the weights; the run ends with it.", rich_help_panel=_RULE)
+        float | None,
+        typer.Option(
+            help="Keep a moving average of the weights with this momentum. It replaces the weights at the end.",
+            rich_help_panel=_RULE,
+        ),
     ] = None,
     augment: Annotated[
         str | None,
-        typer.Option(help="shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE.", rich_help_panel=_DATA),
+        typer.Option(
+            help="Random changes of the training images, any of shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(help="float32, float64, mixed_bfloat16 or mixed_float16.", rich_help_panel=_RUN)
+        str, typer.Option(help="Compute in float32, float64, mixed_bfloat16 or mixed_float16.", rich_help_panel=_RUN)
     ] = "float32",
     virtual_replicas: VirtualReplicas = None,
     micro_batch_size: MicroBatchSize = None,
     measure_noise_scale: Annotated[
         bool,
         typer.Option(
-            "--measure-noise-scale", help="Measure the gradients' noise scale. Needs parts.", rich_help_panel=_RUN
+            "--measure-noise-scale", help="Measure the gradients' noise scale. Needs two shards.", rich_help_panel=_RUN
         ),
     ] = False,
     jit_compile: JitCompile = "auto",
@@ -135,49 +178,56 @@ def train(
         bool,
         typer.Option("--pad-batches", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Decides initial weights, order and dropout.", rich_help_panel=_RUN)] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the initial weights, order of examples and dropout.", rich_help_panel=_RUN)
+    ] = 0,
     strategy: Strategy = "auto",
     devices: Devices = None,
     prefetch: Annotated[
         int | None,
         typer.Option(
-            help="Batches read ahead, where they are read or augmented; else as a short measurement says.",
+            help="Batches to read ahead, where they are read from files or augmented. Default: as measured.",
             rich_help_panel=_RUN,
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
-            help="That share the work of one operation. Default: one a core, or as measured.", rich_help_panel=_RUN
+            help="Threads that share the work of one operation. Default: one per core, or as measured.",
+            rich_help_panel=_RUN,
         ),
     ] = None,
-    log_every: Annotated[int, typer.Option(help="Updates between running losses.", rich_help_panel=_RUN)] = 100,
+    log_every: Annotated[
+        int, typer.Option(help="The number of updates between two reports of the running loss.", rich_help_panel=_RUN)
+    ] = 100,
     run_dir: Annotated[
-        Path | None, typer.Option(help="A new directory. Default: runs/NAME, a new name.", rich_help_panel=_RUN)
+        Path | None, typer.Option(help="A new directory. Default: a new name in runs.", rich_help_panel=_RUN)
     ] = None,
     checkpoint_every: CheckpointEvery = 100,
     keep_checkpoints: KeepCheckpoints = 2,
     on_divergence: OnDivergence = "stop",
     deterministic: Annotated[
         bool,
-        typer.Option("--deterministic", help="Pin threads, oneDNN, op determinism, calls.", rich_help_panel=_RUN),
+        typer.Option(
+            "--deterministic", help="Fix threads, oneDNN, op determinism and updates per call.", rich_help_panel=_RUN
+        ),
     ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run, exactly where it stopped; its options hold.", rich_help_panel=_RUN),
+        typer.Option(help="Go on with this run and its options, exactly where it stopped.", rich_help_panel=_RUN),
     ] = None,
     allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Resume though something differs.", rich_help_panel=_RUN)
+        bool, typer.Option("--allow-mismatch", help="Resume even if something differs.", rich_help_panel=_RUN)
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="One line of JSON on standard output.", rich_help_panel=_RUN)
+        bool, typer.Option("--json", help="Print one line of JSON on standard output.", rich_help_panel=_RUN)
     ] = False,
 ) -> None:
-    """Train a model by mini-batch gradient descent, then score the test split.
+    """Train a model by mini-batch gradient descent, then score it on the test split.
 
     The defaults are the reference recipe: a small CNN on MNIST, Adam at 0.001, batch 64, 5 epochs.
 
-    SIGTERM and SIGINT save the run and end it with 75; --resume RUN goes on, also after a kill.
+    SIGTERM and SIGINT save the run and end it with exit code 75. --resume RUN goes on with it, after a kill too.
     """
     options = dict(locals())
     for other in ("context", "recipe", "run_dir", "json", "resume", "allow_mismatch"):

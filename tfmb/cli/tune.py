@@ -1,7 +1,5 @@
 """`tfmb tune`."""
 
-import json as json_module
-import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +9,7 @@ import typer
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.train import RUNS
+from tfmb.cli.trial_table import TrialTable, searched, short
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError
@@ -26,104 +25,186 @@ def tune(
     dataset: Annotated[
         str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
     ] = "auto",
-    data: Annotated[str | None, typer.Option(help="Your own data: package.module:load.", rich_help_panel=_DATA)] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Your own data: a function package.module:load.", rich_help_panel=_DATA)
+    ] = None,
     mirror: Annotated[
-        str | None, typer.Option(help="A folder with the files TFDS would download.", rich_help_panel=_DATA)
+        str | None, typer.Option(help="A folder with the files that TFDS would download.", rich_help_panel=_DATA)
     ] = None,
     validation_size: Annotated[
-        int | None, typer.Option(help="Train examples trials are compared on. Default: a tenth.", rich_help_panel=_DATA)
+        int | None,
+        typer.Option(
+            help="The number of training examples to hold out and to compare trials on. Default: a tenth.",
+            rich_help_panel=_DATA,
+        ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="cnn, mlp, resnet, or your own: package.module:build, of hp.", rich_help_panel=_MODEL)
+        str,
+        typer.Option(
+            help="cnn, mlp, resnet, or your own function of hp: package.module:build.", rich_help_panel=_MODEL,
+        ),
     ] = "cnn",
     dropout: Annotated[
-        str | None, typer.Option(help="Of our models. Default: their own.", rich_help_panel=_SPACE)
+        str | None,
+        typer.Option(
+            help="The dropout of cnn, mlp and resnet: LOW:HIGH, A,B,C or one value. Default: the model's own.",
+            rich_help_panel=_SPACE,
+        ),
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(help="A range LOW:HIGH (powers of two), values A,B,C or one.", rich_help_panel=_SPACE)
+        str,
+        typer.Option(
+            help="Examples per update: a range LOW:HIGH (searched in powers of two), values A,B,C or one value.",
+            rich_help_panel=_SPACE,
+        ),
     ] = "16:1024",
     learning_rate: Annotated[
-        str, typer.Option(help="The same; a range is searched on a logarithmic scale.", rich_help_panel=_SPACE)
+        str,
+        typer.Option(
+            help="A range LOW:HIGH (searched on a logarithmic scale), values A,B,C or one value.",
+            rich_help_panel=_SPACE,
+        ),
     ] = "1e-4:1e-1",
     rate_scaling: Annotated[
         str | None,
-        typer.Option(help="linear or sqrt: the rate is that at --base-batch-size.", rich_help_panel=_SPACE),
+        typer.Option(
+            help="linear or sqrt: search the rate at --base-batch-size, and scale it to each trial's batch size.",
+            rich_help_panel=_SPACE,
+        ),
     ] = None,
-    base_batch_size: Annotated[int, typer.Option(help="See --rate-scaling.", rich_help_panel=_SPACE)] = 64,
+    base_batch_size: Annotated[
+        int, typer.Option(help="The batch size at which --rate-scaling searches the rate.", rich_help_panel=_SPACE)
+    ] = 64,
     optimizer: Annotated[
         str, typer.Option(help="sgd, momentum, rmsprop, adam or adamw, or several: A,B.", rich_help_panel=_SPACE)
     ] = "adam",
-    momentum: Annotated[str | None, typer.Option(help="Of sgd, momentum, rmsprop.", rich_help_panel=_SPACE)] = None,
-    beta_1: Annotated[str | None, typer.Option(help="Of adam.", rich_help_panel=_SPACE)] = None,
-    beta_2: Annotated[str | None, typer.Option(help="Of adam.", rich_help_panel=_SPACE)] = None,
-    weight_decay: Annotated[str | None, typer.Option(help="Decoupled.", rich_help_panel=_SPACE)] = None,
+    momentum: Annotated[
+        str | None,
+        typer.Option(
+            help="The momentum of sgd, momentum and rmsprop: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
+        ),
+    ] = None,
+    beta_1: Annotated[
+        str | None,
+        typer.Option(help="The beta_1 of adam and adamw: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE),
+    ] = None,
+    beta_2: Annotated[
+        str | None,
+        typer.Option(help="The beta_2 of adam and adamw: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE),
+    ] = None,
+    weight_decay: Annotated[
+        str | None,
+        typer.Option(
+            help="The factor of decoupled weight decay: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
+        ),
+    ] = None,
     schedule: Annotated[
-        str, typer.Option(help="As in tfmb train, over a trial; or several.", rich_help_panel=_SPACE)
+        str,
+        typer.Option(
+            help="How the rate changes over a trial, as in tfmb train, or several: A,B.", rich_help_panel=_SPACE,
+        ),
     ] = "constant",
-    warmup: Annotated[str, typer.Option(help="Updates in which the rate rises from 0.", rich_help_panel=_SPACE)] = "0",
+    warmup: Annotated[
+        str,
+        typer.Option(
+            help="Updates in which the rate first rises from 0: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
+        ),
+    ] = "0",
     augment: Annotated[
         list[str] | None,
-        typer.Option(help="As in tfmb train; give it again for another choice, '' for none.", rich_help_panel=_SPACE),
+        typer.Option(
+            help="As in tfmb train. Give the option again for each further choice; '' is no augmentation.",
+            rich_help_panel=_SPACE,
+        ),
     ] = None,
     objective: Annotated[
         str,
         typer.Option(
-            help="A metric, min:METRIC, max:METRIC, or seconds|examples|updates:METRIC>=VALUE.",
+            help="How to compare trials: METRIC, min:METRIC, max:METRIC, or seconds|examples|updates:METRIC>=VALUE.",
             rich_help_panel=_SEARCH,
         ),
     ] = "val_loss",
-    oracle: Annotated[str, typer.Option(help="bayesian, random, grid or hyperband.", rich_help_panel=_SEARCH)] = (
+    oracle: Annotated[
+        str, typer.Option(help="How values are chosen: bayesian, random, grid or hyperband.", rich_help_panel=_SEARCH)
+    ] = (
         "bayesian"
     ),
     max_trials: Annotated[
-        int, typer.Option("--max-trials", "--trials", help="How many trials.", rich_help_panel=_SEARCH)
+        int, typer.Option("--max-trials", "--trials", help="The largest number of trials.", rich_help_panel=_SEARCH)
     ] = 20,
     timeout: Annotated[
-        str | None, typer.Option(help="No trial begins after this: 90s, 10m, 2h.", rich_help_panel=_SEARCH)
+        str | None, typer.Option(help="Begin no trial after this time: 90s, 10m, 2h.", rich_help_panel=_SEARCH)
     ] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the data a trial may spend.", rich_help_panel=_SEARCH)] = 1,
-    executions_per_trial: Annotated[
-        int, typer.Option(help="Trainings a trial, averaged; without pruning.", rich_help_panel=_SEARCH)
+    epochs: Annotated[
+        float, typer.Option(help="The number of passes over the data that a trial may spend.", rich_help_panel=_SEARCH)
     ] = 1,
-    prune: Annotated[bool, typer.Option(help="Stop trials early that do worse.", rich_help_panel=_SEARCH)] = True,
-    seed: Annotated[int, typer.Option(help="Decides everything.", rich_help_panel=_SEARCH)] = 0,
+    executions_per_trial: Annotated[
+        int,
+        typer.Option(
+            help="Trainings per trial, whose metrics are averaged. More than 1 turns pruning off.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = 1,
+    prune: Annotated[
+        bool, typer.Option(help="Stop trials early that do worse than others.", rich_help_panel=_SEARCH)
+    ] = True,
+    seed: Annotated[
+        int,
+        typer.Option(help="The seed of all choices, initial weights and orders of examples.", rich_help_panel=_SEARCH),
+    ] = 0,
     strategy: Annotated[str, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = "auto",
     devices: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
     workers: Annotated[
-        int, typer.Option(help="Processes that run trials at once, on this machine.", rich_help_panel=_SEARCH)
+        int,
+        typer.Option(
+            help="The number of processes on this machine that run trials at the same time.", rich_help_panel=_SEARCH,
+        ),
     ] = 1,
     listen: Annotated[
         str | None,
-        typer.Option(help="HOST:PORT for workers of other hosts, which share --run-dir.", rich_help_panel=_SEARCH),
+        typer.Option(
+            help="Listen on HOST:PORT for workers on other hosts that see the same --run-dir.", rich_help_panel=_SEARCH,
+        ),
     ] = None,
     join: Annotated[
         str | None,
         typer.Option(
-            help="HOST:PORT of a search with --listen: run trials for it, with the same arguments and --run-dir.",
+            help="Run trials for the search that listens on HOST:PORT. Give the same arguments and --run-dir.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
     run_dir: Annotated[
         Path | None,
-        typer.Option(help="The search's directory; one that was stopped goes on. Default: a new one in runs.",
-                     rich_help_panel=_SEARCH),
+        typer.Option(
+            help="The search's directory. A search that was stopped there goes on. Default: a new one in runs.",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train the winner in full, over several seeds.", rich_help_panel=_WINNER)
+        bool,
+        typer.Option(
+            "--retrain", help="Train the winner in full, once with each of several seeds.", rich_help_panel=_WINNER,
+        ),
     ] = False,
-    retrain_seeds: Annotated[int, typer.Option(help="How many seeds.", rich_help_panel=_WINNER)] = 3,
+    retrain_seeds: Annotated[
+        int, typer.Option(help="The number of seeds that --retrain trains with.", rich_help_panel=_WINNER)
+    ] = 3,
     retrain_epochs: Annotated[
-        int | None, typer.Option(help="Default: the dataset's own number.", rich_help_panel=_WINNER)
+        int | None,
+        typer.Option(help="The number of epochs of --retrain. Default: the dataset's own.", rich_help_panel=_WINNER),
     ] = None,
     export: Annotated[
-        Path | None, typer.Option(help="Write the best retrained model there, as tfmb export does.",
+        Path | None, typer.Option(help="Write the best retrained model to this folder, as tfmb export does.",
                                   rich_help_panel=_WINNER)
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one line of JSON on standard output.")
+    ] = False,
 ) -> None:  # fmt: skip
-    """Search batch size and learning rate (and more), on a validation split; the test split is not looked at.
+    """Search for the best batch size and learning rate (and more) on a validation split.
 
-    A search that was stopped goes on with the same command and --run-dir, and repeats no trial.
+    The test split is not looked at. A search that was stopped goes on with the same command and --run-dir. It repeats
+    no trial.
     """
     asked = {name: value for name, value in locals().items() if name != "context"}
     _check(asked, given_options(context))
@@ -170,7 +251,7 @@ def tune(
         return
     say(f"search: {folder}")
     record = tune_job(
-        config, folder, say, _Table(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
+        config, folder, say, TrialTable(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
     )
     if record.best is None:
         raise ConfigError(f"every trial diverged: search lower rates; {folder / 'report.html'} has all of them")
@@ -197,7 +278,7 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
     if not retrain:
         refuse_idle(given, ["retrain_seeds", "retrain_epochs"], "is for --retrain: give that too")
     if asked["rate_scaling"] is None:
-        refuse_idle(given, ["base_batch_size"], "is the one that --rate-scaling scales from: give that too")
+        refuse_idle(given, ["base_batch_size"], "is used with --rate-scaling alone: give that too")
     if asked["executions_per_trial"] > 1 and asked["prune"]:
         refuse_idle(given, ["prune"], "and --executions-per-trial do not go together: give one of them")
     if asked["oracle"] == "hyperband":
@@ -223,7 +304,7 @@ def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> 
     if best is None:
         return
     if not asked["json"]:
-        shown = ", ".join(f"{name} {_short(value)}" for name, value in _searched(record, best))
+        shown = ", ".join(f"{name} {short(value)}" for name, value in searched(record, best))
         found = f"{record.objective} {best.score:.4g} with {shown}"
         tell(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}")
     result: dict[str, Any] = {
@@ -248,38 +329,6 @@ def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> 
         emit_json(result)
     elif "export" in result:
         tell(result["export"])
-
-
-class _Table:
-    """A line on standard error for each trial that ends."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._shown: dict[str, int] = {}
-
-    def show(self, record: Any) -> None:
-        """Shows what is new."""
-        for number, trial in enumerate(record.trials, 1):
-            if trial.fate == "running" or self._shown.get(trial.trial) == len(trial.history):
-                continue
-            self._shown[trial.trial] = len(trial.history)
-            values = "  ".join(f"{name} {_short(value)}" for name, value in _searched(record, trial))
-            score = "-" if trial.score is None else f"{trial.score:.4g}"
-            best = record.best
-            known = "" if best is None else f"  best {best.score:.4g} (trial {best.trial})"
-            cause = f" ({trial.cause})" if trial.fate == "diverged" else ""
-            tell(
-                f"trial {trial.trial} ({number}/{self._most})  {values}  {record.objective} {score}  "
-                f"{trial.fate}{cause}  {trial.seconds:.1f} s{known}",
-                to=sys.stderr,
-            )
-
-
-def _searched(record: Any, trial: Any) -> list[tuple[str, Any]]:
-    """The values that are not the same in all trials, and always batch and rate."""
-    always = ("batch_size", "learning_rate")
-    kept = {name for name in trial.values if len({repr(t.values.get(name)) for t in record.trials}) > 1}
-    return [(name, value) for name, value in trial.values.items() if name in kept or name in always]
 
 
 def _export(run: Path, output: Path) -> Path:
@@ -308,10 +357,6 @@ def _number(text: str) -> int | float:
         return int(text)
     except ValueError:
         return float(text)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else json_module.dumps(value).strip('"')
 
 
 def _new_folder() -> Path:

@@ -21,19 +21,25 @@ CHECK_FAILED = 70
 def verify(
     target: Annotated[
         str,
-        typer.Argument(help="A run, an export (with or without its version), or module:train.", metavar="TARGET"),
+        typer.Argument(
+            help="A run, an export (with or without its version), or a training function module:train.",
+            metavar="TARGET",
+        ),
     ],
-    run: Annotated[Path | None, typer.Option(help="Of an export: the run it was made of.")] = None,
-    model: Annotated[str | None, typer.Option(help="module:build, where the model is your own.")] = None,
-    data: Annotated[str | None, typer.Option(help="module:load, where the data is your own.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="A folder with the files TFDS would download.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Of a run: about how many updates to make. Default: 8.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One line of JSON on standard output.")] = False,
+    run: Annotated[Path | None, typer.Option(help="For an export: the run that it was made from.")] = None,
+    model: Annotated[str | None, typer.Option(help="For your own model: its function module:build.")] = None,
+    data: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,
+    mirror: Annotated[Path | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
+    steps: Annotated[int | None, typer.Option(help="For a run: about how many updates to make. Default: 8.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
 ) -> None:
-    """Check a run, an export or your own training loop against what they promise; 70 where a check fails.
+    """Check a run, an export or your own training loop. The exit code is 70 if a check fails.
 
-    A run: parity with model.fit, replica invariance, exact resume. An export: provenance, fresh processes, parity with
-    --run. A function train(model, x, y, ...): the equations, and the name of what it does wrong.
+    A run is checked for parity with model.fit, replica invariance and exact resume.
+
+    An export is checked for its provenance, for the same outputs in fresh processes, and for parity with --run.
+
+    A function train(model, x, y, ...) is checked against the equations. A fault that is recognised is named.
     """
     report = _report(target, run, model, data, mirror, steps)
     if json:

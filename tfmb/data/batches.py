@@ -111,7 +111,9 @@ def fill_up(batches: Dataset, rows: int) -> Any:
     for spec in keras.tree.flatten(batches.element_spec):
         if not isinstance(spec, tf.TensorSpec):
             kind = type(spec).__name__.removesuffix("Spec")
-            raise ConfigError(f"pad_batches fill batches up, and these have a {kind}: make it dense, or leave it out")
+            raise ConfigError(
+                f"pad_batches cannot fill up batches with a {kind}: make it dense, or leave pad_batches out"
+            )
 
     def fill(*batch: Any) -> Any:
         size = tf.shape(keras.tree.flatten(batch)[0])[0]

@@ -155,7 +155,9 @@ class Source:
             ConfigError: nothing would be left on one side.
         """
         if not 0 < size < self.size:
-            raise ConfigError(f"validation size {size} must be between 1 and {self.size - 1}, the examples less one")
+            raise ConfigError(
+                f"validation size {size} must be between 1 and {self.size - 1}, one less than the examples"
+            )
         # Drawn from the names of the rows: no generator's stream can change under us.
         names = [hashlib.sha256(f"hold out {row}".encode()).digest() for row in range(self.size)]
         chosen = np.sort(np.array(sorted(range(self.size), key=names.__getitem__)[:size]))

@@ -48,12 +48,12 @@ def workers_of_environment() -> int:
     if job not in _JOBS:
         raise ConfigError(
             f"TF_CONFIG makes this process {job} {index}, which takes no part in a training of tfmb: start it as a "
-            "chief or worker (validation runs in these), or unset TF_CONFIG"
+            "chief or a worker (they validate too), or unset TF_CONFIG"
         )
     if not 0 <= index < sizes.get(job, 0):
         raise ConfigError(
             f"TF_CONFIG makes this process {job} {index}, but its cluster has {sizes.get(job, 0)} of this kind, "
-            "counted from 0: correct task.index"
+            "numbered from 0: give a task.index below that number"
         )
     return workers
 

@@ -156,7 +156,7 @@ def _listen(cluster: Cluster) -> socket.socket:
         listener.close()
         raise PeerLostError(
             f"{cluster.names[cluster.rank]} cannot listen on port {port} ({error.strerror}): end the process that "
-            "does, or give all workers another port for it"
+            "uses this port, or change the port of this worker in the TF_CONFIG of all workers"
         ) from error
     return listener
 

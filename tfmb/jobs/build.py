@@ -137,8 +137,8 @@ def make_optimizer(config: TrainConfig, model: KerasModel, examples: int, epochs
             rated["schedule"] = config.schedule
         if idle := [*arguments, *(name for name, value in rated.items() if value)]:
             raise ConfigError(
-                f"{config.model} is compiled with {type(compiled).__name__}: give --optimizer to use another with "
-                f"{', '.join(idle)}, or leave these out"
+                f"{config.model} is compiled with {type(compiled).__name__}, which would not use {', '.join(idle)}: "
+                "leave these out, or give --optimizer to use another optimizer with them"
             )
         return interop.get(compiled)
     make = interop.OPTIMIZERS[config.optimizer or "adam"]

@@ -45,59 +45,62 @@ class TrainConfig:
 
     Attributes:
         dataset: `"auto"`, `"mnist"`, `"digits"`, a folder of IDX files, or a TFDS name.
-        data: `package.module:load`, the user's own data in place of `dataset`.
+        data: `package.module:load`, a function that loads the user's own data in place of `dataset`.
         mirror: a folder with the files that TFDS would download.
-        model: `"cnn"`, `"mlp"`, or `package.module:build`, a function without arguments that returns a compiled
-            Keras model of the examples as they are stored.
-        epochs: None for the dataset's own number.
-        batch_size: examples an update, over all replicas; `"full"` for all of them (batch gradient descent).
-        optimizer: `"sgd"`, `"momentum"`, `"rmsprop"`, `"adam"`, `"adamw"`; None for Adam, or for what the user's
-            model was compiled with.
-        learning_rate: None for the optimizer's own default.
+        model: `"cnn"`, `"mlp"`, `"resnet"`, or `package.module:build`, a function without arguments that returns a
+            compiled Keras model of the examples as they are stored.
+        epochs: passes over the data; None for the dataset's own number.
+        batch_size: examples per update, over all replicas; `"full"` for all of them (batch gradient descent).
+        optimizer: `"sgd"`, `"momentum"`, `"rmsprop"`, `"adam"` or `"adamw"`; None for Adam, or for the optimizer that
+            the user's model was compiled with.
+        learning_rate: the first rate, or the peak of `"one-cycle"`; None for the optimizer's own default.
         weight_decay: the factor of decoupled decay; None for the optimizer's own default.
-        momentum: None for the optimizer's own default; so with all that follow.
-        nesterov: whether momentum looks ahead.
-        rho: RMSprop's decay.
-        centered: RMSprop's variance in place of its mean square.
-        beta_1: Adam's decay of the first moment.
-        beta_2: Adam's decay of the second moment.
-        epsilon: Adam's or RMSprop's.
-        amsgrad: Adam's largest second moment.
-        clipnorm: the most norm of each variable's gradient; None for no limit.
-        clipvalue: the most size of each entry of a gradient; None for no limit.
-        global_clipnorm: the most norm of all gradients together; None for no limit.
-        ema_momentum: keeps a moving average of the weights, which are replaced by it in the end; None for none.
-        schedule: how the rate goes on from `learning_rate` over the run: one of `SCHEDULE_NAMES`.
-        warmup: updates in which the rate rises from 0 first.
-        base_batch_size: the batch size that the learning rate was chosen for; the rate is scaled to `batch_size` by
+        momentum: the momentum of SGD or RMSprop; None for the optimizer's own default, as for `rho` to `epsilon`.
+        nesterov: whether to use Nesterov's momentum.
+        rho: the decay of RMSprop's mean square.
+        centered: whether RMSprop divides by the standard deviation and not the root mean square.
+        beta_1: the decay of Adam's first moment.
+        beta_2: the decay of Adam's second moment.
+        epsilon: the epsilon of Adam or RMSprop.
+        amsgrad: whether Adam divides by the largest second moment so far.
+        clipnorm: clips each variable's gradient to at most this norm; None for no limit.
+        clipvalue: clips each entry of a gradient to [-clipvalue, clipvalue]; None for no limit.
+        global_clipnorm: clips all gradients together to at most this norm; None for no limit.
+        ema_momentum: the momentum of a moving average of the weights, which replaces them at the end; None for none.
+        schedule: how the rate changes over the run: one of `SCHEDULE_NAMES`.
+        warmup: the number of updates in which the rate first rises from 0.
+        base_batch_size: the batch size that the learning rate was chosen for. The rate is scaled to `batch_size` by
             `rate_scaling`. None for no scaling.
         rate_scaling: `"linear"` or `"sqrt"`.
         augment: `shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE`, any of them; None for none.
         precision: one of `PRECISION_NAMES`.
-        virtual_replicas: parts that every batch is cut into, a power of two; None for one a device.
-        micro_batch_size: the most examples a part may have; it chooses `virtual_replicas`.
-        measure_noise_scale: whether to measure the gradients' noise scale, from the parts of batches.
-        jit_compile: what XLA compiles, one of `COMPILE_NAMES`; `"auto"` is what a short trial before a long training
-            finds fastest.
-        pad_batches: whether every part has one shape, a smaller one filled up, so that XLA compiles once; a TPU
-            always does.
-        dropout: the share of hidden outputs dropped; None for the model's own default.
-        validation_size: examples of the train split that are held out and scored after each epoch.
+        virtual_replicas: the number of shards in which each batch is always summed, a power of two, so that the bits
+            do not depend on the devices. BatchNormalization works on each shard. None for one shard per device.
+        micro_batch_size: gradient accumulation: the most examples that a shard may have. It chooses `virtual_replicas`.
+        measure_noise_scale: whether to measure the noise scale of the gradients, from the shards of each batch.
+        jit_compile: the work that XLA compiles, one of `COMPILE_NAMES`. `"auto"` takes what a short trial before a long
+            training finds fastest.
+        pad_batches: whether all shards have one shape, so that XLA compiles once. A smaller shard is filled up. On a
+            TPU they always have.
+        dropout: the share of hidden outputs to drop; None for the model's own default.
+        validation_size: the number of training examples to hold out and to score after each epoch.
         shuffle: whether each epoch has a new order.
         seed: decides initial weights, order and dropout.
         strategy: one of `STRATEGY_NAMES`.
         devices: the number of devices; None for all GPUs, or one CPU.
-        prefetch: batches that are read ahead where the loop reads them; None for as many as a short measurement says.
-        threads: that share the work of one operation; None for TensorFlow's own choice, one a core.
-        log_every: updates between two reports of the running loss.
-        checkpoint_every: updates between two checkpoints.
-        keep_checkpoints: the number of last ones that stay, besides the best by validation loss.
+        prefetch: the number of batches to read ahead, where the loop reads them; None for as many as a short
+            measurement says.
+        threads: the number of threads that share the work of one operation; None for TensorFlow's own choice, one per
+            core.
+        log_every: the number of updates between two reports of the running loss.
+        checkpoint_every: the number of updates between two checkpoints.
+        keep_checkpoints: the number of newest checkpoints to keep. The best one by validation loss is kept too.
         on_divergence: what to do about a loss or gradient that is not finite: `"stop"`, `"skip"` the batch, or
             `"restore"` the last checkpoint and go on at half the rate.
-        deterministic: whether threads, oneDNN, op determinism and steps a call are pinned and nothing is measured.
+        deterministic: whether to fix threads, oneDNN, op determinism and steps per call, and to measure nothing.
 
     Raises:
-        ConfigError: a value that makes no sense, named with the mend.
+        ConfigError: a value that makes no sense. The message says how to correct it.
     """
 
     dataset: str = "auto"
@@ -293,7 +296,9 @@ class TrainConfig:
             if getattr(self, name) not in allowed:
                 raise ConfigError(f"unknown {_option(name)} {getattr(self, name)!r}: give {', '.join(allowed)}")
         if self.on_divergence == "restore" and (self.schedule not in ("constant", "plateau") or self.warmup):
-            raise ConfigError("--on-divergence restore halves the rate, which a schedule decides: leave it out")
+            raise ConfigError(
+                "--on-divergence restore halves the rate, but here a schedule decides the rate: leave one out"
+            )
         if self.deterministic and self.jit_compile not in ("auto", "nothing"):
             raise ConfigError("--deterministic and --jit-compile cannot both be given: XLA is not pinned")
         if self.deterministic and self.threads is not None:

@@ -17,18 +17,18 @@ class Adam(Optimizer):
 
     m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, both corrected for their start at zero.
 
-    Where epsilon stands matters for small gradients: at |g| = 1e-6 the first step over alpha is 0.240 with Keras's
-    "epsilon hat" (`epsilon_hat=True`, added to the uncorrected root) and 0.909 with Algorithm 1 of the paper and
-    PyTorch (False, added to the corrected one).
+    The place of epsilon matters for small gradients. `epsilon_hat=True` is Keras's "epsilon hat": epsilon is added to
+    the uncorrected root. `epsilon_hat=False` is Algorithm 1 of the paper and PyTorch: epsilon is added to the corrected
+    root. At |g| = 1e-6 the first step over alpha is 0.240 with True and 0.909 with False.
 
     Args:
         learning_rate: alpha, at least 0, or a function of the update count.
         beta_1: the decay of the first moment, in [0, 1).
         beta_2: the decay of the second moment, in [0, 1).
-        epsilon: at least 0.
+        epsilon: a small number that keeps the division from 0, at least 0.
         amsgrad: whether to divide by the largest second moment so far (Reddi et al. 2018).
-        weight_decay: None, or the factor of decoupled decay.
-        epsilon_hat: Keras's place of epsilon; False is Algorithm 1's.
+        weight_decay: the factor of decoupled weight decay; None for none.
+        epsilon_hat: whether epsilon stands where Keras has it; False puts it where Algorithm 1 has it.
         name: the optimizer's name.
         **common: clipping and averaging: see `Optimizer`.
 
@@ -92,8 +92,8 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): `Adam` with `weight_decay=0.004`.
 
-    As in Keras, all weights decay, biases too: see `exclude_from_weight_decay`. The arguments are those of `Adam`, in
-    Keras's order.
+    As in Keras, all weights decay, biases too. `exclude_from_weight_decay` exempts some. The arguments are those of
+    `Adam`, in Keras's order.
 
     Raises:
         ConfigError: a hyper-parameter out of its range.

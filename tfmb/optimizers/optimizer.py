@@ -28,18 +28,18 @@ class Optimizer:
         learning_rate: a float, or a function of the number of updates made so far (an int64 scalar tensor)
             that returns the rate: one of `tfmb.optimizers.schedules`, or a
             `keras.optimizers.schedules.LearningRateSchedule`.
-        weight_decay: None, or a factor: each update also subtracts `learning_rate * weight_decay * weight`
-            (decoupled, as in Keras); see `exclude_from_weight_decay`.
-        clipnorm: each variable's gradient is scaled down to this norm at most.
-        clipvalue: each entry of a gradient is cut to [-clipvalue, clipvalue].
-        global_clipnorm: all gradients together are scaled down to this norm at most. One of the three at most. They act
-            on the mean gradient of the whole batch, after the sum over replicas.
+        weight_decay: a factor, or None. Each update also subtracts `learning_rate * weight_decay * weight` (decoupled,
+            as in Keras). See `exclude_from_weight_decay`.
+        clipnorm: clips each variable's gradient to at most this norm.
+        clipvalue: clips each entry of a gradient to [-clipvalue, clipvalue].
+        global_clipnorm: clips all gradients together to at most this norm. Give at most one of these three. They act on
+            the mean gradient of the whole batch, after the sum over replicas.
         use_ema: whether to keep an exponential moving average of the weights.
-        ema_momentum: of that average, in [0, 1].
-        ema_overwrite_frequency: updates between two replacements of the weights by the average; None for never.
-        loss_scale_factor: a fixed factor on the loss that gradients are divided by again; None for none.
-        gradient_accumulation_steps: batches whose mean gradient makes one update; None for one. As in
-            Keras, whose optimizer then makes the updates by our rule; see also `micro_batch_size` of `tfmb.fit`.
+        ema_momentum: the momentum of that average, in [0, 1].
+        ema_overwrite_frequency: the average replaces the weights each time this many updates are made; None for never.
+        loss_scale_factor: a fixed factor on the loss, by which the gradients are divided again; None for none.
+        gradient_accumulation_steps: the number of batches whose mean gradient makes one update; None for one. As in
+            Keras, whose optimizer then makes the updates by our rule. See also `micro_batch_size` of `tfmb.fit`.
         name: the optimizer's name.
 
     Attributes:

@@ -56,11 +56,13 @@ class OwnStepOptimizer(Optimizer):
     def learning_rate(self, value: float) -> None:
         before = self.learning_rate
         if not isinstance(before, float):
-            raise ConfigError(f"{self.name}: its optimizers have no rates that can be assigned: give them numbers")
+            raise ConfigError(
+                f"{self.name}: the rates of its optimizers cannot be assigned: give the optimizers numbers"
+            )
         if value == before:
             return
         if not before:
-            raise ConfigError(f"{self.name}: a rate of 0 cannot be scaled to {value:g}, and the others with it")
+            raise ConfigError(f"{self.name}: a rate of 0 cannot be scaled to {value:g} together with the other rates")
         for rate in self.rate_variables.values():
             rate.assign(rate * (value / before))
 

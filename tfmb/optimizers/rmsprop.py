@@ -14,18 +14,18 @@ __all__ = ["RMSprop"]
 class RMSprop(Optimizer):
     """RMSprop (Hinton 2012), with Keras's arguments and defaults.
 
-    s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps): epsilon stands inside the root, as in
-    Keras and unlike PyTorch. With `momentum`, v <- gamma v + g / sqrt(s + eps), theta <- theta - alpha v; Keras
-    keeps the rate inside v (`rate_in_velocity=True`): the two part when the rate changes.
+    s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps). Epsilon stands inside the root, as in Keras
+    and unlike PyTorch. With `momentum`, v <- gamma v + g / sqrt(s + eps), theta <- theta - alpha v. Keras keeps the
+    rate inside v (`rate_in_velocity=True`). The two forms differ when the rate changes.
 
     Args:
         learning_rate: alpha, at least 0, or a function of the update count.
         rho: the decay of the running mean square, in [0, 1).
         momentum: gamma in [0, 1]; 0 keeps no velocity.
         epsilon: added to the mean square, at least 0.
-        centered: whether to divide by the running standard deviation (Graves 2013) and not the root mean square.
-        weight_decay: None, or the factor of decoupled decay.
-        rate_in_velocity: Keras's form of momentum.
+        centered: whether to divide by the running standard deviation (Graves 2013) and not by the root mean square.
+        weight_decay: the factor of decoupled weight decay; None for none.
+        rate_in_velocity: whether to use Keras's form of momentum.
         name: the optimizer's name.
         **common: clipping and averaging: see `Optimizer`.
 

@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Schedule:
-    """The base: a subclass is a frozen dataclass whose `rate(count)` is its equation (`count` a float64 scalar).
+    """The base class. A subclass is a frozen dataclass whose `rate(count)` is its equation (`count` a float64 scalar).
 
     In the equations t is the number of updates made so far and alpha the first rate. `over`, `every` and `milestones`
     count updates, not epochs.
@@ -202,10 +202,10 @@ class OneCycle(Schedule):
 
     Attributes:
         learning_rate: the peak.
-        over: updates of the whole cycle.
-        rise: the share of them that goes up, in (0, 1).
-        start_factor: the peak over the first rate.
-        end_factor: the peak over the last rate.
+        over: the number of updates of the whole cycle.
+        rise: the share of these updates in which the rate rises, in (0, 1).
+        start_factor: the peak divided by the first rate.
+        end_factor: the peak divided by the last rate.
 
     Example:
         >>> schedule = tfmb.optimizers.schedules.OneCycle(0.1, over=100)
@@ -238,12 +238,12 @@ class OneCycle(Schedule):
 
 @dataclass(frozen=True)
 class Warmup(Schedule):
-    """Linear from `start_factor` times the schedule's first rate up to it in `updates`; then the schedule.
+    """Rises linearly from `start_factor` times the schedule's first rate to that rate. Then the schedule follows.
 
     Attributes:
-        schedule: one of these, or a Keras schedule.
-        updates: the length of the warm-up; update number `updates` (from 0) has the schedule's first rate.
-        start_factor: in [0, 1].
+        schedule: one of these schedules, or a Keras schedule.
+        updates: the number of updates of the rise. Update number `updates` (from 0) has the schedule's first rate.
+        start_factor: the share of the schedule's first rate to start at, in [0, 1].
 
     Example:
         >>> schedule = tfmb.optimizers.schedules.Warmup(tfmb.optimizers.schedules.Cosine(0.1, over=100), updates=10)
@@ -274,8 +274,8 @@ def scale_rate(learning_rate: float, batch_size: int, base_batch_size: int, rule
 
     Args:
         learning_rate: the rate that suits `base_batch_size`.
-        batch_size: the new one.
-        base_batch_size: the old one.
+        batch_size: the new batch size.
+        base_batch_size: the old batch size.
         rule: `"linear"` (Goyal et al. 2017, for SGD), alpha B / B0; `"sqrt"` (for Adam and the like),
             alpha sqrt(B / B0); or `"none"`.
 
@@ -295,21 +295,21 @@ def scale_rate(learning_rate: float, batch_size: int, base_batch_size: int, rule
 
 
 def over_run(name: str, learning_rate: float, updates: int, updates_an_epoch: int) -> Any:
-    """Returns the schedule of a run of `updates` updates, by its name on the command line.
+    """The schedule of a run, by its name on the command line.
 
     Args:
         name: `"constant"` and `"plateau"` (the rate itself), `"step"` (a tenth after each third of the run),
             `"exponential"` (0.95 an epoch), `"polynomial"` (linear to 0), `"cosine"` (to 0) or `"one-cycle"`
             (`learning_rate` is the peak).
         learning_rate: the first rate, or the peak.
-        updates: of the run, without a warm-up.
-        updates_an_epoch: of an epoch.
+        updates: the number of updates of the run, without a warm-up.
+        updates_an_epoch: the number of updates of an epoch.
 
     Returns:
         A float or a `Schedule`.
 
     Raises:
-        ConfigError: no such schedule.
+        ConfigError: there is no such schedule.
 
     Example:
         >>> tfmb.optimizers.schedules.over_run("step", 0.1, updates=300, updates_an_epoch=30)
@@ -340,7 +340,7 @@ def from_config(config: dict[str, Any]) -> Schedule:
         config: `class` and the arguments by name.
 
     Raises:
-        ConfigError: no schedule of ours.
+        ConfigError: the configuration is not one of our schedules.
 
     Example:
         >>> schedule = tfmb.optimizers.schedules.Step(0.1, every=100)

@@ -17,16 +17,16 @@ class SGD(Optimizer):
     theta <- theta - alpha g; with momentum gamma, v <- gamma v + g and theta <- theta - alpha v, or with
     `nesterov`, theta <- theta - alpha (g + gamma v) (Sutskever et al. 2013).
 
-    It parts from Keras in one point: the rate stays outside the velocity v, as in PyTorch, so a new rate holds
-    at once. Keras keeps it inside (v <- gamma v + alpha g, theta <- theta - v), where old steps keep their old
-    rate; `rate_in_velocity=True` gives that form. At a constant rate the two are the same.
+    It differs from Keras in one point: the rate stays outside the velocity v, as in PyTorch, so a new rate holds at
+    once. Keras keeps the rate inside (v <- gamma v + alpha g, theta <- theta - v), where old steps keep their old
+    rate. `rate_in_velocity=True` gives Keras's form. At a constant rate the two forms are the same.
 
     Args:
         learning_rate: alpha, at least 0, or a function of the update count.
         momentum: gamma in [0, 1]; 0 keeps no velocity.
-        nesterov: whether to look ahead.
-        weight_decay: None, or the factor of decoupled decay.
-        rate_in_velocity: Keras's form of momentum.
+        nesterov: whether to use Nesterov's momentum, which looks ahead.
+        weight_decay: the factor of decoupled weight decay; None for none.
+        rate_in_velocity: whether to use Keras's form of momentum.
         name: the optimizer's name.
         **common: clipping and averaging: see `Optimizer`.
 

@@ -124,7 +124,7 @@ def places(optimizer: Any, variables: Sequence[Any]) -> list[int]:
         return [optimizer._get_variable_index(variable) for variable in variables]
     except KeyError as error:
         raise ConfigError(
-            f"the optimizer {optimizer.name} was built for other variables: after what is trainable has changed, "
+            f"the optimizer {optimizer.name} was built for other variables: if you changed which layers are trainable, "
             "compile the model again with a new optimizer"
         ) from error
 

@@ -58,8 +58,9 @@ def limited(gradient: Tensor, value: float) -> Any:
     """
     if isinstance(gradient, WithSquare):
         raise ConfigError(
-            "clipvalue of a Keras optimizer limits each occurrence of an embedding's row, and a cut batch has added "
-            "them up: use clipnorm, one of tfmb.optimizers, or one device without virtual_replicas and micro_batch_size"
+            "clipvalue of a Keras optimizer clips each occurrence of an embedding's row, but in a cut batch the "
+            "occurrences are added up first: use clipnorm, one of tfmb.optimizers, or one device without "
+            "virtual_replicas and micro_batch_size"
         )
     return on_values(lambda values: tf.clip_by_value(values, -value, value), gradient)
 

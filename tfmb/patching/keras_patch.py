@@ -26,20 +26,20 @@ _KERASS_VALIDATION = "_use_cached_eval_dataset"
 
 
 def patch_keras(run_dir: str | Path | None = None, strict: bool = False, **options: Any) -> "KerasPatch":
-    """Replaces `keras.Model.fit`, `evaluate` and `predict` by ours inside a `with` block; `tfmb run` does so too.
+    """Replaces `keras.Model.fit`, `evaluate` and `predict` by ours inside a `with` block, as `tfmb run` does.
 
-    The methods take what Keras's take, and by name what `tfmb.fit`, `tfmb.evaluate` and `tfmb.predict` take besides. A
-    call that ours refuse before anything was trained or drawn is made by Keras's own method, and a line on standard
-    error says why. A model's own `fit` is called, and gets ours from `super().fit`.
+    Our methods take the arguments of Keras's methods, and by name the further arguments of `tfmb.fit`, `tfmb.evaluate`
+    and `tfmb.predict`. If ours refuses a call before anything was trained or drawn, Keras's own method makes the call,
+    and a line on standard error says why. A model's own `fit` is called; its `super().fit` is ours.
 
     Args:
         run_dir: a folder for the runs: the first `fit` has `run_dir/fit-1`, the next one `run_dir/fit-2`. A program
-            that is started again goes on with them: a finished one gives the model its weights and the History, one
-            that was stopped goes on exactly there. A `fit` that a callback of another one calls has no run. None
-            writes nothing.
-        strict: whether what ours refuse is an error.
-        **options: arguments of `tfmb.fit` for every call, by name, such as `virtual_replicas`; `strategy` and
-            `devices` are those of `evaluate` and `predict` too. A `seed` gives each `fit` another one, made of it.
+            that is started again goes on with its runs. A finished run gives the model its weights and the History. A
+            run that was stopped goes on exactly where it stopped. A `fit` that a callback of another `fit` calls has no
+            run. None writes nothing.
+        strict: whether a call that ours refuses is an error.
+        **options: arguments of `tfmb.fit` for every call, by name, such as `virtual_replicas`. `strategy` and
+            `devices` also hold for `evaluate` and `predict`. From a `seed` each `fit` gets a seed of its own.
 
     Returns:
         A context manager. The methods are Keras's own again after the block, whatever was raised in it.

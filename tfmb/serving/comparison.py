@@ -38,7 +38,7 @@ def compare(before: Path, new: Path, served: ServedModel, samples: Any, rows: in
     second = answers_in_fresh_process(new, inputs)
     both = [name for name in served.outputs if _comparable(first.get(name), second[name])]
     if not both:
-        raise ConfigError(f"--against {before}: it answers {', '.join(sorted(first))}, nothing that can be compared")
+        raise ConfigError(f"--against {before}: none of its outputs ({', '.join(sorted(first))}) can be compared")
     differences = {name: _differences(first[name], second[name]) for name in both if name != _CLASS}
     return {
         "against": before.name,

@@ -81,40 +81,42 @@ def export(
     """Writes a model as a SavedModel in the next free `filepath/<version>/`, where TensorFlow Serving looks for it.
 
     The signature `serving_default` takes the model's inputs by name, as they are stored (preprocessing inside the
-    model is part of it). For one image input there is also `serve_bytes`: `image_bytes`, strings `[batch]` of PNG or
-    JPEG files, resized to the model's size. Names are the keys of dicts, or those that you gave to `keras.Input` and
-    to the layers of the outputs; where Keras made them up they are `input`, or `input_1`, ... and `output`, ...
+    model is part of it). A model with one image input also has the signature `serve_bytes`. It takes `image_bytes`:
+    strings `[batch]` of PNG or JPEG files, which are resized to the model's size. Names are the keys of dicts, or the
+    names that you gave to `keras.Input` and to the layers of the outputs. Names that Keras made up are replaced by
+    `input`, or `input_1`, ... and `output`, ...
 
-    With it come `SHA256SUMS` over all files, its provenance (`assets.extra/tfmb.json`), and requests with which
-    TensorFlow Serving warms up. Of several workers the first one writes.
+    The version also has `SHA256SUMS` over all files, the record of its origin (`assets.extra/tfmb.json`), and requests
+    with which TensorFlow Serving warms up. If there are several workers, the first one writes.
 
     Args:
         model: a built `keras.Model`.
-        filepath: the model's folder; versions 1, 2, ... lie in it. It is not the version's own folder, which
+        filepath: the model's folder, in which the versions 1, 2, ... lie. It is not the version's own folder, which
             `keras.Model.export` takes.
-        logits: whether the single output is the logits of a classifier, `[batch, classes]`: the signatures then
-            answer `logits`, `probabilities` and `class_id` (int64). None asks the compiled loss (`from_logits`).
-            Otherwise they answer the model's outputs by name.
-        batch_size: rows that every request must have; None for any number.
-        weights: `"ema"` for the moving averages, `"raw"` for the weights without them, None for those that the model
-            has: after `tfmb.fit` with `use_ema=True` these are the averages.
+        logits: whether the single output is the logits of a classifier, `[batch, classes]`. If so, the signatures
+            answer `logits`, `probabilities` and `class_id` (int64). If not, they answer the model's outputs by name.
+            None asks the compiled loss (`from_logits`).
+        batch_size: the number of rows that every request must have; None for any number.
+        weights: `"ema"` for the moving averages, `"raw"` for the weights without them, None for the weights that the
+            model has. After `tfmb.fit` with `use_ema=True` these are the averages.
         keras: whether to write `model.keras` beside the SavedModel.
-        against: a version's folder, or `"latest"` of `filepath`: the record then says how far the outputs differ.
-        samples: rows of the inputs, as the model takes them, to compare on; made-up ones where there are none. For a
-            subclassed model they also say the inputs' shapes and dtypes.
-        provenance: the record's entries on the training: any of `batch_size`, `learning_rate`, `optimizer`
-            (`class` and configuration), `seed`, `data` (`fingerprint`, ...), `metrics` and `noise_scale`. The rest is
-            read from the model: the optimizer it was compiled with, and the last logs of its History.
+        against: the folder of a version to compare with, or `"latest"` for the newest one in `filepath`. The record
+            then says how far the outputs differ.
+        samples: rows of the inputs, as the model takes them, to compare on; None makes rows up. For a subclassed model
+            they also give the inputs' shapes and dtypes.
+        provenance: entries on the training for the record: any of `batch_size`, `learning_rate`, `optimizer`
+            (`class` and configuration), `seed`, `data` (`fingerprint`, ...), `metrics` and `noise_scale`. The other
+            entries come from the model: the optimizer it was compiled with, and the last logs of its History.
 
     Returns:
         The folder of the new version; None for a worker that is not the first. It was loaded in a fresh process, which
         gave the same outputs.
 
     Raises:
-        ConfigError: no built model, an argument that does not suit it, or `filepath` is a finished version.
+        ConfigError: the model is not built, an argument does not suit it, or `filepath` is a finished version.
         DirectoryError: the folder cannot be made or written.
-        DataError: the SavedModel does not give what the model gives, or the version before is damaged.
-        StorageError: the disk is full or fails; nothing is left of it.
+        DataError: the SavedModel gives other outputs than the model, or the version before is damaged.
+        StorageError: the disk is full or fails. Nothing of the version is left.
 
     Example:
         >>> folder = tfmb.export(model, "saved_models/mine")  # saved_models/mine/1, then 2, ...

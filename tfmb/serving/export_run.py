@@ -40,7 +40,7 @@ def export_run(run: RestoredRun, filepath: str | Path, options: Options | None =
     _keep_raw_weights(run, options.weights)
     made = write_export(run.model, filepath, provenance_of_run(run), options)
     if made is None:
-        raise ConfigError(f"{run.run_dir}: of several workers the first one exports: leave TF_CONFIG unset")
+        raise ConfigError(f"{run.run_dir}: only the first of several workers exports: unset TF_CONFIG")
     return made
 
 

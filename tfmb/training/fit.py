@@ -91,79 +91,89 @@ def fit(
 ) -> Any:
     """Trains a Keras model: `keras.Model.fit` with the model as its first argument.
 
-    The arguments up to `validation_freq` mean what they mean in `fit`. A batch that nothing cuts is trained by the
-    objects that `compile` made; docs/moving.md says what is the same and what differs. Many updates run in one call;
-    `steps_per_execution` decides which batches the callbacks see, and `jit_compile` of `compile` nothing. A batch
-    larger than the data is one batch of all of it.
+    The arguments up to `validation_freq` mean what they mean in `fit`. A whole batch on one device is trained by the
+    objects that `compile` made; docs/moving.md says what is the same and what differs. Many updates run in one call.
+    `steps_per_execution` decides which batches the callbacks see. `jit_compile` of `compile` decides nothing. A batch
+    size above the size of the data gives one batch of all of it.
 
     Args:
-        model: a `keras.Model`; or a function without arguments that builds one, which is then called in the
-            strategy's scope (the model is the returned History's `model`).
-        x: inputs: arrays, tensors (ragged and sparse ones too), pandas objects, SciPy's sparse matrices or lists
-            `[n, ...]` of numbers or texts, in any list, tuple or dict, None for an optional input; or batches: a
-            `tf.data.Dataset`, a `keras.utils.PyDataset`, a generator, a PyTorch or Grain loader of `(x,)`, `(x, y)` or
-            `(x, y, sample_weight)`; or a source of single such examples by number (`len(x)`, `x[i]`, such as
-            `tfds.data_source` gives), which are read as they are needed.
-        y: targets, where `x` is arrays; None if the model's loss is all its own (`add_loss`, `compute_loss`), and
-            among several for an output without a loss.
-        batch_size: examples an update, over all replicas; None is 32, or what makes `steps_per_epoch` of arrays.
-        epochs: the number of the epoch to stop before.
-        verbose: 0 for nothing, 1 or "auto" for progress, 2 for a line an epoch; on standard error. A notebook shows a
-            line an epoch, and of one that lasts long more.
-        callbacks: Keras callbacks, unmodified. Where one overrides a batch hook the loop makes no more steps a call
-            than `steps_per_execution`.
-        validation_split: the share of the last examples that is held out, before shuffling.
-        validation_data: `(x, y)`, `(x, y, sample_weight)`, or anything alone that `x` may be.
-        shuffle: whether each epoch has a new order; `"batch"` is one of the rows of each batch alone. A `PyDataset` of
-            known length gives its batches in a new order, by Python's `random`, as in `fit`; other batches keep theirs.
-        class_weight: class -> weight of its examples; where `x` makes batches, of a dataset or `PyDataset`.
-        sample_weight: weights `[n]` of the examples, or one such array an output.
-        initial_epoch: the number of the first epoch, counted from 0: its order of examples is the one it would have
-            had in a longer run.
-        steps_per_epoch: updates an epoch; None for one pass over the data.
-        validation_steps: batches a validation; None for all.
-        validation_batch_size: None for `batch_size`.
-        validation_freq: epochs between two validations, or a list of the epochs to validate after (counted from 1).
-        optimizer: one of `tfmb.optimizers`, a name, or a Keras optimizer; None for the compiled one. The rule that
-            takes the place of a Keras SGD, RMSprop, Adam or AdamW works on that one's own state, so that a next
-            training goes on with it, whoever makes it. So does a second call for the same model and one of ours.
+        model: a `keras.Model`, or a function without arguments that builds one. The function is called in the
+            strategy's scope, and its model is the `model` of the returned History.
+        x: the inputs. They are one of these:
+            arrays `[n, ...]` of numbers or texts, tensors (ragged and sparse ones too), pandas objects, SciPy's sparse
+            matrices or lists, in any list, tuple or dict, with None for an optional input;
+            batches `(x,)`, `(x, y)` or `(x, y, sample_weight)` from a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+            generator, or a PyTorch or Grain loader;
+            a source that gives single such examples by number (`len(x)`, `x[i]`), such as `tfds.data_source`. They are
+            read as they are needed.
+        y: the targets, where `x` is arrays. None where the model's loss is all its own (`add_loss`, `compute_loss`).
+            Among several targets, None stands for an output without a loss.
+        batch_size: examples per update, over all replicas. None is 32, or with `steps_per_epoch` the size that makes
+            this many batches of the arrays.
+        epochs: the number of the epoch to stop before, counted from 0.
+        verbose: 0 shows nothing, 1 or "auto" shows progress, 2 shows a line per epoch. All go to standard error. A
+            notebook shows a line per epoch, and more lines during a long epoch.
+        callbacks: Keras callbacks, unmodified. If one overrides a batch hook, the loop makes at most
+            `steps_per_execution` steps per call.
+        validation_split: the share of the last examples to hold out, before shuffling.
+        validation_data: `(x, y)`, `(x, y, sample_weight)`, or anything that `x` may be, alone.
+        shuffle: whether each epoch has a new order. `"batch"` shuffles the rows of each batch alone. A `PyDataset` of
+            known length gives its batches in a new order, by Python's `random`, as in `fit`. Other batches keep theirs.
+        class_weight: a dict from class to the weight of its examples. If `x` makes batches, it must be a dataset or a
+            `PyDataset`.
+        sample_weight: weights `[n]` of the examples, or one such array per output.
+        initial_epoch: the number of the first epoch, counted from 0. Its order of examples is the one that it has in a
+            longer run.
+        steps_per_epoch: updates per epoch; None for one pass over the data.
+        validation_steps: batches per validation; None for all.
+        validation_batch_size: examples per batch of a validation; None for `batch_size`.
+        validation_freq: the number of epochs from one validation to the next, or a list of the epochs (counted from 1)
+            that a validation follows.
+        optimizer: one of `tfmb.optimizers`, a name, or a Keras optimizer; None for the compiled one. Our rules take the
+            place of Keras's SGD, RMSprop, Adam and AdamW. They work on the Keras optimizer's own state, so that the
+            next training goes on with it, by tfmb or by Keras. One of our optimizers also keeps its state for a second
+            call with the same model.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
-        strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`. A model
-            that was built in the scope of a strategy is trained under that one by `"auto"`.
+        strategy: `"auto"`, `"one-device"`, `"mirrored"` or a `tf.distribute.Strategy`: see `tfmb.distribution`. With
+            `"auto"`, a model that was built in the scope of a strategy is trained under that strategy.
         devices: the number of devices.
-        seed: decides the order of examples, and the initial weights where `model` is a function: of all that its
-            initializers, NumPy and `keras.random` draw. Python's, NumPy's and Keras's generators are afterwards where
-            they were. None draws one from Python's `random`, the first worker's for all.
-        run_dir: a new directory for the run's record, logs and weights; None writes nothing. Of several workers the
-            first one writes.
-        virtual_replicas: V, a power of two: every batch is cut into V parts whose sums are added in one fixed tree, so
-            that float32 weights have the same bits on every number of devices that divides V. `"auto"` is one part a
-            device: the same answer, not to the bit.
-        micro_batch_size: the most examples a part may have: gradient accumulation. It chooses `virtual_replicas`.
+        seed: decides the order of examples. If `model` is a function, it also decides the initial weights: everything
+            that its initializers, NumPy and `keras.random` draw. The generators of Python, NumPy and Keras are put back
+            afterwards. None draws a seed from Python's `random`; all workers take the one of the first worker.
+        run_dir: a new directory for the run's record, logs and weights; None writes nothing. If there are several
+            workers, the first one writes.
+        virtual_replicas: V, the number of shards in which each batch is always summed, a power of two: float32 weights
+            have the same bits on every number of devices that divides V. The sums of the shards are added in one fixed
+            tree. BatchNormalization works on each shard. `"auto"` is one shard per device: the answer is the same on
+            any number of devices, but not to the bit.
+        micro_batch_size: gradient accumulation: the most examples that a shard may have, and so the most that a device
+            has in memory at once. It chooses `virtual_replicas`.
         augment: a `tfmb.data.Augmentation` of the training images.
         measure_noise_scale: whether to measure the noise scale of the gradients, in examples, from the gradients of the
-            microbatches: in the logs (NaN if it is undetermined), and in `run_dir` with its interval.
-        jit_compile: what XLA compiles: nothing (False), the gradient of each part (True), the optimizer's `"update"`,
-            each `"step"`, or each `"call"` of many steps (arrays on one CPU). `"auto"` tries these out before a long
-            training of whole batches on one CPU, and keeps the answer in the cache and in `run_dir`; elsewhere it is
-            nothing.
-        pad_batches: whether every part of every batch has one shape, a smaller one filled up with rows that count
-            for nothing, so that XLA compiles once. None is True on a TPU, which needs it, and False elsewhere.
-        prefetch: batches that are read ahead where they are read from files, augmented, or taken to other devices: None
-            for as many as come in the time of the longest wait for one, measured before a training of at least 100
-            updates and kept like the answer on `jit_compile`. A dataset's own `prefetch` stays as it was.
+            shards. It is in the logs (NaN if it is undetermined), and in `run_dir` with its interval.
+        jit_compile: the work that XLA compiles: nothing (False), the gradient of each shard (True), the optimizer's
+            `"update"`, each `"step"`, or each `"call"` of many steps (arrays on one CPU). `"auto"` tries these out
+            before a long training of whole batches on one CPU, and keeps the answer in the cache and in `run_dir`.
+            Elsewhere `"auto"` compiles nothing.
+        pad_batches: whether all shards of all batches have one shape, so that XLA compiles once. A smaller shard is
+            filled up with rows that count for nothing. None is True on a TPU, which needs it, and False elsewhere.
+        prefetch: the number of batches to read ahead, where batches are read from files, augmented, or taken to other
+            devices. None chooses as many as come in the time of the longest wait for one. This is measured before a
+            training of at least 100 updates, and kept like the answer on `jit_compile`. A dataset's own `prefetch` is
+            not touched.
         resume: whether to go on with the run in `run_dir`, exactly where its last checkpoint was made, whatever ended
-            it. Give the same arguments; if there is no run yet, one begins. A finished run trains nothing: the model
-            gets its weights, the History is the run's. A dataset must be declared deterministic
-            (`options.deterministic`); a generator, `PyDataset` or loader may give other batches the next time, and is
-            refused. Several workers need a `run_dir` that all of them see.
-        checkpoint_every: updates between two checkpoints in `run_dir`.
-        keep_checkpoints: the number of last ones that stay, besides the best by validation loss.
-        allow_mismatch: whether to go on though something differs from what the run began with.
-        on_divergence: what to do about a loss or gradient that is not finite, whose update is never made: `"stop"`,
-            `"skip"` the batch, or `"restore"` the last checkpoint and go on at half the rate. `"stop"` leaves it to a
-            `keras.callbacks.TerminateOnNaN` among the callbacks: all is then trained on until that one ends it.
+            it. Give the same arguments. If there is no run yet, one begins. A finished run trains nothing: the model
+            gets the run's weights, and the History is the run's. A dataset must be declared deterministic
+            (`options.deterministic`). A generator, `PyDataset` or loader is refused, because it may give other batches
+            the next time. Several workers need a `run_dir` that all of them see.
+        checkpoint_every: the number of updates between two checkpoints in `run_dir`.
+        keep_checkpoints: the number of newest checkpoints to keep. The best one by validation loss is kept too.
+        allow_mismatch: whether to go on even if something differs from what the run began with.
+        on_divergence: what to do about a loss or gradient that is not finite. Its update is never made. `"stop"` ends
+            the training, `"skip"` leaves the batch out, `"restore"` goes back to the last checkpoint and on at half the
+            rate. If there is a `keras.callbacks.TerminateOnNaN` among the callbacks, `"stop"` trains on until that
+            callback ends the training.
 
     Returns:
         A `keras.callbacks.History` with Keras's keys. The model holds the trained weights.
@@ -173,7 +183,7 @@ def fit(
         DataError: data that makes no sense.
         DivergenceError: the loss became NaN or infinite; the model holds the weights before that.
         DirectoryError: `run_dir` is in use.
-        PreemptedError: SIGTERM or SIGINT ended a run with a `run_dir`; it is saved.
+        PreemptedError: SIGTERM or SIGINT ended a run with a `run_dir`; the run is saved.
         StorageError: a checkpoint could not be written.
         PeerLostError: another worker died or hangs.
 

@@ -86,7 +86,7 @@ def check_restore(on_divergence: str, optimizer: Optimizer) -> None:
     """Refuses `on_divergence="restore"` for a rate that cannot be halved."""
     if on_divergence == "restore" and not isinstance(optimizer.learning_rate, float):
         raise ConfigError(
-            "on_divergence='restore' halves the rate, which a schedule or function decides: give a number"
+            "on_divergence='restore' halves the rate, but here a schedule or function decides it: give a number"
         )
 
 

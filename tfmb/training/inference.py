@@ -57,15 +57,15 @@ def evaluate(
         model: a built `keras.Model`; compiled, unless `loss` is given.
         x: inputs, or batches of them with their targets, as in `tfmb.fit`.
         y: targets, where `x` makes no batches.
-        batch_size: examples a batch; None is 32, or what makes `steps` of arrays.
-        verbose: 0 for nothing; otherwise a line of the result, on standard error.
+        batch_size: examples per batch. None is 32, or with `steps` the size that makes this many batches of the arrays.
+        verbose: 0 shows nothing; any other value shows the result in a line on standard error.
         sample_weight: weights `[n]` of the examples.
-        steps: batches; None for all.
-        callbacks: Keras's.
+        steps: the number of batches to score; None for all.
+        callbacks: Keras callbacks.
         return_dict: whether to return a dict by name.
         loss: as in `compile`; None for the compiled one.
         metrics: as in `compile`; None for the compiled ones.
-        strategy: as in `tfmb.fit`, except that `"auto"` is this process alone.
+        strategy: as in `tfmb.fit`, except that `"auto"` uses this process alone.
         devices: as in `tfmb.fit`.
 
     Returns:
@@ -120,21 +120,21 @@ def predict(
     strategy: Strategy = "auto",
     devices: int | None = None,
 ) -> Any:
-    """`keras.Model.predict`, with the model as its first argument: every device works on its rows of each batch.
+    """`keras.Model.predict`, with the model as its first argument. Every device predicts its rows of each batch.
 
     Args:
         model: a built `keras.Model`.
-        x: inputs, or batches of them, as in `tfmb.fit`; targets are left out.
-        batch_size: examples a batch; None is 32, or what makes `steps` of arrays.
-        verbose: as in Keras; nothing is shown.
-        steps: batches; None for all.
-        callbacks: Keras's.
-        strategy: as in `tfmb.fit`, except that `"auto"` is this process alone.
+        x: inputs, or batches of them, as in `tfmb.fit`. Targets in the batches are not used.
+        batch_size: examples per batch. None is 32, or with `steps` the size that makes this many batches of the arrays.
+        verbose: any value that Keras takes. Nothing is shown.
+        steps: the number of batches to predict; None for all.
+        callbacks: Keras callbacks.
+        strategy: as in `tfmb.fit`, except that `"auto"` uses this process alone.
         devices: as in `tfmb.fit`.
 
     Returns:
-        NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order. As in Keras, a
-        `tf.RaggedTensor` where the batches' outputs have different shapes, and what an output is that is no tensor.
+        NumPy arrays `[n, ...]` in the structure of the model's outputs, in the examples' order. As in Keras, an output
+        is a `tf.RaggedTensor` if its shape differs between batches. An output that is no tensor is returned as it is.
 
     Raises:
         ConfigError: an argument that cannot be honoured.

@@ -92,8 +92,8 @@ class RunWriter:
             if folder is None or (os.path.exists(folder) and os.stat(folder).st_ino == self._inode):
                 raise
             raise StorageError(
-                f"{folder} was renamed or removed while it was trained: what was saved lies where it is now; "
-                "go on with --resume and that name"
+                f"{folder} was renamed or removed during the training: if it was renamed, go on with --resume and its "
+                "new name"
             ) from error
 
     def finish(self, result: dict[str, Any], history: Any) -> str:

@@ -132,7 +132,7 @@ def _refuse(placed: PlacedModel, spec: StepSpec) -> None:
         )
     if spec.noise_scale and spec.partition.num_microbatches == 1:
         raise ConfigError(
-            "measure_noise_scale compares the gradients of the parts of a batch, and this one is whole: give "
+            "measure_noise_scale compares the gradients of the parts of a batch, but here each batch is whole: give "
             "virtual_replicas=2, a micro_batch_size, or several devices"
         )
 

@@ -47,7 +47,7 @@ class TrainFunction:
             needed = parameter.default is inspect.Parameter.empty
             if needed and (parameter.name not in known or parameter.kind not in (*positional, parameter.KEYWORD_ONLY)):
                 raise ConfigError(
-                    f"{self.name} needs {parameter.name!r}, which nothing is known of: give it a default, or use one "
+                    f"{self.name} needs {parameter.name!r}, which tfmb cannot give: give it a default, or use one "
                     f"of {', '.join(known)}"
                 )
         self._defaults = {parameter.name: parameter.default for parameter in named}

@@ -1,4 +1,4 @@
-"""A dataset's class weights must be complete, as Keras demands; those of arrays need not be."""
+"""A class above those with a weight ends a training on a dataset, as in Keras; of arrays it counts once."""
 
 from typing import Any
 
@@ -17,12 +17,11 @@ def model() -> Any:
     return made
 
 
-@pytest.mark.parametrize("weights", [{0: 0.5, 1: 2.0}, {0: 0.5, 2: 2.0}])
-def test_a_dataset_with_a_class_without_a_weight_is_not_trained_on(weights: dict[int, float]) -> None:
+def test_a_dataset_with_a_class_above_all_is_not_trained_on() -> None:
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(3)
     for fit in (keras.Model.fit, tfmb.fit):
         with pytest.raises((ValueError, tf.errors.InvalidArgumentError, tfmb.errors.TfmbError)):
-            fit(model(), data, class_weight=weights, shuffle=False, verbose=0)
+            fit(model(), data, class_weight={0: 0.5, 1: 2.0}, shuffle=False, verbose=0)
 
 
 def test_of_arrays_such_a_class_counts_once() -> None:

@@ -148,7 +148,7 @@ def test_class_weights_become_sample_weights(y: Any) -> None:
     np.testing.assert_array_equal(source.sample_weight, expected)
     assert source.sample_weight.dtype == np.float32
     batches = tf.data.Dataset.from_tensor_slices((X, y)).batch(4)
-    pipeline, source, _ = made(batches, None, None, {**given_weights, 1: 1.0}, None)
+    pipeline, source, _ = made(batches, None, None, given_weights, None)
     assert isinstance(pipeline, DatasetPipeline)
     assert source is None
     found = np.concatenate([weight.numpy() for _, _, weight in pipeline.epoch(0).iterator])

@@ -202,7 +202,7 @@ def test_a_resumed_run_writes_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_a_whole_batch_tells_nothing() -> None:
-    with pytest.raises(ConfigError, match="this one is whole: give virtual_replicas=2"):
+    with pytest.raises(ConfigError, match="each batch is whole: give virtual_replicas=2"):
         tfmb.fit(build(), X, Y, measure_noise_scale=True, verbose=0)
 
 

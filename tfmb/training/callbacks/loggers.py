@@ -180,7 +180,7 @@ class TensorBoardLog:
         except tf.errors.OpError as error:
             reason = (error.message or type(error).__name__).splitlines()[0][:150]
             raise StorageError(
-                f"{self._folder}: TensorBoard's events cannot be written ({reason}): make room, or let it be written"
+                f"{self._folder}: TensorBoard's events cannot be written ({reason}): make room, or make it writable"
             ) from error
 
 

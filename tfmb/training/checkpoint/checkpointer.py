@@ -346,7 +346,7 @@ def _unreadable(path: Path, about: dict[str, Any], what: str) -> UnreadableError
     written_by = identity.get("versions") if isinstance(identity, dict) else None
     with_what = f" ({written_by})" if isinstance(written_by, dict) else ""
     return UnreadableError(
-        f"{path} is as it was written (its checksums are right), but this version of tfmb reads {what} from it: "
+        f"{path} is undamaged (its checksums are right), but this version of tfmb reads {what} from it: "
         f"nothing was changed; go on with the versions that wrote it{with_what}"
     )
 

@@ -52,14 +52,12 @@ def class_weighter(class_weight: Data, complete: bool = False) -> Any:
 
     Args:
         class_weight: class -> weight; 1 for a class that is not there.
-        complete: whether every class must be there, as Keras demands of a `tf.data.Dataset`.
+        complete: whether a class above all of them ends the reading, as Keras demands of a `tf.data.Dataset`.
 
     Raises:
-        ConfigError: it is no dict from integers to numbers, or leaves out a class below its largest one.
+        ConfigError: it is no dict from integers to numbers.
     """
     weights = check_class_weight(class_weight)
-    if complete and sorted(weights) != list(range(len(weights))):
-        raise ConfigError(f"class_weight of a dataset must have every class from 0 to {max(weights, default=0)}")
     keys = np.array([*weights, np.iinfo(np.int32).min], np.int32)
     values = np.array([*weights.values(), 1.0], keras.config.floatx())  # the last one is for all other classes
 
@@ -70,8 +68,9 @@ def class_weighter(class_weight: Data, complete: bool = False) -> Any:
             classes = tf.argmax(y, -1) if y.shape[-1] != 1 else tf.squeeze(y, -1)
         classes = tf.cast(tf.round(tf.cast(classes, tf.float32)), tf.int32)
         if complete:
-            left_out = "class_weight of a dataset must have every class: one of the targets' is missing"
-            with tf.control_dependencies([tf.debugging.assert_less(classes, len(weights), left_out)]):
+            most = max(weights, default=-1)
+            above = f"class_weight of a dataset has classes up to {most}, and the targets have a larger one"
+            with tf.control_dependencies([tf.debugging.assert_less_equal(classes, most, above)]):
                 classes = tf.identity(classes)
         matches = tf.equal(classes[..., tf.newaxis], keys)
         place = tf.where(tf.reduce_any(matches, -1), tf.argmax(tf.cast(matches, tf.int32), -1), len(keys) - 1)

@@ -103,8 +103,8 @@ class DatasetPipeline:
         """
         if self._declared.deterministic is not True:
             raise ConfigError(
-                f"{self._name} is a tf.data.Dataset, which goes on by drawing its batches again: declare it "
-                "deterministic (options.deterministic = True, and a seed in every shuffle) or give arrays"
+                f"{self._name} is a tf.data.Dataset, which must repeat its batches when a run goes on: declare "
+                "it deterministic (options.deterministic = True, and a seed in every shuffle) or give arrays"
             )
         self._iterator, self._drawn = None, 0
         for do_again in [lambda: None] * epoch if between is None else between:

@@ -199,8 +199,8 @@ def refuse_own_order(x: Data, strategy: Strategy, resume: bool, restores: bool) 
         raise ConfigError(f"{'resume=True' if resume else 'on_divergence=restore'}: {_cannot_go_back('x', kind)}")
     if is_multi_worker(strategy):
         raise ConfigError(
-            f"x is a {kind}, of which each worker would see other batches: give arrays, or a tf.data.Dataset that is "
-            "declared deterministic"
+            f"x is a {kind}, and each worker would get other batches from it: give arrays, or a tf.data.Dataset that "
+            "is declared deterministic"
         )
 
 

@@ -135,11 +135,13 @@ class LossTerms:
         for loss, _ in self.losses:
             if loss.reduction in (None, "none"):
                 raise ConfigError(
-                    f"the loss {loss.name} has reduction=None, so a batch has no single loss: leave it out"
+                    f"the loss {loss.name} has reduction=None, so a batch has no single loss: leave reduction=None out"
                 )
         outputs = [output for _, output in self.losses]
         if len(set(outputs)) != len(outputs):
-            raise ConfigError("an output has several losses, which tfmb does not cut: add them up in one function")
+            raise ConfigError(
+                "an output has several losses, and tfmb cannot cut their batch: add them up in one function"
+            )
 
 
 def _output(path: tuple[Any, ...], names: list[str]) -> int:
@@ -187,8 +189,8 @@ def _loss_sums(
     if present is not None:
         if values.shape.rank == 0:
             raise ConfigError(
-                f"the loss {loss.name} returns one number for a batch, from which the rows that fill it up cannot be "
-                "taken: return one for each example, or set pad_batches=False"
+                f"the loss {loss.name} returns one number for a batch, so the rows that fill up the batch cannot be "
+                "left out: return one number per example, or set pad_batches=False"
             )
         values = _keep(present, values)
         mask = None if mask is None else tf.logical_and(tf.cast(mask, tf.bool), _like(present, mask))

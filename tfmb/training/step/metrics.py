@@ -145,8 +145,8 @@ def _mean_of_rows(metric: Any, value: Any, share: Any, present: Tensor) -> list[
     """The state of a mean of batches' values, of which a part counts by its share of the rows."""
     if present is not None:
         raise ConfigError(
-            f"the metric {metric.name!r} returns one number for a batch, from which the rows that fill it up cannot be "
-            "taken: return one for each example, or set pad_batches=False"
+            f"the metric {metric.name!r} returns one number for a batch, so the rows that fill up the batch cannot be "
+            "left out: return one number per example, or set pad_batches=False"
         )
     share = tf.cast(share, value.dtype)
     return [tf.where(share > 0, value, tf.zeros_like(value)) * share, share]  # the mean of no rows is NaN

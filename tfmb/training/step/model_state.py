@@ -38,7 +38,7 @@ def refuse_padding(model: KerasModel) -> None:
     if named := ", ".join(layer.name for layer in norms if layer.trainable):
         raise ConfigError(
             f"{named} would take the rows that fill up a batch into its statistics: set pad_batches=False, or use a "
-            "batch size that divides the examples and that the parts divide"
+            "batch size that divides the number of examples and is a multiple of the number of parts"
         )
 
 

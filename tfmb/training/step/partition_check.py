@@ -76,7 +76,7 @@ class PartitionCheck:
         for name, apart in zip(self._names(), self._apart.numpy(), strict=True):
             if apart:
                 raise ConfigError(
-                    f"{name} of a whole batch is not what its parts add up to: it cannot be cut; {_LEAVE_OUT}"
+                    f"{name} of a whole batch is not what its parts add up to, so no batch can be cut: {_LEAVE_OUT}"
                 )
 
     def _names(self) -> list[str]:
