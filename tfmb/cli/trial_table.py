@@ -42,4 +42,5 @@ def searched(record: Any, trial: Any) -> list[tuple[str, Any]]:
 
 
 def short(value: Any) -> str:
+    """Returns a value as the table shows it."""
     return f"{value:.3g}" if isinstance(value, float) else json.dumps(value).strip('"')
