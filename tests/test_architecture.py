@@ -1,6 +1,7 @@
 """The house keeps its rules: imports point one way, and nothing grows past what a reader holds in mind."""
 
 import ast
+import configparser
 import re
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def _defines(path: Path, names: list[str]) -> bool:
             return False
         nodes = found[0].body
     return True
+
+
+def test_setup_lists_every_package() -> None:
+    """A package that it does not list is missing where tfmb is installed, and nowhere else."""
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    listed = set(settings["options"]["packages"].split())
+    there = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "tfmb").rglob("__init__.py")}
+    assert listed == {name for name in there if not name.startswith("tfmb.tuning")} | {"tfmb.tuning"}
