@@ -63,7 +63,6 @@ FREE = {
 # What is over and is still to go, with what takes it away.
 TO_GO = {
     "tfmb.tuning.tune:search_in has": "the executors of the search",
-    "tfmb.optimizers.optimizer has": "the optimizer as a fold of transforms",
 }
 
 

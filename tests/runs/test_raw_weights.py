@@ -10,8 +10,8 @@ import pytest
 import tfmb
 from tfmb.backend import keras
 from tfmb.errors import DataError
-from tfmb.serving.weights import exported_weights
 from tfmb.runs.run_dir import RAW_WEIGHTS_FILE, hash_of_raw_weights, hash_weights, load_weights
+from tfmb.serving.weights import exported_weights
 from tfmb.training.session import Session
 
 X = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tfmb.errors import DataError, DirectoryError
-from tfmb.storage.lock import LOCK_FILE
 from tfmb.runs.run_dir import create_run_dir, hash_weights, load_weights, open_run_dir, save_weights, versions
 from tfmb.runs.run_record import read_run, write_run
+from tfmb.storage.lock import LOCK_FILE
 
 WEIGHTS = [np.arange(6, dtype="float32").reshape(2, 3), np.zeros((0, 4)), np.array(7, "int32"), np.ones(3, "float16")]
 

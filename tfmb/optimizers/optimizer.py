@@ -17,7 +17,7 @@ from tfmb.types import Tensor, Variable
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
-# Left out of a configuration where they are None: records that were made before had no such arguments.
+# Left out of a configuration if they are None: older records have no such arguments.
 _LATER = ("loss_scale_factor", "gradient_accumulation_steps")
 
 
@@ -214,7 +214,6 @@ class Optimizer:
         """The rate as a float, or the schedule. A float that is assigned holds from the next update, untraced."""
         if self._schedule is not None:
             return self._schedule
-        # The shortest decimal of the dtype that it is kept in: 0.1 for the float32 that Keras has.
         return self._initial_rate if self._rate is None else float(str(value_of(self._rate)))
 
     @learning_rate.setter

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tfmb.errors import DataError, DirectoryError
+from tfmb.runs.run_record import RUN_FILE, TEMPORARY_RUN_FILE, read_run
 from tfmb.storage.files import load_arrays
 from tfmb.storage.folders import PROBE, check_name, naming, probe, sync
 from tfmb.storage.lock import LOCK_FILE, DirectoryLock
-from tfmb.runs.run_record import RUN_FILE, TEMPORARY_RUN_FILE, read_run
 
 __all__ = [
     "RAW_WEIGHTS_FILE",
