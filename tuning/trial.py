@@ -264,7 +264,7 @@ class _Kept:
         return watch.logs
 
     def score(self, pipeline: Any) -> dict[str, Any]:
-        """Loss and metrics over all batches of a feed."""
+        """Loss and metrics over all batches of a pipeline."""
         return score_pipeline(step_cache.steps_for(self._placed, self._spec), pipeline)
 
     @property

@@ -50,7 +50,7 @@ def functions(path: Path) -> Iterator[Function]:
 def body_lines(function: Function) -> int:
     """The lines of its body."""
     body = function.body[1:] if ast.get_docstring(function) is not None else function.body
-    return body[-1].end_lineno - body[0].lineno + 1 if body else 0  # type: ignore[operator]
+    return len(range(body[0].lineno, (body[-1].end_lineno or 0) + 1)) if body else 0
 
 
 def parameters(function: Function) -> list[ast.arg]:

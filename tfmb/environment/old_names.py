@@ -1,4 +1,4 @@
-"""Names of arguments and options that are called otherwise since 0.3: the old one is refused with the new one."""
+"""Names of arguments and options that are called otherwise than in 0.2.0: the old one is refused with the new one."""
 
 import functools
 from collections.abc import Callable, Iterable

@@ -157,7 +157,7 @@ class Optimizer:
             slots: the new ones.
             rate: as in `moments`.
             count: the number of this update from 1, a float64 scalar.
-        """
+        """  # Abstract, but no ABC: Keras's optimizers stand behind subclasses that have no rule of ours.
         raise NotImplementedError(f"{type(self).__name__} must define step()")
 
     def rule(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> tuple[Any, Slots]:

@@ -18,7 +18,7 @@ from tfmb.training.callbacks.evaluate_callbacks import InferenceCallbacks
 from tfmb.training.callbacks.loggers import format_logs
 from tfmb.training.execution.placement import built_under, place
 from tfmb.training.execution.step_cache import kept
-from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_feed, verbose_level
+from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_pipeline, verbose_level
 from tfmb.training.input.inference_batches import Batches, input_batches
 from tfmb.training.keras_api.compile_args import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.keras_api.limits import limited_steps
@@ -93,7 +93,7 @@ def evaluate(
     where = make_strategy(built_under(model, strategy, devices, joins=False), devices, joins=False)
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
     executed = steps_of_execution(model)
-    pipeline = scoring_feed(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole, executed=executed)
+    pipeline = scoring_pipeline(x, y, sample_weight, batch_size, limit, "x", "steps", whole=whole, executed=executed)
     with naming_lost_peers(where):
         placed = place(model, where, pipeline.first_inputs())
         callback_hook = InferenceCallbacks(callbacks, model, placed, _params(verbose, limit or pipeline.steps))

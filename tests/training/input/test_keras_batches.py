@@ -18,7 +18,7 @@ import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.input.first_inputs import zeros_of
-from tfmb.training.input.keras_batches import StreamFeed, open_stream, stream_kind
+from tfmb.training.input.keras_batches import StreamPipeline, open_stream, stream_kind
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Your input ran out"),  # Keras's, after each pass of an unknown length
@@ -309,7 +309,7 @@ def test_its_own_hooks_are_called_as_in_evaluate_and_predict() -> None:
 
 def test_nothing_reads_on_when_training_is_over() -> None:
     data = Pieces(size=None, workers=2)
-    pipeline = StreamFeed(open_stream(data, "PyDataset", "x"), 3)
+    pipeline = StreamPipeline(open_stream(data, "PyDataset", "x"), 3)
     next(pipeline.epoch(0).iterator)
     pipeline.leave(False)
     assert not pipeline.stream.adapter.enqueuer.is_running()
@@ -413,7 +413,7 @@ def test_a_run_of_it_cannot_be_gone_on_with(tmp_path: Path) -> None:
             on_divergence="restore")  # fmt: skip
     assert not (tmp_path / "a").exists()
     with pytest.raises(ConfigError, match=wanted):
-        StreamFeed(open_stream(once(), "generator", "x")).start_at(0, 0)
+        StreamPipeline(open_stream(once(), "generator", "x")).start_at(0, 0)
 
 
 @pytest.mark.compile

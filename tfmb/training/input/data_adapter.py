@@ -1,4 +1,4 @@
-"""Turns `fit`'s data arguments into feeds: all kinds that Keras accepts, split and weighted as Keras does."""
+"""Turns `fit`'s data arguments into pipelines: all kinds that Keras accepts, split and weighted as Keras does."""
 
 import math
 import warnings
@@ -18,7 +18,7 @@ from tfmb.training.input.arrays import to_arrays
 from tfmb.training.input.class_weights import check_class_weight, class_weighter, weights_of_classes
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
 from tfmb.training.input.deferred_pipeline import DeferredPipeline
-from tfmb.training.input.keras_batches import StreamFeed, is_distributed, open_stream, stream_kind
+from tfmb.training.input.keras_batches import StreamPipeline, is_distributed, open_stream, stream_kind
 from tfmb.training.input.pipeline import ArrayPipeline, InputPipeline, ScoredPipeline
 from tfmb.training.keras_api.steps_per_execution import whole_executions
 from tfmb.types import Data, Dataset
@@ -29,7 +29,7 @@ __all__ = [
     "batched_kind",
     "make_pipeline",
     "order_of",
-    "scoring_feed",
+    "scoring_pipeline",
     "split_validation",
     "tell_of_unused",
     "to_examples",
@@ -189,7 +189,7 @@ def _batches_of_user(data: TrainingData, kind: str, steps: int | None, whole: bo
         weighted = data.x if data.class_weight is None else _weighted(data.x, data.class_weight)
         return DatasetPipeline(weighted, steps, whole=whole)
     stream = open_stream(data.x, kind, "x", bool(data.shuffle), data.class_weight)
-    return StreamFeed(stream, steps, whole=whole)
+    return StreamPipeline(stream, steps, whole=whole)
 
 
 def validation_pipeline(
@@ -210,7 +210,7 @@ def validation_pipeline(
 
     def opened() -> InputPipeline:
         of_fit = ("validation_data", "validation_steps")
-        return scoring_feed(x, y, sample_weight, batch_size, steps, *of_fit, whole, executed)
+        return scoring_pipeline(x, y, sample_weight, batch_size, steps, *of_fit, whole, executed)
 
     if (kind := stream_kind(x)) is None:
         return opened()
@@ -218,7 +218,7 @@ def validation_pipeline(
     return DeferredPipeline("validation_data", kind, opened)
 
 
-def scoring_feed(
+def scoring_pipeline(
     x: Data,
     y: Data,
     sample_weight: Data,
@@ -252,12 +252,12 @@ def scoring_feed(
         if isinstance(x, tf.data.Dataset):
             limit = whole_executions(steps, executed)
             return DatasetPipeline(x, limit, name=name, steps_name=steps_name, whole=whole)
-        return StreamFeed(open_stream(x, kind, name), whole_executions(steps, executed), steps_name, whole=whole)
+        return StreamPipeline(open_stream(x, kind, name), whole_executions(steps, executed), steps_name, whole=whole)
     return _scored(to_examples(x, y, sample_weight, name), batch_size, steps, executed)
 
 
 def order_of(source: Examples | Records, batch_size: int | None, steps: int | None) -> Order:
-    """The data's own order, in batches as `scoring_feed` makes them."""
+    """The data's own order, in batches as `scoring_pipeline` makes them."""
     size = min(_batch_size(batch_size, source, steps), source.size)
     return Order(num_examples=source.size, batch_size=size, seed=0, shuffle=False)
 

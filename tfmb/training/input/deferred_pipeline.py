@@ -8,7 +8,7 @@ __all__ = ["DeferredPipeline"]
 
 
 class DeferredPipeline:
-    """A feed that is made when it is first asked for batches.
+    """A pipeline that is made when it is first asked for batches.
 
     Keras looks at the first batches of validation data after the first epoch. Where data draw from Python's or NumPy's
     generators, or count how often they were read, opening them before would change the training's batches.
@@ -16,12 +16,12 @@ class DeferredPipeline:
     Args:
         name: the argument that the data came in.
         kind: the name of the kind of data.
-        open_feed: makes the feed.
+        open_feed: makes the pipeline.
     """
 
-    def __init__(self, name: str, kind: str, open_feed: Callable[[], ScoredPipeline]) -> None:
+    def __init__(self, name: str, kind: str, open_pipeline: Callable[[], ScoredPipeline]) -> None:
         self.name, self.kind, self.static = name, kind, False
-        self._open = open_feed
+        self._open = open_pipeline
         self._pipeline: ScoredPipeline | None = None
 
     def spec(self) -> object:

@@ -24,7 +24,7 @@ from tfmb.types import Data, Strategy
 
 __all__ = [
     "Stream",
-    "StreamFeed",
+    "StreamPipeline",
     "is_distributed",
     "open_stream",
     "refuse_own_order",
@@ -102,7 +102,7 @@ def open_stream(x: Data, kind: str, name: str, shuffle: bool = False, class_weig
     return Stream(kind=kind, name=name, adapter=adapter, dataset=dataset, size=size)
 
 
-class StreamFeed(DatasetPipeline):
+class StreamPipeline(DatasetPipeline):
     """Batches of a stream, epoch by epoch as in `keras.Model.fit`.
 
     Args:
@@ -214,7 +214,7 @@ def warn_of_own_order(pipeline: InputPipeline, validation: ScoredPipeline | None
         parts: V, if bits must not depend on the number of devices; else None.
     """
     streams: list[Stream | DeferredPipeline] = [
-        *([pipeline.stream] if isinstance(pipeline, StreamFeed) else []),
+        *([pipeline.stream] if isinstance(pipeline, StreamPipeline) else []),
         *([validation] if isinstance(validation, DeferredPipeline) else []),
     ]
     if streams and (run_dir is not None or parts is not None):

@@ -38,7 +38,7 @@ class EpochBatches(NamedTuple):
 
     Attributes:
         iterator: a `tf.data` iterator of `(x, y, sample_weight)`; of padded batches, with their number of rows fourth.
-            Or `RowsOfBatches`, where the feed was told that the arrays fit the device.
+            Or `RowsOfBatches`, where the pipeline was told that the arrays fit the device.
         steps: the number of batches to draw; None until it ends.
         most: the most batches to draw if it may end before; None for no limit.
     """
@@ -93,9 +93,9 @@ class InputPipeline(ScoredPipeline, Protocol):
     Attributes:
         batch_size: rows of a batch; None if the data decides that.
         steps: updates of a whole epoch; None if they are not known.
-        on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` where the feed
-            can.
-        prefetch: the number of batches read ahead, if the feed reads them.
+        on_device: whether arrays are to lie on the device, so that epochs are given by `RowsOfBatches` if the
+            pipeline can do that.
+        prefetch: the number of batches read ahead, if the pipeline reads them.
     """
 
     batch_size: int | None
@@ -122,7 +122,7 @@ class InputPipeline(ScoredPipeline, Protocol):
             epoch: its number.
             step: of a batch in it.
             between: for each epoch behind the training, a function that repeats the draws made after it besides
-                this feed's batches; None for nothing after any.
+                this pipeline's batches; None for nothing after any.
         """
 
     def rows_of_batches(self) -> RowsOfBatches | None:

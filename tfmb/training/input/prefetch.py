@@ -26,7 +26,7 @@ class PrefetchChoice:
     """The choice of the number of batches to read ahead.
 
     Attributes:
-        prefetch: the number of batches read ahead; None if the feed reads none ahead.
+        prefetch: the number of batches read ahead; None if the pipeline reads none ahead.
         seconds: for a batch, mostly and at most, if that was measured; else empty.
         cached: whether it was measured by an earlier training.
     """
@@ -48,7 +48,7 @@ class PrefetchChoice:
 def choose_prefetch(
     pipeline: InputPipeline, asked: int | None, before: Any, updates: int | None, fingerprint: dict[str, Any]
 ) -> PrefetchChoice:
-    """Chooses the number of batches of a feed to read ahead.
+    """Chooses the number of batches of a pipeline to read ahead.
 
     Args:
         pipeline: which knows where its batches will lie.

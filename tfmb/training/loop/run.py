@@ -25,7 +25,7 @@ __all__ = ["TrainedStep", "run"]
 
 
 class TrainedStep(Protocol):
-    """The step that the loop trains: see `Trainable`.
+    """The step that the loop trains: see `trainer.train`.
 
     Attributes:
         optimizer: gives its rate and count; gets a new rate only if the plan's plateau gives one.

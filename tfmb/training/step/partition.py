@@ -104,7 +104,7 @@ def make_partition(
 
 
 def whole_batch(batch: Batch) -> tuple[Any, Any]:
-    """Returns `((x, y, sample_weight), number of rows)` of a feed's batch: a padded one brings its number of rows."""
+    """Returns `((x, y, sample_weight), number of rows)` of a pipeline's batch; a padded one brings the number."""
     if len(batch) == 4:
         return batch[:3], batch[3]
     return batch, tf.shape(keras.tree.flatten(batch)[0])[0]
