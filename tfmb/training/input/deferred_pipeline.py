@@ -16,7 +16,7 @@ class DeferredPipeline:
     Args:
         name: the argument that the data came in.
         kind: the name of the kind of data.
-        open_feed: makes the pipeline.
+        open_pipeline: makes the pipeline.
     """
 
     def __init__(self, name: str, kind: str, open_pipeline: Callable[[], ScoredPipeline]) -> None:
