@@ -112,7 +112,7 @@ def _still() -> Any:
         ({"target": "accuracy"}, "give METRIC>=VALUE"),
         ({"budget": 0}, "budget=0 must be seconds"),
         ({"batch_sizes": [0]}, "must be integers of at least 1"),
-        ({"batch_sizes": [10_000]}, "but 540 examples"),
+        ({"batch_sizes": [10_000]}, "only 540 examples"),
         ({"validation_split": 1.5}, "must be a share between 0 and 1"),
         ({"validation_data": problems.X}, r"validation_data must be \(x, y\)"),
         ({"target": "val_nothing>=1"}, "'val_nothing', which is not measured: there is loss, val_accuracy, val_loss"),
