@@ -40,7 +40,8 @@ class Task:
 
 def mnist(model: str) -> Callable[[str | None], Any]:
     def make(mirror: str | None) -> Any:
-        from tfmb.advice.jobs import ProblemConfig, problem_of
+        from tfmb.advice.jobs import problem_of
+        from tfmb.jobs.config import ProblemConfig
 
         optimizer = "sgd" if model == "mlp" else "adam"
         return problem_of(ProblemConfig(dataset="mnist", mirror=mirror, model=model, optimizer=optimizer))[0]
@@ -49,7 +50,8 @@ def mnist(model: str) -> Callable[[str | None], Any]:
 
 
 def digits(_: str | None) -> Any:
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
+    from tfmb.jobs.config import ProblemConfig
 
     return problem_of(ProblemConfig(dataset="digits", model="mlp", optimizer="adam"))[0]
 

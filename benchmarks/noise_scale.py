@@ -50,8 +50,9 @@ def peers(name: str, batch_size: int, cut: dict[str, int]) -> dict[str, Callable
 
 def scale_on_mnist(mirror: str) -> dict[str, str]:
     """The noise scale of the MLP with its 90 % interval: at the start, and while SGD 0.1 trains it."""
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
     from tfmb.advice.short_runs import ShortRuns
+    from tfmb.jobs.config import ProblemConfig
 
     config = ProblemConfig(dataset="mnist", mirror=mirror, model="mlp", optimizer="sgd")
     runs = ShortRuns(problem_of(config)[0])

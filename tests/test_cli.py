@@ -142,7 +142,7 @@ def test_list_shows_runs_and_compares_them(
 
 @pytest.mark.compile
 def test_list_shows_a_schedule_by_its_name_and_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1", "--schedule", "cosine", "--warmup", "5"]
+    small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1", "--schedule", "cosine,warmup=5"]
     assert main(["train", *small, "--learning-rate", "0.003", "--run-dir", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     assert main(["list", str(tmp_path / "run")]) == 0
@@ -164,7 +164,7 @@ BAD = {
     "batch size 0": (["--batch-size", "0"], 2, "--batch-size 0"),
     "batch size -1": (["--batch-size", "-1"], 2, "--batch-size -1"),
     "batch size text": (["--batch-size", "many"], 2, "--batch-size 'many'"),
-    "dataset and data": (["--data", "a:b", "--dataset", "digits"], 2, "--data"),
+    "mirror of own data": (["--dataset", "a:b", "--mirror", "x"], 2, "--mirror x holds files of TFDS"),
     "optimizer": (["--optimizer", "lion"], 2, "unknown --optimizer 'lion'"),
     "strategy": (["--strategy", "everywhere"], 2, "unknown --strategy 'everywhere'"),
     "learning rate": (["--learning-rate", "nan"], 2, "--learning-rate"),
@@ -193,7 +193,7 @@ LATE = {
     "unknown dataset": (["--dataset", "no_such_set"], 2, "unknown dataset 'no_such_set'"),
     "missing folder": (["--dataset", "./nowhere"], 65, "nowhere: no such folder"),
     "missing mirror": (["--dataset", "mnist", "--mirror", "./nowhere"], 65, "nowhere: no such folder"),
-    "missing module": (["--data", "nowhere:load"], 2, "no module 'nowhere'"),
+    "missing module": (["--dataset", "nowhere:load"], 2, "no module 'nowhere'"),
     "validation too large": (["--dataset", "digits", "--validation-size", "1437"], 2, "validation size 1437"),
 }
 
@@ -242,7 +242,7 @@ def test_your_own_model_and_data(tmp_path: Path, commands: Commands) -> None:
         "    model.compile(keras.optimizers.Adam(0.05), loss=loss, metrics=['accuracy'])\n"
         "    return model\n"
     )
-    own = ["--data", "mine:load", "--model", "mine:build"]
+    own = ["--dataset", "mine:load", "--model", "mine:build"]
     done = commands("train", *own, "--batch-size", "32", "--json", "--run-dir", "r", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["test_accuracy"] > 0.9

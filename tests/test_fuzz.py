@@ -77,17 +77,17 @@ def test_options_are_drawn_for_every_command() -> None:
 
 
 def test_an_option_that_changes_nothing_is_found() -> None:
-    words = ["train", "--epochs", "1", "--no-shuffle", "--shuffle", "--json", "--seed", "0", "--dropout", "0.1"]
+    words = ["train", "--epochs", "1", "--no-shuffle", "--shuffle", "--json", "--seed", "0", "--rate-scaling", "sqrt"]
     options = fuzz_options.given(words)
     assert [words[start:stop] for _, start, stop in options] == [
-        ["--epochs", "1"], ["--no-shuffle"], ["--json"], ["--dropout", "0.1"],
+        ["--epochs", "1"], ["--no-shuffle"], ["--json"], ["--rate-scaling", "sqrt"],
     ]  # fmt: skip
     ended = Ended(words, 0, "", "tfmb: --epochs is one\n", told=False, first=0.1)
     assert not fuzz_options.is_ignored("epochs", ended, ["same"], ["same"])
-    assert not fuzz_options.is_ignored("dropout", ended, ["same"], ["other"])
-    assert fuzz_options.is_ignored("dropout", ended, ["same"], ["same"])
+    assert not fuzz_options.is_ignored("rate_scaling", ended, ["same"], ["other"])
+    assert fuzz_options.is_ignored("rate_scaling", ended, ["same"], ["same"])
     nothing_found = replace(ended, out="undetermined: the loss never fell\n")
-    assert not fuzz_options.is_ignored("dropout", nothing_found, ["same"], ["same"])
+    assert not fuzz_options.is_ignored("rate_scaling", nothing_found, ["same"], ["same"])
 
 
 @pytest.mark.parametrize(

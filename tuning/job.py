@@ -8,15 +8,15 @@ from typing import Any
 
 from tfmb.backend import keras
 from tfmb.choices import MODEL_NAMES
-from tfmb.data import Splits
+from tfmb.data import Splits, load
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
-from tfmb.jobs.build import build_model, load_splits, loss_and_metrics_of
+from tfmb.jobs.build import build_model, loss_and_metrics_of
 from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
-from .handover import refuse_gang, to_json
+from .handover import to_json
 from .records import SearchRecord
 from .space import Space
 from .trial import SearchTask
@@ -31,7 +31,6 @@ class TuneConfig:
 
     Attributes:
         dataset: as in `TrainConfig`.
-        data: as in `TrainConfig`.
         mirror: as in `TrainConfig`.
         model: one of ours, or `package.module:build`, a function of `HyperParameters` that returns a Keras model.
         dropout: of our models: a value, a list or a range; None for their own.
@@ -45,14 +44,12 @@ class TuneConfig:
         executions: trainings a trial.
         pruning: whether the worse trials are stopped early.
         seed: decides everything.
-        strategy: as in `TrainConfig`.
         devices: as in `TrainConfig`.
         workers: how many processes run trials at once.
         listen: `HOST:PORT` for workers of other hosts; None lets none in.
     """
 
     dataset: str = "auto"
-    data: str | None = None
     mirror: str | None = None
     model: str = "cnn"
     dropout: Any = None
@@ -66,7 +63,6 @@ class TuneConfig:
     executions: int = 1
     pruning: bool = True
     seed: int = 0
-    strategy: str = "auto"
     devices: int | None = None
     workers: int = 1
     listen: str | None = None
@@ -75,7 +71,7 @@ class TuneConfig:
         if self.listen is not None:
             check_address("--listen", self.listen)
         if self.dropout is not None and self.model not in MODEL_NAMES:
-            raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
+            raise ConfigError(f"--search dropout is for {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
     @property
     def trains_here(self) -> bool:
@@ -101,7 +97,7 @@ def task_of(config: TuneConfig, trains: bool = True) -> tuple[SearchTask, Splits
         ConfigError: options that cannot be honoured with this data or model.
         DataError: the data make no sense.
     """
-    splits = load_splits(config.dataset, config.data, config.mirror)
+    splits = load(config.dataset, config.mirror)
     train, validation = splits.train.hold_out(config.validation_size or max(1, splits.train.size // 10))
     loss, metrics = None, None
     if config.model in MODEL_NAMES:
@@ -114,7 +110,7 @@ def task_of(config: TuneConfig, trains: bool = True) -> tuple[SearchTask, Splits
         validation=validation,
         budget=Budget(amount=config.epochs, slices=slices),
         space=config.space,
-        strategy=make_local_strategy(config.strategy, config.devices, "a search") if trains else None,
+        strategy=make_local_strategy("auto", config.devices, "a search") if trains else None,
         seed=config.seed,
         loss=loss,
         metrics=metrics,
@@ -145,8 +141,6 @@ def tune_job(
         DirectoryError: the directory is in use.
         StorageError: the page cannot be written; all else was.
     """
-    if not config.trains_here:
-        refuse_gang(config.strategy)
     task, splits = task_of(config, trains=config.trains_here)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")

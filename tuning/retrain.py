@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.choices import MODEL_NAMES
+from tfmb.data import load
 from tfmb.errors import ConfigError
-from tfmb.jobs.build import load_splits
+from tfmb.jobs.choice import ARGUMENTS, Choice
 from tfmb.jobs.config import TrainConfig
 from tfmb.jobs.resume import resumed
 from tfmb.jobs.train import train_job
@@ -18,7 +19,6 @@ from tfmb.runs.run_record import RUN_FILE
 
 from .job import TuneConfig
 from .records import TrialRecord
-from .space import LOOP_NAMES
 
 __all__ = ["retrain"]
 
@@ -45,21 +45,23 @@ def retrain(
     if config.model not in MODEL_NAMES:
         raise ConfigError(f"--retrain trains our models: call {config.model} with the values in best.json and tfmb.fit")
     values = best.values
-    rule = {name: values[name] for name in LOOP_NAMES if name in values and name not in ("augment", "learning_rate")}
-    given = {**rule, "augment": values.get("augment") or None, "learning_rate": config.space.rate(values)}
-    size = config.validation_size or load_splits(config.dataset, config.data, config.mirror).train.size // 10
+    given = {
+        "batch_size": values["batch_size"],
+        "optimizer": _choice("optimizer", values, "adam"),
+        "schedule": _choice("schedule", values, "constant"),
+        "augment": values.get("augment") or None,
+        "learning_rate": config.space.rate(values),
+    }
+    size = config.validation_size or load(config.dataset, config.mirror).train.size // 10
     results = []
     for seed in range(seeds):
         full = TrainConfig(
             dataset=config.dataset,
-            data=config.data,
             mirror=config.mirror,
-            model=config.model,
+            model=_choice("model", {**values, "model": config.model}, config.model),
             epochs=epochs,
-            dropout=values.get("dropout"),
             validation_size=max(1, size),
             seed=seed,
-            strategy=config.strategy,
             devices=config.devices,
             **given,
         )
@@ -74,6 +76,13 @@ def retrain(
         spread = statistics.stdev(accuracies)
         say(f"test accuracy over {len(accuracies)} seeds: {statistics.mean(accuracies):.4f}, deviation {spread:.4f}")
     return results, chosen
+
+
+def _choice(option: str, values: dict[str, Any], default: str) -> str:
+    """Returns what a trial chose for an option, with those of its values that are arguments of it."""
+    name = str(values.get(option, default))
+    given = {key: values[key] for key, about in ARGUMENTS[option].items() if key in values and name in about.of}
+    return str(Choice(name=name, arguments=given))
 
 
 def _train(config: TrainConfig, place: Path) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _task(told: dict[str, Any], folder: Path) -> Any:
     task, _ = task_of(from_json(TuneConfig, told["config"]))
     if task.train.fingerprint != told["fingerprint"]:
         raise DataError(
-            "a worker loads other data than the search began with: make --data load the same data each time"
+            "a worker loads other data than the search began with: make --dataset load the same data each time"
         )
     return task
 

@@ -10,7 +10,7 @@ import pytest
 
 from tfmb.cli import main
 
-OWN = ["--model", "problems:build", "--data", "problems:load"]
+OWN = ["--model", "problems:build", "--dataset", "problems:load"]
 
 
 def answer(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
@@ -64,7 +64,7 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
         (["advise", *OWN, "--target", "accuracy"], "give METRIC>=VALUE"),
         (["advise", "--model", "vgg"], "unknown --model 'vgg'"),
         (["lr-range", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
-        (["lr-range", "--low", "2", "--high", "1"], "0 < low < high"),
+        (["lr-range", "--learning-rates", "2:1"], "0 < LOW < HIGH"),
         (["lr-range", "--updates", "5"], "--updates 5 must be at least 10"),
         (["compare", "--batch-size", "1"], "--batch-size 1 must be at least 2"),
         (["compare", "--seconds", "0"], "--seconds '0' must be more than 0"),

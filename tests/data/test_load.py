@@ -229,7 +229,7 @@ def test_an_error_of_the_users_function_comes_through(define: Define) -> None:
 @pytest.mark.parametrize("reference", ["own_data", "own_data:nothing", "own_datum:load"])
 def test_a_reference_to_nothing_names_the_option(define: Define, reference: str) -> None:
     define("return X, Y")
-    with pytest.raises(ConfigError, match="--data"):
+    with pytest.raises(ConfigError, match="--dataset"):
         load_user_data(reference)
 
 

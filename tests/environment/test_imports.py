@@ -33,7 +33,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
 @pytest.mark.parametrize("reference", ["m:f", "package.module:function", "a.b.c:d", "_m1:_f2"])
 def test_a_reference_names_a_module_and_a_function(reference: str) -> None:
-    check_reference(reference, "--data")
+    check_reference(reference, "--dataset")
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_a_reference_names_a_module_and_a_function(reference: str) -> None:
 )  # fmt: skip
 def test_another_form_is_refused_in_one_line_that_names_option_and_reference(reference: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_reference(reference, "--data")
+        check_reference(reference, "--dataset")
     message = str(caught.value)
-    assert message.startswith(f"--data {reference!r}")
+    assert message.startswith(f"--dataset {reference!r}")
     assert "package.module:function" in message
     assert "\n" not in message
 
@@ -70,7 +70,7 @@ def test_the_function_is_imported_from_the_working_directory(write: Callable[[st
 def test_the_function_may_lie_in_a_package(write: Callable[[str, str], Path]) -> None:
     write("own_package/inner/__init__.py", "")
     write("own_package/inner/data.py", "class load:\n    pass\n")
-    assert load_function("own_package.inner.data:load", "--data").__name__ == "load"
+    assert load_function("own_package.inner.data:load", "--dataset").__name__ == "load"
 
 
 def test_the_working_directory_comes_first(write: Callable[[str, str], Path], tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_the_working_directory_comes_first(write: Callable[[str, str], Path], tm
     write("own_module.py", "def where():\n    return 'here'\n")
     write("../elsewhere/own_module.py", "def where():\n    return 'elsewhere'\n")
     sys.path[:0] = [str(tmp_path / "elsewhere"), str(tmp_path / "work")]
-    assert load_function("own_module:where", "--data")() == "here"
+    assert load_function("own_module:where", "--dataset")() == "here"
 
 
 @pytest.mark.parametrize(
@@ -94,9 +94,9 @@ def test_the_working_directory_comes_first(write: Callable[[str, str], Path], tm
 def test_what_is_not_there_is_named_in_one_line(write: Callable[[str, str], Path], reference: str, named: str) -> None:
     write("own_module.py", "NUMBER = 5\n")
     with pytest.raises(ConfigError) as caught:
-        load_function(reference, "--data")
+        load_function(reference, "--dataset")
     message = str(caught.value)
-    assert message.startswith(f"--data {reference}")
+    assert message.startswith(f"--dataset {reference}")
     assert named in message
     assert "\n" not in message
 
@@ -104,7 +104,7 @@ def test_what_is_not_there_is_named_in_one_line(write: Callable[[str, str], Path
 def test_a_bad_form_imports_nothing(write: Callable[[str, str], Path]) -> None:
     write("own_module.py", "raise SystemExit('imported')\n")
     with pytest.raises(ConfigError):
-        load_function("own_module:f()", "--data")
+        load_function("own_module:f()", "--dataset")
 
 
 @pytest.mark.parametrize(
@@ -123,5 +123,5 @@ def test_errors_inside_the_users_module_come_through(
 ) -> None:
     write("own_module.py", text)
     with pytest.raises(error, match=words) as caught:
-        load_function("own_module:f", "--data")
+        load_function("own_module:f", "--dataset")
     assert not isinstance(caught.value, ConfigError)

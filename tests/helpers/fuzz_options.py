@@ -33,7 +33,6 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("train", "keep_checkpoints"): "there were no more than that",
     ("train", "checkpoint_every"): "the run was shorter",
     ("train", "allow_mismatch"): "a permission that was not needed",
-    ("train", "clipvalue"): "no gradient was larger",
     ("launch", "restarts"): "nobody died",
     ("tune", "workers"): "how it is done, not what",
     ("run", "strict"): "nothing was left to Keras",
@@ -58,12 +57,12 @@ def prepare(folder: str) -> None:
         os._exit(0)
     assert os.waitpid(pid, 0)[1] == 0
     usual = ["--batch-size", "8", "--epochs", "2", "--model", "mlp", "--log-every", "2"]
-    data = ["--data", "option_subjects:load"]
+    data = ["--dataset", "option_subjects:load"]
     own = [*data, "--model", "option_subjects:build"]
     for words in (
         ["train", *usual, *data, "--run-dir", "runs/ours"],
         ["train", *usual, *own, "--run-dir", "runs/own"],
-        ["train", *usual, *data, "--run-dir", "runs/ema", "--ema-momentum", "0.9"],
+        ["train", *usual, *data, "--run-dir", "runs/ema", "--optimizer", "adam,ema_momentum=0.9"],
         ["train", *usual, "--dataset", "digits", "--epochs", "1", "--batch-size", "64", "--run-dir", "runs/digits"],
         ["export", "runs/ours", "--output", "exports/ours"],
         ["tune", *data, "--model", "mlp", "--max-trials", "2", "--batch-size", "8:16", "--run-dir", "search"],

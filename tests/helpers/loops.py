@@ -23,7 +23,7 @@ def build() -> Any:
 
 
 def data() -> Any:
-    """As `--data` calls it."""
+    """As `--dataset` calls it."""
     return X, Y
 
 

@@ -25,5 +25,5 @@ def build_with_state() -> Any:
 
 
 def load() -> Any:
-    """For `--data`."""
+    """For `--dataset`."""
     return (X, Y), (X[:50], Y[:50])

@@ -1,4 +1,4 @@
-"""Small models of the kinds that users have, and their data, as `--model` and `--data` name them."""
+"""Small models of the kinds that users have, and their data, as `--model` and `--dataset` name them."""
 
 from typing import Any
 
@@ -96,7 +96,7 @@ def train_options(name: str) -> list[str]:
 def own(name: str) -> list[str]:
     """How a user names a model and data of their own, in this file."""
     data = "two_inputs" if name == "only_32_bits" else name
-    return ["--model", f"subjects:{name}", "--data", f"subjects:{data}_data"]
+    return ["--model", f"subjects:{name}", "--dataset", f"subjects:{data}_data"]
 
 
 NAMES = ("cnn", "mlp", "resnet", "tabular", "two_inputs", "two_outputs")

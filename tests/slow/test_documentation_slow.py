@@ -22,7 +22,7 @@ LESS = {
     "advise": "--dataset digits --budget 3s",
     "lr-range": "--dataset digits --updates 20",
     "compare": "--dataset digits --seconds 0.3s --no-memory",
-    "tune": "--dataset digits --model mlp --max-trials 2 --retrain-seeds 1 --retrain-epochs 1",
+    "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1 --retrain-epochs 1",
     "doctor": "",
     "evaluate": "",
     "export": "",
@@ -66,7 +66,7 @@ def prepare(folder: Path) -> None:
     for name in ("mnist-cnn-1", "mnist-cnn-2"):
         small = ["--dataset", "digits", "--model", "mlp", "--epochs", "1"]
         assert main(["train", *small, "--run-dir", f"runs/{name}"]) == 0
-    own = ["--model", "mine:build", "--data", "mine:load", "--epochs", "1"]
+    own = ["--model", "mine:build", "--dataset", "mine:load", "--epochs", "1"]
     assert main(["train", *own, "--run-dir", "runs/mine"]) == 0
     for name in ("mnist", "mnist-cnn-1"):
         assert main(["export", "runs/mnist-cnn-1", "--output", f"saved_models/{name}"]) == 0
@@ -77,7 +77,7 @@ def prepare(folder: Path) -> None:
 def less(words: list[str]) -> list[str]:
     """The same command with less to do."""
     added = shlex.split(LESS[words[1]])
-    if "--data" in words:  # one's own, which no --dataset goes with
+    if "--dataset" in words:  # one's own, which no --dataset goes with
         added = added[2:]
     if "mine:build" in words:
         added = [word for word in added if word not in ("--model", "mlp")]

@@ -57,6 +57,7 @@ def test_rules(tmp_path: Path, stop: StopAfter, rule: str) -> None:
     assert_same(resumed, whole, (tmp_path / "cut", tmp_path / "whole"))
 
 
+@pytest.mark.compile
 def test_two_stops_in_one_epoch(tmp_path: Path, stop: StopAfter) -> None:
     whole = fit(tmp_path / "whole", RULES["adam"])
     for batches in (1, 2, 7):

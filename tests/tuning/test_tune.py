@@ -167,7 +167,6 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
     found = finished(
         tmp_path / "s",
         "--retrain",
-        "--retrain-seeds",
         "1",
         "--retrain-epochs",
         "1",
@@ -183,7 +182,7 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
-    retrain = ["--retrain", "--retrain-seeds", "2", "--retrain-epochs", "30"]
+    retrain = ["--retrain", "2", "--retrain-epochs", "30"]
     with subprocess.Popen(
         command(tmp_path / "s", *retrain), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
@@ -209,7 +208,7 @@ def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_pa
     ("options", "words"),
     [
         (["--export", "x"], "--export writes the retrained winner: give --retrain"),
-        (["--retrain", "--retrain-seeds", "0"], "--retrain-seeds 0 must be at least 1"),
+        (["--retrain", "-1"], "--retrain -1 must be at least 0"),
         (["--batch-size", "a:b"], "--batch-size 'a:b': give a number, several"),
         (["--learning-rate", "1:2:3"], "--learning-rate '1:2:3': give a number"),
         (["--timeout", "soon"], "--timeout 'soon': give seconds, or 90s"),

@@ -107,7 +107,7 @@ def test_the_command_on_a_loop(
 ) -> None:
     monkeypatch.setattr(loops, "right", loops.loop(), raising=False)
     monkeypatch.setattr(loops, "forgetful", loops.loop("missing 1/b"), raising=False)
-    assert main(["verify", f"loops:{function}", "--model", "loops:build", "--data", "loops:data"]) == code
+    assert main(["verify", f"loops:{function}", "--model", "loops:build", "--dataset", "loops:data"]) == code
     assert words in capsys.readouterr().out
 
 
@@ -115,7 +115,7 @@ def test_the_command_on_a_loop(
     ("arguments", "code", "words"),
     [
         (["nowhere"], 65, "no such run or export"),
-        (["loops:right"], 2, "give --model module:build and --data module:load"),
+        (["loops:right"], 2, "give --model module:build and --dataset module:load"),
         (["a b:c"], 2, "is not of the form package.module:function"),
     ],
 )
@@ -132,7 +132,7 @@ def test_bad_targets_are_refused_in_one_line(
 
 def test_options_that_do_not_belong_are_refused(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, saved = made
-    for arguments in ([str(run), "--run", str(run)], [str(saved), "--data", "a:b"], [str(run), "--steps", "1"]):
+    for arguments in ([str(run), "--run", str(run)], [str(saved), "--dataset", "a:b"], [str(run), "--steps", "1"]):
         with pytest.raises(SystemExit) as ended:
             main(["verify", *arguments])
         assert ended.value.code == 2

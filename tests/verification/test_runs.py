@@ -134,7 +134,7 @@ def test_a_run_of_fit_goes_by_its_record(tmp_path: Path) -> None:
     assert isinstance(optimizer, Adam)
     assert optimizer.learning_rate == rate
     assert parity.check_parity(subject).status == "passed"
-    with pytest.raises(ConfigError, match="give --model module:function and --data module:function"):
+    with pytest.raises(ConfigError, match="give --model module:function and --dataset module:function"):
         read_subject(tmp_path / "run", None, None, None, STEPS)
     with pytest.raises(DataError, match="trained on other data"):
         read_subject(tmp_path / "run", reference[0], "subjects:tabular_data", None, STEPS)

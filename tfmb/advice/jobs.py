@@ -4,49 +4,25 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from tfmb.advice.memory import LargestBatch, NothingFitsError, free_memory, largest_batch, try_batch
 from tfmb.advice.short_runs import AdviceTask
 from tfmb.backend import keras
-from tfmb.choices import MODEL_NAMES
-from tfmb.data import Splits
+from tfmb.data import Splits, load
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
-from tfmb.jobs.build import build_model, load_splits, loss_and_metrics_of
-from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.build import build_model, loss_and_metrics_of
+from tfmb.jobs.config import ProblemConfig, TrainConfig
+from tfmb.optimizers import interop
 
-__all__ = ["ProblemConfig", "largest_batch_of", "peak_of", "problem_of"]
+__all__ = ["largest_batch_of", "peak_of", "problem_of"]
 
 # Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
 _TOLERANCE = 0.05
 _COUNTING_SECONDS = 120
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProblemConfig:
-    """The options of the command line's question; the fields are those of `TrainConfig`."""
-
-    dataset: str = "auto"
-    data: str | None = None
-    mirror: str | None = None
-    model: str = "cnn"
-    optimizer: str | None = None
-    strategy: str = "auto"
-    devices: int | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        # Refuses what it does not know, with the option's name.
-        given: dict[str, Any] = {} if self.optimizer is None else {"optimizer": self.optimizer}
-        TrainConfig(model=self.model, strategy=self.strategy, devices=self.devices, seed=self.seed, **given)
-
-    @property
-    def name(self) -> str:
-        """The name of the problem, for people."""
-        return f"{self.model} on {self.dataset if self.data is None else self.data}"
 
 
 def problem_of(config: ProblemConfig) -> tuple[AdviceTask, str]:
@@ -56,17 +32,15 @@ def problem_of(config: ProblemConfig) -> tuple[AdviceTask, str]:
         ConfigError: options that cannot be honoured with this data or model.
         DataError: the data make no sense.
     """
-    splits = load_splits(config.dataset, config.data, config.mirror)
+    splits = load(config.dataset, config.mirror)
     train, validation = splits.train.hold_out(max(1, splits.train.size // 10))
-    loss_and_metrics = (
-        loss_and_metrics_of(None, TrainConfig(model=config.model)) if config.model in MODEL_NAMES else None
-    )
+    loss_and_metrics = None if config.own_model else loss_and_metrics_of(None, TrainConfig(model=config.model))
     problem = AdviceTask(
-        build=_build(config.model, splits),
+        build=_build(config, splits),
         train=train,
         validation=validation,
-        strategy=make_local_strategy(config.strategy, config.devices, "advice"),
-        optimizer=config.optimizer,
+        strategy=make_local_strategy("auto", config.devices, "advice"),
+        optimizer=_optimizer(config),
         loss=None if loss_and_metrics is None else loss_and_metrics.loss,
         metrics=None if loss_and_metrics is None else loss_and_metrics.metrics,
         seed=config.seed,
@@ -84,7 +58,11 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
     """
     found: LargestBatch = largest_batch(asdict(config), examples, tolerance=_TOLERANCE, say=say)
     if found.batch_size is None and found.trials[0].out_of_memory:
-        mend = "a smaller --model" if config.optimizer == "sgd" else "a smaller --model, or --optimizer sgd"
+        mend = (
+            "a smaller --model"
+            if config.rule is not None and config.rule.name == "sgd"
+            else "a smaller --model, or --optimizer sgd"
+        )
         raise NothingFitsError(f"not even one example fits: {free_memory()}, and {_model_alone(config)}: give {mend}")
     if found.batch_size is None:
         raise ConfigError(f"not even a batch of one example runs: {found.reason}")
@@ -113,15 +91,28 @@ def peak_of(config: ProblemConfig, batch_size: int) -> tuple[int | None, str]:
     return found.peak_bytes, "" if found.fits else "does not fit"
 
 
-def _build(model: str, splits: Splits) -> Callable[[], Any]:
-    if model not in MODEL_NAMES:
-        return load_function(model, "--model")
+def _optimizer(config: ProblemConfig) -> Any:
+    """Returns a rule's name, or the optimizer itself if it has arguments; None for the default."""
+    rule = config.rule
+    return None if rule is None else interop.OPTIMIZERS[rule.name](**rule.arguments) if rule.arguments else rule.name
+
+
+def _build(config: ProblemConfig, splits: Splits) -> Callable[[], Any]:
+    if config.own_model:
+        return load_function(config.model, "--model")
     shape = getattr(splits.train.examples, "shape", None)
 
     def build() -> Any:
         # The seed is the caller's: Keras's own generator was set to it.
         seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
         shown = None if shape is None else tuple(shape[1:])
-        return build_model(model, shown, splits.train.num_classes, splits.normalization, seed=seed)
+        return build_model(
+            config.model_name,
+            shown,
+            splits.train.num_classes,
+            splits.normalization,
+            seed=seed,
+            dropout=config.dropout,
+        )
 
     return build

@@ -60,10 +60,11 @@ def main() -> int:
     """Reads a problem's configuration; prints the bytes."""
     from tfmb.environment.console import start_tensorflow
     from tfmb.errors import TfmbError
+    from tfmb.jobs.config import ProblemConfig
 
     told = json.loads(sys.stdin.read())
     start_tensorflow()
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
 
     try:
         problem, _ = problem_of(ProblemConfig(**told))

@@ -14,9 +14,10 @@ def main() -> int:
     size = told.pop("batch_size")
     from tfmb.environment.console import start_tensorflow
     from tfmb.errors import TfmbError
+    from tfmb.jobs.config import ProblemConfig
 
     start_tensorflow()
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
     from tfmb.advice.short_runs import ShortRuns
     from tfmb.advice.target import Target
     from tfmb.backend import tf

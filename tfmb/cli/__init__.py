@@ -22,8 +22,9 @@ from tfmb.cli.train import train
 from tfmb.cli.tune import tune
 from tfmb.cli.verify import verify
 from tfmb.environment.console import OWN_PROCESS, fail, say, show_warnings
-from tfmb.environment.old_names import NEW_NAMES
+from tfmb.environment.old_names import NEW_NAMES, NEW_OPTIONS
 from tfmb.errors import ConfigError, TfmbError
+from tfmb.jobs.options import flag
 
 __all__ = ["app", "main"]
 
@@ -122,9 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _with_new_name(message: str) -> str:
     """The message on an option that there is not, with the name that it has now."""
-    for old, new in NEW_NAMES.items():
-        if f"--{old.replace('_', '-')}" in message.split():
-            return f"--{old.replace('_', '-')} is called --{new.replace('_', '-')} now"
+    for word in message.split():
+        if (new := NEW_NAMES.get(word.removeprefix("--").replace("-", "_"))) is not None:
+            return f"{word} is called {flag(new)} now"
+        if word in NEW_OPTIONS:
+            return f"{word} is no option now: give {NEW_OPTIONS[word]}"
     return message
 
 

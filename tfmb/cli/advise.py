@@ -5,30 +5,18 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.durations import seconds_of
+from tfmb.cli.options import Json, Page, takes
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
+from tfmb.jobs.config import ProblemConfig
 
 __all__ = ["advise", "lr_range"]
 
-_Dataset = Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")]
-_Data = Annotated[str | None, typer.Option(help="Your own data: a function package.module:load.")]
-_Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
-_Model = Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: a function package.module:build.")]
-_Optimizer = Annotated[
-    str | None,
-    typer.Option(
-        help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or the one your own model was compiled with."
-    ),
-]
-_Html = Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
-_Seed = Annotated[int, typer.Option(help="The seed of the initial weights and the orders of examples.")]
-_Strategy = Annotated[str, typer.Option(help="As in tfmb train.")]
-_Devices = Annotated[int | None, typer.Option(help="As in tfmb train.")]
 
-
+@takes(ProblemConfig)
 def advise(
+    options: dict[str, Any],
     target: Annotated[
         str | None,
         typer.Option(
@@ -45,34 +33,23 @@ def advise(
             help="Batch sizes to choose among: A,B,C. Default: powers of two from 8 to 2048, or to half of the data."
         ),
     ] = None,
-    dataset: _Dataset = "auto",
-    data: _Data = None,
-    mirror: _Mirror = None,
-    model: _Model = "cnn",
-    optimizer: _Optimizer = None,
-    strategy: _Strategy = "auto",
-    devices: _Devices = None,
-    seed: _Seed = 0,
     fits: Annotated[bool, typer.Option("--fits", help="Also find the largest batch that fits in memory.")] = False,
-    html: _Html = None,
-    json: _Json = False,
+    html: Page = None,
+    json: Json = False,
 ) -> None:
     """Measure which batch size and learning rate reach a target soonest on this machine.
 
     It makes short trainings at three batch sizes and tunes the rate for each. They are scored on a validation split.
     The test split is not looked at.
     """
+    config = ProblemConfig(**options)
     limit = None if budget is None else seconds_of("--budget", budget)
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.advise import advise_on
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
 
-    config = ProblemConfig(
-        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        devices=devices, seed=seed,
-    )  # fmt: skip
     problem, about = problem_of(config)
     say(about)
     largest: int | None = None
@@ -101,39 +78,28 @@ def advise(
         say(f"page: {page}")
 
 
+@takes(ProblemConfig)
 def lr_range(
+    options: dict[str, Any],
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 64,
-    low: Annotated[float, typer.Option(help="The first learning rate.")] = 1e-6,
-    high: Annotated[float, typer.Option(help="The last learning rate.")] = 10.0,
+    learning_rates: Annotated[str, typer.Option(help="The first and the last learning rate: LOW:HIGH.")] = "1e-6:10",
     updates: Annotated[int, typer.Option(help="The number of updates from the first rate to the last.")] = 150,
-    dataset: _Dataset = "auto",
-    data: _Data = None,
-    mirror: _Mirror = None,
-    model: _Model = "cnn",
-    optimizer: _Optimizer = None,
-    strategy: _Strategy = "auto",
-    devices: _Devices = None,
-    seed: _Seed = 0,
-    html: _Html = None,
-    json: _Json = False,
+    html: Page = None,
+    json: Json = False,
 ) -> None:
     """Find useful learning rates: train for some updates while the rate grows (Smith's range test)."""
+    config = ProblemConfig(**options)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be at least 1")
-    if not 0 < low < high < float("inf"):
-        raise ConfigError(f"--low {low} and --high {high} must be rates with 0 < low < high")
+    low, high = _rates(learning_rates)
     if updates < 10:
         raise ConfigError(f"--updates {updates} must be at least 10")
     page = None if html is None else need_page("--html", html)
     start_tensorflow()
-    from tfmb.advice.jobs import ProblemConfig, problem_of
+    from tfmb.advice.jobs import problem_of
     from tfmb.advice.lr_range import sweep
     from tfmb.advice.short_runs import ShortRuns
 
-    config = ProblemConfig(
-        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        devices=devices, seed=seed,
-    )  # fmt: skip
     problem, about = problem_of(config)
     say(about)
     curve = sweep(ShortRuns(problem), batch_size, low, high, updates)
@@ -191,3 +157,14 @@ def _sizes(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--batch-sizes {text!r}: give integers, A,B,C") from error
+
+
+def _rates(text: str) -> tuple[float, float]:
+    low, _, high = text.partition(":")
+    try:
+        rates = float(low), float(high)
+    except ValueError:
+        rates = 0.0, 0.0
+    if not 0 < rates[0] < rates[1] < float("inf"):
+        raise ConfigError(f"--learning-rates {text!r} must be LOW:HIGH with 0 < LOW < HIGH")
+    return rates

@@ -1,18 +1,23 @@
 """`tfmb compare`."""
 
-from typing import Annotated
+import dataclasses
+from typing import Annotated, Any
 
 import typer
 
 from tfmb.cli.durations import seconds_of
+from tfmb.cli.options import Json, Page, takes
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
+from tfmb.jobs.config import ProblemConfig
 
 __all__ = ["compare"]
 
 
+@takes(ProblemConfig, defaults={"model": "mlp"})
 def compare(
+    options: dict[str, Any],
     batch_size: Annotated[int, typer.Option(help="Examples per update of mini-batch gradient descent.")] = 64,
     seconds: Annotated[str, typer.Option(help="How long to train by each method: 30s, 5m.")] = "30s",
     target: Annotated[
@@ -20,30 +25,20 @@ def compare(
         typer.Option(
             help="METRIC>=VALUE or METRIC<=VALUE. The table shows the time that each method takes to reach it."
         ),
-    ] = ("val_accuracy>=0.95"),
-    dataset: Annotated[str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.")] = "auto",
-    data: Annotated[str | None, typer.Option(help="Your own data: a function package.module:load.")] = None,
-    mirror: Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
-    model: Annotated[str, typer.Option(help="cnn, mlp, resnet, or your own: a function package.module:build.")] = "mlp",
-    optimizer: Annotated[
-        str | None,
-        typer.Option(
-            help="sgd, momentum, rmsprop, adam or adamw. Default: sgd, or the one your own model was compiled with."
-        ),
-    ] = None,
-    strategy: Annotated[str, typer.Option(help="As in tfmb train.")] = "auto",
-    devices: Annotated[int | None, typer.Option(help="As in tfmb train.")] = None,
-    seed: Annotated[int, typer.Option(help="The seed of the initial weights and the orders of examples.")] = 0,
+    ] = "val_accuracy>=0.95",
     memory: Annotated[
         bool,
         typer.Option(
             help="Also measure memory, in a separate process for each batch size, because it may run out of memory."
         ),
     ] = True,
-    html: Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
+    html: Page = None,
+    json: Json = False,
 ) -> None:
     """Compare batch, mini-batch and stochastic gradient descent: the textbook's table with measured numbers."""
+    config = ProblemConfig(**options)
+    if config.optimizer is None and not config.own_model:
+        config = dataclasses.replace(config, optimizer="sgd")
     limit = seconds_of("--seconds", seconds)
     if batch_size < 2:
         raise ConfigError(f"--batch-size {batch_size} must be at least 2: stochastic gradient descent is 1")
@@ -51,16 +46,9 @@ def compare(
     start_tensorflow()
     from tfmb.advice.compare import compare as compare_methods
     from tfmb.advice.compare_page import HEAD, rows_of, write_comparison
-    from tfmb.advice.jobs import ProblemConfig, peak_of, problem_of
+    from tfmb.advice.jobs import peak_of, problem_of
     from tfmb.advice.target import Target
-    from tfmb.choices import MODEL_NAMES
 
-    if optimizer is None and model in MODEL_NAMES:
-        optimizer = "sgd"
-    config = ProblemConfig(
-        dataset=dataset, data=data, mirror=mirror, model=model, optimizer=optimizer, strategy=strategy,
-        devices=devices, seed=seed,
-    )  # fmt: skip
     goal = Target.parse(target)
     problem, about = problem_of(config)
     say(about)

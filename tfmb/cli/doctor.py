@@ -11,6 +11,7 @@ from tfmb.cli.cluster import slurm_job, tf_config
 from tfmb.cli.extras import extras
 from tfmb.cli.gpus import gpus
 from tfmb.cli.idle import given_options, refuse_idle
+from tfmb.cli.options import Json, takes
 from tfmb.cli.threads import best_of, cores, counts, seconds_by_threads
 from tfmb.environment.console import emit_json, say, start_tensorflow
 from tfmb.environment.processor import instruction_sets, processor_name
@@ -18,33 +19,25 @@ from tfmb.jobs.config import TrainConfig
 
 __all__ = ["busy", "doctor"]
 
+_PROFILED = ("dataset", "mirror", "model", "batch_size")
 
+
+@takes(TrainConfig, *_PROFILED, defaults={"dataset": "digits"})
 def doctor(
     context: typer.Context,
+    options: dict[str, Any],
     profile: Annotated[
-        bool, typer.Option("--profile", help="Time the parts of an update, and say what would make it faster.")
+        bool,
+        typer.Option("--profile", help="Time the parts of an update of the training that the other options describe."),
     ] = False,
-    model: Annotated[
-        str, typer.Option(help="With --profile: cnn, mlp, resnet or a function package.module:build.")
-    ] = "cnn",
-    batch_size: Annotated[int, typer.Option(help="With --profile: examples per update.")] = 64,
-    dataset: Annotated[str, typer.Option(help="With --profile: as in tfmb train.")] = "digits",
-    mirror: Annotated[str | None, typer.Option(help="With --profile: as in tfmb train.")] = None,
-    devices: Annotated[int | None, typer.Option(help="With --profile: as in tfmb train.")] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(help="With --profile: as in tfmb train. Default: compare one thread with one per core."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
+    json: Json = False,
 ) -> None:
     """Show what tfmb runs on: versions, machine, devices, cluster, packages and data. Warn of what is wrong."""
-    config = TrainConfig(
-        model=model, batch_size=batch_size, dataset=dataset, mirror=mirror, devices=devices, threads=threads
-    )
+    config = TrainConfig(**options)
     if not profile:
         refuse_idle(given_options(context) - {"json"}, sorted(context.params), "is for --profile: give that too")
     load = os.getloadavg()[0]  # before TensorFlow's own start adds to it
-    start_tensorflow(threads)
+    start_tensorflow()
     from tfmb.runs.run_dir import versions
 
     if profile:
@@ -73,7 +66,7 @@ def _profile(config: TrainConfig) -> dict[str, Any]:
     parts = {
         name: f"{1000 * getattr(found, name):.3f} ms, {share:.0%}" for name, share in found.shares().items()
     }  # dispatch is what is left
-    by_threads = seconds_by_threads(config, counts()) if config.threads is None else {}
+    by_threads = seconds_by_threads(config, counts())
     fewer = best_of(by_threads, found.whole)
     return {
         "of": f"{config.model}, batch {found.batch_size}",

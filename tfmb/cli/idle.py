@@ -40,8 +40,10 @@ def refuse_idle_rule(given: Collection[str], config: TrainConfig) -> None:
     Raises:
         ConfigError: an option that could change nothing.
     """
-    if config.base_batch_size is None:
-        refuse_idle(given, ["rate_scaling"], "scales the rate from --base-batch-size: give that too")
-    momentum = config.momentum if config.momentum is not None else {"momentum": 0.9}.get(config.optimizer or "", 0.0)
-    if config.nesterov and not momentum:
-        refuse_idle(given, ["nesterov"], "looks ahead by the momentum, which is 0: give --momentum too")
+    if config.rule is None or "optimizer" not in given:
+        return
+    momentum = config.rule.arguments.get("momentum", 0.9 if config.rule.name == "momentum" else 0.0)
+    if config.rule.arguments.get("nesterov") and not momentum:
+        raise ConfigError(
+            f"--optimizer {config.optimizer}: nesterov looks ahead by the momentum, which is 0: leave it out"
+        )

@@ -8,6 +8,7 @@ import typer
 
 from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.listing import newest_run
+from tfmb.cli.options import Json
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError
@@ -17,12 +18,13 @@ __all__ = ["evaluate", "export", "predict"]
 
 _Run = Annotated[Path, typer.Argument(help="The run's directory.", metavar="RUN")]
 _Model = Annotated[str | None, typer.Option(help="For a run of your own model: its function package.module:build.")]
-_Data = Annotated[str | None, typer.Option(help="For a run on your own data: its function package.module:load.")]
+_Dataset = Annotated[str | None, typer.Option(help="For a run on your own data: its function package.module:load.")]
 _Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
 
 
-def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirror = None, json: _Json = False) -> None:
+def evaluate(
+    run: _Run, model: _Model = None, dataset: _Dataset = None, mirror: _Mirror = None, json: Json = False
+) -> None:
     """Score a run's model on the whole test split."""
     start_tensorflow()
     from tfmb.jobs import build, train
@@ -30,7 +32,7 @@ def evaluate(run: _Run, model: _Model = None, data: _Data = None, mirror: _Mirro
 
     started = time.perf_counter()
     restored = restore_run(run, model)
-    splits = restored.splits(data, mirror)
+    splits = restored.splits(dataset, mirror)
     if splits.test is None:
         raise ConfigError(f"{splits.origin} has no test split: return (x_train, y_train), (x_test, y_test)")
     say(f"data: {splits.origin}: {splits.test.size:,} test examples")
@@ -85,15 +87,15 @@ def export(
         bool,
         typer.Option("--made-up-samples", help="With --against: compare on random rows in place of the test split."),
     ] = False,
-    data: _Data = None,
+    dataset: _Dataset = None,
     mirror: _Mirror = None,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and check it in a fresh process."""
-    if against is None and (made_up or data is not None or mirror is not None):
-        raise ConfigError("--made-up-samples, --data and --mirror are for a comparison: give --against")
-    if made_up and (data is not None or mirror is not None):
-        raise ConfigError("--made-up-samples takes the place of the test split: leave --data and --mirror out")
+    if against is None and (made_up or dataset is not None or mirror is not None):
+        raise ConfigError("--made-up-samples, --dataset and --mirror are for a comparison: give --against")
+    if made_up and (dataset is not None or mirror is not None):
+        raise ConfigError("--made-up-samples takes the place of the test split: leave --dataset and --mirror out")
     if weights not in (None, "ema", "raw"):
         raise ConfigError(f"unknown --weights {weights!r}: give ema or raw")
     read_run(run)
@@ -110,7 +112,7 @@ def export(
 
     restored = restore_run(run, model)
     say(f"model of {run}: to be written, and to be compared in a fresh process")
-    samples = None if against is None or made_up else rows_to_compare(restored, data, mirror)
+    samples = None if against is None or made_up else rows_to_compare(restored, dataset, mirror)
     options = Options(batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples)
     made = export_run(restored, folder, options)
     told = made.record
@@ -154,20 +156,20 @@ def predict(
     ] = None,
     export: Annotated[Path | None, typer.Option(help="An exported model to use in place of a run.")] = None,
     model: _Model = None,
-    data: _Data = None,
+    dataset: _Dataset = None,
     mirror: _Mirror = None,
     invert: Annotated[
         bool,
         typer.Option("--invert", help="Invert the images: dark ink on light paper becomes light on dark, as in MNIST."),
     ] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """Print the class of each image and its probability."""
     given = given_options(context)
     if run is not None and export is not None:
         raise ConfigError("--run and --export cannot both be given")
     if export is not None:
-        refuse_idle(given, ["model", "data", "mirror"], "is for a run, and an export holds all it needs: give --run")
+        refuse_idle(given, ["model", "dataset", "mirror"], "is for a run, and an export holds all it needs: give --run")
     if run is None and export is None:
         run = newest_run(named_model=model is not None)
         say(f"model of {run}")
@@ -177,7 +179,7 @@ def predict(
 
     check_images(images)
     if not any(is_row(image) for image in images):
-        refuse_idle(given, ["data", "mirror"], "is for rows of the run's data: give one, such as test:0")
+        refuse_idle(given, ["dataset", "mirror"], "is for rows of the run's data: give one, such as test:0")
     elif all(is_row(image) for image in images):
         refuse_idle(given, ["invert"], "is for image files: give one")
     if export is not None:
@@ -187,7 +189,7 @@ def predict(
         classifier: ExportedClassifier | RunClassifier = exported
     else:
         assert run is not None
-        classifier = RunClassifier(restore_run(run, model), data, mirror)
+        classifier = RunClassifier(restore_run(run, model), dataset, mirror)
     for prediction in classifier.predict(images, invert=invert):
         if json:
             emit_json(prediction.to_dict())

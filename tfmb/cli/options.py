@@ -1,70 +1,67 @@
-"""Options that `tfmb train` and `tfmb run` share, declared once."""
+"""Options of commands, made of the fields that declare them; and those that several commands share."""
 
-from typing import Annotated
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
 
 import typer
 
-from tfmb.choices import COMPILE_NAMES
+from tfmb.jobs.options import Option, flag, options_of
 
-__all__ = [
-    "RUN",
-    "CheckpointEvery",
-    "Devices",
-    "JitCompile",
-    "KeepCheckpoints",
-    "MicroBatchSize",
-    "OnDivergence",
-    "Strategy",
-    "VirtualReplicas",
-]
+__all__ = ["Json", "Page", "takes"]
 
-# The panel of `--help` that they stand in.
-RUN = "Run"
+Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
+Page = Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")]
 
-VirtualReplicas = Annotated[
-    int | None,
-    typer.Option(
-        help="The number of shards in which each batch is always summed, a power of two: "
-        "the same bits on any number of devices that divides it.",
-        rich_help_panel=RUN,
-    ),
-]
-MicroBatchSize = Annotated[
-    int | None,
-    typer.Option(help="Gradient accumulation: at most this many examples in memory at once.", rich_help_panel=RUN),
-]
-JitCompile = Annotated[
-    str,
-    typer.Option(
-        metavar="WHAT",
-        help=f"The work that XLA compiles: {', '.join(COMPILE_NAMES)}. auto takes what a trial before a long run finds "
-        "fastest.",
-        rich_help_panel=RUN,
-    ),
-]
-Strategy = Annotated[
-    str,
-    typer.Option(
-        help="auto (the workers in TF_CONFIG, else all GPUs, else one CPU), one-device, mirrored, multi-worker or tpu.",
-        rich_help_panel=RUN,
-    ),
-]
-Devices = Annotated[
-    int | None,
-    typer.Option(
-        help="The number of devices to use. Without a GPU these are logical CPU devices.", rich_help_panel=RUN
-    ),
-]
-CheckpointEvery = Annotated[
-    int, typer.Option(help="The number of updates between two checkpoints in the run's directory.", rich_help_panel=RUN)
-]
-KeepCheckpoints = Annotated[
-    int, typer.Option(help="The number of newest checkpoints to keep. The best one is kept too.", rich_help_panel=RUN)
-]
-OnDivergence = Annotated[
-    str,
-    typer.Option(
-        help="What to do when the loss or a gradient is not finite: stop, skip the batch, or restore a checkpoint.",
-        rich_help_panel=RUN,
-    ),
-]
+
+def takes(
+    config: type, *names: str, but: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Gives a command the options that a dataclass declares; it gets their values as the dictionary `options`.
+
+    Args:
+        config: the dataclass.
+        names: the options to take; all of them if none is named.
+        but: options to leave out.
+        defaults: those that differ from the dataclass's.
+    """
+    chosen = {
+        name: about for name, about in options_of(config).items() if name in (names or (name,)) and name not in but
+    }
+    added = [_parameter(about, (defaults or {}).get(name, about.default)) for name, about in chosen.items()]
+
+    def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def call(**given: Any) -> Any:
+            return command(options={name: given.pop(name) for name in chosen}, **given)
+
+        own = [each for each in inspect.signature(command).parameters.values() if each.name != "options"]
+        shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *added)]
+        call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        call.__annotations__ = {each.name: each.annotation for each in shown}
+        return call
+
+    return with_options
+
+
+def _parameter(about: Option, default: Any) -> inspect.Parameter:
+    """The parameter of a command that Typer makes an option of."""
+    kind: Any = str if about.words else about.kind
+    shown: dict[str, Any] = {"help": about.help, "rich_help_panel": about.panel}
+    if about.words:
+        shown |= {"parser": functools.partial(_number_or_word, about), "metavar": f"INTEGER|{'|'.join(about.words)}"}
+    declared = [flag(about.name)] if about.kind is bool and not default else []  # there is no --no-... of what is off
+    return inspect.Parameter(
+        about.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=str(default) if about.words else default,
+        annotation=Annotated[kind | None if about.optional else kind, typer.Option(*declared, **shown)],
+    )
+
+
+def _number_or_word(about: Option, text: str) -> Any:
+    try:
+        return text if text in about.words else int(text)
+    except ValueError:
+        return text  # which the dataclass refuses, as it does any other

@@ -1,35 +1,32 @@
 """`tfmb run`: a Keras program as it stands, trained by our loop."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.options import (
-    RUN,
-    CheckpointEvery,
-    Devices,
-    JitCompile,
-    KeepCheckpoints,
-    MicroBatchSize,
-    OnDivergence,
-    Strategy,
-    VirtualReplicas,
-)
+from tfmb.cli.idle import given_options
+from tfmb.cli.options import takes
 from tfmb.cli.program import Program
 from tfmb.environment.console import OWN_PROCESS
 from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError, DirectoryError
-from tfmb.jobs.config import TrainConfig
+from tfmb.jobs.config import RUN, TrainConfig
 from tfmb.patching.keras_patch import patch_keras
 
 __all__ = ["run"]
 
+_SHARED = (
+    *("checkpoint_every", "keep_checkpoints", "virtual_replicas", "micro_batch_size", "strategy", "devices"),
+    *("jit_compile", "on_divergence"),
+)
 _FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_mismatch")
 
 
+@takes(TrainConfig, *_SHARED)
 def run(
     context: typer.Context,
+    options: dict[str, Any],
     program: Annotated[str, typer.Argument(help="The script to run, or with -m the module.", metavar="PROGRAM")],
     arguments: Annotated[
         list[str] | None, typer.Argument(help="The program's own arguments.", metavar="ARGUMENT", show_default=False)
@@ -45,20 +42,12 @@ def run(
             rich_help_panel=RUN,
         ),
     ] = None,
-    checkpoint_every: CheckpointEvery = 100,
-    keep_checkpoints: KeepCheckpoints = 2,
     allow_mismatch: Annotated[
         bool,
         typer.Option(
             "--allow-mismatch", help="Go on even if something differs from the run's beginning.", rich_help_panel=RUN
         ),
     ] = False,
-    virtual_replicas: VirtualReplicas = None,
-    micro_batch_size: MicroBatchSize = None,
-    strategy: Strategy = "auto",
-    devices: Devices = None,
-    jit_compile: JitCompile = "auto",
-    on_divergence: OnDivergence = "stop",
     seed: Annotated[
         int | None,
         typer.Option(
@@ -72,20 +61,10 @@ def run(
 
     The exit code is the program's. With --run-dir, SIGTERM and SIGINT save the run and end it with exit code 75.
     """
-    config = TrainConfig(
-        checkpoint_every=checkpoint_every,
-        keep_checkpoints=keep_checkpoints,
-        virtual_replicas=virtual_replicas,
-        micro_batch_size=micro_batch_size,
-        strategy=strategy,
-        devices=devices,
-        jit_compile=jit_compile,
-        on_divergence=on_divergence,
-        seed=0 if seed is None else seed,
-    )
-    given = [name for name in context.params if _is_given(context, name)]
+    config = TrainConfig(**options, seed=0 if seed is None else seed)
+    given = given_options(context)
     if run_dir is None:
-        for name in [*_FOR_RUNS, *(["on_divergence"] if on_divergence == "restore" else [])]:
+        for name in [*_FOR_RUNS, *(["on_divergence"] if config.on_divergence == "restore" else [])]:
             if name in given:
                 raise ConfigError(f"--{name.replace('_', '-')} needs --run-dir")
     else:
@@ -93,25 +72,11 @@ def run(
             raise DirectoryError(f"{run_dir} is a run itself: give another --run-dir")
         if config.strategy != "multi-worker":
             need_folder("--run-dir", run_dir)
-    named = {
-        "checkpoint_every",
-        "keep_checkpoints",
-        "allow_mismatch",
-        "virtual_replicas",
-        "micro_batch_size",
-        "strategy",
-    }
-    named |= {"devices", "jit_compile", "on_divergence", "seed"}
-    options = {name: context.params[name] for name in given if name in named}
+    chosen = {name: context.params[name] for name in given & {*_SHARED, "allow_mismatch", "seed"}}
     return Program(
         name=program,
         arguments=arguments or [],
         is_module=module,
-        patch=patch_keras(run_dir, strict, **options),
+        patch=patch_keras(run_dir, strict, **chosen),
         own_process=context.find_root().obj == OWN_PROCESS,
     )
-
-
-def _is_given(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

@@ -24,7 +24,7 @@ _CHILD_SECONDS = 600
 _KIND = "threads"
 # The options that decide how long an update takes.
 _DECIDING = (
-    *("dataset", "data", "augment", "model", "dropout", "batch_size", "optimizer", "precision", "strategy", "devices"),
+    *("dataset", "augment", "model", "batch_size", "optimizer", "precision", "strategy", "devices"),
     *("pad_batches", "measure_noise_scale"),
 )
 

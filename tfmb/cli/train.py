@@ -15,213 +15,40 @@ import typer
 
 from tfmb.cli.determinism import start_pinned
 from tfmb.cli.idle import given_options, refuse_idle_rule
-from tfmb.cli.options import (
-    RUN,
-    CheckpointEvery,
-    Devices,
-    JitCompile,
-    KeepCheckpoints,
-    MicroBatchSize,
-    OnDivergence,
-    Strategy,
-    VirtualReplicas,
-)
+from tfmb.cli.options import Json, takes
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
 from tfmb.distribution.launcher import RESTARTS
 from tfmb.environment.console import OWN_PROCESS, emit_json, quiet_start, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError, DirectoryError
-from tfmb.jobs.config import TrainConfig
-from tfmb.jobs.presets import RECIPE_NAMES, options_of
+from tfmb.jobs.config import RUN, TrainConfig
+from tfmb.jobs.presets import RECIPE_NAMES, options_of_recipe
 from tfmb.jobs.resume import resumed
 
 __all__ = ["train"]
 
 RUNS = Path("runs")
-_DATA, _MODEL, _RULE, _RUN = "Data", "Model", "Optimizer", RUN
 
 
+@takes(TrainConfig)
 def train(
     context: typer.Context,
+    options: dict[str, Any],
     recipe: Annotated[
         str,
-        typer.Option(help="reference, or fast: one epoch of MNIST. Other options override it.", rich_help_panel=_RUN),
+        typer.Option(help="reference, or fast: one epoch of MNIST. Other options override it.", rich_help_panel=RUN),
     ] = "reference",
-    dataset: Annotated[
-        str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
-    ] = "auto",
-    data: Annotated[
-        str | None, typer.Option(help="Your own data: a function package.module:load.", rich_help_panel=_DATA)
-    ] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="A folder with the files that TFDS would download.", rich_help_panel=_DATA)
-    ] = None,
-    validation_size: Annotated[
-        int, typer.Option(help="Training examples to hold out and to score after each epoch.", rich_help_panel=_DATA)
-    ] = 0,
-    shuffle: Annotated[
-        bool, typer.Option(help="Take the examples in a new order in each epoch.", rich_help_panel=_DATA)
-    ] = True,
-    model: Annotated[
-        str, typer.Option(help="cnn, mlp, resnet, or your own function package.module:build.", rich_help_panel=_MODEL)
-    ] = "cnn",
-    dropout: Annotated[
-        float | None,
-        typer.Option(help="Share of hidden outputs to drop. Default: 0.25 for cnn, else 0.", rich_help_panel=_MODEL),
-    ] = None,
-    batch_size: Annotated[
-        str, typer.Option(help="Examples per update, over all replicas. full: all examples.", rich_help_panel=_RULE)
-    ] = "64",
-    epochs: Annotated[
-        int | None,
-        typer.Option(help="Passes over the data. Default: the dataset's (mnist 5, digits 30).", rich_help_panel=_RULE),
-    ] = None,
-    optimizer: Annotated[
-        str | None,
-        typer.Option(
-            help="sgd, momentum, rmsprop, adam or adamw. Default: adam, or the one your own model was compiled with.",
-            rich_help_panel=_RULE,
-        ),
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option(
-            help="The learning rate, or the peak of one-cycle. Default: the optimizer's own (adam 0.001).",
-            rich_help_panel=_RULE,
-        ),
-    ] = None,
-    weight_decay: Annotated[
-        float | None, typer.Option(help="Decoupled weight decay. Default: the optimizer's own.", rich_help_panel=_RULE)
-    ] = None,
-    momentum: Annotated[
-        float | None,
-        typer.Option(
-            help="The momentum of sgd, momentum and rmsprop. Default: 0.9 for momentum, else 0.", rich_help_panel=_RULE
-        ),
-    ] = None,
-    nesterov: Annotated[
-        bool, typer.Option("--nesterov", help="For sgd and momentum: use Nesterov's momentum.", rich_help_panel=_RULE)
-    ] = False,
-    rho: Annotated[
-        float | None, typer.Option(help="The decay of rmsprop's mean square. Default: 0.9.", rich_help_panel=_RULE)
-    ] = None,
-    centered: Annotated[
-        bool, typer.Option("--centered", help="For rmsprop: divide by the standard deviation.", rich_help_panel=_RULE)
-    ] = False,
-    beta_1: Annotated[
-        float | None,
-        typer.Option("--beta-1", help="The decay of adam's first moment. Default: 0.9.", rich_help_panel=_RULE),
-    ] = None,
-    beta_2: Annotated[
-        float | None,
-        typer.Option("--beta-2", help="The decay of adam's second moment. Default: 0.999.", rich_help_panel=_RULE),
-    ] = None,
-    epsilon: Annotated[
-        float | None, typer.Option(help="The epsilon of adam, adamw and rmsprop. Default: 1e-7.", rich_help_panel=_RULE)
-    ] = None,
-    amsgrad: Annotated[
-        bool, typer.Option("--amsgrad", help="For adam: use the largest second moment so far.", rich_help_panel=_RULE)
-    ] = False,
-    schedule: Annotated[
-        str,
-        typer.Option(
-            help="How the rate changes: constant, step, exponential, polynomial, cosine, one-cycle or plateau.",
-            rich_help_panel=_RULE,
-        ),
-    ] = "constant",
-    warmup: Annotated[
-        int, typer.Option(help="Updates in which the rate first rises from 0.", rich_help_panel=_RULE)
-    ] = 0,
-    base_batch_size: Annotated[
-        int | None, typer.Option(help="Scale the rate from this batch size to --batch-size.", rich_help_panel=_RULE)
-    ] = None,
-    rate_scaling: Annotated[
-        str, typer.Option(help="How --base-batch-size scales: linear (sgd) or sqrt (adam).", rich_help_panel=_RULE)
-    ] = "linear",
-    clipnorm: Annotated[
-        float | None, typer.Option(help="Clip each variable's gradient to at most this norm.", rich_help_panel=_RULE)
-    ] = None,
-    clipvalue: Annotated[
-        float | None,
-        typer.Option(help="Clip each gradient entry to [-c, c], where c is this value.", rich_help_panel=_RULE),
-    ] = None,
-    global_clipnorm: Annotated[
-        float | None, typer.Option(help="Clip all gradients together to at most this norm.", rich_help_panel=_RULE)
-    ] = None,
-    ema_momentum: Annotated[
-        float | None,
-        typer.Option(
-            help="Keep a moving average of the weights with this momentum. It replaces the weights at the end.",
-            rich_help_panel=_RULE,
-        ),
-    ] = None,
-    augment: Annotated[
-        str | None,
-        typer.Option(
-            help="Random changes of the training images, any of shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="Compute in float32, float64, mixed_bfloat16 or mixed_float16.", rich_help_panel=_RUN)
-    ] = "float32",
-    virtual_replicas: VirtualReplicas = None,
-    micro_batch_size: MicroBatchSize = None,
-    measure_noise_scale: Annotated[
-        bool,
-        typer.Option(
-            "--measure-noise-scale", help="Measure the gradients' noise scale. Needs two shards.", rich_help_panel=_RUN
-        ),
-    ] = False,
-    jit_compile: JitCompile = "auto",
-    pad_batches: Annotated[
-        bool,
-        typer.Option("--pad-batches", help="Fill up small batches, so that XLA compiles once.", rich_help_panel=_RUN),
-    ] = False,
-    seed: Annotated[
-        int, typer.Option(help="Seed of the initial weights, order of examples and dropout.", rich_help_panel=_RUN)
-    ] = 0,
-    strategy: Strategy = "auto",
-    devices: Devices = None,
-    prefetch: Annotated[
-        int | None,
-        typer.Option(
-            help="Batches to read ahead, where they are read from files or augmented. Default: as measured.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            help="Threads that share the work of one operation. Default: one per core, or as measured.",
-            rich_help_panel=_RUN,
-        ),
-    ] = None,
-    log_every: Annotated[
-        int, typer.Option(help="The number of updates between two reports of the running loss.", rich_help_panel=_RUN)
-    ] = 100,
     run_dir: Annotated[
-        Path | None, typer.Option(help="A new directory. Default: a new name in runs.", rich_help_panel=_RUN)
+        Path | None, typer.Option(help="A new directory. Default: a new name in runs.", rich_help_panel=RUN)
     ] = None,
-    checkpoint_every: CheckpointEvery = 100,
-    keep_checkpoints: KeepCheckpoints = 2,
-    on_divergence: OnDivergence = "stop",
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic", help="Fix threads, oneDNN, op determinism and updates per call.", rich_help_panel=_RUN
-        ),
-    ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run and its options, exactly where it stopped.", rich_help_panel=_RUN),
+        typer.Option(help="Go on with this run and its options, exactly where it stopped.", rich_help_panel=RUN),
     ] = None,
     allow_mismatch: Annotated[
-        bool, typer.Option("--allow-mismatch", help="Resume even if something differs.", rich_help_panel=_RUN)
+        bool, typer.Option("--allow-mismatch", help="Resume even if something differs.", rich_help_panel=RUN)
     ] = False,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON on standard output.", rich_help_panel=_RUN)
-    ] = False,
+    json: Json = False,
 ) -> None:
     """Train a model by mini-batch gradient descent, then score it on the test split.
 
@@ -229,17 +56,13 @@ def train(
 
     SIGTERM and SIGINT save the run and end it with exit code 75. --resume RUN goes on with it, after a kill too.
     """
-    options = dict(locals())
-    for other in ("context", "recipe", "run_dir", "json", "resume", "allow_mismatch"):
-        del options[other]
-    options["batch_size"] = _batch_size(batch_size)
     given = given_options(context) & set(options)
     if recipe not in RECIPE_NAMES:
         raise ConfigError(f"unknown --recipe {recipe!r}: give {' or '.join(RECIPE_NAMES)}")
     if recipe != "reference":
         if resume is not None:
             raise ConfigError(f"--recipe {recipe} and --resume cannot both be given: a run keeps its options")
-        options |= options_of(recipe, {name: options[name] for name in given})
+        options |= options_of_recipe(recipe, {name: options[name] for name in given})
     if allow_mismatch and resume is None:
         raise ConfigError("--allow-mismatch belongs to --resume")
     if resume is None and run_dir is not None and _is_restarted() and (run_dir / "run.json").exists():
@@ -249,7 +72,7 @@ def train(
         refuse_idle_rule(given, config)
         if run_dir is not None:
             _refuse_used(run_dir)
-        if strategy != "multi-worker":  # where one worker writes, a place that all of them see
+        if config.strategy != "multi-worker":  # where one worker writes, a place that all of them see
             need_folder("--run-dir", run_dir or RUNS)
     else:
         if run_dir is not None:
@@ -361,15 +184,6 @@ def _summary(result: dict[str, Any]) -> str:
     pace = "" if rate is None else f", {rate:,.0f} examples/s"
     made = f"{result['updates']:,} updates in {result['seconds']:.1f} s{pace}"
     return f"{result['dataset']}: {scored}; {made}; {result['run_dir']}"
-
-
-def _batch_size(text: str) -> Any:
-    if text == "full":
-        return text
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ConfigError(f"--batch-size {text!r} must be an integer of at least 1 or 'full'") from error
 
 
 def _refuse_used(run_dir: Path) -> None:

@@ -8,49 +8,39 @@ import typer
 
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.idle import given_options, refuse_idle
+from tfmb.cli.options import Json, takes
 from tfmb.cli.train import RUNS
 from tfmb.cli.trial_table import TrialTable, searched, short
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError
+from tfmb.jobs.choice import Choice
+from tfmb.jobs.config import DATA, MODEL, ProblemConfig
 from tfmb.serving.versions import check_is_no_version
 
 __all__ = ["tune"]
 
-_DATA, _MODEL, _SPACE, _SEARCH, _WINNER = "Data", "Model", "Space", "Search", "Winner"
+_SPACE, _SEARCH, _WINNER = "Space", "Search", "Winner"
+_ALSO = ("dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
 
 
+@takes(ProblemConfig, "dataset", "mirror", "devices", "seed")
 def tune(
     context: typer.Context,
-    dataset: Annotated[
-        str, typer.Option(help="auto, mnist, digits, a folder of IDX files, or a TFDS name.", rich_help_panel=_DATA)
-    ] = "auto",
-    data: Annotated[
-        str | None, typer.Option(help="Your own data: a function package.module:load.", rich_help_panel=_DATA)
-    ] = None,
-    mirror: Annotated[
-        str | None, typer.Option(help="A folder with the files that TFDS would download.", rich_help_panel=_DATA)
-    ] = None,
+    options: dict[str, Any],
     validation_size: Annotated[
         int | None,
         typer.Option(
             help="The number of training examples to hold out and to compare trials on. Default: a tenth.",
-            rich_help_panel=_DATA,
+            rich_help_panel=DATA,
         ),
     ] = None,
     model: Annotated[
         str,
         typer.Option(
-            help="cnn, mlp, resnet, or your own function of hp: package.module:build.", rich_help_panel=_MODEL,
+            help="cnn, mlp, resnet, or your own function of hp: package.module:build.", rich_help_panel=MODEL,
         ),
     ] = "cnn",
-    dropout: Annotated[
-        str | None,
-        typer.Option(
-            help="The dropout of cnn, mlp and resnet: LOW:HIGH, A,B,C or one value. Default: the model's own.",
-            rich_help_panel=_SPACE,
-        ),
-    ] = None,
     batch_size: Annotated[
         str,
         typer.Option(
@@ -65,55 +55,35 @@ def tune(
             rich_help_panel=_SPACE,
         ),
     ] = "1e-4:1e-1",
-    rate_scaling: Annotated[
-        str | None,
-        typer.Option(
-            help="linear or sqrt: search the rate at --base-batch-size, and scale it to each trial's batch size.",
-            rich_help_panel=_SPACE,
-        ),
-    ] = None,
-    base_batch_size: Annotated[
-        int, typer.Option(help="The batch size at which --rate-scaling searches the rate.", rich_help_panel=_SPACE)
-    ] = 64,
     optimizer: Annotated[
         str, typer.Option(help="sgd, momentum, rmsprop, adam or adamw, or several: A,B.", rich_help_panel=_SPACE)
     ] = "adam",
-    momentum: Annotated[
-        str | None,
-        typer.Option(
-            help="The momentum of sgd, momentum and rmsprop: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
-        ),
-    ] = None,
-    beta_1: Annotated[
-        str | None,
-        typer.Option(help="The beta_1 of adam and adamw: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE),
-    ] = None,
-    beta_2: Annotated[
-        str | None,
-        typer.Option(help="The beta_2 of adam and adamw: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE),
-    ] = None,
-    weight_decay: Annotated[
-        str | None,
-        typer.Option(
-            help="The factor of decoupled weight decay: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
-        ),
-    ] = None,
     schedule: Annotated[
         str,
         typer.Option(
             help="How the rate changes over a trial, as in tfmb train, or several: A,B.", rich_help_panel=_SPACE,
         ),
     ] = "constant",
-    warmup: Annotated[
-        str,
-        typer.Option(
-            help="Updates in which the rate first rises from 0: LOW:HIGH, A,B,C or one value.", rich_help_panel=_SPACE,
-        ),
-    ] = "0",
     augment: Annotated[
         list[str] | None,
         typer.Option(
             help="As in tfmb train. Give the option again for each further choice; '' is no augmentation.",
+            rich_help_panel=_SPACE,
+        ),
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUES",
+            help=f"Also search {', '.join(_ALSO)}: momentum=0.8:0.99, warmup=0,100 or one value. May be repeated.",
+            rich_help_panel=_SPACE,
+        ),
+    ] = None,
+    rate_scaling: Annotated[
+        str | None,
+        typer.Option(
+            help="Search the rate at a batch size, and scale it to each trial's: linear,base_batch_size=64 or "
+            "sqrt,base_batch_size=64.",
             rich_help_panel=_SPACE,
         ),
     ] = None,
@@ -148,12 +118,6 @@ def tune(
     prune: Annotated[
         bool, typer.Option(help="Stop trials early that do worse than others.", rich_help_panel=_SEARCH)
     ] = True,
-    seed: Annotated[
-        int,
-        typer.Option(help="The seed of all choices, initial weights and orders of examples.", rich_help_panel=_SEARCH),
-    ] = 0,
-    strategy: Annotated[str, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = "auto",
-    devices: Annotated[int | None, typer.Option(help="As in tfmb train.", rich_help_panel=_SEARCH)] = None,
     workers: Annotated[
         int,
         typer.Option(
@@ -181,14 +145,11 @@ def tune(
         ),
     ] = None,
     retrain: Annotated[
-        bool,
+        int,
         typer.Option(
-            "--retrain", help="Train the winner in full, once with each of several seeds.", rich_help_panel=_WINNER,
+            metavar="SEEDS", help="Train the winner in full, once with each of so many seeds.", rich_help_panel=_WINNER
         ),
-    ] = False,
-    retrain_seeds: Annotated[
-        int, typer.Option(help="The number of seeds that --retrain trains with.", rich_help_panel=_WINNER)
-    ] = 3,
+    ] = 0,
     retrain_epochs: Annotated[
         int | None,
         typer.Option(help="The number of epochs of --retrain. Default: the dataset's own.", rich_help_panel=_WINNER),
@@ -197,16 +158,15 @@ def tune(
         Path | None, typer.Option(help="Write the best retrained model to this folder, as tfmb export does.",
                                   rich_help_panel=_WINNER)
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON on standard output.")
-    ] = False,
+    json: Json = False,
 ) -> None:  # fmt: skip
     """Search for the best batch size and learning rate (and more) on a validation split.
 
     The test split is not looked at. A search that was stopped goes on with the same command and --run-dir. It repeats
     no trial.
     """
-    asked = {name: value for name, value in locals().items() if name != "context"}
+    asked = {name: value for name, value in locals().items() if name not in ("context", "options")} | options
+    ProblemConfig(**options)
     _check(asked, given_options(context))
     folder = _new_folder() if run_dir is None else run_dir
     if join is None:  # who joins writes no page
@@ -220,11 +180,9 @@ def tune(
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
-        dataset=dataset,
-        data=data,
-        mirror=mirror,
+        **options,
         model=model,
-        dropout=None if dropout is None else _values("--dropout", dropout),
+        dropout=space.pop("dropout", None),
         validation_size=validation_size,
         space=Space(**space),
         objective=objective,
@@ -234,9 +192,6 @@ def tune(
         epochs=epochs,
         executions=executions_per_trial,
         pruning=prune and executions_per_trial == 1,
-        seed=seed,
-        strategy=strategy,
-        devices=devices,
         workers=workers,
         listen=listen,
     )
@@ -261,12 +216,13 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
     """Refuses options that make no sense, alone or together, before TensorFlow is imported."""
     retrain, export, join, model = (asked[name] for name in ("retrain", "export", "join", "model"))
     if export is not None and not retrain:
-        raise ConfigError("--export writes the retrained winner: give --retrain")
+        raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
     if export is not None:
         check_is_no_version(export)
-    for name in ("retrain_seeds", "workers", *(["retrain_epochs"] if retrain else [])):
-        if asked[name] is not None and asked[name] < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {asked[name]} must be at least 1")
+    least = {"workers": 1, "retrain": 0, **({"retrain_epochs": 1} if retrain else {})}
+    for name, low in least.items():
+        if asked[name] is not None and asked[name] < low:
+            raise ConfigError(f"--{name.replace('_', '-')} {asked[name]} must be at least {low}")
     if join is not None and (asked["listen"] is not None or retrain or asked["run_dir"] is None):
         raise ConfigError(
             "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
@@ -276,9 +232,7 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
             f"--retrain trains our models: search without it, then call {model} with the values in best.json"
         )
     if not retrain:
-        refuse_idle(given, ["retrain_seeds", "retrain_epochs"], "is for --retrain: give that too")
-    if asked["rate_scaling"] is None:
-        refuse_idle(given, ["base_batch_size"], "is used with --rate-scaling alone: give that too")
+        refuse_idle(given, ["retrain_epochs"], "is for --retrain: give that too")
     if asked["executions_per_trial"] > 1 and asked["prune"]:
         refuse_idle(given, ["prune"], "and --executions-per-trial do not go together: give one of them")
     if asked["oracle"] == "hyperband":
@@ -287,15 +241,25 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
 
 
 def _space(asked: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `tuning.space.Space`: what is searched, and among which values."""
-    several = ("momentum", "beta_1", "beta_2", "weight_decay")
-    ranges = ["batch_size", "learning_rate", "warmup", *(name for name in several if asked[name] is not None)]
-    return {
-        **{name: _values(f"--{name.replace('_', '-')}", asked[name]) for name in ranges},
-        **{name: asked[name].split(",") for name in ("optimizer", "schedule")},
-        **{name: asked[name] for name in ("rate_scaling", "base_batch_size")},
-        "augment": asked["augment"] or "",
-    }
+    """The arguments of `tuning.space.Space`, and `dropout`: what is searched, and among which values."""
+    space: dict[str, Any] = {"augment": asked["augment"] or ""}
+    for name in ("batch_size", "learning_rate"):
+        space[name] = _values(f"--{name.replace('_', '-')}", asked[name])
+    for name in ("optimizer", "schedule"):
+        space[name] = asked[name].split(",")
+        if fixed := next((part for part in space[name] if "=" in part), None):
+            raise ConfigError(f"--{name} {asked[name]} lists what is searched: give --search {fixed}")
+    for text in asked["search"] or ():
+        name, _, values = text.partition("=")
+        if name not in _ALSO:
+            raise ConfigError(f"--search {text!r}: give NAME=VALUES, where NAME is one of {', '.join(_ALSO)}")
+        if name in space:
+            raise ConfigError(f"--search {name} is given twice: leave one out")
+        space[name] = _values(f"--search {name}", values)
+    if asked["rate_scaling"] is not None:
+        scaling = Choice.parse("rate_scaling", asked["rate_scaling"])
+        space |= {"rate_scaling": scaling.name, **scaling.arguments}
+    return space
 
 
 def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> None:
@@ -320,7 +284,7 @@ def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> 
     if asked["retrain"]:
         from tfmb.tuning.retrain import retrain
 
-        seeds, epochs = asked["retrain_seeds"], asked["retrain_epochs"]
+        seeds, epochs = asked["retrain"], asked["retrain_epochs"]
         results, chosen = retrain(config, best, seeds, epochs, folder / "retrained", say)
         result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
         if asked["export"] is not None:

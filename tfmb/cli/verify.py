@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tfmb.cli.options import Json
 from tfmb.environment.console import emit_json, say, start_tensorflow
 from tfmb.environment.imports import check_reference
 from tfmb.errors import ConfigError, DataError
@@ -22,16 +23,21 @@ def verify(
     target: Annotated[
         str,
         typer.Argument(
-            help="A run, an export (with or without its version), or a training function module:train.",
+            help="A run, an export (with or without its version), a training function module:train, or with --quick "
+            "a function module:build.",
             metavar="TARGET",
         ),
     ],
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled."),
+    ] = False,
     run: Annotated[Path | None, typer.Option(help="For an export: the run that it was made from.")] = None,
     model: Annotated[str | None, typer.Option(help="For your own model: its function module:build.")] = None,
-    data: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,
     mirror: Annotated[Path | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
     steps: Annotated[int | None, typer.Option(help="For a run: about how many updates to make. Default: 8.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")] = False,
+    json: Json = False,
 ) -> None:
     """Check a run, an export or your own training loop. The exit code is 70 if a check fails.
 
@@ -39,9 +45,16 @@ def verify(
 
     An export is checked for its provenance, for the same outputs in fresh processes, and for parity with --run.
 
+    With --quick a model is checked for parity with model.fit, replica invariance and exact resume, on made-up rows or
+    the first ones of --dataset.
+
     A function train(model, x, y, ...) is checked against the equations. A fault that is recognised is named.
     """
-    report = _report(target, run, model, data, mirror, steps)
+    if quick:
+        _refuse("a check of a model", run=run, model=model, mirror=mirror, steps=steps)
+        report = _quick(target, dataset)
+    else:
+        report = _report(target, run, model, dataset, mirror, steps)
     if json:
         emit_json(report.to_dict())
     else:
@@ -51,22 +64,24 @@ def verify(
 
 
 def _report(
-    target: str, run: Path | None, model: str | None, data: str | None, mirror: Path | None, steps: int | None
+    target: str, run: Path | None, model: str | None, dataset: str | None, mirror: Path | None, steps: int | None
 ) -> "Report":
     folder = Path(target)
     if ":" in target and not folder.exists():
         _refuse("a training function", run=run, mirror=mirror, steps=steps)
-        return _loop(target, model, data)
+        return _loop(target, model, dataset)
     if (folder / "run.json").is_file():
         _refuse("a run", run=run)
         say(f"checking {target}: some updates, here and in two processes more")
         start_tensorflow()
         from tfmb.verification.runs import verify_run
 
-        return verify_run(folder, model, data, None if mirror is None else str(mirror), 8 if steps is None else steps)
+        return verify_run(
+            folder, model, dataset, None if mirror is None else str(mirror), 8 if steps is None else steps
+        )
     if not folder.is_dir():
         raise DataError(f"{target}: no such run or export: give a directory, or module:function of a training function")
-    _refuse("an export", data=data, mirror=mirror, steps=steps)
+    _refuse("an export", dataset=dataset, mirror=mirror, steps=steps)
     if run is None and model is not None:
         raise ConfigError(f"--model {model} is that of the run which {target} was made of: give --run")
     from tfmb.verification.exports import newest_version, verify_export
@@ -79,10 +94,21 @@ def _report(
     return verify_export(folder, run, model)
 
 
-def _loop(reference: str, model: str | None, data: str | None) -> "Report":
+def _quick(target: str, dataset: str | None) -> "Report":
+    check_reference(target, "TARGET")
+    say(f"checking {target}: four updates, here and in two processes more")
+    start_tensorflow()
+    from tfmb.environment.imports import load_function
+    from tfmb.verification.quick import verify_model
+
+    load_function(target, "TARGET")
+    return verify_model(target, dataset)
+
+
+def _loop(reference: str, model: str | None, dataset: str | None) -> "Report":
     check_reference(reference, "TARGET")
-    if model is None or data is None:
-        raise ConfigError(f"{reference}: give --model module:build and --data module:load, to try it on")
+    if model is None or dataset is None:
+        raise ConfigError(f"{reference}: give --model module:build and --dataset module:load, to try it on")
     say(f"checking {reference}: small trainings of {model}")
     start_tensorflow()
     from tfmb.data import load_user_data
@@ -90,7 +116,7 @@ def _loop(reference: str, model: str | None, data: str | None) -> "Report":
     from tfmb.verification.verify import verify as verify_loop
 
     train, build = load_function(reference, "TARGET"), load_function(model, "--model")
-    source = load_user_data(data).train
+    source = load_user_data(dataset).train
     return verify_loop(train, build, (source.examples, source.labels))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from tfmb.data.digits import load_digits
 from tfmb.data.idx import load_idx_folder
 from tfmb.data.source import Normalization, Source, Splits
-from tfmb.environment.imports import load_function
+from tfmb.environment.imports import is_reference, load_function
 from tfmb.errors import ConfigError, DataError
 from tfmb.storage.cache import is_folder
 from tfmb.types import Data
@@ -23,7 +23,8 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
     Args:
         name: `"auto"` (MNIST where it is cached, mirrored or downloadable, else digits; which one, and why,
             stands in `Splits.origin`), `"mnist"`, `"digits"`, the path of a folder of IDX files (one that
-            exists, or that begins with `.`, `/` or `~`), or a TFDS name.
+            exists, or that begins with `.`, `/` or `~`), a TFDS name, or `package.module:load`: see
+            `load_user_data`.
         mirror: a folder with the files that TFDS would download. Default: `TFMB_MNIST_MIRROR` for MNIST.
 
     Returns:
@@ -38,10 +39,12 @@ def load(name: str = "auto", mirror: str | Path | None = None) -> Splits:
         10
     """
     if mirror is not None:
-        if name == "digits" or (name not in ("auto", "mnist") and _names_a_folder(name)):
+        if name == "digits" or (name not in ("auto", "mnist") and (_names_a_folder(name) or is_reference(name))):
             raise ConfigError(f"--mirror {mirror} holds files of TFDS, and {name} needs none: leave it out")
         if not is_folder(Path(mirror).expanduser()):
             raise DataError(f"mirror {mirror}: no such folder: give the one with the official files")
+    if is_reference(name) and not _names_a_folder(name):
+        return load_user_data(name)
     # TFDS takes seconds to import: only its own datasets pay for it.
     from tfmb.data import tfds_images
 
@@ -84,7 +87,7 @@ def load_user_data(reference: str) -> Splits:
         >>> tfmb.data.load_user_data("mine:load").train.size  # the function `load` of mine.py
         200
     """
-    data = load_function(reference, "--data")()
+    data = load_function(reference, "--dataset")()
     if isinstance(data, Splits):
         return data
     (x_train, y_train), (x_test, y_test) = _unpack(data, reference)
@@ -110,7 +113,7 @@ def _unpack(data: Data, reference: str) -> tuple[tuple[Any, Any], tuple[Any, Any
             return (x_train, y_train), (x_test, y_test)
         return (data[0], data[1]), (None, None)
     raise ConfigError(
-        f"--data {reference} returned {type(data).__name__}: return (x, y), or (x_train, y_train), (x_test, y_test)"
+        f"--dataset {reference} returned {type(data).__name__}: return (x, y), or (x_train, y_train), (x_test, y_test)"
     )
 
 

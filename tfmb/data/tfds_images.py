@@ -172,7 +172,7 @@ def _decode(name: str, mirror: str | Path | None) -> tuple[dict[str, np.ndarray]
     if None in features[keys[0]].shape or features[keys[0]].np_dtype != np.uint8:
         raise ConfigError(
             f"dataset {name!r} has images of shape {features[keys[0]].shape}: tfmb loads uint8 images of one size; "
-            "resize them yourself and pass --data module:function"
+            "resize them yourself and pass --dataset module:function"
         )
     if _prepared_version(builder):
         origin = f"TFDS {builder.info.full_name}, prepared in {builder.data_dir}"

@@ -9,14 +9,19 @@ from typing import Any
 
 from tfmb.errors import ConfigError
 
-__all__ = ["check_reference", "load_function"]
+__all__ = ["check_reference", "is_reference", "load_function"]
 
 _FORM = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
+def is_reference(text: str) -> bool:
+    """Whether a text looks like `package.module:function`."""
+    return _FORM.fullmatch(text) is not None
+
+
 def check_reference(reference: str, option: str) -> None:
     """Refuses, without importing anything, a text that does not look like `package.module:function`."""
-    if not _FORM.fullmatch(reference):
+    if not is_reference(reference):
         raise ConfigError(f"{option} {reference!r} is not of the form package.module:function")
 
 

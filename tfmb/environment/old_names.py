@@ -1,4 +1,4 @@
-"""Names of arguments and options that are called otherwise than in 0.2.0: the old one is refused with the new one."""
+"""Names of arguments and options before 0.2.0: each is refused with the one of today, and old records are read."""
 
 import functools
 from collections.abc import Callable, Iterable
@@ -6,13 +6,45 @@ from typing import Any, TypeVar, cast
 
 from tfmb.errors import ConfigError
 
-__all__ = ["NEW_NAMES", "refuse_old_names", "refusing_old_names", "with_new_names"]
+__all__ = ["NEW_NAMES", "NEW_OPTIONS", "refuse_old_names", "refusing_old_names", "with_new_names"]
 
 NEW_NAMES = {
     "allow_drift": "allow_mismatch",
     "noise_scale": "measure_noise_scale",
     "replicas": "devices",
     "static_shapes": "pad_batches",
+}
+# Options of before -> what stands in their place.
+NEW_OPTIONS = {
+    "--data": "--dataset module:function",
+    "--dropout": "--model cnn,dropout=... (in a search, --search dropout=...)",
+    "--warmup": "--schedule constant,warmup=... (in a search, --search warmup=...)",
+    "--base-batch-size": "--rate-scaling linear,base_batch_size=...",
+    "--low": "--learning-rates LOW:HIGH",
+    "--high": "--learning-rates LOW:HIGH",
+    "--retrain-seeds": "--retrain SEEDS",
+    **{
+        f"--{name.replace('_', '-')}": f"--optimizer RULE,{name}=... (in a search, --search {name}=...)"
+        for name in ("weight_decay", "momentum", "rho", "beta_1", "beta_2")
+    },
+    **{
+        f"--{name.replace('_', '-')}": f"--optimizer RULE,{name}=..."
+        for name in ("epsilon", "clipnorm", "clipvalue", "global_clipnorm", "ema_momentum")
+    },
+    **{f"--{name}": f"--optimizer RULE,{name}" for name in ("nesterov", "centered", "amsgrad")},
+}
+# Option -> what a record of before 0.2.0 held beside it, and the name where the option was None.
+_JOINED: dict[str, tuple[tuple[str, ...], str]] = {
+    "optimizer": (
+        (
+            *("momentum", "nesterov", "rho", "centered", "beta_1", "beta_2", "epsilon", "amsgrad", "weight_decay"),
+            *("clipnorm", "clipvalue", "global_clipnorm", "ema_momentum"),
+        ),
+        "adam",
+    ),
+    "schedule": (("warmup",), "constant"),
+    "model": (("dropout",), "cnn"),
+    "rate_scaling": (("base_batch_size",), "linear"),
 }
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -39,4 +71,21 @@ def with_new_names(config: Any) -> Any:
     """The options of a record, which an earlier version may have written, by their names of today."""
     if not isinstance(config, dict):
         return config
-    return {NEW_NAMES.get(name, name): value for name, value in config.items()}
+    found = {NEW_NAMES.get(name, name): value for name, value in config.items()}
+    if "nesterov" in found:  # of `tfmb train`, with a field for each argument of an optimizer
+        if own_data := found.pop("data", None):
+            found["dataset"] = own_data
+        for option, (names, default) in _JOINED.items():
+            found[option] = _joined(found.get(option), {name: found.pop(name, None) for name in names}, default)
+        if "base_batch_size" not in str(found["rate_scaling"]):
+            found["rate_scaling"] = None
+    return found
+
+
+def _joined(name: Any, arguments: dict[str, Any], default: str) -> Any:
+    """Returns `sgd,momentum=0.9` of `"sgd"` and its arguments."""
+    given = {key: value for key, value in arguments.items() if value is not None and value is not False}
+    if given.get("warmup") == 0:
+        del given["warmup"]  # which was the default, where other arguments had None
+    parts = [key if value is True else f"{key}={value}" for key, value in sorted(given.items())]
+    return ",".join([name or default, *parts]) if parts else name

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfmb import models
 from tfmb.backend import keras
-from tfmb.data import Source, Splits, load, load_user_data
+from tfmb.data import Source, Splits, load
 from tfmb.data.source import Normalization
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
@@ -16,7 +16,7 @@ from tfmb.training.keras_api.compile_args import check_model, read_compiled
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
 from tfmb.types import KerasModel
 
-__all__ = ["Parts", "build_model", "load_splits", "loss_and_metrics_of", "make_optimizer", "prepare"]
+__all__ = ["Parts", "build_model", "loss_and_metrics_of", "make_optimizer", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ def prepare(config: TrainConfig) -> Parts:
         ConfigError: an option that cannot be honoured with this data or model.
         DataError: the data is missing or damaged.
     """
-    splits = load_splits(config.dataset, config.data, config.mirror)
+    splits = load(config.dataset, config.mirror)
     train, validation = splits.train, None
     if config.validation_size:
         train, validation = splits.train.hold_out(config.validation_size)
@@ -53,7 +53,7 @@ def prepare(config: TrainConfig) -> Parts:
         raise ConfigError(f"--augment needs images, which {splits.origin} are not: leave it out")
     shape = getattr(train.examples, "shape", None)
     model = build_model(
-        config.model,
+        config.model_name,
         None if shape is None else tuple(shape[1:]),
         train.num_classes,
         splits.normalization,
@@ -70,15 +70,6 @@ def prepare(config: TrainConfig) -> Parts:
         epochs=config.epochs or splits.epochs,
         batch_size=batch_size,
     )
-
-
-def load_splits(dataset: str, data: str | None, mirror: str | None) -> Splits:
-    """Returns the user's `--data module:load`, or else the dataset of that name."""
-    if data and dataset != "auto":
-        raise ConfigError(f"--data {data} and --dataset {dataset!r} cannot both be given")
-    if data and mirror:
-        raise ConfigError(f"--mirror {mirror} holds files of TFDS, and --data {data} needs none: leave it out")
-    return load_user_data(data) if data else load(dataset, mirror)
 
 
 def build_model(
@@ -131,25 +122,29 @@ def make_optimizer(config: TrainConfig, model: KerasModel, examples: int, epochs
     """
     arguments = config.optimizer_arguments()
     compiled = read_compiled(model).optimizer if config.own_model else None
-    if config.optimizer is None and compiled is not None:
-        rated: dict[str, Any] = {"warmup": config.warmup, "base_batch_size": config.base_batch_size}
-        if config.schedule not in ("constant", "plateau"):
-            rated["schedule"] = config.schedule
-        if idle := [*arguments, *(name for name, value in rated.items() if value)]:
+    if config.rule is None and compiled is not None:
+        rated = {
+            "learning_rate": config.learning_rate is not None,
+            "schedule": config.schedule not in ("constant", "plateau"),
+            "rate_scaling": config.rate_scaling is not None,
+        }
+        if idle := [name for name, is_given in rated.items() if is_given]:
             raise ConfigError(
                 f"{config.model} is compiled with {type(compiled).__name__}, which would not use {', '.join(idle)}: "
                 "leave these out, or give --optimizer to use another optimizer with them"
             )
         return interop.get(compiled)
-    make = interop.OPTIMIZERS[config.optimizer or "adam"]
+    make = interop.OPTIMIZERS["adam" if config.rule is None else config.rule.name]
     rate = make(**arguments).learning_rate
     if config.base_batch_size is not None:
-        rate = schedules.scale_rate(rate, batch_size, config.base_batch_size, config.rate_scaling)
+        rate = schedules.scale_rate(rate, batch_size, config.base_batch_size, config.scaling)
     updates = epochs * math.ceil(examples / batch_size)
     if config.warmup >= updates:
-        raise ConfigError(f"--warmup {config.warmup} is as long as the run ({updates} updates): give less")
+        raise ConfigError(
+            f"--schedule {config.schedule}: the warm-up is as long as the run ({updates} updates): give less"
+        )
     rest = updates - config.warmup
-    schedule = schedules.over_run(config.schedule, rate, rest, max(rest // epochs, 1))
+    schedule = schedules.over_run(config.schedule_name, rate, rest, max(rest // epochs, 1))
     if config.warmup:
         schedule = schedules.Warmup(
             schedules.Constant(schedule) if isinstance(schedule, float) else schedule, config.warmup

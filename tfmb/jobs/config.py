@@ -1,182 +1,233 @@
-"""The options of a run of `tfmb train`: one frozen value, checked when it is made.
+"""The options of a training, each declared once: the command line, `run.json` and the docs are made of them.
 
-The command line and `run.json` use it. It imports no TensorFlow, so that a bad option is refused at once.
+It imports no TensorFlow, so that a bad option is refused at once.
 """
 
 import dataclasses
-import math
+import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from tfmb.choices import (
-    COMPILE_NAMES,
-    DIVERGENCE_NAMES,
-    MODEL_NAMES,
-    OPTIMIZER_OPTIONS,
-    PRECISION_NAMES,
-    SCHEDULE_NAMES,
-    STRATEGY_NAMES,
-)
-from tfmb.environment.imports import check_reference
+from tfmb.choices import COMPILE_NAMES, DIVERGENCE_NAMES, MODEL_NAMES, PRECISION_NAMES, STRATEGY_NAMES
+from tfmb.environment.imports import check_reference, is_reference
 from tfmb.errors import ConfigError, DataError
+from tfmb.jobs.choice import Choice
+from tfmb.jobs.options import check_options, option
 
-__all__ = ["TrainConfig"]
+__all__ = ["DATA", "MODEL", "OPTIMIZER", "RUN", "ProblemConfig", "TrainConfig"]
 
-_RANGES: dict[str, tuple[float, float]] = {  # [low, high)
-    "learning_rate": (0.0, math.inf),
-    "weight_decay": (0.0, math.inf),
-    "momentum": (0.0, 1.0),
-    "rho": (0.0, 1.0),
-    "beta_1": (0.0, 1.0),
-    "beta_2": (0.0, 1.0),
-    "epsilon": (0.0, math.inf),
-    "dropout": (0.0, 1.0),
-    "clipnorm": (0.0, math.inf),
-    "clipvalue": (0.0, math.inf),
-    "global_clipnorm": (0.0, math.inf),
-    "ema_momentum": (0.0, 1.0),
-}
-_COMMON = ("clipnorm", "clipvalue", "global_clipnorm")
+# The groups of `--help`.
+DATA, MODEL, OPTIMIZER, RUN = "Data", "Model", "Optimizer", "Run"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """The options of `tfmb train`; the defaults are the reference recipe.
-
-    Attributes:
-        dataset: `"auto"`, `"mnist"`, `"digits"`, a folder of IDX files, or a TFDS name.
-        data: `package.module:load`, a function that loads the user's own data in place of `dataset`.
-        mirror: a folder with the files that TFDS would download.
-        model: `"cnn"`, `"mlp"`, `"resnet"`, or `package.module:build`, a function without arguments that returns a
-            compiled Keras model of the examples as they are stored.
-        epochs: passes over the data; None for the dataset's own number.
-        batch_size: examples per update, over all replicas; `"full"` for all of them (batch gradient descent).
-        optimizer: `"sgd"`, `"momentum"`, `"rmsprop"`, `"adam"` or `"adamw"`; None for Adam, or for the optimizer that
-            the user's model was compiled with.
-        learning_rate: the first rate, or the peak of `"one-cycle"`; None for the optimizer's own default.
-        weight_decay: the factor of decoupled decay; None for the optimizer's own default.
-        momentum: the momentum of SGD or RMSprop; None for the optimizer's own default, as for `rho` to `epsilon`.
-        nesterov: whether to use Nesterov's momentum.
-        rho: the decay of RMSprop's mean square.
-        centered: whether RMSprop divides by the standard deviation and not the root mean square.
-        beta_1: the decay of Adam's first moment.
-        beta_2: the decay of Adam's second moment.
-        epsilon: the epsilon of Adam or RMSprop.
-        amsgrad: whether Adam divides by the largest second moment so far.
-        clipnorm: clips each variable's gradient to at most this norm; None for no limit.
-        clipvalue: clips each entry of a gradient to [-clipvalue, clipvalue]; None for no limit.
-        global_clipnorm: clips all gradients together to at most this norm; None for no limit.
-        ema_momentum: the momentum of a moving average of the weights, which replaces them at the end; None for none.
-        schedule: how the rate changes over the run: one of `SCHEDULE_NAMES`.
-        warmup: the number of updates in which the rate first rises from 0.
-        base_batch_size: the batch size that the learning rate was chosen for. The rate is scaled to `batch_size` by
-            `rate_scaling`. None for no scaling.
-        rate_scaling: `"linear"` or `"sqrt"`.
-        augment: `shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE`, any of them; None for none.
-        precision: one of `PRECISION_NAMES`.
-        virtual_replicas: the number of shards in which each batch is always summed, a power of two, so that the bits
-            do not depend on the devices. BatchNormalization works on each shard. None for one shard per device.
-        micro_batch_size: gradient accumulation: the most examples that a shard may have. It chooses `virtual_replicas`.
-        measure_noise_scale: whether to measure the noise scale of the gradients, from the shards of each batch.
-        jit_compile: the work that XLA compiles, one of `COMPILE_NAMES`. `"auto"` takes what a short trial before a long
-            training finds fastest.
-        pad_batches: whether all shards have one shape, so that XLA compiles once. A smaller shard is filled up. On a
-            TPU they always have.
-        dropout: the share of hidden outputs to drop; None for the model's own default.
-        validation_size: the number of training examples to hold out and to score after each epoch.
-        shuffle: whether each epoch has a new order.
-        seed: decides initial weights, order and dropout.
-        strategy: one of `STRATEGY_NAMES`.
-        devices: the number of devices; None for all GPUs, or one CPU.
-        prefetch: the number of batches to read ahead, where the loop reads them; None for as many as a short
-            measurement says.
-        threads: the number of threads that share the work of one operation; None for TensorFlow's own choice, one per
-            core.
-        log_every: the number of updates between two reports of the running loss.
-        checkpoint_every: the number of updates between two checkpoints.
-        keep_checkpoints: the number of newest checkpoints to keep. The best one by validation loss is kept too.
-        on_divergence: what to do about a loss or gradient that is not finite: `"stop"`, `"skip"` the batch, or
-            `"restore"` the last checkpoint and go on at half the rate.
-        deterministic: whether to fix threads, oneDNN, op determinism and steps per call, and to measure nothing.
+class ProblemConfig:
+    """What is trained: the options that `tfmb train` shares with the commands that give advice.
 
     Raises:
         ConfigError: a value that makes no sense. The message says how to correct it.
     """
 
-    dataset: str = "auto"
-    data: str | None = None
-    mirror: str | None = None
-    model: str = "cnn"
-    epochs: int | None = None
-    batch_size: int | Literal["full"] = 64
-    optimizer: str | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    momentum: float | None = None
-    nesterov: bool = False
-    rho: float | None = None
-    centered: bool = False
-    beta_1: float | None = None
-    beta_2: float | None = None
-    epsilon: float | None = None
-    amsgrad: bool = False
-    clipnorm: float | None = None
-    clipvalue: float | None = None
-    global_clipnorm: float | None = None
-    ema_momentum: float | None = None
-    schedule: str = "constant"
-    warmup: int = 0
-    base_batch_size: int | None = None
-    rate_scaling: str = "linear"
-    augment: str | None = None
-    precision: str = "float32"
-    virtual_replicas: int | None = None
-    micro_batch_size: int | None = None
-    measure_noise_scale: bool = False
-    jit_compile: str = "auto"
-    pad_batches: bool = False
-    dropout: float | None = None
-    validation_size: int = 0
-    shuffle: bool = True
-    seed: int = 0
-    strategy: str = "auto"
-    devices: int | None = None
-    prefetch: int | None = None
-    threads: int | None = None
-    log_every: int = 100
-    checkpoint_every: int = 100
-    keep_checkpoints: int = 2
-    on_divergence: str = "stop"
-    deterministic: bool = False
+    dataset: str = option(
+        "auto",
+        "auto, mnist, digits, a folder of IDX files, a TFDS name, or your own function package.module:load.",
+        DATA,
+    )
+    mirror: str | None = option(None, "A folder with the files that TFDS would download.", DATA)
+    model: str = option(
+        "cnn", "cnn, mlp, resnet (cnn,dropout=0.4 sets its dropout), or your own function package.module:build.", MODEL
+    )
+    optimizer: str | None = option(
+        None,
+        "sgd, momentum, rmsprop, adam or adamw, with Keras's arguments: sgd,momentum=0.9,nesterov. Default: adam, or "
+        "the one your own model was compiled with.",
+        OPTIMIZER,
+    )
+    devices: int | None = option(
+        None, "The number of devices to use. Without a GPU these are logical CPU devices.", RUN, least=1
+    )
+    seed: int = option(0, "The seed of the initial weights, the order of examples and dropout.", RUN)
 
     def __post_init__(self) -> None:
-        self._check_types()
+        check_options(self)
         if not self.dataset:
-            raise ConfigError("--dataset is empty: give auto, mnist, digits, a folder or a TFDS name")
-        if self.data is not None:
-            check_reference(self.data, "--data")
-            if self.dataset != "auto":
-                raise ConfigError(f"--data {self.data} and --dataset {self.dataset!r} cannot both be given")
-        self._check_model()
-        self._check_whole_numbers()
-        self._check_ranges()
-        self._check_optimizer()
-        self._check_names()
-        self._check_parts()
-        if self.strategy == "one-device" and self.devices not in (None, 1):
-            raise ConfigError(f"--strategy one-device has one device, not {self.devices}: give --strategy mirrored")
+            raise ConfigError("--dataset is empty: give auto, mnist, digits, a folder, a TFDS name or module:function")
+        if self.own_data and self.mirror is not None:
+            raise ConfigError(
+                f"--mirror {self.mirror} holds files of TFDS, and {self.dataset} needs none: leave it out"
+            )
+        if self.own_model:
+            if ":" not in self.model:
+                raise ConfigError(f"unknown --model {self.model!r}: give {', '.join(MODEL_NAMES)} or module:function")
+            check_reference(self.model_name, "--model")
+        for name in ("model", "optimizer"):
+            self._in_one_form(name)
+
+    @property
+    def own_data(self) -> bool:
+        """Whether the data are those of a function of the user's."""
+        return is_reference(self.dataset)
 
     @property
     def own_model(self) -> bool:
         """Whether the model is the user's function."""
-        return self.model not in MODEL_NAMES
+        return self.model_name not in MODEL_NAMES
+
+    @property
+    def model_name(self) -> str:
+        """The model without its arguments."""
+        return self.model.partition(",")[0]
+
+    @functools.cached_property
+    def dropout(self) -> float | None:
+        """The share of hidden outputs to drop; None for the model's own default."""
+        return self._choice("model").arguments.get("dropout")
+
+    @functools.cached_property
+    def rule(self) -> Choice | None:
+        """The optimizer and its arguments; None for the default, or that of the user's model."""
+        return None if self.optimizer is None else self._choice("optimizer")
+
+    @property
+    def name(self) -> str:
+        """The name of the problem, for people."""
+        return f"{self.model} on {self.dataset}"
+
+    def _choice(self, name: str) -> Choice:
+        return Choice.parse(name, getattr(self, name))
+
+    def _in_one_form(self, name: str) -> None:
+        """Writes a choice as every equal one is written, so that records can be compared."""
+        text = getattr(self, name)
+        if text is not None and (same := str(Choice.parse(name, text))) != text:
+            object.__setattr__(self, name, same)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(ProblemConfig):
+    """The options of `tfmb train`; the defaults are the reference recipe.
+
+    Raises:
+        ConfigError: a value that makes no sense. The message says how to correct it.
+    """
+
+    validation_size: int = option(0, "Training examples to hold out and to score after each epoch.", DATA)
+    shuffle: bool = option(True, "Take the examples in a new order in each epoch.", DATA)
+    augment: str | None = option(
+        None, "Random changes of the training images, any of shift=PIXELS,rotate=DEGREES,zoom=SHARE,erase=SHARE.", DATA
+    )
+    batch_size: int | Literal["full"] = option(
+        64, "Examples per update, over all replicas. full: all examples.", OPTIMIZER, least=1, words=("full",)
+    )
+    epochs: int | None = option(
+        None, "Passes over the data. Default: the dataset's (mnist 5, digits 30).", OPTIMIZER, least=1
+    )
+    learning_rate: float | None = option(
+        None, "The learning rate, or the peak of one-cycle. Default: the optimizer's own (adam 0.001).", OPTIMIZER
+    )
+    schedule: str = option(
+        "constant",
+        "How the rate changes: constant, step, exponential, polynomial, cosine, one-cycle or plateau. "
+        "cosine,warmup=100 first raises it from 0 in 100 updates.",
+        OPTIMIZER,
+    )
+    rate_scaling: str | None = option(
+        None,
+        "Scale the rate from the batch size that it was chosen for to --batch-size: linear,base_batch_size=64 (for "
+        "sgd) or sqrt,base_batch_size=64 (for adam).",
+        OPTIMIZER,
+    )
+    precision: str = option(
+        "float32", "Compute in float32, float64, mixed_bfloat16 or mixed_float16.", RUN, names=PRECISION_NAMES
+    )
+    virtual_replicas: int | None = option(
+        None,
+        "The number of shards in which each batch is always summed, a power of two: the same bits on any number of "
+        "devices that divides it. BatchNormalization works on each shard.",
+        RUN,
+        least=1,
+    )
+    micro_batch_size: int | None = option(
+        None, "Gradient accumulation: at most this many examples in memory at once.", RUN, least=1
+    )
+    measure_noise_scale: bool = option(False, "Measure the gradients' noise scale. Needs two shards.", RUN)
+    jit_compile: str = option(
+        "auto",
+        f"The work that XLA compiles: {', '.join(COMPILE_NAMES)}. auto takes what a trial before a long run finds "
+        "fastest.",
+        RUN,
+        names=COMPILE_NAMES,
+    )
+    pad_batches: bool = option(False, "Fill up small batches, so that XLA compiles once.", RUN)
+    strategy: str = option(
+        "auto",
+        "auto (the workers in TF_CONFIG, else all GPUs, else one CPU), one-device, mirrored, multi-worker or tpu.",
+        RUN,
+        names=STRATEGY_NAMES,
+    )
+    prefetch: int | None = option(
+        None, "Batches to read ahead, where they are read from files or augmented. Default: as measured.", RUN, least=1
+    )
+    threads: int | None = option(
+        None, "Threads that share the work of one operation. Default: one per core, or as measured.", RUN, least=1
+    )
+    log_every: int = option(100, "The number of updates between two reports of the running loss.", RUN, least=1)
+    checkpoint_every: int = option(
+        100, "The number of updates between two checkpoints in the run's directory.", RUN, least=1
+    )
+    keep_checkpoints: int = option(
+        2, "The number of newest checkpoints to keep. The best one is kept too.", RUN, least=1
+    )
+    on_divergence: str = option(
+        "stop",
+        "What to do when the loss or a gradient is not finite: stop, skip the batch, or restore a checkpoint and go on "
+        "at half the rate.",
+        RUN,
+        names=DIVERGENCE_NAMES,
+    )
+    deterministic: bool = option(False, "Fix threads, oneDNN, op determinism and updates per call.", RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("schedule", "rate_scaling"):
+            self._in_one_form(name)
+        if self.rate_scaling is not None and self.base_batch_size is None:
+            raise ConfigError(
+                f"--rate-scaling {self.rate_scaling}: give the batch size that the rate was chosen for, as in "
+                f"{self.rate_scaling},base_batch_size=64"
+            )
+        if self.strategy == "one-device" and self.devices not in (None, 1):
+            raise ConfigError(f"--strategy one-device has one device, not {self.devices}: give --strategy mirrored")
+        self._check_together()
+        self._check_shards()
+
+    @functools.cached_property
+    def warmup(self) -> int:
+        """The number of updates in which the rate first rises from 0."""
+        return int(self._choice("schedule").arguments.get("warmup", 0))
+
+    @functools.cached_property
+    def schedule_name(self) -> str:
+        """The schedule without its arguments."""
+        return self._choice("schedule").name
+
+    @property
+    def scaling(self) -> str:
+        """How the rate is scaled: `"linear"` or `"sqrt"`."""
+        return "linear" if self.rate_scaling is None else self._choice("rate_scaling").name
+
+    @functools.cached_property
+    def base_batch_size(self) -> int | None:
+        """The batch size that the rate was chosen for; None if it is not scaled."""
+        return None if self.rate_scaling is None else self._choice("rate_scaling").arguments.get("base_batch_size")
 
     def optimizer_arguments(self) -> dict[str, Any]:
         """The optimizer's arguments that were asked for; its defaults hold for the rest."""
-        names = ("learning_rate", "weight_decay", *OPTIMIZER_OPTIONS[self.optimizer or "adam"], *_COMMON)
-        given = {name: getattr(self, name) for name in names if _is_given(getattr(self, name))}
-        if self.ema_momentum is not None:
-            given |= {"use_ema": True, "ema_momentum": self.ema_momentum}
+        given = dict(() if self.rule is None else self.rule.arguments)
+        if self.learning_rate is not None:
+            given["learning_rate"] = self.learning_rate
+        if "ema_momentum" in given:
+            given["use_ema"] = True
         return given
 
     def identity(self) -> dict[str, Any]:
@@ -189,7 +240,7 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any], where: str) -> "TrainConfig":
+    def from_dict(cls, record: dict[str, Any], where: str) -> Self:
         """The options that `to_dict` gave.
 
         Args:
@@ -209,93 +260,8 @@ class TrainConfig:
         except (ConfigError, TypeError) as error:
             raise DataError(f"{where}: the record's options make no sense ({error})") from error
 
-    def _check_types(self) -> None:
-        optional = ("data", "mirror", "optimizer", "augment")
-        names = (
-            "dataset",
-            "model",
-            "strategy",
-            "schedule",
-            "rate_scaling",
-            "precision",
-            "on_divergence",
-            "jit_compile",
-        )
-        for name in (*names, *optional):
-            value = getattr(self, name)
-            if not isinstance(value, str) and not (value is None and name in optional):
-                raise ConfigError(f"{_option(name)} {value!r} must be text")
-        for name in (
-            "nesterov",
-            "centered",
-            "amsgrad",
-            "shuffle",
-            "pad_batches",
-            "deterministic",
-            "measure_noise_scale",
-        ):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{_option(name)} {getattr(self, name)!r} must be true or false")
-
-    def _check_model(self) -> None:
-        if self.own_model:
-            if ":" not in self.model:
-                raise ConfigError(f"unknown --model {self.model!r}: give {', '.join(MODEL_NAMES)} or module:function")
-            check_reference(self.model, "--model")
-            if self.dropout is not None:
-                raise ConfigError(f"--dropout is an option of {', '.join(MODEL_NAMES)}: set it in {self.model}")
-
-    def _check_whole_numbers(self) -> None:
-        optional = (
-            "epochs",
-            "devices",
-            "prefetch",
-            "threads",
-            "base_batch_size",
-            "virtual_replicas",
-            "micro_batch_size",
-        )
-        least = {
-            "log_every": 1,
-            "checkpoint_every": 1,
-            "keep_checkpoints": 1,
-            "validation_size": 0,
-            "seed": 0,
-            "warmup": 0,
-            **dict.fromkeys(optional, 1),
-        }
-        if self.batch_size != "full":
-            least["batch_size"] = 1
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is None and name in optional:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < 2**63:
-                other = " or 'full'" if name == "batch_size" else ""
-                raise ConfigError(f"{_option(name)} {value!r} must be an integer of at least {low}{other}")
-
-    def _check_ranges(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= _as_float(value) < high:
-                limit = f"at least {low:g}" if high == math.inf else f"in [{low:g}, {high:g})"
-                raise ConfigError(f"{_option(name)} {value!r} must be a number {limit}")
-
-    def _check_names(self) -> None:
-        choices = {
-            "strategy": STRATEGY_NAMES,
-            "schedule": SCHEDULE_NAMES,
-            "precision": PRECISION_NAMES,
-            "rate_scaling": ("linear", "sqrt"),
-            "on_divergence": DIVERGENCE_NAMES,
-            "jit_compile": COMPILE_NAMES,
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigError(f"unknown {_option(name)} {getattr(self, name)!r}: give {', '.join(allowed)}")
-        if self.on_divergence == "restore" and (self.schedule not in ("constant", "plateau") or self.warmup):
+    def _check_together(self) -> None:
+        if self.on_divergence == "restore" and (self.schedule_name not in ("constant", "plateau") or self.warmup):
             raise ConfigError(
                 "--on-divergence restore halves the rate, but here a schedule decides the rate: leave one out"
             )
@@ -303,42 +269,14 @@ class TrainConfig:
             raise ConfigError("--deterministic and --jit-compile cannot both be given: XLA is not pinned")
         if self.deterministic and self.threads is not None:
             raise ConfigError("--deterministic pins the threads: leave --threads out")
-        if self.schedule == "plateau" and not self.validation_size:
+        if self.schedule_name == "plateau" and not self.validation_size:
             raise ConfigError("--schedule plateau watches the validation loss: give --validation-size")
 
-    def _check_parts(self) -> None:
-        parts = self.virtual_replicas
-        if parts is not None and self.micro_batch_size is not None:
+    def _check_shards(self) -> None:
+        shards = self.virtual_replicas
+        if shards is not None and self.micro_batch_size is not None:
             raise ConfigError("--virtual-replicas and --micro-batch-size cannot both be given: each decides the other")
-        if parts is not None and parts & (parts - 1):
-            raise ConfigError(f"--virtual-replicas {parts} must be a power of two: 1, 2, 4, ...")
-        if parts is not None and self.devices is not None and parts % self.devices:
-            raise ConfigError(f"--devices {self.devices} does not divide --virtual-replicas {parts}")
-
-    def _check_optimizer(self) -> None:
-        if self.optimizer is not None and self.optimizer not in OPTIMIZER_OPTIONS:
-            raise ConfigError(f"unknown --optimizer {self.optimizer!r}: give one of {', '.join(OPTIMIZER_OPTIONS)}")
-        rule = self.optimizer or "adam"
-        if sum(getattr(self, name) is not None for name in _COMMON) > 1:
-            raise ConfigError("--clipnorm, --clipvalue and --global-clipnorm cannot be given together: choose one")
-        for option in dict.fromkeys(name for names in OPTIMIZER_OPTIONS.values() for name in names):
-            if _is_given(getattr(self, option)) and option not in OPTIMIZER_OPTIONS[rule]:
-                takers = ", ".join(name for name, options in OPTIMIZER_OPTIONS.items() if option in options)
-                raise ConfigError(f"{_option(option)} is no option of {rule}, but of {takers}: leave it out")
-
-
-def _as_float(value: float) -> float:
-    """The value, or infinity for an integer that no float holds."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _is_given(value: Any) -> bool:
-    """Whether an option was given; 0 is given, unlike False."""
-    return value is not None and value is not False
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
+        if shards is not None and shards & (shards - 1):
+            raise ConfigError(f"--virtual-replicas {shards} must be a power of two: 1, 2, 4, ...")
+        if shards is not None and self.devices is not None and shards % self.devices:
+            raise ConfigError(f"--devices {self.devices} does not divide --virtual-replicas {shards}")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.choices import MODEL_NAMES
-from tfmb.data import Splits
+from tfmb.data import Splits, load
 from tfmb.data.source import Normalization
 from tfmb.errors import ConfigError, DataError
 from tfmb.jobs import build
@@ -54,16 +54,18 @@ class RestoredRun:
             DataError: it is not the data the run was trained on.
         """
         about = self.record.get("data") or {}
-        if self.config is None or self.config.data:
-            named = f" (it was {self.config.data})" if self.config is not None else ""
+        if self.config is None or self.config.own_data:
+            named = f" (it was {self.config.dataset})" if self.config is not None else ""
             if data is None:
-                raise ConfigError(f"{self.run_dir} was trained on data of your own{named}: give --data module:function")
-            return build.load_splits("auto", data, mirror)
+                raise ConfigError(
+                    f"{self.run_dir} was trained on data of your own{named}: give --dataset module:function"
+                )
+            return load(data, mirror)
         if data is not None:
             trained_on = about.get("name") or self.config.dataset
-            raise ConfigError(f"--data {data}, but {self.run_dir} was trained on {trained_on}: leave --data out")
+            raise ConfigError(f"--dataset {data}, but {self.run_dir} was trained on {trained_on}: leave --dataset out")
         dataset = self.config.dataset if self.config.dataset != "auto" else str(about.get("name"))
-        splits = build.load_splits(dataset, None, mirror or self.config.mirror)
+        splits = load(dataset, mirror or self.config.mirror)
         if splits.test is not None and splits.test.fingerprint != about.get("test_fingerprint"):
             raise DataError(
                 f"the test split of {dataset} is not the one {self.run_dir} was scored on: the data changed"
@@ -112,11 +114,11 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
             raise ConfigError(f"{run_dir} holds a model of your own{named}: give --model module:function")
         precision = None if config is None else config.precision
         return build.build_model(model, None, None, None, precision=precision)
-    if model is not None and model != config.model:
-        raise ConfigError(f"--model {model}, but {run_dir} holds {config.model}: leave --model out")
+    if model is not None and model != config.model_name:
+        raise ConfigError(f"--model {model}, but {run_dir} holds {config.model_name}: leave --model out")
     shape, norm, classes = about.get("input_shape"), about.get("normalization"), (about.get("num_classes"))
     whole = isinstance(shape, list) and all(isinstance(n, int) and 0 < n < 2**16 for n in shape)
-    if config.model not in MODEL_NAMES or not whole or not isinstance(classes, int) or not 0 < classes < 2**20:
+    if config.model_name not in MODEL_NAMES or not whole or not isinstance(classes, int) or not 0 < classes < 2**20:
         raise DataError(f"{run_dir / RUN_FILE}: the record of the model makes no sense: the run is damaged")
     try:
         normalization = None if norm is None else Normalization(mean=float(norm["mean"]), std=float(norm["std"]))
@@ -124,7 +126,7 @@ def _build(about: dict[str, Any], config: TrainConfig | None, model: str | None,
         raise DataError(f"{run_dir / RUN_FILE}: the record of the model makes no sense: the run is damaged") from error
     assert isinstance(shape, list)
     return build.build_model(
-        config.model,
+        config.model_name,
         tuple(shape),
         classes,
         normalization,

@@ -152,7 +152,7 @@ def _spec(
         plan=TrainingPlan(
             epochs=parts.epochs,
             log_every=config.log_every,
-            plateau=Plateau(patience=2) if config.schedule == "plateau" else None,
+            plateau=Plateau(patience=2) if config.schedule_name == "plateau" else None,
             steps_a_call=_DETERMINISTIC_STEPS if pinned else steps_a_call,
             on_divergence=config.on_divergence,
         ),
@@ -182,7 +182,7 @@ def _record(config: TrainConfig, parts: Parts, partition: Partition) -> dict[str
         "made_by": "tfmb train",
         "config": {**config.to_dict(), "epochs": parts.epochs},
         "data": {
-            "name": config.data or train.name.rpartition("/")[0].rpartition("/")[2] or config.dataset,
+            "name": config.dataset if config.own_data else _folder_of(train.name) or config.dataset,
             "origin": splits.origin,
             "fingerprint": train.fingerprint,
             "train_examples": train.size,
@@ -230,3 +230,8 @@ def _last_epoch(history: Any) -> dict[str, float]:
 def accuracy_of(logs: dict[str, Any]) -> Any:
     """Returns the accuracy among logs, by whichever name it goes; None if there is none."""
     return next((value for key, value in logs.items() if key.endswith(("accuracy", "acc"))), None)
+
+
+def _folder_of(name: str) -> str:
+    """Returns `mnist` for the source `mnist/train`, and the folder's name for one of files."""
+    return name.rpartition("/")[0].rpartition("/")[2]

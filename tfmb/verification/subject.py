@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfmb.data import load
 from tfmb.data.augment import Augmentation
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
@@ -86,14 +87,15 @@ def _of_train(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror:
     config = TrainConfig.from_dict(record["config"], str(run_dir))
     if config.own_model and model is None:
         raise ConfigError(f"{run_dir} holds a model of your own (it was {config.model}): give --model module:function")
-    if not config.own_model and model not in (None, config.model):
-        raise ConfigError(f"--model {model}, but {run_dir} holds {config.model}: leave --model out")
-    if config.data and data is None:
-        raise ConfigError(f"{run_dir} was trained on data of your own (it was {config.data}): give --data")
+    if not config.own_model and model not in (None, config.model_name):
+        raise ConfigError(f"--model {model}, but {run_dir} holds {config.model_name}: leave --model out")
+    if config.own_data and data is None:
+        raise ConfigError(f"{run_dir} was trained on data of your own (it was {config.dataset}): give --dataset")
     about = _table(record, "data", run_dir)
-    dataset = str(about.get("name")) if config.dataset == "auto" and not config.data else config.dataset
+    dataset = str(about.get("name")) if config.dataset == "auto" else config.dataset
+    own = config.own_model and model is not None
     found = dataclasses.replace(
-        config, model=model or config.model, data=data or config.data, dataset=dataset, mirror=mirror or config.mirror
+        config, model=model if own else config.model, dataset=data or dataset, mirror=mirror or config.mirror
     )
     parts = build.prepare(found)
     _check_data(run_dir, about, parts.train)
@@ -102,7 +104,7 @@ def _of_train(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror:
     def make_model(precision: str | None) -> Any:
         chosen = found if precision is None else dataclasses.replace(found, precision=precision)
         made = build.build_model(
-            chosen.model,
+            chosen.model_name,
             None if shape is None else tuple(shape[1:]),
             parts.train.num_classes,
             parts.splits.normalization,
@@ -130,11 +132,11 @@ def _of_train(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror:
 def _of_fit(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror: Any, steps: int) -> Subject:
     config = record["config"]
     if model is None or data is None:
-        raise ConfigError(f"{run_dir} was made by tfmb.fit: give --model module:function and --data module:function")
+        raise ConfigError(f"{run_dir} was made by tfmb.fit: give --model module:function and --dataset module:function")
     seed, size = config.get("seed"), config.get("batch_size") or 32
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in (seed, size)) or size < 1:
         raise DataError(f"{run_dir}: the record's options make no sense: the run is damaged")
-    train = build.load_splits("auto", data, mirror).train
+    train = load(data, mirror).train
     _check_data(run_dir, _table(record, "data", run_dir), train)
     identity = _table(record, "identity", run_dir)
     began_as = _table(identity, "optimizer", run_dir)
