@@ -155,7 +155,8 @@ def test_the_optimizer_gets_what_was_asked_for_and_nothing_else(config: TrainCon
     ],
 )
 def test_a_zero_that_was_asked_for_is_not_the_default(optimizer: str | None, option: str) -> None:
-    config = TrainConfig(optimizer=optimizer, **{option: 0.0})
+    zero: dict[str, Any] = {option: 0.0}
+    config = TrainConfig(optimizer=optimizer, **zero)
     assert config.optimizer_arguments() == {option: 0.0}
 
 
@@ -192,7 +193,7 @@ def test_an_integer_beyond_every_float_is_no_number() -> None:
 @pytest.mark.parametrize("name", ["momentum", "rho", "beta_1", "beta_2", "dropout"])
 def test_a_share_is_less_than_one(name: str) -> None:
     assert f"--{name.replace('_', '-')} 1.0 must be a number in [0, 1)" in refusal(**{name: 1.0})
-    below = {name: math.nextafter(1, 0), "optimizer": FOR_OPTION.get(name)}
+    below: dict[str, Any] = {name: math.nextafter(1, 0), "optimizer": FOR_OPTION.get(name)}
     assert getattr(TrainConfig(**below), name) < 1
 
 
@@ -254,7 +255,7 @@ def test_options_that_make_no_sense_are_named_with_the_mend(options: dict[str, A
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_that_the_optimizer_does_not_have_is_refused(optimizer: str | None, option: str) -> None:
     takers = [name for name, options in OPTIMIZER_OPTIONS.items() if option in options]
-    options = {"optimizer": optimizer, option: True if option in SWITCHES else 0.5}
+    options: dict[str, Any] = {"optimizer": optimizer, option: True if option in SWITCHES else 0.5}
     if (optimizer or "adam") in takers:
         assert getattr(TrainConfig(**options), option) == options[option]
     else:
