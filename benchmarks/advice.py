@@ -129,7 +129,8 @@ def run_task(name: str, mirror: str | None, seeds: int) -> dict[str, Any]:
     errors = {size: predicted[size] / float(grid[key] or math.nan) - 1 for size, key in held_out.items()}
     steady = {}
     for size, (_, rate) in held_out.items():
-        rates = {rate} if advice.transfer is None else {rate, advice.rate_for(size)}
+        advised = None if advice.transfer is None else advice.rate_for(size)
+        rates = {rate} if advised is None else {rate, advised}
         took = min(updates_over_seeds(runs, size, one, target, seeds, task.most_examples) for one in rates)
         steady[size] = predicted[size] / took - 1
     return {

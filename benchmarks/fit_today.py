@@ -80,7 +80,11 @@ def _tfmb(replicas: int, shape: str, clip: str, rule: str, execution: str) -> An
     x, y, batch_size, epochs = _data(shape)
     make = {"SGD": tfmb.optimizers.SGD, "momentum": tfmb.optimizers.SGD, "Adam": tfmb.optimizers.Adam}[rule]
     optimizer = make(0.01, **({"momentum": 0.9} if rule == "momentum" else {}), **CLIPS[clip])
-    how = {"XLA": {"jit_compile": True}, "accumulation": {"micro_batch_size": batch_size // 4}}.get(execution, {})
+    executions: dict[str, dict[str, Any]] = {
+        "XLA": {"jit_compile": True},
+        "accumulation": {"micro_batch_size": batch_size // 4},
+    }
+    how = executions.get(execution, {})
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     history = tfmb.fit(
         _build, x, y, batch_size=batch_size, epochs=epochs, shuffle=False, verbose=0, optimizer=optimizer, loss=loss,

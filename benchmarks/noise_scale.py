@@ -33,7 +33,7 @@ def build(name: str) -> Any:
     return model
 
 
-def peers(name: str, batch_size: int, cut: dict[str, int]) -> dict[str, Callable[[], None]]:
+def peers(name: str, batch_size: int, cut: dict[str, Any]) -> dict[str, Callable[[], None]]:
     """One epoch in two parts, without and with the noise scale."""
     import tfmb
 

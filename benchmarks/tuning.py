@@ -102,7 +102,8 @@ def stock(options: argparse.Namespace) -> dict[str, Any]:
             self.train = self.test = 0.0
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self._batches, self._tests = [], []
+            self._batches: list[float] = []
+            self._tests: list[float] = []
 
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             self._batches.append(time.perf_counter())
@@ -192,10 +193,10 @@ def main() -> None:
         "| search | seconds | times faster | overhead between two trials, s | best score |",
         "|---|---|---|---|---|",
     ]
-    for name, found in runs.items():
-        seconds = statistics.median(run["seconds"] for run in found)
-        gaps = [gap for run in found for gap in run["overheads"]]
-        best = min(score for run in found for score in run["scores"] if score is not None)
+    for name, rounds in runs.items():
+        seconds = statistics.median(run["seconds"] for run in rounds)
+        gaps = [gap for run in rounds for gap in run["overheads"]]
+        best = min(score for run in rounds for score in run["scores"] if score is not None)
         gap = f"{statistics.median(gaps):.3f} ({len(gaps)} pairs)" if gaps else "-"
         lines.append(f"| {name} | {seconds:.1f} | {theirs / seconds:.2f} | {gap} | {best:.4f} |")
     same = all(run["values"] == runs["keras tuner"][0]["values"] for name in PEERS for run in runs[name])

@@ -14,7 +14,7 @@ from tfmb.errors import (
     TfmbError,
 )
 
-EXIT_CODES = {
+EXIT_CODES: dict[type[TfmbError], int] = {
     TfmbError: 2,
     ConfigError: 2,
     DivergenceError: 3,

@@ -1,5 +1,6 @@
 """Pages on a phone and on a desk: nothing runs out of the screen, and the toolbar covers no legend."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def meet(one: list[float], other: list[float]) -> bool:
+def meet(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two boxes have more than a line of pixels in common."""
     sides = [min(one[side + 2], other[side + 2]) - max(one[side], other[side]) for side in (0, 1)]
     return min(sides) > 1

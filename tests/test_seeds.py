@@ -19,11 +19,11 @@ REPEATABLE = settings(derandomize=True, deadline=None, max_examples=100)
 @REPEATABLE
 @given(seed=st.integers(0, 2**63 - 1), purpose=PURPOSES)
 def test_a_seed_has_31_bits_and_moves_no_generator(seed: int, purpose: list[str | int]) -> None:
-    before = random.getstate(), np.random.get_state()[1].tolist()
+    before = random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()
     first = derive(seed, *purpose)
     assert 0 <= first < 2**31
     assert derive(seed, *purpose) == first
-    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    assert (random.getstate(), np.random.get_state(legacy=False)["state"]["key"].tolist()) == before
 
 
 @pytest.mark.parametrize(

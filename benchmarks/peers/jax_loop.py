@@ -1,5 +1,6 @@
 """A JAX loop with optax: one compiled step, or a scan over many, the images on the device."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -73,7 +74,7 @@ def make(work: Work, steps_a_call: int = 1) -> Callable[[], None]:
     data = (jnp.asarray(pixels), jnp.asarray(labels))
     numbers = np.random.default_rng(0)
     parameters = {
-        name: jnp.asarray(numbers.normal(size=shape) * np.sqrt(2.0 / max(np.prod(shape[:-1]), 1)), jnp.float32)
+        name: jnp.asarray(numbers.normal(size=shape) * np.sqrt(2.0 / max(math.prod(shape[:-1]), 1)), jnp.float32)
         for name, shape in shapes(work.model).items()
     }
     optimizer = optax.adam(LEARNING_RATE)

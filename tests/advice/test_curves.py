@@ -1,6 +1,7 @@
 """What advice reads from curves: updates over the batch size, the loss over the rate, where a target was crossed."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def test_one_batch_size_is_no_curve() -> None:
         fit_curve([64, 64], [[100.0], [110.0]])
 
 
-def losses_of(best: float, edge: float, noise: float, rates: np.ndarray, seed: int = 0) -> list[float]:
+def losses_of(best: float, edge: float, noise: float, rates: Sequence[float], seed: int = 0) -> list[float]:
     """A loss that falls where the rate nears `best`, and explodes at `edge`."""
     random, loss, found = np.random.default_rng(seed), 2.3, []
     for rate in rates:
@@ -78,7 +79,7 @@ def losses_of(best: float, edge: float, noise: float, rates: np.ndarray, seed: i
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize(("best", "edge"), [(1e-3, 0.1), (0.1, 2.0)])
 def test_a_sweep_gives_a_rate_of_use_and_the_edge(best: float, edge: float, seed: int) -> None:
-    rates = np.geomspace(1e-6, 30, 150)
+    rates = np.geomspace(1e-6, 30, 150).tolist()
     curve = read_curve(rates, losses_of(best, edge, 0.1, rates, seed))
     assert curve.learning_rate is not None
     assert best / 10 < curve.learning_rate < edge / 2
@@ -88,7 +89,7 @@ def test_a_sweep_gives_a_rate_of_use_and_the_edge(best: float, edge: float, seed
 
 
 def test_a_sweep_that_ends_in_nan_has_its_edge_there() -> None:
-    rates = np.geomspace(1e-6, 1, 60)
+    rates = np.geomspace(1e-6, 1, 60).tolist()
     losses = [*losses_of(0.001, 1000000000.0, 0.01, rates)[:50], math.nan]
     curve = read_curve(rates, losses)
     assert curve.edge == pytest.approx(rates[50])
@@ -97,13 +98,13 @@ def test_a_sweep_that_ends_in_nan_has_its_edge_there() -> None:
 
 @pytest.mark.parametrize("losses", [[2.0] * 50, [2.0 + 0.1 * i for i in range(50)], [math.nan], [1.0, math.nan], []])
 def test_a_sweep_that_tells_nothing_is_undetermined(losses: list[float]) -> None:
-    curve = read_curve(np.geomspace(1e-6, 1, 50), losses)
+    curve = read_curve(np.geomspace(1e-6, 1, 50).tolist(), losses)
     assert curve.learning_rate is None
     assert curve.reason.startswith("undetermined")
 
 
 def test_nothing_diverged() -> None:
-    rates = np.geomspace(1e-6, 0.1, 100)
+    rates = np.geomspace(1e-6, 0.1, 100).tolist()
     curve = read_curve(rates, losses_of(1e-2, 10, 0.01, rates))
     assert curve.edge is None
     assert "nothing diverged" in curve.reason

@@ -108,8 +108,11 @@ def test_a_ragged_list_is_refused() -> None:
 
 
 def test_a_named_tuple_is_a_tuple() -> None:
-    pair = NamedTuple("Pair", [("left", np.ndarray), ("right", np.ndarray)])(X, X[:, 0])
-    assert Source.from_arrays(pair, Y).fingerprint == fingerprint((X, X[:, 0]))
+    class Pair(NamedTuple):
+        left: np.ndarray
+        right: np.ndarray
+
+    assert Source.from_arrays(Pair(X, X[:, 0]), Y).fingerprint == fingerprint((X, X[:, 0]))
 
 
 @pytest.mark.parametrize(

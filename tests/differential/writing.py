@@ -260,8 +260,8 @@ def _fit(program: dict[str, Any], each: dict[str, Any]) -> str:
         given["validation_data"] = code("data.take(2)" if kind == "dataset" else made)
     if each["callbacks"]:
         given["callbacks"] = each["callbacks"]
-    of = {"dataset": "data.repeat()" if each["repeats"] else "data", "generator": "batches()", "PyDataset": "data"}
-    of = of.get(kind, "x, y")
+    sources = {"dataset": "data.repeat()" if each["repeats"] else "data", "generator": "batches()", "PyDataset": "data"}
+    of = sources.get(kind, "x, y")
     arguments = ", ".join(f"{name}={expression(value)}" for name, value in given.items())
     if each["do"] == "keras":
         return f"model.fit({of}, {arguments})"

@@ -1,7 +1,6 @@
 """One all-reduce an update: what replicas tell each other stands in the traced graph."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from tfmb.training.step.partition import make_partition
 RECIPE = LossAndMetrics(loss="mse", metrics=["mae"])
 
 
-def batches() -> Iterator[Any]:
+def batches() -> Any:
     x = np.ones((8, 4), np.float32)
     return iter(tf.data.Dataset.from_tensors((x, x[:, :1], ())).repeat())
 

@@ -70,7 +70,7 @@ def stranger(port: int, says: bytes = b"") -> Iterator[None]:
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
 def test_all_meet_in_any_order(order: tuple[int, ...], start: Any) -> None:
     workers = clusters(3)
-    met = []
+    met: list[Any] = []
     for rank in order:
         assert not any(worker.done() for worker in met)
         met.append(start(workers[rank], LONG))

@@ -33,7 +33,7 @@ OneDevice, Mirrored = tf.distribute.OneDeviceStrategy, tf.distribute.MirroredStr
         ("mirrored", 3, Mirrored, 3),
     ],
 )
-def test_names(strategy: str, replicas: int | None, kind: type, count: int) -> None:
+def test_names(strategy: str, replicas: int | None, kind: Any, count: int) -> None:
     made = make_strategy(strategy, replicas)
     assert type(made) is kind
     assert made.num_replicas_in_sync == count
@@ -184,7 +184,7 @@ def test_what_works_alone_refuses_several_workers(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TF_CONFIG", of_task(WORKERS, "worker", 1))
     with pytest.raises(ConfigError, match="TF_CONFIG names 2 workers, but a search works in one process"):
         make_local_strategy(what="a search")
-    given = {"x": np.zeros((4, 2)), "y": np.zeros(4)}
+    given: dict[str, Any] = {"x": np.zeros((4, 2)), "y": np.zeros(4)}
     for function in (tfmb.advise, tfmb.lr_range, tfmb.tune):
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
         model.compile("sgd", "mse")

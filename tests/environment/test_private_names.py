@@ -46,7 +46,8 @@ def used(tree: ast.Module) -> Iterator[str]:
         if isinstance(node, ast.Attribute):
             yield node.attr
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "hasattr"):
-            yield from (each.value for each in node.args[1:2] if isinstance(each, ast.Constant))
+            names = (each.value for each in node.args[1:2] if isinstance(each, ast.Constant))
+            yield from (name for name in names if isinstance(name, str))
 
 
 def test_the_list_is_complete_and_no_longer_than_the_source() -> None:

@@ -270,7 +270,13 @@ def test_a_search_concludes_before_it_writes_its_page(
 
     search_in = tune.search_in
     monkeypatch.setattr(tune, "search_in", search)
-    small = {"max_trials": 1, "batch_size": [16], "learning_rate": [0.01], "run_dir": tmp_path / "s", "seed": 0}
+    small: dict[str, Any] = {
+        "max_trials": 1,
+        "batch_size": [16],
+        "learning_rate": [0.01],
+        "run_dir": tmp_path / "s",
+        "seed": 0,
+    }
     if fails:
         with pytest.raises(DataError, match="of the retraining"):
             tfmb.tune(model, X, Y, **small)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tfmb.errors import DivergenceError
 from tfmb.tuning.halving import SuccessiveHalving
@@ -13,6 +13,7 @@ from tfmb.tuning.oracles import make_oracle
 from tfmb.tuning.records import Evaluation
 from tfmb.tuning.search import Tuner
 from tfmb.tuning.space import Space, hyperparameters
+from tfmb.tuning.trial import Trainer
 
 SLICES = 9
 
@@ -48,6 +49,11 @@ class FakeTrainer:
         """Nothing."""
 
 
+def worker_of(oracle: Any, trainer: FakeTrainer, objective: Objective, folder: Path, name: str = "worker-0") -> Tuner:
+    """A worker whose trials are the formula."""
+    return Tuner(oracle, cast(Trainer, trainer), SLICES, objective, folder, name)
+
+
 def space(kind: str, rates: tuple[float, float] = (1e-4, 1e2)) -> Any:
     hp = hyperparameters()
     ranges: dict[str, Any] = {"batch_size": (16, 1024), "learning_rate": rates}
@@ -77,7 +83,7 @@ class Sessions:
         """Runs to the end; the table of its trials."""
         with Journal(self.folder / "journal.jsonl") as journal:
             oracle = self.oracle(journal)
-            Tuner(oracle, self.trainer, SLICES, self.objective, self.folder / "trials", "worker-0").search()
+            worker_of(oracle, self.trainer, self.objective, self.folder / "trials").search()
             return table(oracle)
 
 

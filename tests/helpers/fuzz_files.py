@@ -30,7 +30,7 @@ __all__ = ["KINDS", "batch"]
 _SECONDS = 10
 _BYTES = 2**30
 _LIVE = 7  # the state before a restore
-_WEIGHTS = [np.arange(12, dtype="float32").reshape(3, 4), np.arange(3, dtype="int64"), np.float32(2.5)]
+_WEIGHTS: list[Any] = [np.arange(12, dtype="float32").reshape(3, 4), np.arange(3, dtype="int64"), np.float32(2.5)]
 
 
 def batch(kind: str, first: int, count: int, folder: str) -> None:
@@ -146,9 +146,9 @@ def _look_at_idx(folder: Path, draw: random.Random) -> str:
     content = path.read_bytes()
     match draw.randrange(8):
         case 0:  # a header that promises something else
-            plain = bytearray(gzip.decompress(content) if path.suffix else content)
-            plain[draw.randrange(4 + 4 * plain[3])] = draw.randrange(256)
-            path.write_bytes(gzip.compress(plain) if path.suffix else plain)
+            header = bytearray(gzip.decompress(content) if path.suffix else content)
+            header[draw.randrange(4 + 4 * header[3])] = draw.randrange(256)
+            path.write_bytes(gzip.compress(header) if path.suffix else header)
         case 1:  # gzip's members one after another
             plain = gzip.decompress(content) if path.suffix else content
             cut = draw.randrange(len(plain))
@@ -201,10 +201,10 @@ def _look_at_weights(folder: Path, draw: random.Random) -> str:
     match draw.randrange(10):
         case 0:  # an array that fills any memory, packed
             with path.open("wb") as file:
-                np.savez_compressed(file, **{"00000000": np.zeros(2**22, "uint8")})
+                np.savez_compressed(file, **dict[str, Any]({"00000000": np.zeros(2**22, "uint8")}))
         case 1:
             with path.open("wb") as file:
-                np.savez(file, **{"00000000": np.array([{}, 1], dtype=object)})
+                np.savez(file, **dict[str, Any]({"00000000": np.array([{}, 1], dtype=object)}))
         case _:
             damage(path, draw)
     found = runs.load_weights(folder, runs.hash_weights(_WEIGHTS))

@@ -127,7 +127,7 @@ def _look_at_answer(folder: Path, draw: random.Random) -> str:
     path = folder / kind
     _change_json(path, draw)
 
-    def recall(*_: Any) -> Any:
+    def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
         try:
             return read_json(path, tfmb.storage.measurements._MOST_BYTES)
         except (OSError, ValueError):
@@ -153,7 +153,7 @@ def _look_at_answer(folder: Path, draw: random.Random) -> str:
     return "refused" if found is None else "equal"
 
 
-_VALUES = [np.arange(6, dtype="float32").reshape(2, 3), np.int64(4)]
+_VALUES: list[Any] = [np.arange(6, dtype="float32").reshape(2, 3), np.int64(4)]
 
 
 def _variables() -> list[Any]:

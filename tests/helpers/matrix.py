@@ -205,9 +205,11 @@ class Trainer:
         rows, batch_size = size
         problem = self._problem
         self.state = self._start
+        x, y = (keras.tree.map_structure(lambda array: array[:rows], part) for part in (problem.x, problem.y))
         history = tfmb.fit(
             self.model,
-            *(keras.tree.map_structure(lambda array: array[:rows], part) for part in (problem.x, problem.y)),
+            x,
+            y,
             batch_size=batch_size,
             epochs=epochs,
             sample_weight=None if problem.sample_weight is None else problem.sample_weight[:rows],

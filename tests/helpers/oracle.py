@@ -86,7 +86,9 @@ def rmsprop(
     The velocity is what the weight moves against, whether the rate is inside it or not.
     """
     s = rho * slots[0] + (1 - rho) * gradient**2
-    new, sizes, variance = (s,), (s,), s
+    new: Slots = (s,)
+    sizes: Slots = (s,)
+    variance = s
     if centered:
         mean = rho * slots[1] + (1 - rho) * gradient
         variance = s - mean**2

@@ -144,7 +144,7 @@ def _train(row: Row, run_dir: str, rank: int | None) -> None:
         exact = tf.data.Options()
         exact.deterministic = True
         data = {"x": tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH_SIZE).with_options(exact)}
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"on_divergence": row["divergence"]}
     if row["cut"] == "virtual":
         options["virtual_replicas"] = 2
     elif row["cut"] == "micro":
@@ -166,7 +166,6 @@ def _train(row: Row, run_dir: str, rank: int | None) -> None:
             validation_data=(x[:9], y[:9]),
             jit_compile=row["compiled"],
             measure_noise_scale=row["noise"] == "yes",
-            on_divergence=row["divergence"],
             callbacks=callbacks,
             run_dir=run_dir,
             resume=True,

@@ -69,7 +69,7 @@ def two_outputs() -> Any:
 def only_32_bits() -> Any:
     """A model that 64 bits cannot train: its first layer is made in 32."""
 
-    class Narrow(layers.Layer):
+    class Narrow(keras.layers.Layer):
         def call(self, x: Any) -> Any:
             return x * np.float32(2.0) if x.dtype == "float32" else _refuse(x.dtype)
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -76,7 +76,7 @@ class Workers:
         return self._folder / f"errors-{rank}"
 
 
-def wait_for_updates(run: Path, processes: Sequence[subprocess.Popen[bytes]] = ()) -> None:
+def wait_for_updates(run: Path, processes: Iterable[subprocess.Popen[bytes]] = ()) -> None:
     """Returns when the chief has reported some updates, which all workers have made then."""
     deadline = time.monotonic() + 90
     while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_bytes().count(b"\n") > 1):

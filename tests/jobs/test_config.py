@@ -78,7 +78,7 @@ REFERENCE = st.from_regex(r"[a-z_][a-z0-9_]{0,4}(\.[a-z]{1,3}){0,2}:[a-z_]{1,5}"
 def choices(draw: st.DrawFn, option: str, names: tuple[str, ...]) -> Choice:
     """A name with arguments that it takes."""
     name = draw(st.sampled_from(names))
-    values = {}
+    values: dict[str, Any] = {}
     for key, about in ARGUMENTS[option].items():
         if name in about.of and not (key.startswith(("clip", "global")) and any("clip" in known for known in values)):
             number = st.floats(about.least, 0.999 if about.below == 1 else 1e300)
@@ -95,7 +95,7 @@ RULES = choices("optimizer", tuple(OPTIMIZER_OPTIONS)).map(str)
 def configs(draw: st.DrawFn) -> TrainConfig:
     strategy = draw(st.sampled_from(STRATEGY_NAMES))
     own = draw(st.booleans())
-    small = {
+    small: dict[str, Any] = {
         "epochs": st.none() | st.integers(1, 2**62),
         "batch_size": st.just("full") | st.integers(1, 2**62),
         "learning_rate": st.none() | POSITIVE,
@@ -110,7 +110,8 @@ def configs(draw: st.DrawFn) -> TrainConfig:
         **({"dataset": REFERENCE} if own else {"dataset": TEXT.filter(lambda text: not is_reference(text))}),
         **({} if own else {"mirror": st.none() | TEXT}),
     }
-    return TrainConfig(strategy=strategy, **draw(st.fixed_dictionaries({}, optional=small)))
+    chosen: dict[str, Any] = draw(st.fixed_dictionaries({}, optional=small))
+    return TrainConfig(strategy=strategy, **chosen)
 
 
 @settings(derandomize=True, deadline=None, max_examples=200)
@@ -152,7 +153,8 @@ def test_the_optimizer_gets_what_was_asked_for_and_nothing_else(
     ],
 )
 def test_equal_choices_are_written_alike(name: str, text: str, same: str) -> None:
-    assert getattr(TrainConfig(**{name: text}), name) == same
+    given: dict[str, Any] = {name: text}
+    assert getattr(TrainConfig(**given), name) == same
 
 
 def test_the_parts_of_a_choice() -> None:

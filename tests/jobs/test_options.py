@@ -57,7 +57,8 @@ def test_a_value_is_checked_by_its_declaration(given: dict[str, Any], words: str
 
 def run(words: list[str], **chosen: Any) -> dict[str, Any]:
     """What a command gets of a command line."""
-    app, got = typer.Typer(), {}
+    app = typer.Typer()
+    got: dict[str, Any] = {}
 
     @app.command()
     @takes(Made, *chosen.pop("names", ()), **chosen)

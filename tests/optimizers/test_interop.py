@@ -39,10 +39,10 @@ def assert_refused(words: str, action: Callable[[], Any]) -> None:
 )
 def test_a_name_gives_a_new_optimizer(name: str, kind: Any, momentum: float | None) -> None:
     found = interop.get(name)
+    assert found.learning_rate == kind().learning_rate
     assert type(found) is kind
     assert found is not interop.get(name)
     assert getattr(found, "momentum", None) == momentum
-    assert found.learning_rate == kind().learning_rate
 
 
 def test_every_name_gives_an_optimizer_and_takes_arguments() -> None:
@@ -219,7 +219,7 @@ def test_weights_excluded_from_decay_are_taken_over(by: str) -> None:
     assert float(kernel.numpy()[0]) < 1.0
 
 
-class MyAdam(KERAS.Adam):
+class MyAdam(keras.optimizers.Adam):
     """A subclass may have another rule."""
 
 

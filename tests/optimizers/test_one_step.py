@@ -74,8 +74,8 @@ def test_one_step_from_arbitrary_states(name: str, mode: str) -> None:
 def test_centered_variance_is_never_negative() -> None:
     """A constant gradient has no variance; in float32 the difference of the two squares can fall below zero."""
     gradient = tf.constant(np.random.default_rng(0).normal(scale=1e3, size=oracle.SIZE), tf.float32)
-    rule = partial(rules.rmsprop, **oracle.CASES["rmsprop_centered"].options)
-    delta, _ = rule(gradient, (gradient**2, gradient), tf.constant(0.1), tf.constant(1.0, tf.float64))
+    options, rate, count = oracle.CASES["rmsprop_centered"].options, tf.constant(0.1), tf.constant(1.0, tf.float64)
+    delta, _ = rules.rmsprop(gradient, (gradient**2, gradient), rate, count, **options)
     assert np.all(np.isfinite(delta))
 
 

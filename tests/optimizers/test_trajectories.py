@@ -102,21 +102,23 @@ class ForgetsSlots(Adam):
 
 
 class CoupledDecay(Adam):
-    def apply(self, gradients: Any, trainable_variables: Any = None) -> None:
-        super().apply([g + 0.01 * w for g, w in zip(gradients, trainable_variables, strict=True)], trainable_variables)
+    def apply(self, gradients: Any, trainable_variables: Any = None, **more: Any) -> None:
+        super().apply(
+            [g + 0.01 * w for g, w in zip(gradients, trainable_variables, strict=True)], trainable_variables, **more
+        )
 
 
 class DecayWithoutRate(Adam):
-    def apply(self, gradients: Any, trainable_variables: Any = None) -> None:
+    def apply(self, gradients: Any, trainable_variables: Any = None, **more: Any) -> None:
         decays = [0.01 * w for w in trainable_variables]
-        super().apply(gradients, trainable_variables)
+        super().apply(gradients, trainable_variables, **more)
         for weight, decay in zip(trainable_variables, decays, strict=True):
             weight.assign_sub(decay)
 
 
 class DecayAfterStep(Adam):
-    def apply(self, gradients: Any, trainable_variables: Any = None) -> None:
-        super().apply(gradients, trainable_variables)
+    def apply(self, gradients: Any, trainable_variables: Any = None, **more: Any) -> None:
+        super().apply(gradients, trainable_variables, **more)
         for weight in trainable_variables:
             weight.assign_sub(self.learning_rate * 0.01 * weight)
 

@@ -41,9 +41,10 @@ def assert_close(found: list[Any], right: list[Any]) -> None:
 def test_clipping_is_that_of_keras(option: str, limit: float, left_out: int | None) -> None:
     gradients = [None if i == left_out else g for i, g in enumerate(some_gradients(0))]
     ours, right = some_weights(), some_weights()
-    SGD(1.0, **{option: limit}).apply(gradients, ours)
+    clip: dict[str, Any] = {option: limit}
+    SGD(1.0, **clip).apply(gradients, ours)
     pairs = [(g, v) for g, v in zip(gradients, right, strict=True) if g is not None]
-    keras.optimizers.SGD(1.0, **{option: limit}).apply_gradients(pairs)
+    keras.optimizers.SGD(1.0, **clip).apply_gradients(pairs)
     assert_close([v.numpy() for v in ours], [v.numpy() for v in right])
 
 
@@ -60,7 +61,8 @@ def test_below_the_limit_nothing_changes_by_a_bit_and_none_stays(option: str) ->
 @each
 @pytest.mark.parametrize("compiled", [False, True])
 def test_apply_says_whether_it_clipped(option: str, compiled: bool) -> None:
-    weights, optimizer = some_weights(), SGD(0.1, **{option: 1.0})
+    clip: dict[str, Any] = {option: 1.0}
+    weights, optimizer = some_weights(), SGD(0.1, **clip)
     optimizer.build(weights)
     assert optimizer.clips
     apply = tf.function(optimizer.apply) if compiled else optimizer.apply
@@ -116,7 +118,7 @@ def test_decay_subtracts_rate_times_factor_times_weight(make: Any) -> None:
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_averages_are_those_of_keras(frequency: int | None, momentum: float, compiled: bool) -> None:
-    options = {"use_ema": True, "ema_momentum": momentum, "ema_overwrite_frequency": frequency}
+    options: dict[str, Any] = {"use_ema": True, "ema_momentum": momentum, "ema_overwrite_frequency": frequency}
     weights, others = some_weights(), some_weights()
     ours, right = SGD(0.1, **options), keras.optimizers.SGD(0.1, **options)
     ours.build(weights)

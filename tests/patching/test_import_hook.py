@@ -1,6 +1,7 @@
 """What is done after an import, whoever imports."""
 
 import importlib
+import importlib.machinery
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +33,10 @@ def test_it_is_called_once_after_the_module_was_executed() -> None:
     assert seen == []
     module = importlib.import_module("own_module")
     assert seen == [3]
-    assert module.__spec__.loader.get_filename() == module.__file__  # the loader that there would have been
+    assert module.__spec__ is not None
+    loader = module.__spec__.loader  # the one that there would have been
+    assert isinstance(loader, importlib.machinery.SourceFileLoader)
+    assert loader.get_filename() == module.__file__
     importlib.reload(module)
     assert seen == [3]
     assert len(sys.meta_path) == finders

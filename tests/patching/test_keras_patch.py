@@ -181,7 +181,8 @@ def test_what_is_refused_goes_to_keras_and_says_why(case: str, capsys: pytest.Ca
 
     expected = refused()
     capsys.readouterr()
-    with tfmb.patch_keras(**({"virtual_replicas": 2} if case == "parts" else {})):
+    parts: dict[str, Any] = {"virtual_replicas": 2} if case == "parts" else {}
+    with tfmb.patch_keras(**parts):
         assert_equal(refused(), expected)
         line = capsys.readouterr().err
         refused()
@@ -354,7 +355,7 @@ def test_options_that_no_call_can_honour_are_refused(words: str, options: dict[s
 
 @pytest.mark.parametrize("options", [{"strategy": "everywhere"}, {"strategy": "mirrored", "devices": 2}])
 def test_a_strategy_that_cannot_be_made_is_no_refusal_of_a_call(options: dict[str, Any]) -> None:
-    parts = {} if options["strategy"] == "everywhere" else {"virtual_replicas": 1}
+    parts: dict[str, Any] = {} if options["strategy"] == "everywhere" else {"virtual_replicas": 1}
     with tfmb.patch_keras(**options, **parts), pytest.raises(ConfigError, match=r"everywhere|evenly among 2"):
         build().fit(X, Y, verbose=0)
 

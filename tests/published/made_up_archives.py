@@ -34,9 +34,9 @@ def _zip(files: Callable[[], dict[str, bytes]]) -> bytes:
     return whole.getvalue()
 
 
-def _tar(files: Callable[[], dict[str, bytes]], how: str = "gz") -> bytes:
+def _tar(files: Callable[[], dict[str, bytes]]) -> bytes:
     whole = io.BytesIO()
-    with tarfile.open(fileobj=whole, mode=f"w:{how}") as archive:
+    with tarfile.open(fileobj=whole, mode="w:gz") as archive:
         for name, content in files().items():
             member = tarfile.TarInfo(name)
             member.size = len(content)

@@ -28,8 +28,9 @@ def answer_from_made_up_files() -> None:
     """Replaces what fetches a file: of the standard library, and Keras's checks of what was fetched."""
     import urllib.request
 
-    urllib.request.urlopen = _open
-    urllib.request.urlretrieve = _retrieve
+    fetches: Any = urllib.request
+    fetches.urlopen = _open
+    fetches.urlretrieve = _retrieve
     import keras.src.utils.file_utils as of_keras
 
     of_keras.urlretrieve = _retrieve

@@ -7,7 +7,7 @@ from .judging import judge, same_numbers
 from .page import write_page
 from .running import Ended
 
-FIT = {"call": "fit", "model": "Model", "gives": {"loss": [1.0]}}
+FIT: dict[str, object] = {"call": "fit", "model": "Model", "gives": {"loss": [1.0]}}
 
 
 def ended(*calls: dict[str, object], code: int | None = 0, said: str = "") -> Ended:
@@ -22,8 +22,8 @@ def test_numbers_agree_up_to_rounding_and_names_exactly() -> None:
 
 
 def test_verdicts() -> None:
-    other = {**FIT, "gives": {"loss": [2.0]}}
-    refused = {"call": "fit", "model": "Model", "error": "ConfigError: no"}
+    other: dict[str, object] = {**FIT, "gives": {"loss": [2.0]}}
+    refused: dict[str, object] = {"call": "fit", "model": "Model", "error": "ConfigError: no"}
     assert judge(ended(FIT), ended(FIT), None) == ("alike", "")
     assert judge(ended(FIT), ended(refused, code=2), None)[0] == "refused"
     assert judge(ended(FIT, FIT), ended(FIT, code=1), None)[0] == "refused"

@@ -173,13 +173,15 @@ def test_weights_of_another_run_are_refused(tmp_path: Path) -> None:
 
 
 def test_pickles_are_not_opened(tmp_path: Path) -> None:
-    np.savez(tmp_path / "weights.npz", **{"0000": np.array([{"a": 1}], dtype=object)})
+    named: dict[str, Any] = {"0000": np.array([{"a": 1}], dtype=object)}
+    np.savez(tmp_path / "weights.npz", **named)
     with pytest.raises(DataError, match=r"\A[^\n]*cannot be read[^\n]*\Z"):
         load_weights(tmp_path, "")
 
 
 def test_packed_weights_are_not_unpacked(tmp_path: Path) -> None:
-    np.savez_compressed(tmp_path / "weights.npz", **{"00000000": np.zeros(10**6)})
+    named: dict[str, Any] = {"00000000": np.zeros(10**6)}
+    np.savez_compressed(tmp_path / "weights.npz", **named)
     with pytest.raises(DataError, match=r"cannot be read \(it is packed\)"):
         load_weights(tmp_path, "")
 
@@ -212,7 +214,14 @@ def test_hash_is_that_of_the_record() -> None:
 
 def test_hash_depends_on_dtype_shape_and_order() -> None:
     zeros = np.zeros(4, "float32")
-    variants = [[zeros], [zeros.astype("int32")], [zeros.reshape(2, 2)], [zeros[:2], zeros[2:]], [zeros, zeros[:0]], []]
+    variants: list[list[np.ndarray]] = [
+        [zeros],
+        [zeros.astype("int32")],
+        [zeros.reshape(2, 2)],
+        [zeros[:2], zeros[2:]],
+        [zeros, zeros[:0]],
+        [],
+    ]
     swapped = [[zeros, np.ones(4, "float32")], [np.ones(4, "float32"), zeros]]
     assert len({hash_weights(weights) for weights in variants + swapped}) == len(variants) + 2
 

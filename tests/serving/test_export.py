@@ -70,9 +70,13 @@ def test_serve_bytes_resizes_and_turns_grey(tmp_path: Path, images: np.ndarray) 
 def test_the_compiled_loss_tells_logits(tmp_path: Path) -> None:
     model = classifier()
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    assert "probabilities" in outputs_of(tfmb.export(model, tmp_path / "logits"))
+    logits = tfmb.export(model, tmp_path / "logits")
+    assert logits is not None
+    assert "probabilities" in outputs_of(logits)
     model.compile(loss="mse")
-    assert "probabilities" not in outputs_of(tfmb.export(model, tmp_path / "values"))
+    values = tfmb.export(model, tmp_path / "values")
+    assert values is not None
+    assert "probabilities" not in outputs_of(values)
 
 
 @pytest.mark.usefixtures("same_process")
@@ -177,8 +181,13 @@ def test_two_replicas_export_the_bits_of_one(tmp_path: Path, digits: Splits) -> 
             digits.train.labels[:200],
             optimizer=tfmb.optimizers.Adam(1e-3, use_ema=True),
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            **{"batch_size": 32, "epochs": 2, "verbose": 0, "seed": 0, "virtual_replicas": 2},
-            **{"strategy": "mirrored", "devices": replicas},
+            batch_size=32,
+            epochs=2,
+            verbose=0,
+            seed=0,
+            virtual_replicas=2,
+            strategy="mirrored",
+            devices=replicas,
         )
         version = tfmb.export(history.model, tmp_path / str(replicas), logits=True)
         assert version is not None
@@ -196,7 +205,9 @@ def test_a_keras_file_beside_it(tmp_path: Path, images: np.ndarray) -> None:
     loaded = keras.models.load_model(version / KERAS_FILE)
     np.testing.assert_array_equal(loaded(images), model(images))
     check_export(version)
-    assert not (tfmb.export(model, tmp_path, logits=True) / KERAS_FILE).exists()
+    without = tfmb.export(model, tmp_path, logits=True)
+    assert without is not None
+    assert not (without / KERAS_FILE).exists()
 
 
 @pytest.mark.usefixtures("same_process")
@@ -319,6 +330,7 @@ def test_the_trained_weights_leave_under_replicas_too(tmp_path: Path, strategy: 
 @pytest.mark.slow
 def test_saved_model_cli_shows_and_runs_it(tmp_path: Path, images: np.ndarray) -> None:
     version = tfmb.export(classifier(), tmp_path / "m", logits=True)
+    assert version is not None
     np.save(tmp_path / "x.npy", images)
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"]
     shown = subprocess.run([*command, "show", "--dir", version, "--all"], capture_output=True, text=True, check=True)

@@ -45,7 +45,7 @@ def runnable(page: Path) -> list[tuple[str, list[str]]]:
     return [(where, words) for where, words in found if words[0] == "tfmb" and not set(words) & set(ELSEWHERE)]
 
 
-@pytest.mark.parametrize("page", filter(runnable, PAGES), ids=by_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=by_name)
 def test_the_commands_of_a_page_run(page: Path, tmp_path: Path) -> None:
     with folder_with_mine(tmp_path):
         prepare(tmp_path)

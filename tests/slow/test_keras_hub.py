@@ -154,7 +154,7 @@ def test_a_classifier_is_what_it_is_with_keras(name: str, call: Callable[..., An
 def test_a_classifier_is_the_same_in_batches_that_are_cut(name: str) -> None:
     _, x, y = DATA[name]
     histories = []
-    for given in ({}, {"virtual_replicas": 2}):
+    for given in (dict[str, Any](), {"virtual_replicas": 2}):
         model = built(name, dropout=0.0)
         history = tfmb.fit(model, x, y, 4, 2, verbose=0, shuffle=False, validation_data=(x[:5], y[:5]), **given)
         histories.append(history.history)

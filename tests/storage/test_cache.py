@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfmb.storage.cache import cache_root, load_arrays, save_arrays
 
-ARRAYS = {
+ARRAYS: dict[str, np.ndarray] = {
     "images": np.arange(48, dtype=np.uint8).reshape(2, 4, 6, 1),
     "labels": np.array([3, 1], dtype=np.int64),
     "num_classes": np.asarray(10),

@@ -92,7 +92,7 @@ def test_json_of_a_training_may_have_numbers_that_are_not_finite() -> None:
 
 
 def test_json_comes_back(tmp_path: Path) -> None:
-    value = {"a": [1, 2.5, None, True, "é", {"b": []}], "c": {}}
+    value: dict[str, Any] = {"a": [1, 2.5, None, True, "é", {"b": []}], "c": {}}
     (tmp_path / "a").write_text(json.dumps(value))
     assert read_json(tmp_path / "a") == value
 

@@ -25,7 +25,7 @@ def dense(units: int = 1, activation: str | None = None, **compiled: Any) -> Any
     return model
 
 
-class Plain(losses.Loss):
+class Plain(keras.losses.Loss):
     """Of a class that nobody registered."""
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
@@ -268,7 +268,7 @@ def test_two_outputs_by_name_with_regularisers() -> None:
     assert_same(program)
 
 
-class Gauge(layers.Layer):
+class Gauge(keras.layers.Layer):
     """Measures what goes through it, adds to the loss, draws a number and counts its calls."""
 
     def __init__(self) -> None:

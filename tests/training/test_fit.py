@@ -216,7 +216,7 @@ def test_binary() -> None:
 
 
 def test_batch_norm_regularizers_and_added_losses() -> None:
-    class Adds(layers.Layer):
+    class Adds(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
             self.add_loss(0.1 * tf.reduce_mean(tf.square(inputs)))
             return inputs

@@ -1,7 +1,7 @@
 """`tfmb.fit` on a `tf.data.Dataset`: parity with `keras.Model.fit`, and refusals in one line."""
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -138,7 +138,7 @@ def test_weight_of_a_negative_class_is_honoured_or_refused() -> None:
 
 def refused(words: str, *data: Any, **arguments: Any) -> None:
     with pytest.raises(ConfigError) as caught:
-        tfmb.fit(build(), *data, verbose=0, **arguments)
+        tfmb.fit(build(), *data, **{"verbose": 0, **arguments})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -152,8 +152,9 @@ def test_parts_of_batches_of_a_known_size_may_differ_by_a_row() -> None:
         return made
 
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(13, drop_remainder=True)
+    numbers: list[int | Literal["auto"]] = ["auto", 4]
     found = [
-        tfmb.fit(model(), data, verbose=0, seed=0, virtual_replicas=parts).model.get_weights() for parts in ("auto", 4)
+        tfmb.fit(model(), data, verbose=0, seed=0, virtual_replicas=parts).model.get_weights() for parts in numbers
     ]
     for a, b in zip(*found, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)

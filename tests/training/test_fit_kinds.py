@@ -235,7 +235,7 @@ def test_a_run_of_it_goes_on_exactly(name: str, tmp_path: Path, monkeypatch: pyt
         keras.utils.set_random_seed(0)
         model = build()
         model.compile("adam", "mse")
-        run = {"run_dir": tmp_path / folder, "resume": True, "checkpoint_every": 2}
+        run: dict[str, Any] = {"run_dir": tmp_path / folder, "resume": True, "checkpoint_every": 2}
         return tfmb.fit(model, x, y, batch_size=4, epochs=2, seed=3, verbose=0, **run).model.get_weights()
 
     whole, stop.batches = weights("whole"), 7

@@ -156,7 +156,7 @@ def test_second_training_on_two_replicas_traces_nothing() -> None:
 @pytest.mark.compile
 def test_changed_model_is_copied_anew_for_its_replicas() -> None:
     one, two = build(), build()
-    for model, given in ((one, {}), (two, {"devices": 2})):
+    for model, given in ((one, dict[str, Any]()), (two, {"devices": 2})):
         tfmb.fit(model, X, Y, **FIT, **given)
         model.layers[0].activation = keras.activations.relu
         model.layers[-1].trainable = False
@@ -297,7 +297,7 @@ def test_divergence_is_written_down_and_keeps_the_last_weights(tmp_path: Path) -
     # The 17th row's loss overflows float32: it is in the third update.
     rows, targets = np.ones((24, 4), "float32"), np.ones((24, 1), "float32")
     rows[16] = 1e30
-    arguments = {"batch_size": 8, "verbose": 0, "shuffle": False}
+    arguments: dict[str, Any] = {"batch_size": 8, "verbose": 0, "shuffle": False}
     model, good = (keras.Sequential([keras.Input((4,)), layers.Dense(1)]) for _ in range(2))
     good.set_weights(model.get_weights())
     for each in (model, good):

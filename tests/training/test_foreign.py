@@ -21,7 +21,7 @@ FIT: dict[str, Any] = {"batch_size": 8, "verbose": 0, "shuffle": False}  # five 
 EPOCHS = 8
 
 
-class SignedAdam(optimizers.Adam):
+class SignedAdam(keras.optimizers.Adam):
     """A user's own: Adam of gradients that are bent a little."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -76,7 +76,7 @@ def test_options_of_keras_hold_on_two_replicas(rule: str, option: dict[str, floa
     assert not np.allclose(plain.get_weights()[0], expected.get_weights()[0], atol=1e-5)
 
 
-class PlainDescent(optimizers.SGD):
+class PlainDescent(keras.optimizers.SGD):
     """A subclass has no counterpart of ours, so Keras's own rule is used."""
 
 
@@ -135,7 +135,7 @@ def test_callback_sets_the_rate(replicas: int) -> None:
     assert_close(trained(tfmb.fit, RULES["adagrad"](), callbacks=halving(), devices=replicas), expected, 3e-6)
 
 
-class Counted(optimizers.Lion):
+class Counted(keras.optimizers.Lion):
     """A user's own that accumulates."""
 
 

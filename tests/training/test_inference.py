@@ -31,7 +31,7 @@ def build() -> Any:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_evaluate_is_keras_s(replicas: int) -> None:
     model, weights = build(), np.linspace(0.5, 2, 23).astype("float32")
-    for given in ({}, {"sample_weight": weights}):
+    for given in (dict[str, Any](), {"sample_weight": weights}):
         expected = model.evaluate(X, Y, batch_size=7, verbose=0, return_dict=True, **given)
         found = tfmb.evaluate(model, X, Y, batch_size=7, return_dict=True, devices=replicas, **given)
         assert found == pytest.approx(expected, rel=1e-5)

@@ -1,5 +1,7 @@
 """Rows of the invariance matrix in which every pair of settings occurs; the slow tests run the whole of it."""
 
+from typing import Any
+
 import matrix
 import numpy as np
 import pytest
@@ -86,10 +88,10 @@ def test_one_float32_update_of_the_cnn_from_each_of_fifty_states() -> None:
 
 @pytest.mark.compile
 @pytest.mark.parametrize("how", [{"devices": 2}, {"micro_batch_size": 2}], ids=["2 replicas", "micro"])
-def test_dense_layer_of_sequences_is_trained_in_parts(how: dict[str, int]) -> None:
+def test_dense_layer_of_sequences_is_trained_in_parts(how: dict[str, Any]) -> None:
     x = np.random.default_rng(0).normal(size=(16, 6, 4)).astype("float32")
     weights = []
-    for given in ({}, how):
+    for given in (dict[str, Any](), how):
         keras.utils.set_random_seed(1)
         model = keras.Sequential([keras.Input((6, 4)), keras.layers.Dense(3)])
         tfmb.fit(model, x, x[..., :3], batch_size=8, optimizer="sgd", loss="mse", verbose=0, seed=1, **given)
@@ -108,7 +110,7 @@ def test_convolution_of_a_part_without_rows() -> None:
 
     x, y = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32"), np.arange(5) % 2
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    data = {"validation_data": (x[:1], y[:1]), "metrics": ["accuracy"]}
+    data: dict[str, Any] = {"validation_data": (x[:1], y[:1]), "metrics": ["accuracy"]}
     one, four = (
         tfmb.fit(build, x, y, 4, optimizer=tfmb.optimizers.SGD(0.1), loss=loss, verbose=0, seed=1, devices=n, **data)
         for n in (1, 4)

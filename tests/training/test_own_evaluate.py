@@ -70,11 +70,12 @@ def test_it_scores_the_validation_data(name: str, data: str) -> None:
 
     def program(fit: Fit) -> Any:
         model, callback = build(KINDS[name]), spy()
-        given: dict[str, Any] = {
+        kinds: dict[str, dict[str, Any]] = {
             "arrays": {"validation_data": (X, Y), "validation_batch_size": 8},
             "split": {"validation_split": 0.5},
             "dataset": {"validation_data": tf.data.Dataset.from_tensor_slices((X, Y)).batch(4), "validation_steps": 2},
-        }[data]
+        }
+        given = kinds[data]
         if data == "dataset" and name != "Asked":
             given["validation_data"] = (X, Y)
         Asked.asked = []
@@ -100,7 +101,13 @@ def test_it_sees_the_weights_that_are_trained_on_several_devices(kind: Any) -> N
     found = []
     for replicas in (1, 2):
         keras.utils.set_random_seed(0)
-        given = {"batch_size": 10, "epochs": 2, "verbose": 0, "shuffle": False, "validation_data": (X, Y)}
+        given: dict[str, Any] = {
+            "batch_size": 10,
+            "epochs": 2,
+            "verbose": 0,
+            "shuffle": False,
+            "validation_data": (X, Y),
+        }
         found.append(tfmb.fit(build(kind), X, Y, devices=replicas, **given).history)
     for key, values in found[0].items():
         np.testing.assert_allclose(found[1][key], values, rtol=1e-6, err_msg=key)

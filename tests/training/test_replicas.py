@@ -159,7 +159,7 @@ def test_loss_that_returns_its_mean_of_a_batch_of_one() -> None:
 @pytest.mark.parametrize("rows", [25, 14], ids=["ragged", "one in a batch"])
 def test_metric_that_returns_its_mean(rows: int) -> None:
     data = regression(rows)
-    arguments = {"loss": "mse", "metrics": [scalar], "epochs": 2}
+    arguments: dict[str, Any] = {"loss": "mse", "metrics": [scalar], "epochs": 2}
     one, two = (trained(*data, replicas, SGD(0.05), **arguments) for replicas in (1, 2))
     assert_close(two, one, 1e-6)
 

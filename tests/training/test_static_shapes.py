@@ -85,7 +85,7 @@ def test_other_reductions(reduction: str) -> None:
     loss = keras.losses.MeanSquaredError(reduction=reduction)
     given = {"x": X, "y": X[:, :3], "loss": loss, "sample_weight": WEIGHTS}
     runs = [fit(pad_batches=static, optimizer=SGD(0.01), **given) for static in (True, False)]
-    assert_same(*runs, 1e-6)
+    assert_same(runs[0], runs[1], 1e-6)
 
 
 def test_metrics_leave_padding_out() -> None:
@@ -99,7 +99,7 @@ def test_metrics_leave_padding_out() -> None:
 
     given = {"y": target, "loss": "binary_crossentropy", "metrics": metrics}
     runs = [fit(build, pad_batches=static, optimizer=SGD(0.1), **given) for static in (True, False)]
-    assert_same(*runs, 1e-6)
+    assert_same(runs[0], runs[1], 1e-6)
 
 
 @pytest.mark.compile
@@ -115,7 +115,7 @@ def test_same_bits_on_every_number_of_devices() -> None:
 def test_layers_see_one_static_shape(where: dict[str, Any]) -> None:
     seen: list[Any] = []
 
-    class Recorder(layers.Layer):
+    class Recorder(keras.layers.Layer):
         def call(self, inputs: Any) -> Any:
             if isinstance(inputs, tf.Tensor):  # and not Keras's symbol while the model is built
                 seen.append(inputs.shape[0])

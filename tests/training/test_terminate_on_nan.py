@@ -39,11 +39,11 @@ def build(kind: Any = keras.Sequential, **compiled: Any) -> Any:
 def both(make: Callable[[], Any], callback: Callable[[], Any] = TerminateOnNaN, **given: Any) -> list[Any]:
     """(model, History or error, calls of hooks) of Keras's `fit` and of ours."""
     found = []
-    ours = {name: given.pop(name) for name in ("virtual_replicas", "jit_compile") if name in given}
-    for fit, more in ((keras.Model.fit, {}), (tfmb.fit, ours)):
+    ours: dict[str, Any] = {name: given.pop(name) for name in ("virtual_replicas", "jit_compile") if name in given}
+    for fit, more in ((keras.Model.fit, dict[str, Any]()), (tfmb.fit, ours)):
         model, watcher = make(), spy()
-        arguments = {"batch_size": 4, "epochs": 3, "shuffle": False, "verbose": 0, "callbacks": [watcher, callback()]}
-        arguments = {"x": X, "y": BAD_Y, "validation_data": (X[:5], Y[:5]), **arguments, **given, **more}
+        usual = {"batch_size": 4, "epochs": 3, "shuffle": False, "verbose": 0, "callbacks": [watcher, callback()]}
+        arguments: dict[str, Any] = {"x": X, "y": BAD_Y, "validation_data": (X[:5], Y[:5]), **usual, **given, **more}
         try:
             result = fit(model, arguments.pop("x"), arguments.pop("y"), **arguments)
         except RuntimeError as error:

@@ -27,7 +27,12 @@ def test_events_come_back_in_order(tmp_path: Path) -> None:
 def test_an_event_is_synced_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced, fsync = [], os.fsync
     with Journal(tmp_path / "j") as journal:
-        monkeypatch.setattr(os, "fsync", lambda number: (synced.append((tmp_path / "j").stat().st_size), fsync(number)))
+
+        def spy(number: int) -> None:
+            synced.append((tmp_path / "j").stat().st_size)
+            fsync(number)
+
+        monkeypatch.setattr(os, "fsync", spy)
         journal.write("a")
         assert synced == [(tmp_path / "j").stat().st_size]
     assert synced[0] > 0

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 from cases import here
-from fake_trials import SLICES, FakeTrainer, Sessions, space, table
+from fake_trials import SLICES, FakeTrainer, Sessions, space, table, worker_of
 
 from tfmb.errors import ConfigError, DataError
 from tfmb.tuning.journal import Journal
 from tfmb.tuning.messages import FATE
 from tfmb.tuning.objective import Objective
 from tfmb.tuning.oracles import ORACLES, make_oracle
-from tfmb.tuning.search import Tuner
 
 KINDS = [
     ("bayesian", False),
@@ -55,7 +54,7 @@ def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, o
     sessions = Sessions(kind, tmp_path, most=14, objective=objective)
     with Journal(tmp_path / "journal.jsonl") as journal:
         oracle = sessions.oracle(journal)
-        Tuner(oracle, sessions.trainer, SLICES, sessions.objective, tmp_path / "trials", "worker-0").search()
+        worker_of(oracle, sessions.trainer, sessions.objective, tmp_path / "trials").search()
         fates = {trial: progress.fate for trial, progress in oracle.progress.items()}
         assert "diverged" in fates.values()
         ranked = [trial.trial_id for trial in oracle.get_best_trials(100)]

@@ -62,5 +62,7 @@ def test_trials_that_miss_the_target_are_worse_than_all_that_do_not_and_not_equa
         objective.score(looks(*values), 3) for values in ((0.1, 0.2, 0.9), (0.1, 0.2, 0.89), (0.1, 0.2, 0.3), (0.3,))
     )
     assert last == 300
+    assert near is not None
+    assert far is not None
     assert last < near < far
     assert early == far  # stopped early, it is as far off as one of the whole budget

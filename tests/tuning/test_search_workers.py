@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from fake_trials import SLICES, FakeTrainer, Sessions, table
+from fake_trials import FakeTrainer, Sessions, table, worker_of
 
 from tfmb.errors import ConfigError, PeerLostError
 from tfmb.tuning import leases, wire
@@ -19,7 +19,7 @@ from tfmb.tuning.client import RemoteOracle
 from tfmb.tuning.journal import Journal
 from tfmb.tuning.messages import as_metrics, history_of
 from tfmb.tuning.records import Evaluation
-from tfmb.tuning.search import TrialLost, Tuner
+from tfmb.tuning.search import TrialLost
 from tfmb.tuning.service import Server
 
 METHODS = wire.requests()
@@ -90,8 +90,8 @@ def test_workers_together_do_each_trial_once(kind: str, pruned: bool, tmp_path: 
     def work(number: int) -> None:
         name = f"worker-{number}"
         try:
-            Tuner(
-                served.client(name), trainers[number], SLICES, served.sessions.objective, tmp_path / "trials", name
+            worker_of(
+                served.client(name), trainers[number], served.sessions.objective, tmp_path / "trials", name
             ).search()
         except BaseException as error:
             errors.append(error)
@@ -201,7 +201,7 @@ def test_a_worker_whose_trial_is_anothers_asks_for_the_next(served: Served, tmp_
             return super().run(values, goes_on, state, begun)
 
     trainer = Slow()
-    tuner = Tuner(served.client(), trainer, SLICES, served.sessions.objective, tmp_path / "trials", "worker-0")
+    tuner = worker_of(served.client(), trainer, served.sessions.objective, tmp_path / "trials")
     thread = threading.Thread(target=tuner.search, daemon=True)
     thread.start()
     while len(served.oracle.end_order) < 11:
@@ -230,7 +230,7 @@ def test_weights_are_there_before_the_report_that_ends_a_trial(tmp_path: Path) -
     with Journal(tmp_path / "journal.jsonl") as journal:
         oracle = sessions.oracle(journal)
         with pytest.raises(KeyboardInterrupt):
-            Tuner(oracle, Lost(most=math.inf), SLICES, sessions.objective, tmp_path / "trials", "worker-0").search()
+            worker_of(oracle, Lost(most=math.inf), sessions.objective, tmp_path / "trials").search()
         oracle.give_back("worker-0")
         assert oracle.end_order == ["0"]
         assert len(oracle.progress["0"].history) == 1
@@ -307,7 +307,7 @@ class Noise:
 
     def message(self, method: str) -> bytes:
         request = METHODS[method][0]
-        kind = self.random.integers(8)
+        kind = int(self.random.integers(8))
         if kind == 0:
             return self.random.bytes(int(self.random.integers(1, 200)))
         fields: dict[str, Any] = {}

@@ -36,6 +36,12 @@ def build(hp: Any) -> Any:
     return model
 
 
+def kept(ours: Trainer) -> Any:
+    """What the trainer keeps of its last trial."""
+    assert ours._kept is not None
+    return ours._kept
+
+
 def trainer(**given: Any) -> Trainer:
     arguments: dict[str, Any] = {
         "build": build,
@@ -82,9 +88,9 @@ def test_momentum_is_no_part_of_what_is_traced() -> None:
     values = {**VALUES, "optimizer": "momentum"}
     ours = trainer()
     ours.run({**values, "momentum": 0.5})
-    steps = ours._kept.model._tfmb_steps[-1]
+    steps = kept(ours).model._tfmb_steps[-1]
     found = numbers(ours.run({**values, "momentum": 0.8}))
-    assert ours._kept.model._tfmb_steps[-1] is steps
+    assert kept(ours).model._tfmb_steps[-1] is steps
     assert found == numbers(trainer().run({**values, "momentum": 0.8}))
     assert found != numbers(ours.run({**values, "momentum": 0.5}))
 
@@ -93,16 +99,16 @@ def test_momentum_is_no_part_of_what_is_traced() -> None:
 def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
     ours = trainer()
     first = numbers(ours.run(VALUES))
-    steps = ours._kept.model._tfmb_steps[-1]
+    steps = kept(ours).model._tfmb_steps[-1]
     ours.run({**VALUES, "learning_rate": 0.1})
     ours.run({**VALUES, "batch_size": 16})
-    assert ours._kept.model._tfmb_steps[-1] is steps
+    assert kept(ours).model._tfmb_steps[-1] is steps
     assert steps._rows.experimental_get_tracing_count() == 1
     assert steps._evaluate_function.experimental_get_tracing_count() == 1
     assert numbers(ours.run(VALUES)) == first
     ours.run({**VALUES, "optimizer": "sgd"})
     ours.run({**VALUES, "units": 4})
-    assert ours._kept.model._tfmb_steps[-1] is not steps
+    assert kept(ours).model._tfmb_steps[-1] is not steps
     assert numbers(ours.run({**VALUES, "units": 8})) == first
 
 
@@ -181,8 +187,8 @@ def test_the_users_optimizer_wins_and_is_used() -> None:
 
     ours = trainer(build=compiled)
     losses = [e.metrics["val_loss"] for e in ours.run({**VALUES, "learning_rate": 9.0})]
-    assert ours._kept.optimizer.learning_rate == 0.0
-    assert type(ours._kept.optimizer).__name__ == "SGD"
+    assert kept(ours).optimizer.learning_rate == 0.0
+    assert type(kept(ours).optimizer).__name__ == "SGD"
     assert len(losses) == 3
 
 
@@ -192,7 +198,7 @@ def test_weights_of_the_last_trial_are_kept(tmp_path: Path) -> None:
     ours.run(VALUES)
     ours.save_weights(tmp_path / "weights")
     ours.save_weights(tmp_path / "weights")
-    for a, b in zip(load_weights(tmp_path / "weights"), ours._kept.model.get_weights(), strict=True):
+    for a, b in zip(load_weights(tmp_path / "weights"), kept(ours).model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

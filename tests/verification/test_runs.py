@@ -36,8 +36,8 @@ def made(name: str, folder: Path, *options: str) -> Subject:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*draw random numbers")
         assert main([*subjects.train_options(name), "--run-dir", str(run), "--json", *options]) == 0
-    named = subjects.own(name)[1::2] if name not in ("cnn", "mlp", "resnet") else [None, None]
-    return read_subject(run, *named, None, STEPS)
+    model, data = subjects.own(name)[1::2] if name not in ("cnn", "mlp", "resnet") else [None, None]
+    return read_subject(run, model, data, None, STEPS)
 
 
 @pytest.mark.compile

@@ -51,7 +51,7 @@ class GAN(keras.Model):
 
 
 class Monitor(keras.callbacks.Callback):
-    drawn: ClassVar = []
+    drawn: ClassVar[list[float]] = []
 
     def on_epoch_end(self, epoch, logs=None):
         self.drawn.append(float(ops.mean(self.model.generator(ops.ones((3, self.model.size + 2))))))

@@ -39,7 +39,7 @@ class Positions(keras.layers.Layer):
 
 
 class Writer(keras.callbacks.Callback):
-    written: ClassVar = []
+    written: ClassVar[list[list[int]]] = []
 
     def on_epoch_end(self, epoch, logs=None):
         tokens = [1, 2]

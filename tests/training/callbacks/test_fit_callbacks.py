@@ -152,7 +152,7 @@ def test_lambda_callback() -> None:
     assert calls[1] == calls[0] != []
 
 
-class StopsAt(callbacks.Callback):
+class StopsAt(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if batch == 2:
             self.model.stop_training = True
@@ -167,7 +167,7 @@ def test_stop_in_a_batch_hook_stops_at_that_batch() -> None:
     assert_weights_close(ours[1], theirs[1])
 
 
-class Meddles(callbacks.Callback):
+class Meddles(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self.kernels: list[np.ndarray] = []
@@ -204,6 +204,6 @@ def test_warning_only_where_a_batch_hook_is_overridden() -> None:
     with pytest.warns(UserWarning, match=r"StopsAt must see every batch") as caught:
         tfmb.fit(build(), X, Y, callbacks=[StopsAt(), Meddles()], **FIT)
     assert not any("Meddles" in str(warning.message) for warning in caught)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as more:
         tfmb.fit(build(), X, Y, callbacks=[Meddles(), callbacks.EarlyStopping("loss")], **FIT)
-    assert not any("every batch" in str(warning.message) for warning in caught)
+    assert not any("every batch" in str(warning.message) for warning in more)

@@ -59,7 +59,7 @@ def test_large_gradients_are_finite(compiled: str) -> None:
 
 @pytest.mark.parametrize("compiled", ["nothing", "step", "call"])
 def test_weights_without_axes_are_trained(compiled: str) -> None:
-    class Scale(layers.Layer):
+    class Scale(keras.layers.Layer):
         def build(self, shape: Any) -> None:
             self.factor = self.add_weight(shape=(), initializer="ones")
 

@@ -228,10 +228,12 @@ def test_run_that_goes_on_is_executed_as_it_began(
     write_run(tmp_path / "run", record)
     seen: list[JitScope] = []
     steps_for = tfmb.training.trainer.steps_for
-    monkeypatch.setattr(
-        "tfmb.training.trainer.steps_for",
-        lambda placed, spec: (seen.append(spec.jit_scope), steps_for(placed, spec))[1],
-    )
+
+    def spy(placed: Any, spec: Any) -> Any:
+        seen.append(spec.jit_scope)
+        return steps_for(placed, spec)
+
+    monkeypatch.setattr("tfmb.training.trainer.steps_for", spy)
     fit("auto", run_dir=tmp_path / "run", resume=True)
     assert seen == [JitScope.CALL]
     assert len(trials) == 1

@@ -19,9 +19,10 @@ def nested() -> Any:
 @pytest.mark.parametrize("batches", [False, True], ids=["arrays", "dataset"])
 def test_a_nested_model_is_saved_with_keras_shape(batches: bool) -> None:
     x, y = np.ones((6, 2, 2), "float32"), np.ones((6, 1), "float32")
-    data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(2),) if batches else (x, y)
+    data = (tf.data.Dataset.from_tensor_slices((x, y)).batch(2), None) if batches else (x, y)
     of_keras, ours = nested(), nested()
-    of_keras.fit(*data, verbose=0, shuffle=not batches)
-    tfmb.fit(ours, *data, verbose=0, shuffle=not batches)
+    how: dict[str, Any] = {"verbose": 0, "shuffle": not batches}
+    of_keras.fit(*data, **how)
+    tfmb.fit(ours, *data, **how)
     shapes = [model.get_layer("inner").get_config()["layers"][0]["config"]["batch_shape"] for model in (of_keras, ours)]
     assert shapes == [(None, 4), (None, 4)]

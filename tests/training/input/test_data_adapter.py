@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tfmb.backend import keras, tf
+from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.input.data_adapter import (
     TrainingData,
@@ -25,6 +26,18 @@ DEFAULTS: dict[str, Any] = {"shuffle": False}
 
 def made(*data: Any, **more: Any) -> Any:
     return make_pipeline(TrainingData(*data, **{**DEFAULTS, **more}), seed=0)
+
+
+def arrays_of(x: Any, y: Any, sample_weight: Any = None) -> Source:
+    source = to_source(x, y, sample_weight)
+    assert isinstance(source, Source)
+    return source
+
+
+def held_out_of(data: Any, batch_size: int | None, steps: int | None) -> ArrayPipeline:
+    pipeline = validation_pipeline(data, batch_size, steps)
+    assert isinstance(pipeline, ArrayPipeline)
+    return pipeline
 
 
 class Frame:
@@ -46,7 +59,7 @@ class Frame:
 
 
 def test_floats_become_floatx_and_other_dtypes_stay() -> None:
-    source = to_source({"a": X, "b": [Y, X.astype("uint8")]}, Y.astype("int16"), np.ones(10))
+    source = arrays_of({"a": X, "b": [Y, X.astype("uint8")]}, Y.astype("int16"), np.ones(10))
     assert source.examples["a"].dtype == source.sample_weight.dtype == np.float32
     assert [part.dtype for part in source.examples["b"]] == [np.int64, np.uint8]
     assert source.labels.dtype == np.int16
@@ -55,7 +68,7 @@ def test_floats_become_floatx_and_other_dtypes_stay() -> None:
 
 @pytest.mark.usefixtures("float64")
 def test_floatx_of_64_bits() -> None:
-    assert to_source(X.astype("float32"), Y).examples.dtype == np.float64
+    assert arrays_of(X.astype("float32"), Y).examples.dtype == np.float64
 
 
 @pytest.mark.parametrize(
@@ -63,28 +76,28 @@ def test_floatx_of_64_bits() -> None:
     ids=["array", "tensor", "lists", "tuples", "frame", "list of tuples"],
 )  # fmt: skip
 def test_kinds_of_one_array(x: Any) -> None:
-    found = to_source(x, Y).examples
+    found = arrays_of(x, Y).examples
     assert isinstance(found, np.ndarray)
     np.testing.assert_array_equal(found, X.astype("float32"))
 
 
 def test_series_is_a_column_as_in_keras() -> None:
-    source = to_source({"x": Frame(X[:, 0])}, Frame(Y), Frame(np.ones(10)))
+    source = arrays_of({"x": Frame(X[:, 0])}, Frame(Y), Frame(np.ones(10)))
     assert source.examples["x"].shape == source.labels.shape == (10, 1)
 
 
 def test_plain_list_of_numbers_is_one_array() -> None:
-    source = to_source([0.5, 1.5, 2.5], [1, 0, 1])
+    source = arrays_of([0.5, 1.5, 2.5], [1, 0, 1])
     np.testing.assert_array_equal(source.examples, np.array([0.5, 1.5, 2.5], "float32"))
     assert source.labels.shape == (3,)
 
 
 def test_list_of_arrays_is_several_inputs() -> None:
-    source = to_source([X, Y], Y)
+    source = arrays_of([X, Y], Y)
     assert [part.shape for part in source.examples] == [(10, 2), (10,)]
-    nested = to_source(((X, Y), [X]), Y).examples
+    nested = arrays_of(((X, Y), [X]), Y).examples
     assert [part.shape for part in keras.tree.flatten(nested)] == [(10, 2), (10,), (10, 2)]
-    assert to_source([None, X], [Y, None]).labels[1] is None
+    assert arrays_of([None, X], [Y, None]).labels[1] is None
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -106,7 +119,7 @@ def test_what_is_no_array_of_numbers_is_refused_in_one_line() -> None:
         with pytest.raises(DataError) as caught:
             to_source(x, Y)
         assert "\n" not in str(caught.value)
-    assert to_source(X, None).labels is None  # the model may know its own loss
+    assert arrays_of(X, None).labels is None  # the model may know its own loss
 
 
 @settings(deadline=None)
@@ -168,9 +181,9 @@ def test_batch_size_is_32_unless_given() -> None:
     rows = np.arange(70)
     pipeline, *_ = made(rows, rows, None, None, None)
     assert pipeline.steps == 3
-    assert validation_pipeline((rows, rows), None, None).steps == 3
-    assert validation_pipeline((rows, rows), 7, None).steps == 10
-    assert validation_pipeline((rows, rows), 100, None).steps == 1
+    assert held_out_of((rows, rows), None, None).steps == 3
+    assert held_out_of((rows, rows), 7, None).steps == 10
+    assert held_out_of((rows, rows), 100, None).steps == 1
 
 
 def test_validation_feed_takes_pairs_triples_sources_and_datasets() -> None:
@@ -215,4 +228,4 @@ def test_steps_make_batches_of_arrays_as_in_keras() -> None:
     pipeline, *_ = made(X, Y, None, None, None, steps_per_epoch=3)
     assert (pipeline.batch_size, pipeline.steps) == (4, 3)
     assert made(X, Y, None, None, 5, steps_per_epoch=3)[0].batch_size == 5
-    assert validation_pipeline((X, Y), None, 4).batch_size == 3
+    assert held_out_of((X, Y), None, 4).batch_size == 3

@@ -290,7 +290,9 @@ def test_its_own_hooks_are_called_as_in_fit(given: dict[str, Any]) -> None:
     calls = []
     for fit in (keras.Model.fit, tfmb.fit):
         trained, validation = Pieces(), Pieces()
-        more = {key: value if key != "callbacks" else [StopsAfter(value)] for key, value in given.items()}
+        more: dict[str, Any] = {
+            key: value if key != "callbacks" else [StopsAfter(value)] for key, value in given.items()
+        }
         fit(build(), trained, validation_data=validation, verbose=0, shuffle=False, **more)
         calls.append((trained.calls, validation.calls))
     assert calls[0] == calls[1]
@@ -346,7 +348,7 @@ def test_a_batch_size_beside_batches_is_told_to_be_unused() -> None:
 
 
 def test_what_keras_refuses_is_refused_in_one_line() -> None:
-    refused("x is a generator that cannot be read: When passing a Python generator", (batch for batch in ()))
+    refused("x is a generator that cannot be read: When passing a Python generator", (batch for batch in list[Any]()))
     refused("must return a tuple", (list(batch) for batch in partition(X, Y)))
     refused("x is a PyDataset that cannot be read: The PyDataset has length 0", Pieces(size=0))
     refused("x is a PyDataset that cannot be read: You need to implement the `num_batches`", keras.utils.PyDataset())

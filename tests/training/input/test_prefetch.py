@@ -150,9 +150,12 @@ def test_how_far_is_read_changes_no_bit() -> None:
 def test_feed_reads_as_far_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     theirs = pipeline_module.batched
-    monkeypatch.setattr(
-        pipeline_module, "batched", lambda *args, **kwargs: (told.append(args[5]), theirs(*args, **kwargs))[1]
-    )
+
+    def spy(*args: Any, **kwargs: Any) -> Any:
+        told.append(args[5])
+        return theirs(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline_module, "batched", spy)
     fit(prefetch=5, epochs=1)
     assert told == [5]
 

@@ -48,6 +48,6 @@ def test_a_training_is_as_long_as_in_fit(batch_size: int | None) -> None:
         return model, [fit(model, X, Y, epochs=5, batch_size=batch_size, validation_data=(X, Y))]
 
     ours = assert_same(program)
-    for given in ({"batch_size": 4}, {}):
+    for given in (dict[str, Any](batch_size=4), {}):
         assert tfmb.evaluate(ours, X, Y, verbose=0, **given) == pytest.approx(ours.evaluate(X, Y, verbose=0, **given))
         assert tfmb.predict(ours, X, **given).shape == ours.predict(X, verbose=0, **given).shape

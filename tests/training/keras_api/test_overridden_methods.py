@@ -48,7 +48,7 @@ def built(kind: Any = Scaled) -> Any:
 
 def test_they_do_what_they_do_in_keras() -> None:
     theirs, ours = built(), built()
-    given = {"epochs": 2, "shuffle": False, "verbose": 0}
+    given: dict[str, Any] = {"epochs": 2, "shuffle": False, "verbose": 0}
     right, found = theirs.fit(X, Y, **given), tfmb.fit(ours, X, Y, **given)
     for key, values in right.history.items():
         np.testing.assert_allclose(found.history[key], values, rtol=1e-5)

@@ -51,9 +51,10 @@ class _World:
     tracing_seconds: float = 0.0
     begun: list[int] = field(default_factory=list)
 
-    @property
-    def optimizer(self) -> "_World":
-        return self
+    optimizer: Any = field(init=False, repr=False, compare=False)  # itself
+
+    def __post_init__(self) -> None:
+        self.optimizer = self
 
     @property
     def traces(self) -> int:

@@ -91,8 +91,10 @@ def merged_of(model: Any, y: list[Any], y_pred: list[Any], weight: Any, cuts: li
     """Keras's own results in the state that the parts come to, without the loss."""
     metrics, total = metrics_of(model), 0.0
     for a, b in itertools.pairwise([0, *sorted(cuts), ROWS]):
-        part = [[None if each is None else each[a:b] for each in given] for given in (y, y_pred, [weight] * len(y))]
-        total = total + metrics.sums(*part, tf.float64, tf.constant((b - a) / ROWS)).numpy()
+        ys, outputs, weights = (
+            [None if each is None else each[a:b] for each in given] for given in (y, y_pred, [weight] * len(y))
+        )
+        total = total + metrics.sums(ys, outputs, weights, tf.float64, tf.constant((b - a) / ROWS)).numpy()
     with keras.StatelessScope(state_mapping=metrics.values(np.asarray(total))):
         found = results(model)
     return {key: value for key, value in found.items() if key != "loss"}
@@ -218,7 +220,7 @@ def test_one_number_for_a_batch_counts_by_its_share_of_the_rows(cuts: list[int])
     assert found == pytest.approx({"mean": expected, "squares": expected}, rel=1e-6)
 
 
-class _Largest(m.Metric):
+class _Largest(keras.metrics.Metric):
     """The largest output so far: states of parts do not add up."""
 
     def __init__(self) -> None:
@@ -232,7 +234,7 @@ class _Largest(m.Metric):
         return self.value
 
 
-class _LargestMean(m.MeanMetricWrapper):
+class _LargestMean(keras.metrics.MeanMetricWrapper):
     """Looks additive by its base, and is not."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
@@ -254,7 +256,7 @@ def test_what_does_not_add_up_is_refused_by_name(identifier: Any, words: str) ->
     assert "\n" not in str(caught.value)
 
 
-class _MeanOfMax(m.Mean):
+class _MeanOfMax(keras.metrics.Mean):
     """What the refusal's own advice leads to: a subclass of Mean that sums its values with Mean's."""
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:

@@ -23,7 +23,7 @@ layers, ops = keras.layers, keras.ops
 _random = np.random.default_rng(0)
 X, Y = _random.normal(size=(24, 4)).astype("float32"), _random.normal(size=(24, 1)).astype("float32")
 DIGITS, LABELS = _random.uniform(size=(40, 64)).astype("float32"), _random.integers(0, 10, 40)
-FEW = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
+FEW: dict[str, Any] = {"batch_size": 8, "epochs": 3, "shuffle": False, "verbose": 0}
 
 
 class Plain(keras.Model):
@@ -186,7 +186,7 @@ def test_a_step_gets_the_structure_that_keras_gives_it(elements: Any) -> None:
 @pytest.mark.parametrize("name", [pytest.param("gan", marks=pytest.mark.sample), "vae", "distillation"])
 def test_a_run_that_is_stopped_goes_on_to_the_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build, data = BUILDS[name]
-    saved = {"checkpoint_every": 2, "shuffle": True}
+    saved: dict[str, Any] = {"checkpoint_every": 2, "shuffle": True}
     whole, expected = trained(build, *data, run_dir=tmp_path / "whole", **saved)
     asked = iter([None, None, None, "SIGTERM"])
     monkeypatch.setattr(StopSignals, "reason", lambda self: next(asked, None))
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_after_its_update() -> None:
         trained(lambda: plain(Diverges), X, Y)
 
 
-REFUSED = {
+REFUSED: dict[str, dict[str, Any]] = {
     "virtual_replicas": {"virtual_replicas": 2},
     "micro_batch_size": {"micro_batch_size": 4},
     "noise_scale": {"measure_noise_scale": True},

@@ -38,7 +38,8 @@ def test_batch_hooks_see_what_the_step_returned_and_the_history_the_means(execut
     seen = []
     for fit in (keras.Model.fit, tfmb.fit):
         keras.utils.set_random_seed(1)
-        model, logs_of = ReturnsItsLoss(), []
+        model = ReturnsItsLoss()
+        logs_of: list[dict[str, Any]] = []
         model.compile("sgd", "mse", metrics=["mae"], steps_per_execution=executed, jit_compile=False)
         spy = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs, to=logs_of: to.append(dict(logs)))
         history = fit(model, X, Y, batch_size=len(X) // 4, epochs=2, shuffle=False, verbose=0, callbacks=[spy])

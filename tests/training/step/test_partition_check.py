@@ -99,7 +99,7 @@ def test_a_metric_that_does_not_add_up() -> None:
         fit(build("mse", metrics=["mae", Spread(name="spread")]))
 
 
-class Gauge(layers.Layer):
+class Gauge(keras.layers.Layer):
     def __init__(self) -> None:
         super().__init__()
         self.seen = keras.metrics.Mean(name="seen")
@@ -172,7 +172,11 @@ def test_a_loss_that_wants_rows_is_not_given_a_part_without_any() -> None:
     model = keras.Sequential([keras.Input((5, 3)), layers.Dense(4)])
     model.compile("sgd", keras.losses.CTC(), jit_compile=False)
     x, y = _random.normal(size=(9, 5, 3)), _random.integers(1, 4, (9, 2))
-    given = {"batch_size": 4, "verbose": 0, "shuffle": False}  # the last batch has one row, and two parts
+    given: dict[str, Any] = {
+        "batch_size": 4,
+        "verbose": 0,
+        "shuffle": False,
+    }  # the last batch has one row, and two parts
     expected = keras.models.clone_model(model)
     expected.set_weights(model.get_weights())
     expected.compile("sgd", keras.losses.CTC(), jit_compile=False)

@@ -49,7 +49,7 @@ def test_synchronized_batch_norm_gives_one_replicas_answer_without_a_warning() -
 
 
 @pytest.mark.parametrize("partition", [{"virtual_replicas": 2}, {"micro_batch_size": 4}], ids=["virtual", "micro"])
-def test_synchronized_batch_norm_is_refused_where_parts_follow_each_other(partition: dict[str, int]) -> None:
+def test_synchronized_batch_norm_is_refused_where_parts_follow_each_other(partition: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"norm cannot be synchronised over parts .* synchronized=False"):
         tfmb.fit(lambda: normed(synchronized=True), X, Y, optimizer=SGD(0.01), **partition, **FIT)
 

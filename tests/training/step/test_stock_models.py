@@ -56,7 +56,9 @@ def test_a_stock_model_trains_as_after_a_whole_trace(build: Any, monkeypatch: py
     keras.utils.set_random_seed(0)
     one = compiled(build())
     assert is_stock(one)
-    assert outputs_of(one).shape.as_list() == [None, 1]
+    outputs = outputs_of(one)
+    assert outputs is not None
+    assert outputs.shape.as_list() == [None, 1]
     keras.utils.set_random_seed(0)
     two = compiled(build())
     found, weights = train(one)
@@ -99,7 +101,7 @@ def test_only_what_is_written_is_put_back(monkeypatch: pytest.MonkeyPatch) -> No
     assert set(put_back) == {2 + 2 + 2 + 2 + 1}
 
 
-class Own(layers.Layer):
+class Own(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
 

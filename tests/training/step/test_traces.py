@@ -53,7 +53,8 @@ def model() -> Any:
 def fit(model: Any, *data: Any, **more: Any) -> None:
     data = data or (X, Y)
     size = 16 if len(data) == 2 else None
-    tfmb.fit(model, *data, batch_size=size, loss=LOSS, optimizer="sgd", seed=0, verbose=0, **more)
+    given = {"batch_size": size, "loss": LOSS, "optimizer": "sgd", "seed": 0, "verbose": 0, **more}
+    tfmb.fit(model, *data, **given)
 
 
 def test_only_the_first_call_traces_and_a_second_training_none(calls: Calls) -> None:
@@ -116,15 +117,15 @@ def test_the_first_epoch_is_as_fast_as_the_second(
 def test_a_step_is_traced_once_more_than_in_keras() -> None:
     class Counted(keras.Model):
         def train_step(self, data: Any) -> Any:
-            traced.append(data)
+            drawn.append(data)
             return super().train_step(data)
 
     counts = []
     for fit in (keras.Model.fit, tfmb.fit):
-        traced: list[Any] = []
+        drawn: list[Any] = []
         inputs = keras.Input((4,))
         model = Counted(inputs, keras.layers.Dense(1)(inputs))
         model.compile("adam", "mse")
         fit(model, np.ones((8, 4)), np.ones((8, 1)), batch_size=4, epochs=2, verbose=0)
-        counts.append(len(traced))
+        counts.append(len(drawn))
     assert counts[1] == counts[0] + 1

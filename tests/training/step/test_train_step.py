@@ -112,7 +112,7 @@ def test_rows_of_several_steps_and_of_evaluation(strategy: Any) -> None:
     assert after_training == pytest.approx(expected, rel=1e-6)
     assert after_scoring == pytest.approx(expected, rel=1e-6)
     for row, score, part in zip(trained, scored, (errors[:2], errors[2:4], errors[4:]), strict=True):
-        loss, size = np.mean(part**2), len(part)
+        loss, size = float(np.mean(part**2)), len(part)
         more = [loss * size, 1, loss, abs(part).sum(), size, loss * size, size]
         if is_whole(steps):
             np.testing.assert_allclose(row, [loss, size, 0, 1], 1e-5)

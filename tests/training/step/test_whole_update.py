@@ -17,7 +17,7 @@ _random = np.random.default_rng(0)
 X, Y = _random.normal(size=(24, 4)).astype("float32"), _random.normal(size=(24, 1)).astype("float32")
 
 
-class Gauge(layers.Layer):
+class Gauge(keras.layers.Layer):
     """A metric, a seed, a generator and a counter, all of which its call moves."""
 
     def __init__(self) -> None:
