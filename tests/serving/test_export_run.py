@@ -31,7 +31,7 @@ def trained(folder: Path, **options: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("runs") / "averaged", epochs=2, ema_momentum=0.9, seed=3)
+    return trained(tmp_path_factory.mktemp("runs") / "averaged", epochs=2, optimizer="adam,ema_momentum=0.9", seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ DATA, MODEL, OPTIMIZER, RUN = "Data", "Model", "Optimizer", "Run"
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemConfig:
-    """What is trained: the options that `tfmb train` shares with the commands that give advice.
+    """The problem: options that `tfmb train` shares with the commands that give advice.
 
     Raises:
         ConfigError: a value that makes no sense. The message says how to correct it.
@@ -213,7 +213,7 @@ class TrainConfig(ProblemConfig):
 
     @property
     def scaling(self) -> str:
-        """How the rate is scaled: `"linear"` or `"sqrt"`."""
+        """The way in which the rate is scaled: `"linear"` or `"sqrt"`."""
         return "linear" if self.rate_scaling is None else self._choice("rate_scaling").name
 
     @functools.cached_property

@@ -20,7 +20,7 @@ _KEY = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """What is known of one option.
+    """The declaration of one option.
 
     Attributes:
         name: of the field.
@@ -90,7 +90,7 @@ def check_options(config: Any) -> None:
 
 
 def _wrong(about: Option, value: Any) -> str | None:
-    """What a value must be; None if it is that."""
+    """Returns the words for a value that is wrong: the thing it must be; None if it is that."""
     if about.kind is str:
         return None if isinstance(value, str) else "text"
     if about.kind is bool:
