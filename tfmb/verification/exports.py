@@ -1,6 +1,5 @@
 """`tfmb verify EXPORT`: a SavedModel in fresh processes, beside the run it was made of, and where it came from."""
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfmb.environment import children
 from tfmb.errors import DataError
 from tfmb.serving.provenance import check_export, is_signed
 from tfmb.storage.checksums import SUMS_FILE
@@ -91,10 +91,9 @@ def _answers(version: Path, scratch: Path) -> dict[str, Arrays]:
 
     check_operations(version)
     command = [sys.executable, "-m", "tfmb.verification.served", str(version), str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"{version}: it cannot be used in a fresh process ({last[:200]})")
+    ended = children.run(command)
+    if ended.code:
+        raise DataError(f"{version}: it cannot be used in a fresh process ({ended.last_words})")
     found: dict[str, Arrays] = {}
     for path in sorted(scratch.glob("*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
