@@ -123,7 +123,6 @@ OTHERWISE = {
     "tfmb/runs/run_record.py": "the package's schema",
     "tfmb/verification/resume.py": "its own runs, in a folder that nobody else may enter",
     "tfmb/verification/exports.py": "an answer of its own child, in such a folder",
-    "tfmb/verification/served.py": "the same",
     "tfmb/serving/comparison.py": "the same",
     "tfmb/serving/run_saved_model.py": "the same, from its parent",
     "tuning/handover.py": "arrays that its chief wrote for it",
