@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.types import KerasModel, Layer
@@ -250,8 +251,7 @@ def _is_generated(layer: Layer) -> bool:
 
 def _batch_size(leaves: Sequence[Any], wanted: int | None) -> int | None:
     """Returns the rows that were asked for, else those of the model's own inputs."""
-    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1):
-        raise ConfigError(f"batch_size={wanted!r} must be an integer of at least 1")
+    check_counts(numpy=True, optional=True, batch_size=wanted)
     own = {leaf.shape[0] for leaf in leaves if not isinstance(leaf, np.ndarray)} - {None}
     if len(own) > 1 or (wanted is not None and own - {wanted}):
         raise ConfigError(f"batch_size={wanted}, but the model's inputs are made for {sorted(own)} rows: leave it out")
