@@ -16,7 +16,8 @@ import tfmb
 from tfmb.backend import keras, tf
 from tfmb.data.source import Normalization
 from tfmb.serving.provenance import check_export
-from tfmb.serving.signatures import ServedModel, sample_rows
+from tfmb.serving.run_saved_model import sample_rows
+from tfmb.serving.signatures import ServedModel
 from tfmb.serving.warmup import WARMUP_FILE, write_warmup
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")

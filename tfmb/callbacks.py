@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.choices import check_counts
 from tfmb.data.records import Records
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
@@ -56,9 +57,7 @@ class NoiseScale(keras.callbacks.Callback):
         source = to_source(x, y)
         if isinstance(source, Records):
             raise ConfigError("the noise scale is measured on examples in memory: give arrays")
-        for name, value in (("batch_size", batch_size), ("every", every)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+        check_counts(batch_size=batch_size, every=every)
         if 2 * batch_size > source.size:
             raise ConfigError(f"two batches of {batch_size} are more than the {source.size} examples")
         self._source, self._batch_size, self._every, self._seed = source, batch_size, every, seed

@@ -1,6 +1,10 @@
-"""The words that options and arguments choose among. It knows nothing of TensorFlow."""
+"""The words that options and arguments choose among, and the check of their counts. It knows nothing of TensorFlow."""
 
 import enum
+import numbers
+from typing import Any
+
+from tfmb.errors import ConfigError
 
 __all__ = [
     "COMPILE_NAMES",
@@ -11,6 +15,7 @@ __all__ = [
     "SCHEDULE_NAMES",
     "STRATEGY_NAMES",
     "JitScope",
+    "check_counts",
 ]
 
 MODEL_NAMES = ("cnn", "mlp", "resnet")
@@ -48,3 +53,23 @@ class JitScope(enum.Enum):
     GRADIENTS = "gradients"
     STEP = "step"
     CALL = "call"
+
+
+def check_counts(least: int = 1, *, optional: bool = False, numpy: bool = False, **counts: Any) -> None:
+    """Refuses values that are no integers, or are too small.
+
+    Args:
+        least: the smallest that is taken.
+        optional: whether None is taken too.
+        numpy: whether NumPy's integers are taken too.
+        **counts: by the names of the arguments.
+
+    Raises:
+        ConfigError: one that is named.
+    """
+    kind = numbers.Integral if numpy else int
+    for name, value in counts.items():
+        if value is None and optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, kind) or value < least:
+            raise ConfigError(f"{name}={value!r} must be an integer of at least {least}")

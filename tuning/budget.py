@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 
 __all__ = ["Budget"]
@@ -30,8 +31,7 @@ class Budget:
             raise ConfigError(f"budget unit {self.unit!r}: give epochs, examples, updates or seconds")
         if not self.amount > 0 or not math.isfinite(self.amount):
             raise ConfigError(f"a budget of {self.amount!r} {self.unit} must be more than 0")
-        if isinstance(self.slices, bool) or not isinstance(self.slices, int) or self.slices < 1:
-            raise ConfigError(f"slices={self.slices!r} must be an integer of at least 1")
+        check_counts(slices=self.slices)
 
     def updates(self, slice_number: int, examples: int, batch_size: int) -> int:
         """Updates made after so many slices, at least one a slice; of a budget in seconds, no limit that is reached.

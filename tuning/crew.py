@@ -1,18 +1,19 @@
 """The worker processes of a search on this machine: started, watched, ended, and what they write."""
 
 import contextlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tfmb.distribution.launcher import visible_gpus
+from tfmb.environment import children
 from tfmb.errors import PeerLostError
 
 __all__ = ["Crew", "Ended"]
@@ -102,8 +103,9 @@ class Crew:
             raise PeerLostError(f"{worker} cannot be started ({error.strerror})") from error
         finally:
             os.close(writing)
-        reader = threading.Thread(target=_copy, args=(process, worker), daemon=True)
-        reader.start()
+        assert process.stdout is not None
+        output = io.TextIOWrapper(process.stdout, "utf-8", "replace", newline="\n")
+        reader = children.copy_lines(output, sys.stderr, f"[{worker}] ")
         self._members[worker] = _Member(process=process, report=reading, reader=reader)
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it ended already, and will be missed
@@ -117,19 +119,12 @@ class Crew:
 
     def kill(self, worker: str) -> None:
         """Ends a worker that hangs; `ended` tells when it has."""
-        _send(self._members[worker].process, signal.SIGKILL)
+        children.send(self._members[worker].process, signal.SIGKILL)
 
     def close(self) -> None:
         """Ends all."""
-        for member in self._members.values():
-            _send(member.process, signal.SIGTERM)
-        end = time.monotonic() + _GRACE_SECONDS
+        children.end([member.process for member in self._members.values()], _GRACE_SECONDS)
         for worker in list(self._members):
-            process = self._members[worker].process
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(end - time.monotonic(), 0))
-            _send(process, signal.SIGKILL)
-            process.wait()
             self._farewell(worker)
 
     def _farewell(self, worker: str) -> Ended:
@@ -158,18 +153,3 @@ def _shares(count: int) -> list[tuple[list[int], int]]:
     if len(cores) < count:
         return [([], threads)] * count
     return [(cores[number * threads : (number + 1) * threads], threads) for number in range(count)]
-
-
-def _copy(process: "subprocess.Popen[bytes]", worker: str) -> None:
-    """Copies what a worker writes to standard error, line by line, with its name in front."""
-    assert process.stdout is not None
-    with process.stdout as source, contextlib.suppress(ValueError):
-        for line in source:
-            sys.stderr.write(f"[{worker}] {line.decode(errors='replace').rstrip(chr(10))}\n")
-            sys.stderr.flush()
-
-
-def _send(process: "subprocess.Popen[bytes]", number: int) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import ConfigError, DivergenceError
+from tfmb.training.loop.explosion import Exploded
 
 from .halving import SuccessiveHalving
 from .journal import Journal
@@ -18,7 +19,6 @@ from .messages import DIVERGED, EXPLODED, FATE, as_metrics, history_of
 from .objective import Objective
 from .oracles import make_oracle
 from .records import SearchRecord, TrialRecord
-from .slices import Exploded
 from .space import discover
 from .trial import SearchTask, Trainer
 

@@ -32,6 +32,7 @@ from tfmb.training.input.pipeline import ArrayPipeline, configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import check_model, read_compiled
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.loop.explosion import Exploded, Watch
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.throughput import Meter
 from tfmb.training.scoring import score_pipeline
@@ -41,7 +42,7 @@ from tfmb.types import KerasModel
 
 from .budget import Budget
 from .records import Evaluation
-from .slices import Exploded, Watch
+from .slices import SliceWatch
 from .space import LOOP_NAMES, Space, hyperparameters
 from .states import load_state, newest_state, save_state, save_weights
 
@@ -157,7 +158,7 @@ class Trainer:
         augmentation = task.space.augmentation(values)
         slices = SlicePipeline(task.train, order, bounds, len(history), first, augmentation, self._arrays)
         pipeline = configured(slices, on_device=is_on_cpu(task.strategy))
-        watch = Watch(first_loss)
+        watch = SliceWatch(first_loss)
         for slice_number in range(len(history), task.budget.slices):
             meter = Meter()
             before = history[-1] if history else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.backend import keras
+from tfmb.choices import check_counts
 from tfmb.data.records import Records
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
@@ -259,9 +260,7 @@ def _space(**given: Any) -> Space:
 def _check(
     max_trials: Any, executions: Any, workers: Any, oracle: str, validation_split: float, timeout: float | None
 ) -> None:
-    for name, value in (("max_trials", max_trials), ("executions_per_trial", executions), ("workers", workers)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
+    check_counts(max_trials=max_trials, executions_per_trial=executions, workers=workers)
     if oracle not in ORACLES:
         raise ConfigError(f"unknown oracle {oracle!r}: give {', '.join(ORACLES)}")
     if not 0 < validation_split < 1:

@@ -17,6 +17,7 @@ from tfmb.advice.memory import NothingFitsError, Trial, largest_batch, largest_t
 from tfmb.advice.model_alone import model_bytes
 from tfmb.backend import keras
 from tfmb.cli import main
+from tfmb.environment.children import Ended
 from tfmb.errors import ConfigError
 
 SLEEPS = "import time; time.sleep(60.125)"
@@ -152,8 +153,8 @@ def test_where_not_even_one_example_fits_it_says_what_there_is(
     optimizer: str | None, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing_fits(monkeypatch, why="out of memory", out_of_memory=True)
-    counted = subprocess.CompletedProcess([], 0, json.dumps({"bytes": 3 * 2**30}), "")
-    monkeypatch.setattr("tfmb.advice.jobs.subprocess.run", lambda *_, **__: counted)
+    counted = Ended(code=0, output=json.dumps({"bytes": 3 * 2**30}))
+    monkeypatch.setattr("tfmb.advice.jobs.ask", lambda *_: counted)
     with pytest.raises(NothingFitsError) as caught:
         largest_batch_of(config(optimizer=optimizer), 100, lambda line: None)
     assert str(caught.value) == (
@@ -171,11 +172,8 @@ def test_where_nothing_runs_for_another_reason_that_is_said(monkeypatch: pytest.
 
 def test_a_model_that_cannot_be_counted_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing_fits(monkeypatch, why="out of memory", out_of_memory=True)
-
-    def fails(command: list[str], **_: Any) -> None:
-        raise subprocess.CalledProcessError(1, command, stderr="Traceback\nValueError: no shape")
-
-    monkeypatch.setattr("tfmb.advice.jobs.subprocess.run", fails)
+    failed = Ended(code=1, errors="Traceback\nValueError: no shape")
+    monkeypatch.setattr("tfmb.advice.jobs.ask", lambda *_: failed)
     with pytest.raises(
         NothingFitsError, match=r"could not be counted \(ValueError: no shape\): give a smaller --model"
     ):

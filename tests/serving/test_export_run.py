@@ -1,7 +1,6 @@
 """Exports of runs: what their files tell, raw weights and averages, comparisons with the version before."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 
 from tfmb.backend import tf
 from tfmb.cli import main
+from tfmb.environment import children
 from tfmb.errors import ConfigError, DataError
 from tfmb.jobs.config import TrainConfig
 from tfmb.jobs.restore import restore_run
@@ -110,7 +110,7 @@ def test_another_kind_of_model_cannot_be_compared(run: Path, tmp_path: Path, mon
     module = tf.Module()
     module.function = tf.function(lambda age: {"price": age}, input_signature=[tf.TensorSpec([None, 3], name="age")])
     tf.saved_model.save(module, str(tmp_path / "theirs"), signatures={"serving_default": module.function})
-    monkeypatch.setattr(comparison, "subprocess", subprocess)  # a process of its own, as for users
+    monkeypatch.setattr(comparison, "children", children)  # a process of its own, as for users
     with pytest.raises(ConfigError, match=r"takes other inputs \(age, not images\): it cannot be compared"):
         export_run(restore_run(run), tmp_path / "m", Options(against=tmp_path / "theirs"))
     assert not list((tmp_path / "m").iterdir())

@@ -8,7 +8,8 @@ import pytest
 
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
-from tfmb.serving.signatures import ServedModel, sample_rows, samples_by_name
+from tfmb.serving.run_saved_model import sample_rows
+from tfmb.serving.signatures import ServedModel, samples_by_name
 
 pytestmark = pytest.mark.usefixtures("fresh_keras")
 

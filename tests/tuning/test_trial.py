@@ -14,9 +14,9 @@ from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError, DataError, DivergenceError
 from tfmb.seeds import derive
+from tfmb.training.loop.explosion import Exploded
 from tfmb.tuning.budget import Budget
 from tfmb.tuning.records import Evaluation
-from tfmb.tuning.slices import Exploded
 from tfmb.tuning.space import Space
 from tfmb.tuning.states import load_weights
 from tfmb.tuning.trial import SearchTask, Trainer

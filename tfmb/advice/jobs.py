@@ -1,8 +1,5 @@
 """Advice as the command line asks for it: one of our models or the user's, on data by name."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -12,6 +9,7 @@ from tfmb.advice.short_runs import AdviceTask
 from tfmb.backend import keras
 from tfmb.data import Splits, load
 from tfmb.distribution.strategy import make_local_strategy
+from tfmb.environment.children import ask
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
 from tfmb.jobs.build import build_model, loss_and_metrics_of
@@ -72,16 +70,10 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
 
 def _model_alone(config: ProblemConfig) -> str:
     """Returns, for people, the model's memory without an example, counted in a process of its own."""
-    command = [sys.executable, "-m", "tfmb.advice.model_alone"]
-    try:
-        told = json.dumps(asdict(config))
-        done = subprocess.run(
-            command, input=told, capture_output=True, text=True, check=True, timeout=_COUNTING_SECONDS
-        )
-        alone = json.loads(done.stdout.splitlines()[-1])["bytes"]
-    except (subprocess.SubprocessError, IndexError, ValueError) as error:
-        why = (str(getattr(error, "stderr", None) or error).strip().splitlines() or ["nothing"])[-1]
-        return f"what the model alone takes could not be counted ({why[:200]})"
+    ended = ask("tfmb.advice.model_alone", asdict(config), _COUNTING_SECONDS)
+    if ended.code:
+        return f"what the model alone takes could not be counted ({ended.last_words})"
+    alone = ended.answer()["bytes"]
     return f"the model alone (weights, gradients, the optimizer's slots) takes {alone / 2**20:,.0f} MiB"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from tfmb.advice.rate_curve import RateCurve, read_curve
 from tfmb.advice.short_runs import AdviceTask, ShortRuns
 from tfmb.backend import keras
+from tfmb.choices import check_counts
 from tfmb.data.records import Records
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
@@ -68,8 +69,7 @@ def lr_range(
     check_model(model)
     if not 0 < low < high < float("inf"):
         raise ConfigError(f"low={low!r} and high={high!r} must be rates with 0 < low < high")
-    if isinstance(updates, bool) or not isinstance(updates, int) or updates < 10:
-        raise ConfigError(f"updates={updates!r} must be an integer of at least 10")
+    check_counts(10, updates=updates)
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("a range test keeps its data in memory: give arrays")

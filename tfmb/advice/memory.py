@@ -1,19 +1,17 @@
 """The largest batch that fits: each candidate trains and evaluates in a process of its own, which may die of it."""
 
-import contextlib
 import json
 import math
 import os
 import resource
 import signal
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfmb.environment import children
 from tfmb.errors import TfmbError
 
 __all__ = [
@@ -28,12 +26,10 @@ __all__ = [
     "try_in_process",
 ]
 
-_LOOK_SECONDS = 0.05
 # What a process of its own must take to start and train a few updates, before it counts as one that hangs.
 _SECONDS = 300.0
 # What is left to everybody else while a batch is tried.
 _SPARED = 0.05
-_MOST_WORDS = 300
 _ALL_TAKEN = "it takes nearly all memory that is left"
 # The kernel's end of a process that takes too much, and that of a C++ allocation which fails.
 _ENDS_OF_MEMORY = ("SIGKILL", "SIGABRT")
@@ -161,50 +157,24 @@ def try_in_process(command: list[str], told: str, size: int, seconds: float) -> 
     """
     available = _available_bytes()
     limit = math.inf if available is None else available * (1 - _SPARED)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    ended = ""
-    try:
-        _offer_to_be_killed(process.pid)
-        assert process.stdin is not None
+
+    def watch(process: int) -> str:
+        return _ALL_TAKEN if (_resident_bytes(process) or 0) > limit else ""
+
+    ended = children.run(command, told, seconds=seconds, watch=watch)
+    if ended.stopped:
+        return Trial(batch_size=size, fits=False, why=ended.stopped, out_of_memory=ended.stopped == _ALL_TAKEN)
+    if ended.code == 0:
         try:
-            process.stdin.write(told)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended already, which is looked at below
-        process.stdin = None
-        deadline = time.monotonic() + seconds
-        while process.poll() is None and not ended:
-            if time.monotonic() > deadline:
-                ended = f"it took more than {seconds:.0f} s"
-            elif (_resident_bytes(process.pid) or 0) > limit:
-                ended = _ALL_TAKEN
-            else:
-                time.sleep(_LOOK_SECONDS)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        stdout, stderr = process.communicate()
-    if ended:
-        return Trial(batch_size=size, fits=False, why=ended, out_of_memory=ended == _ALL_TAKEN)
-    if process.returncode == 0:
-        try:
-            return Trial(batch_size=size, fits=True, peak_bytes=int(json.loads(stdout)["peak_bytes"]))
+            return Trial(batch_size=size, fits=True, peak_bytes=int(ended.answer()["peak_bytes"]))
         except (ValueError, KeyError, TypeError):
             return Trial(batch_size=size, fits=False, why="its process said nothing that makes sense")
-    if process.returncode < 0:
-        name = signal.Signals(-process.returncode).name
+    if ended.code < 0:
+        name = signal.Signals(-ended.code).name
         why = f"its process ended by {name}, as out of memory does"
         return Trial(batch_size=size, fits=False, why=why, out_of_memory=name in _ENDS_OF_MEMORY)
-    words = (stderr.strip().splitlines() or [f"exit code {process.returncode}"])[-1]
-    memory = process.returncode == OUT_OF_MEMORY or "MemoryError" in words
-    return Trial(batch_size=size, fits=False, why=words[:_MOST_WORDS], out_of_memory=memory)
+    memory = ended.code == OUT_OF_MEMORY or "MemoryError" in ended.last_words
+    return Trial(batch_size=size, fits=False, why=ended.last_words, out_of_memory=memory)
 
 
 def free_memory() -> str:
@@ -238,9 +208,3 @@ def _resident_bytes(process: int) -> int | None:
         return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return None
-
-
-def _offer_to_be_killed(process: int) -> None:
-    """Makes the kernel end the trial, and not its parent, if memory runs out all the same."""
-    with contextlib.suppress(OSError):  # not on Linux, or it is gone already
-        Path(f"/proc/{process}/oom_score_adj").write_text("1000")

@@ -3,12 +3,14 @@
 Nothing is allocated: the model may be one that does not fit.
 """
 
-import json
 import math
 import sys
 from typing import Any
 from unittest import mock
 
+from tfmb.environment import children
+from tfmb.environment.console import start_tensorflow
+from tfmb.jobs.config import ProblemConfig
 from tfmb.types import Variable
 
 __all__ = ["main", "model_bytes"]
@@ -58,21 +60,15 @@ def _slots_of(optimizer: Any) -> int:
 
 def main() -> int:
     """Reads a problem's configuration; prints the bytes."""
-    from tfmb.environment.console import start_tensorflow
-    from tfmb.errors import TfmbError
-    from tfmb.jobs.config import ProblemConfig
+    return children.reply(_count)
 
-    told = json.loads(sys.stdin.read())
+
+def _count(config: dict[str, Any]) -> dict[str, int]:
     start_tensorflow()
     from tfmb.advice.jobs import problem_of
 
-    try:
-        problem, _ = problem_of(ProblemConfig(**told))
-        print(json.dumps({"bytes": model_bytes(problem.build, problem.optimizer)}))
-    except TfmbError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    problem, _ = problem_of(ProblemConfig(**config))
+    return {"bytes": model_bytes(problem.build, problem.optimizer)}
 
 
 if __name__ == "__main__":

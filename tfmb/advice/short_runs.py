@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.advice.target import Look, Target, crossing
-from tfmb.advice.watchers import Exploded, Ramp, Watch
+from tfmb.advice.watchers import Ramp, TimedWatch
 from tfmb.backend import keras, tf
 from tfmb.choices import JitScope
 from tfmb.data.batches import Order, batched
@@ -31,6 +31,7 @@ from tfmb.training.input.pipeline import ArrayPipeline, EpochBatches, configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import check_model, read_compiled
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.loop.explosion import Exploded
 from tfmb.training.loop.hooks import CallbackHook
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.throughput import Meter
@@ -203,7 +204,7 @@ class ShortRuns:
         order = Order(num_examples=problem.train.size, batch_size=size, seed=derive(seed, "advice"))
         pipeline = self._slices(order, bounds)
         meter, looks = Meter(), list[Look]()
-        watch = Watch(most_seconds)
+        watch = TimedWatch(most_seconds)
         self._partition_as(make_partition(self._replicas, "auto", micro_batch_size, size))
         diverged = False
         try:
@@ -266,7 +267,7 @@ class ShortRuns:
         a_call = min(count, order.num_examples // size)
         before = 1 if traces or count >= _MANY else 0
         pipeline = self._slices(order, [0, *[1] * before, before + count])
-        meter, watch = Meter(), Watch()
+        meter, watch = Meter(), TimedWatch()
         if before:
             self._train(pipeline, TrainingPlan(epochs=1, steps_a_call=1), [meter], watch, 0)
         plan = TrainingPlan(epochs=before + 1, initial_epoch=before, steps_a_call=a_call)
@@ -288,7 +289,7 @@ class ShortRuns:
         order = Order(num_examples=self.problem.train.size, batch_size=size, seed=derive(self.problem.seed, "noise"))
         pipeline = self._slices(order, [0, updates])
         meter, found = Meter(), NoiseScaleEstimator(window=None)
-        self._train(pipeline, TrainingPlan(epochs=1), [meter, found], Watch(), self.problem.seed, noise=True)
+        self._train(pipeline, TrainingPlan(epochs=1), [meter, found], TimedWatch(), self.problem.seed, noise=True)
         self.spent_seconds += time.perf_counter() - began
         self.spent_examples += meter.examples
         return found
@@ -315,7 +316,7 @@ class ShortRuns:
         slices = SlicePipeline(self.problem.train, order, bounds, arrays=self._arrays)
         return configured(slices, on_device=is_on_cpu(self.problem.strategy))
 
-    def _look(self, target: Target | None, watch: Watch) -> float:
+    def _look(self, target: Target | None, watch: TimedWatch) -> float:
         """Returns the value of the target's metric, or the training loss if there is no target."""
         if target is None:
             return watch.mean_loss()

@@ -7,43 +7,31 @@ from typing import Any
 import numpy as np
 
 from tfmb.optimizers import Optimizer
+from tfmb.training.loop.explosion import Exploded, Watch, has_exploded
 from tfmb.training.loop.hooks import CallbackHook
 from tfmb.training.loop.reports import UpdatesReport
 
-__all__ = ["Exploded", "Ramp", "Watch"]
+__all__ = ["Ramp", "TimedWatch"]
 
-# A loss that is so many times the first one will not come down in time.
-_EXPLODED = 100.0
 _CALL_SECONDS, _MOST_STEPS = 0.5, 100
 
 
-class Exploded(Exception):  # noqa: N818 - it is a run's fate, and not an error of anybody's
-    """The loss is finite, but far above its start."""
-
-    def __init__(self, update: int) -> None:
-        super().__init__()
-        self.update = update
-
-
-class Watch(CallbackHook):
-    """Keeps the losses since the last look, the logs, and the time of an update.
+class TimedWatch(Watch):
+    """Keeps the losses since the last look, and the time of an update too.
 
     Args:
         most_seconds: it stops the training after this many.
 
     Attributes:
-        logs: of the last slice.
         updates: made so far.
         seconds: of training so far, without the first call, which traces.
     """
 
     def __init__(self, most_seconds: float = math.inf) -> None:
-        self.logs: dict[str, Any] = {}
+        super().__init__()
         self.updates, self.seconds = 0, 0.0
-        self.stop = False
         self._most_seconds = most_seconds
         self._losses: list[float] = []
-        self._first: float | None = None
         self._times: list[tuple[float, int]] = []
 
     @property
@@ -77,16 +65,7 @@ class Watch(CallbackHook):
         self.stop = self.seconds >= self._most_seconds
         if report.losses:
             self._times.append((report.seconds, len(report.losses)))
-        if self._first is None and report.losses:
-            self._first = report.losses[0]
-        if report.losses and self._first is not None:
-            recent = sum(report.losses) / len(report.losses)
-            if recent > _EXPLODED * max(abs(self._first), 1e-3):
-                raise Exploded(report.update)
-
-    def epoch_ended(self, report: Any) -> None:
-        """Keeps the logs."""
-        self.logs = report.logs
+        super().updates_made(report)
 
 
 class Ramp(CallbackHook):
@@ -101,8 +80,8 @@ class Ramp(CallbackHook):
         self.losses += report.losses
         if len(self.losses) < len(self._rates):
             self._optimizer.learning_rate = self._rates[len(self.losses)]
-        if self.losses[-1] > _EXPLODED * max(abs(self.losses[0]), 1e-3):
-            raise Exploded(report.update)
+        if has_exploded(self.losses[-1], self.losses[0]):
+            raise Exploded("the loss of a ramp exploded", report.update)
 
     def epoch_ended(self, report: Any) -> None:
         """Does nothing."""

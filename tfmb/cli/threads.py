@@ -1,15 +1,13 @@
 """How many threads an update is fastest with: timed in children, because TensorFlow fixes them when it starts."""
 
 import dataclasses
-import json
 import math
 import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
+from tfmb.environment.children import ask
 from tfmb.environment.processor import available_cores as cores
 from tfmb.errors import ConfigError
 from tfmb.jobs.config import TrainConfig
@@ -111,17 +109,7 @@ def _fingerprint(config: TrainConfig) -> dict[str, Any]:
 
 def _seconds_with(config: TrainConfig, threads: int, compiled: str) -> float:
     told = dataclasses.replace(config, threads=threads, jit_compile=compiled)
-    command = [sys.executable, "-m", "tfmb.cli.timed_update"]
-    try:
-        done = subprocess.run(
-            command,
-            input=json.dumps(told.to_dict()),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_CHILD_SECONDS,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        why = str(error.stderr or error).strip()[-200:]
-        raise ConfigError(f"the profile with {threads} thread(s) failed ({why}): give --threads") from error
-    return float(json.loads(done.stdout.splitlines()[-1])["seconds"])
+    ended = ask("tfmb.cli.timed_update", told.to_dict(), _CHILD_SECONDS)
+    if ended.code:
+        raise ConfigError(f"the profile with {threads} thread(s) failed ({ended.last_words}): give --threads")
+    return float(ended.answer()["seconds"])

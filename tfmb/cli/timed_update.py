@@ -1,26 +1,27 @@
 """A child of `threads`: reads a training's options on standard input, prints the seconds of an update."""
 
-import json
 import sys
+from typing import Any
 
-from tfmb.environment.console import emit_json, fail, start_tensorflow
-from tfmb.errors import TfmbError
+from tfmb.environment import children
+from tfmb.environment.console import start_tensorflow
 from tfmb.jobs.config import TrainConfig
 
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Times an update with as many threads as the options say."""
-    try:
-        config = TrainConfig.from_dict(json.load(sys.stdin), "standard input")
-        start_tensorflow(config.threads)
-        from tfmb.jobs.timing import time_update
+def main() -> int:
+    """Times an update with as many threads as the options say; returns the exit code."""
+    return children.reply(_time)
 
-        emit_json({"seconds": time_update(config)})
-    except TfmbError as error:
-        fail(error.exit_code, str(error))
+
+def _time(options: dict[str, Any]) -> dict[str, float]:
+    config = TrainConfig.from_dict(options, "standard input")
+    start_tensorflow(config.threads)
+    from tfmb.jobs.timing import time_update
+
+    return {"seconds": time_update(config)}
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

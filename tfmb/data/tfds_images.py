@@ -20,7 +20,7 @@ import numpy as np
 from tfmb.data.source import Normalization, Source, Splits
 from tfmb.errors import ConfigError, DataError
 from tfmb.storage.cache import cache_root, is_folder, load_arrays, save_arrays
-from tfmb.storage.files import sha256_of
+from tfmb.storage.files import first_line, sha256_of
 
 __all__ = ["PROBE_SECONDS", "is_cached", "load_tfds", "mirror_from_environment", "reachable"]
 
@@ -232,17 +232,13 @@ def _prepare(builder: Any, config: Any, what: str) -> None:
     try:
         builder.download_and_prepare(download_config=config)
     except tfds.download.DownloadError as error:  # pragma: no cover - needs a network that breaks mid-way
-        raise DataError(f"{builder.name}: {what} failed ({_first_line(error)}): try again") from error
+        raise DataError(f"{builder.name}: {what} failed ({first_line(error)}): try again") from error
     except Exception as error:
         if type(error).__name__ in {"NonMatchingChecksumError", "BadZipFile", "BadGzipFile"}:
             raise DataError(f"{builder.name}: {what} failed its checksums: fetch the files again") from error
         if isinstance(error, (OSError, EOFError, ValueError)):
-            raise DataError(f"{builder.name}: {what} failed ({_first_line(error)})") from error
+            raise DataError(f"{builder.name}: {what} failed ({first_line(error)})") from error
         raise
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _read(builder: Any, name: str, keys: tuple[str, str]) -> dict[str, np.ndarray]:

@@ -16,8 +16,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any
 
+from tfmb.environment import children
 from tfmb.errors import ConfigError
 
 __all__ = ["RESTARTS", "Gang", "free_ports", "launch", "visible_gpus"]
@@ -132,60 +133,30 @@ def _run(gang: Gang, notice_seconds: float, grace_seconds: float) -> tuple[int, 
     def pass_on(number: int, _: Any) -> None:
         caught.append(number)
         for process in processes.values():
-            _send(process, number)
+            children.send(process, number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         for rank in gang.ranks:
             processes[rank] = _start(gang, rank)
-            readers += _prefixed(processes[rank], rank)
+            pipes = ((processes[rank].stdout, sys.stdout), (processes[rank].stderr, sys.stderr))
+            readers += [children.copy_lines(pipe, to, f"[{rank}] ") for pipe, to in pipes if pipe is not None]
         code = _wait(processes, caught, notice_seconds, grace_seconds)
         for reader in readers:
             reader.join(timeout=grace_seconds)
-        for process in processes.values():
-            for pipe in (process.stdout, process.stderr):
-                assert pipe is not None
-                pipe.close()
         return code, bool(caught)
     finally:
         for process in processes.values():
-            _send(process, signal.SIGKILL)
+            children.send(process, signal.SIGKILL)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _start(gang: Gang, rank: int) -> subprocess.Popen[str]:
     try:
-        return subprocess.Popen(
-            list(gang.command),
-            env=gang.environment(rank),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,  # a worker's own children end with it, and Ctrl-C comes through us alone
-        )
+        return children.start(gang.command, gang.environment(rank))
     except OSError as error:
         raise ConfigError(f"{gang.command[0]} cannot be started ({error.strerror}): give a program") from error
-
-
-def _prefixed(process: subprocess.Popen[str], rank: int) -> list[threading.Thread]:
-    """Copies a worker's output line by line, with its rank in front."""
-
-    def copy(source: TextIO, target: TextIO) -> None:
-        for line in source:
-            target.write(f"[{rank}] {line if line.endswith(chr(10)) else line + chr(10)}")
-            target.flush()
-
-    assert process.stdout is not None
-    assert process.stderr is not None
-    threads = [
-        threading.Thread(target=copy, args=(process.stdout, sys.stdout), daemon=True),
-        threading.Thread(target=copy, args=(process.stderr, sys.stderr), daemon=True),
-    ]
-    for thread in threads:
-        thread.start()
-    return threads
 
 
 def _wait(
@@ -205,12 +176,12 @@ def _wait(
         if now > end_at and not told:
             told = True
             for rank in running:
-                _send(processes[rank], signal.SIGTERM)
+                children.send(processes[rank], signal.SIGTERM)
         if now > kill_at:
             kill_at = now + grace_seconds
             print(f"tfmb: worker {_list(running)} did not end: killed", file=sys.stderr, flush=True)
             for rank in running:
-                _send(processes[rank], signal.SIGKILL)
+                children.send(processes[rank], signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
     if not (told or caught):
         _note_failures(processes, failed)
@@ -235,15 +206,7 @@ def _list(ranks: Sequence[int]) -> str:
 
 
 def _describe(code: int) -> str:
-    if code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}" + (" (it lost a peer)" if code == _PEER_LOST else "")
-
-
-def _send(process: subprocess.Popen[str], number: int) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
+    return children.describe(code) + (" (it lost a peer)" if code == _PEER_LOST else "")
 
 
 def _one_gpu_each(workers: int) -> dict[int, str]:
@@ -258,10 +221,10 @@ def visible_gpus() -> list[str]:
     if visible is not None:
         return [gpu for gpu in visible.split(",") if gpu]
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
+        listed = children.run(["nvidia-smi", "-L"], seconds=20)
+    except OSError:
         return []
-    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in listed.output.splitlines()))]
 
 
 def _checked(hosts: Sequence[str]) -> Sequence[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tfmb.backend import tf
-from tfmb.choices import STRATEGY_NAMES
+from tfmb.choices import STRATEGY_NAMES, check_counts
 from tfmb.distribution.multi_worker import multi_worker_strategy, workers_of_environment
 from tfmb.errors import ConfigError
 from tfmb.types import Strategy
@@ -45,8 +45,7 @@ def configure_replicas(replicas: int) -> None:
         >>> tfmb.configure_replicas(4)  # first of all
         >>> history = tfmb.fit(model, x, y, devices=4, verbose=0)
     """
-    if isinstance(replicas, bool) or not isinstance(replicas, int) or replicas < 1:
-        raise ConfigError(f"replicas={replicas!r} must be an integer of at least 1")
+    check_counts(replicas=replicas)
     cpu = tf.config.list_physical_devices("CPU")[0]
     wanted = [tf.config.LogicalDeviceConfiguration()] * replicas
     try:
@@ -79,8 +78,7 @@ def make_strategy(strategy: Strategy = "auto", devices: int | None = None, joins
         ConfigError: an unknown name, a strategy that is not supported, or more devices than there are.
         PeerLostError: a worker did not join in time, or this worker's port is taken.
     """
-    if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
-        raise ConfigError(f"devices={devices!r} must be an integer of at least 1")
+    check_counts(optional=True, devices=devices)
     if isinstance(strategy, tf.distribute.Strategy):
         return _check_given(strategy, devices)
     if strategy not in STRATEGY_NAMES:

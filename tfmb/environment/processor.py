@@ -2,8 +2,9 @@
 
 import os
 import platform
-import subprocess
 from pathlib import Path
+
+from tfmb.environment.children import run
 
 __all__ = ["available_cores", "instruction_sets", "processor_name"]
 
@@ -52,7 +53,6 @@ def _entry(key: str, cpuinfo: Path) -> str | None:
 
 def _sysctl(name: str) -> str | None:
     try:
-        done = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
+        return run(["sysctl", "-n", name], seconds=10).output.strip() or None
+    except OSError:
         return None
-    return done.stdout.strip() or None

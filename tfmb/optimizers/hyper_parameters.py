@@ -11,7 +11,7 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers.schedules import Schedule
 from tfmb.types import Tensor
 
-__all__ = ["Common", "check_count", "check_number", "check_positive", "describe_rate"]
+__all__ = ["Common", "check_number", "check_positive", "describe_rate"]
 
 
 class Common(TypedDict, total=False):
@@ -51,13 +51,6 @@ def _as_json(value: Any) -> Any:
         return value
     array = np.asarray(value)
     return array.tolist() if array.dtype.kind in "biufU" else type(value).__qualname__
-
-
-def check_count(value: Any, name: str, least: int) -> int | None:
-    """`value` as an integer of at least `least`, or None; else a `ConfigError` that names it."""
-    if value is None or (isinstance(value, int) and value >= least):
-        return value
-    raise ConfigError(f"{name}={value!r} must be an integer of at least {least}")
 
 
 def check_positive(value: Any, name: str) -> float:

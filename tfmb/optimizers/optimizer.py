@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import tf
+from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
-from tfmb.optimizers.hyper_parameters import Common, check_count, check_number, check_positive, describe_rate
+from tfmb.optimizers.hyper_parameters import Common, check_number, check_positive, describe_rate
 from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 from tfmb.types import Tensor, Variable
@@ -84,15 +85,13 @@ class Optimizer:
         name: str = "optimizer",
     ) -> None:
         self.name = name
-        self.loss_scale_factor = (
-            None if loss_scale_factor is None else check_positive(loss_scale_factor, "loss_scale_factor")
-        )
-        steps = check_count(gradient_accumulation_steps, "gradient_accumulation_steps", 2)
-        self.gradient_accumulation_steps = steps
+        check_counts(2, optional=True, gradient_accumulation_steps=gradient_accumulation_steps)
+        self.gradient_accumulation_steps = gradient_accumulation_steps
         self.weight_decay = None if weight_decay is None else check_number(weight_decay, "weight_decay", low=0.0)
-        self.clipnorm, self.clipvalue, self.global_clipnorm = (
+        self.loss_scale_factor, self.clipnorm, self.clipvalue, self.global_clipnorm = (
             None if value is None else check_positive(value, option)
             for value, option in (
+                (loss_scale_factor, "loss_scale_factor"),
                 (clipnorm, "clipnorm"),
                 (clipvalue, "clipvalue"),
                 (global_clipnorm, "global_clipnorm"),
@@ -102,7 +101,8 @@ class Optimizer:
             raise ConfigError("Only one of `clipnorm`, `clipvalue` and `global_clipnorm` can be set: choose one")
         self.use_ema = bool(use_ema)
         self.ema_momentum = check_number(ema_momentum, "ema_momentum", low=0.0, high=1.0)
-        self.ema_overwrite_frequency = check_count(ema_overwrite_frequency, "ema_overwrite_frequency", 1)
+        check_counts(optional=True, ema_overwrite_frequency=ema_overwrite_frequency)
+        self.ema_overwrite_frequency = ema_overwrite_frequency
         self.stands_for: Any = None
         self.scaled_by: Any = None
         self.inside: Any = None

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tfmb.choices import check_counts
 from tfmb.environment.old_names import refuse_old_names
 from tfmb.errors import ConfigError, TfmbError
 from tfmb.patching.import_hook import call_after_import
@@ -277,7 +278,7 @@ def _check_options(options: dict[str, Any], has_run_dir: bool) -> None:
     """
     from tfmb.training.execution.jit_trial import parse_jit_compile
     from tfmb.training.fit import fit
-    from tfmb.training.fit_arguments import check_counts, check_on_divergence
+    from tfmb.training.fit_arguments import check_on_divergence
     from tfmb.training.step.partition import make_partition
 
     named = [parameter.name for parameter in inspect.signature(fit).parameters.values() if parameter.kind is _BY_NAME]
@@ -289,11 +290,9 @@ def _check_options(options: dict[str, Any], has_run_dir: bool) -> None:
     make_partition(1, parts, rows, None if rows is None else 1)
     parse_jit_compile(options.get("jit_compile", "auto"))
     counts = ("devices", "prefetch", "checkpoint_every", "keep_checkpoints")
-    check_counts(**{name: options[name] for name in counts if name in options})
+    check_counts(numpy=True, optional=True, **{name: options[name] for name in counts if name in options})
     check_on_divergence(options.get("on_divergence", "stop"), has_run_dir)
-    seed = options.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise ConfigError(f"seed={seed!r} must be an integer of at least 0")
+    check_counts(0, optional=True, seed=options.get("seed"))
 
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY

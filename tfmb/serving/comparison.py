@@ -1,6 +1,6 @@
 """Two SavedModels on the same rows: a fresh process against this one, a new version against the one before."""
 
-import subprocess
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from tfmb.environment import children
 from tfmb.errors import ConfigError, DataError
-from tfmb.serving.signatures import ServedModel, sample_rows, samples_by_name
+from tfmb.serving.run_saved_model import sample_rows
+from tfmb.serving.signatures import ServedModel, samples_by_name
 
-__all__ = ["answers_in_fresh_process", "compare", "largest_difference"]
+__all__ = ["answers_in_fresh_process", "compare", "largest_difference", "run_fresh"]
 
 _CLASS = "class_id"
 
@@ -63,15 +65,20 @@ def answers_in_fresh_process(folder: Path, rows: dict[str, np.ndarray]) -> dict[
     with tempfile.TemporaryDirectory() as scratch:
         arrays: dict[str, Any] = {name: _without_objects(value) for name, value in rows.items()}
         np.savez(Path(scratch) / "inputs.npz", **arrays)
-        command = [sys.executable, str(Path(__file__).with_name("run_saved_model.py")), str(folder), scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        if done.returncode == 2:
-            raise ConfigError(f"{folder} takes other inputs ({last[:200]}): it cannot be compared")
-        if done.returncode:
-            raise DataError(f"{folder}: the SavedModel cannot be used in a fresh process ({last[:200]})")
+        ended = run_fresh(folder, scratch)
+        if ended.code == 2:
+            raise ConfigError(f"{folder} takes other inputs ({ended.last_words}): it cannot be compared")
+        if ended.code:
+            raise DataError(f"{folder}: the SavedModel cannot be used in a fresh process ({ended.last_words})")
         with np.load(Path(scratch) / "outputs.npz", allow_pickle=False) as found:
             return dict(found.items())
+
+
+def run_fresh(folder: Path, scratch: str) -> children.Ended:
+    """Runs `run_saved_model.py` on a SavedModel, which may be loaded, and on a folder for rows and answers."""
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
+    script = Path(__file__).with_name("run_saved_model.py")
+    return children.run([sys.executable, str(script), str(folder), scratch], environment=quiet)
 
 
 def largest_difference(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:

@@ -17,7 +17,8 @@ from tfmb.runs.run_dir import hash_weights, versions
 from tfmb.serving import provenance as provenance_of_export
 from tfmb.serving.allowed_ops import check_operations
 from tfmb.serving.comparison import answers_in_fresh_process, compare, largest_difference
-from tfmb.serving.signatures import ServedModel, ends_in_logits, sample_rows
+from tfmb.serving.run_saved_model import sample_rows
+from tfmb.serving.signatures import ServedModel, ends_in_logits
 from tfmb.serving.versions import check_is_no_version, publish, temporary_in, version_before
 from tfmb.serving.warmup import write_warmup
 from tfmb.serving.weights import exported_weights, writes

@@ -9,7 +9,7 @@ from typing import Any
 
 from tfmb.errors import ConfigError, DataError
 from tfmb.storage.checksums import SUMS_FILE, check_sums, read_plain
-from tfmb.storage.files import parse_json
+from tfmb.storage.files import first_line, parse_json
 from tfmb.storage.folders import naming
 from tfmb.storage.json_schema import check_schema
 
@@ -73,7 +73,7 @@ def check(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{path} is no JSON ({_first_line(error)}): the export is damaged") from error
+        raise DataError(f"{path} is no JSON ({first_line(error)}): the export is damaged") from error
     if isinstance(record, dict) and isinstance(record.get("format"), int) and record["format"] > FORMAT:
         raise DataError(f"{path} is of format {record['format']}: read it with a newer tfmb")
     check_schema(record, _schema(), str(path))
@@ -121,7 +121,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
         value = value.item()
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.types import KerasModel, Layer
 
-__all__ = ["ServedModel", "decode_image", "ends_in_logits", "image_shape", "sample_rows", "samples_by_name"]
+__all__ = ["ServedModel", "decode_image", "ends_in_logits", "image_shape", "samples_by_name"]
 
 # Names that Keras numbers anew in each process, as those of `keras.Input(shape)`.
 _GENERATED_INPUT = re.compile(r"(keras_tensor|input_layer|input)(_\d+)?")
@@ -133,11 +134,6 @@ def ends_in_logits(model: KerasModel) -> bool:
     return isinstance(loss, classes) and bool(loss.get_config().get("from_logits"))
 
 
-def sample_rows(inputs: dict[str, Any], rows: int) -> dict[str, np.ndarray]:
-    """Returns rows that the inputs can take, the same every time; as many as a request must have, if that is fixed."""
-    return {name: _sample(spec, rows) for name, spec in inputs.items()}
-
-
 def samples_by_name(served: ServedModel, samples: Any) -> dict[str, np.ndarray]:
     """The user's rows, given as the model takes them, by the names of the inputs.
 
@@ -161,18 +157,6 @@ def samples_by_name(served: ServedModel, samples: Any) -> dict[str, np.ndarray]:
         if not served.inputs[name].shape[1:].is_compatible_with(array.shape[1:]):
             raise ConfigError(f"samples of {name} have shape {array.shape[1:]}, not {served.inputs[name].shape[1:]}")
     return arrays
-
-
-def _sample(spec: Any, rows: int) -> np.ndarray:
-    shape = [spec.shape[0] or rows, *(8 if size is None else size for size in spec.shape[1:])]
-    dtype = spec.dtype.as_numpy_dtype
-    numbers = np.random.default_rng(0)
-    if spec.dtype.is_floating:
-        return numbers.random(shape).astype(dtype)
-    if spec.dtype == tf.string:
-        return np.full(shape, b"text")
-    # Small numbers: the input may be the index of an embedding of unknown size.
-    return numbers.integers(0, 256 if spec.dtype == tf.uint8 else 2, shape).astype(dtype)
 
 
 def _about(name: str, tensor: Any) -> dict[str, Any]:
@@ -267,8 +251,7 @@ def _is_generated(layer: Layer) -> bool:
 
 def _batch_size(leaves: Sequence[Any], wanted: int | None) -> int | None:
     """Returns the rows that were asked for, else those of the model's own inputs."""
-    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, (int, np.integer)) or wanted < 1):
-        raise ConfigError(f"batch_size={wanted!r} must be an integer of at least 1")
+    check_counts(numpy=True, optional=True, batch_size=wanted)
     own = {leaf.shape[0] for leaf in leaves if not isinstance(leaf, np.ndarray)} - {None}
     if len(own) > 1 or (wanted is not None and own - {wanted}):
         raise ConfigError(f"batch_size={wanted}, but the model's inputs are made for {sorted(own)} rows: leave it out")

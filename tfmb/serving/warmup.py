@@ -11,7 +11,8 @@ import numpy as np
 
 from tfmb.backend import tf
 from tfmb.serving.provenance import EXTRAS
-from tfmb.serving.signatures import ServedModel, image_shape, sample_rows
+from tfmb.serving.run_saved_model import sample_rows
+from tfmb.serving.signatures import ServedModel, image_shape
 
 __all__ = ["WARMUP_FILE", "write_warmup"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.errors import DataError
-from tfmb.storage.files import read_plain, sha256_of
+from tfmb.storage.files import first_line, read_plain, sha256_of
 from tfmb.storage.folders import sync
 
 __all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "verify_folder"]
@@ -74,7 +74,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         manifest = json.loads(read_plain(path, _MOST_MANIFEST_BYTES, follow=False))
         known = isinstance(manifest, dict) and manifest.pop("sha256", None) == _hash_of(manifest)
     except (OSError, ValueError, RecursionError) as error:
-        reason = (isinstance(error, OSError) and error.strerror) or _first_line(error)
+        reason = (isinstance(error, OSError) and error.strerror) or first_line(error)
         raise DataError(f"{path} cannot be read ({reason}): the folder is damaged") from error
     if not known:
         raise DataError(f"{path} does not match its own SHA-256: the folder is damaged")
@@ -124,7 +124,3 @@ def remove_temporary(parent: Path) -> None:
 
 def _hash_of(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

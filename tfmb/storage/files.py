@@ -6,17 +6,19 @@ refusal is an `OSError` with words for the user in `strerror`, like those of the
 
 import errno
 import hashlib
+import io
 import json
 import os
 import stat
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 __all__ = [
     "MOST_JSON_BYTES",
     "check_plain",
+    "first_line",
     "load_arrays",
     "open_plain",
     "parse_json",
@@ -30,10 +32,9 @@ MOST_JSON_BYTES = 64 * 2**20
 _MOST_DEPTH = 100
 # So many digits hold every number that we write; Python takes seconds for those of a million.
 _MOST_DIGITS = 400
-_CHUNK = 2**20
 
 
-def open_plain(path: str | Path, most: int | None = None, *, follow: bool = True) -> BinaryIO:
+def open_plain(path: str | Path, most: int | None = None, *, follow: bool = True) -> io.BufferedReader:
     """Opens a plain file to be read as bytes.
 
     Args:
@@ -124,11 +125,13 @@ def sha256_of(path: str | Path, *, follow: bool = True) -> str:
     Raises:
         OSError: as `open_plain`.
     """
-    digest = hashlib.sha256()
     with open_plain(path, follow=follow) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, which may come from anywhere; the name of its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:

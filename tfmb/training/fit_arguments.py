@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfmb.backend import keras
-from tfmb.choices import DIVERGENCE_NAMES
+from tfmb.choices import DIVERGENCE_NAMES, check_counts
 from tfmb.distribution.consensus import of_first_worker
 from tfmb.distribution.strategy import needs_static_shapes
 from tfmb.errors import ConfigError
@@ -27,7 +25,6 @@ from tfmb.types import Strategy
 __all__ = [
     "agreed_seed",
     "check_arguments",
-    "check_counts",
     "check_on_divergence",
     "check_restore",
     "config_of",
@@ -41,33 +38,16 @@ __all__ = [
 
 def check_arguments(given: dict[str, Any]) -> None:
     """Refuses arguments that make no sense, by name, before anything is made of them."""
-    counts = ("epochs", "batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size")
-    check_counts(**{name: given[name] for name in (*counts, "checkpoint_every", "keep_checkpoints")})
-    epochs, initial_epoch = given["epochs"], given["initial_epoch"]
-    if epochs is None:
-        raise ConfigError("epochs=None must be an integer of at least 1")
-    if isinstance(initial_epoch, bool) or not isinstance(initial_epoch, int) or initial_epoch < 0:
-        raise ConfigError(f"initial_epoch={initial_epoch!r} must be an integer of at least 0")
+    counts = ("batch_size", "steps_per_epoch", "validation_steps", "validation_batch_size")
+    saved = ("checkpoint_every", "keep_checkpoints")
+    check_counts(numpy=True, epochs=given["epochs"])
+    check_counts(numpy=True, optional=True, **{name: given[name] for name in (*counts, *saved)})
+    check_counts(0, initial_epoch=given["initial_epoch"])
     schedule_of(given["validation_freq"])
     check_on_divergence(given["on_divergence"], given["run_dir"] is not None)
     backs_up = (type(each) is keras.callbacks.BackupAndRestore for each in keras.tree.flatten(given["callbacks"] or []))
     if given["resume"] and any(backs_up):
         raise ConfigError("BackupAndRestore and resume=True both go on with a run: leave the callback out")
-
-
-def check_counts(**counts: Any) -> None:
-    """Refuses numbers that are no integers of at least 1; None is none.
-
-    Args:
-        **counts: by the name of the argument.
-
-    Raises:
-        ConfigError: one that is named.
-    """
-    for name, value in counts.items():
-        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
 
 
 def check_on_divergence(on_divergence: Any, has_run_dir: bool) -> None:
@@ -95,7 +75,7 @@ def schedule_of(validation_freq: Any) -> Callable[[int], bool]:
     if isinstance(validation_freq, list):  # and no tuple, as in Keras
         epochs = set(validation_freq)
         return lambda epoch: epoch + 1 in epochs
-    check_counts(validation_freq=validation_freq)
+    check_counts(numpy=True, optional=True, validation_freq=validation_freq)
     every = validation_freq or 1
     return lambda epoch: (epoch + 1) % every == 0
 

@@ -3,18 +3,14 @@
 Two replicas must be made before TensorFlow starts, and a run that goes on must do so where nothing is left of it.
 """
 
-import json
-import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tfmb.errors import TfmbError
+from tfmb.environment import children
 
 __all__ = ["Told", "ask", "main"]
-
-_ANSWER = "answer.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,31 +42,21 @@ def ask(told: Told) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: it ended otherwise; its last words, in one line.
     """
-    message = json.dumps({**asdict(told), "path": sys.path})
-    command = [sys.executable, "-m", "tfmb.verification.child"]
-    done = subprocess.run(command, input=message, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"a process of its own ended with {done.returncode} ({last[:300]})")
-    answer: list[dict[str, Any]] = json.loads((Path(told.folder) / _ANSWER).read_text())
-    return answer
+    ended = children.ask("tfmb.verification.child", {**asdict(told), "path": sys.path})
+    if ended.code:
+        raise RuntimeError(f"a process of its own ended with {ended.code} ({ended.last_words})")
+    checks: list[dict[str, Any]] = ended.answer()
+    return checks
 
 
 def main() -> int:
-    """Reads the message, makes its checks and writes them; returns 0, or an error's own exit code."""
-    message = json.load(sys.stdin)
+    """Reads the message, makes its checks and writes them; returns the exit code."""
+    return children.reply(_do)
+
+
+def _do(message: dict[str, Any]) -> list[dict[str, Any]]:
     sys.path[:] = message.pop("path")  # where the caller found the user's modules
     told = Told(**message)
-    try:
-        checks = _do(told)
-    except TfmbError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
-        return error.exit_code
-    (Path(told.folder) / _ANSWER).write_text(json.dumps(checks))
-    return 0
-
-
-def _do(told: Told) -> list[dict[str, Any]]:
     from tfmb.distribution.strategy import configure_replicas
     from tfmb.verification import invariance, resume
     from tfmb.verification.subject import read_subject

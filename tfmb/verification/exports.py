@@ -1,7 +1,5 @@
 """`tfmb verify EXPORT`: a SavedModel in fresh processes, beside the run it was made of, and where it came from."""
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import numpy as np
 
 from tfmb.errors import DataError
 from tfmb.serving.provenance import check_export, is_signed
+from tfmb.serving.versions import newest_version
 from tfmb.storage.checksums import SUMS_FILE
 from tfmb.types import KerasModel
 from tfmb.verification.checks import FAILED, Check, Report, failed, not_applicable, passed
@@ -46,28 +45,13 @@ def verify_export(folder: str | Path, run: str | Path | None = None, model: str 
         reason = "it was not loaded: its provenance is wrong"
         rest = [not_applicable(name, reason) for name in (REPRODUCIBLE, PARITY, BYTES)]
         return Report(target=str(version), checks=(provenance, *rest))
-    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as scratch:
-        try:
-            first, second = (_answers(version, Path(scratch)) for _ in range(2))
-        except DataError as error:
-            rest = [not_applicable(name, "it cannot be used") for name in (PARITY, BYTES)]
-            return Report(target=str(version), checks=(provenance, failed(REPRODUCIBLE, str(error)), *rest))
+    try:
+        first, second = (_answers(version) for _ in range(2))
+    except DataError as error:
+        rest = [not_applicable(name, "it cannot be used") for name in (PARITY, BYTES)]
+        return Report(target=str(version), checks=(provenance, failed(REPRODUCIBLE, str(error)), *rest))
     checks = [provenance, _check_reproducible(first, second), _check_parity(first, run, restored), _check_bytes(first)]
     return Report(target=str(version), checks=tuple(checks))
-
-
-def newest_version(folder: Path) -> Path:
-    """The folder itself where it holds a SavedModel, else its subfolder of the highest number that does.
-
-    Raises:
-        DataError: there is none.
-    """
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    numbered = [path for path in folder.glob("[0-9]*") if path.name.isdecimal() and (path / "saved_model.pb").is_file()]
-    if not numbered:
-        raise DataError(f"{folder} holds no SavedModel: give a folder made by `tfmb export`")
-    return max(numbered, key=lambda path: int(path.name))
 
 
 def check_provenance(version: Path) -> Check:
@@ -81,24 +65,24 @@ def check_provenance(version: Path) -> Check:
     return passed(PROVENANCE, f"its files are those of its {SUMS_FILE}; tfmb {told['versions']['tfmb']} made it")
 
 
-def _answers(version: Path, scratch: Path) -> dict[str, Arrays]:
+def _answers(version: Path) -> dict[str, Arrays]:
     """Inputs and outputs by the name of their file, from a fresh process.
 
     Raises:
         DataError: the SavedModel cannot be used.
     """
     from tfmb.serving.allowed_ops import check_operations  # TensorFlow starts here
+    from tfmb.serving.comparison import run_fresh
 
     check_operations(version)
-    command = [sys.executable, "-m", "tfmb.verification.served", str(version), str(scratch)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"{version}: it cannot be used in a fresh process ({last[:200]})")
     found: dict[str, Arrays] = {}
-    for path in sorted(scratch.glob("*.npz")):
-        with np.load(path, allow_pickle=False) as arrays:
-            found[path.stem] = {name: arrays[name] for name in arrays.files}
+    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as scratch:
+        ended = run_fresh(version, scratch)
+        if ended.code:
+            raise DataError(f"{version}: it cannot be used in a fresh process ({ended.last_words})")
+        for path in sorted(Path(scratch).glob("*.npz")):
+            with np.load(path, allow_pickle=False) as arrays:
+                found[path.stem] = dict(arrays.items())
     return found
 
 

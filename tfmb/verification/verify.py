@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras
+from tfmb.choices import check_counts
 from tfmb.distribution.strategy import configure_replicas
 from tfmb.errors import ConfigError, TfmbError
 from tfmb.types import Data, KerasModel, Variable
@@ -78,10 +79,8 @@ def verify(
         >>> print(tfmb.verify(train, build_model, (x, y), loss="mse"))
     """
     function = TrainFunction(train)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 4:
-        raise ConfigError(f"batch_size={batch_size!r} must be an integer of at least 4")
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ConfigError(f"epochs={epochs!r} must be an integer of at least 1")
+    check_counts(4, batch_size=batch_size)
+    check_counts(epochs=epochs)
     if precision not in ("auto", *_TOLERANCES):
         raise ConfigError(f"precision={precision!r} must be 'auto', 'float64' or 'float32'")
     if function.takes("replicas"):

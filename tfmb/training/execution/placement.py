@@ -9,6 +9,7 @@ from tfmb.distribution.strategy import is_multi_worker, makes_copies
 from tfmb.errors import ConfigError
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.seeds import seeded
+from tfmb.storage.files import first_line
 from tfmb.training.input.first_inputs import FirstInputs, symbols_of
 from tfmb.training.step.own_step import has_own_step
 from tfmb.types import KerasModel, Strategy
@@ -97,10 +98,9 @@ def _clone(model: KerasModel, strategy: Strategy, inputs: FirstInputs) -> Any:
     except tf.errors.OpError:
         raise  # of a device or another worker, not of the model
     except Exception as error:  # cloning runs the user's get_config and constructors, which may raise anything
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
-            f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned ({first[:150]}): "
-            "give a function build_model in the model's place"
+            f"the model {model.name!r} was built outside the strategy's scope and cannot be cloned "
+            f"({first_line(error)}): give a function build_model in the model's place"
         ) from error
     finally:
         model.compiled = compiled

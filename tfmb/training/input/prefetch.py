@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from tfmb.choices import check_counts
 from tfmb.data import read_ahead
 from tfmb.data.records import telling_what_cannot_be_read
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import DataError
 from tfmb.storage.measurements import recall, remember
 from tfmb.training.input.pipeline import InputPipeline
 from tfmb.types import Tensor
@@ -61,8 +62,7 @@ def choose_prefetch(
         ConfigError: nothing can be read so far ahead.
         DataError: the record makes no sense, or an example cannot be read.
     """
-    if asked is not None and (isinstance(asked, bool) or not isinstance(asked, int) or asked < 1):
-        raise ConfigError(f"prefetch={asked!r} must be an integer of at least 1")
+    check_counts(optional=True, prefetch=asked)
     facts = pipeline.facts()
     if facts is None or facts["on_device"]:
         if asked is not None:

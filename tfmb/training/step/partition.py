@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
+from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 from tfmb.types import Batch, Tensor
 
@@ -82,14 +83,14 @@ def make_partition(
     if virtual_replicas == "auto" and micro_batch_size is None:
         return Partition(replicas=replicas, static=static)
     if micro_batch_size is not None:
-        _check_count("micro_batch_size", micro_batch_size)
+        check_counts(micro_batch_size=micro_batch_size)
         if virtual_replicas != "auto":
             raise ConfigError("virtual_replicas and micro_batch_size cannot both be given: each decides the other")
         if batch_size is None:
             raise ConfigError("micro_batch_size needs a known batch size: give virtual_replicas for a dataset")
         least = max(math.ceil(batch_size / micro_batch_size), replicas)
         virtual_replicas = 1 << (least - 1).bit_length()
-    _check_count("virtual_replicas", virtual_replicas)
+    check_counts(virtual_replicas=virtual_replicas)
     assert isinstance(virtual_replicas, int)
     if virtual_replicas & (virtual_replicas - 1):
         raise ConfigError(f"virtual_replicas={virtual_replicas} must be a power of two: 1, 2, 4, ...")
@@ -231,8 +232,3 @@ def _trailing_ones(index: Any, most: int) -> Any:
         mask = (1 << level) - 1
         count = tf.where(tf.equal(tf.bitwise.bitwise_and(index, mask), mask) & (count < level), level, count)
     return count
-
-
-def _check_count(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
