@@ -84,3 +84,8 @@ class PreemptedError(TfmbError):
     """A signal ended the run after a checkpoint, from which it can go on (exit code 75)."""
 
     exit_code = 75
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's words, which may come from anywhere; the name of its class where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]

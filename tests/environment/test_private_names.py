@@ -119,6 +119,7 @@ def test_of_other_objects_of_keras(model: Any) -> None:
         "_keras_history": model.outputs[0],
         "_keras_logits": model(np.ones((1, 3), np.float32)),
         "_keras_mask": masked,
+        "_outputs_struct": model._functional,
         "_seed_generators": model.layers[0],
         "_velocity_hats": built(keras.optimizers.Adam(amsgrad=True)),
     }

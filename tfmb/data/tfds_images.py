@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tfmb.data.source import Normalization, Source, Splits
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import ConfigError, DataError, first_line
 from tfmb.storage.cache import cache_root, is_folder, load_arrays, save_arrays
-from tfmb.storage.files import first_line, sha256_of
+from tfmb.storage.files import sha256_of
 
 __all__ = ["PROBE_SECONDS", "is_cached", "load_tfds", "mirror_from_environment", "reachable"]
 

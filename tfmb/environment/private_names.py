@@ -42,6 +42,7 @@ KERAS_OBJECTS: Final = {
     "_fn_kwargs": "a metric that is the mean of a function: its arguments",
     "_functional": "a Sequential: the functional model inside",
     "_inputs_struct": "a functional model: its inputs with their names",
+    "_outputs_struct": "a functional model: its outputs with their names",
     "_is_default": "a callback's hook: that it is not overridden",
     "_keras_history": "a symbolic tensor: the layer that it comes from",
     "_keras_logits": "the output of a softmax: its input",

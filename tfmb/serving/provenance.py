@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from tfmb.errors import ConfigError, DataError
+from tfmb.errors import ConfigError, DataError, first_line
 from tfmb.storage.checksums import SUMS_FILE, check_sums, read_plain
-from tfmb.storage.files import first_line, parse_json
+from tfmb.storage.files import parse_json
 from tfmb.storage.folders import naming
 from tfmb.storage.json_schema import check_schema
 

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.errors import DataError
-from tfmb.storage.files import first_line, read_plain, sha256_of
+from tfmb.errors import DataError, first_line
+from tfmb.storage.files import read_plain, sha256_of
 from tfmb.storage.folders import sync
 
 __all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "verify_folder"]

@@ -18,7 +18,6 @@ import numpy as np
 __all__ = [
     "MOST_JSON_BYTES",
     "check_plain",
-    "first_line",
     "load_arrays",
     "open_plain",
     "parse_json",
@@ -127,11 +126,6 @@ def sha256_of(path: str | Path, *, follow: bool = True) -> str:
     """
     with open_plain(path, follow=follow) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's words, which may come from anywhere; the name of its class where it has none."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:

@@ -6,10 +6,9 @@ from typing import Any
 
 from tfmb.backend import keras, tf
 from tfmb.distribution.strategy import is_multi_worker, makes_copies
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, first_line
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.seeds import seeded
-from tfmb.storage.files import first_line
 from tfmb.training.input.first_inputs import FirstInputs, symbols_of
 from tfmb.training.step.own_step import has_own_step
 from tfmb.types import KerasModel, Strategy
