@@ -17,8 +17,20 @@ __all__ = [
 ]
 
 # Fixed, whatever the browser's theme: the page sets its own background. Told apart by the colour-blind.
-FATE_COLOURS = {"completed": "#4477aa", "pruned": "#cc7a00", "diverged": "#c0392b", "running": "#6b6b6b"}
-FATE_SYMBOLS = {"completed": "circle", "pruned": "circle-open", "diverged": "x", "running": "diamond-open"}
+FATE_COLOURS = {
+    "completed": "#4477aa",
+    "pruned": "#cc7a00",
+    "diverged": "#c0392b",
+    "failed": "#7d3c98",
+    "running": "#6b6b6b",
+}
+FATE_SYMBOLS = {
+    "completed": "circle",
+    "pruned": "circle-open",
+    "diverged": "x",
+    "failed": "x-open",
+    "running": "diamond-open",
+}
 _MOST_HOVER_VALUES = 15
 
 

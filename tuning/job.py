@@ -9,20 +9,18 @@ from typing import Any
 from tfmb.backend import keras
 from tfmb.choices import MODEL_NAMES
 from tfmb.data import Splits, load
-from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
 from tfmb.jobs.build import build_model, loss_and_metrics_of
 from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
-from .handover import to_json
 from .records import SearchRecord
 from .space import Space
 from .trial import SearchTask
 from .tune import PRUNING_SLICES, search_in
 
-__all__ = ["TuneConfig", "check_address", "task_of", "tune_job"]
+__all__ = ["TuneConfig", "task_of", "tune_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,10 @@ class TuneConfig:
         pruning: whether the worse trials are stopped early.
         seed: decides everything.
         devices: as in `TrainConfig`.
-        workers: how many processes run trials at once.
-        listen: `HOST:PORT` for workers of other hosts; None lets none in.
+        workers: the number of trials at the same time; None for one, or for the executor's own number.
+        executor: `dask:ADDRESS` or `ray:ADDRESS`; None for this machine.
+        round_size: see `tune`.
+        max_failures: see `tune`.
     """
 
     dataset: str = "auto"
@@ -64,34 +64,21 @@ class TuneConfig:
     pruning: bool = True
     seed: int = 0
     devices: int | None = None
-    workers: int = 1
-    listen: str | None = None
+    workers: int | None = None
+    executor: str | None = None
+    round_size: int | None = None
+    max_failures: int = 3
 
     def __post_init__(self) -> None:
-        if self.listen is not None:
-            check_address("--listen", self.listen)
         if self.dropout is not None and self.model not in MODEL_NAMES:
             raise ConfigError(f"--search dropout is for {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
-    @property
-    def trains_here(self) -> bool:
-        """Whether trials are run by this very process."""
-        return self.workers == 1 and self.listen is None
 
-
-def check_address(option: str, address: str) -> None:
-    """Raises a `ConfigError` for what is no `HOST:PORT`."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in address or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"{option} {address!r} is not of the form HOST:PORT")
-
-
-def task_of(config: TuneConfig, trains: bool = True) -> tuple[SearchTask, Splits]:
+def task_of(config: TuneConfig) -> tuple[SearchTask, Splits]:
     """Loads the data, and makes what all trials of the search share.
 
     Args:
         config: of the search.
-        trains: whether this process trains, and the task needs a strategy.
 
     Raises:
         ConfigError: options that cannot be honoured with this data or model.
@@ -110,7 +97,8 @@ def task_of(config: TuneConfig, trains: bool = True) -> tuple[SearchTask, Splits
         validation=validation,
         budget=Budget(amount=config.epochs, slices=slices),
         space=config.space,
-        strategy=make_local_strategy("auto", config.devices, "a search") if trains else None,
+        strategy="auto",
+        devices=config.devices,
         seed=config.seed,
         loss=loss,
         metrics=metrics,
@@ -141,7 +129,7 @@ def tune_job(
         DirectoryError: the directory is in use.
         StorageError: the page cannot be written; all else was.
     """
-    task, splits = task_of(config, trains=config.trains_here)
+    task, splits = task_of(config)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
     return search_in(
@@ -155,36 +143,31 @@ def tune_job(
         timeout=config.timeout,
         watch=watch,
         say=say,
+        executor=config.executor,
         workers=config.workers,
-        hand_over=lambda _: {"config": to_json(config), "fingerprint": train.fingerprint},
-        listen=config.listen,
+        round_size=config.round_size,
+        max_failures=config.max_failures,
         conclude=conclude,
     )
 
 
 def _build(config: TuneConfig, splits: Splits) -> Callable[[Any], Any]:
-    """`HyperParameters` -> a model: one of ours, or the user's."""
-    if config.model in MODEL_NAMES:
-        train = splits.train
-        shape = getattr(train.examples, "shape", None)
+    """`HyperParameters` -> a model: one of ours, or the user's. It goes to workers, and holds no data."""
+    if config.model not in MODEL_NAMES:
+        function = load_function(config.model, "--model")
+        takes = len(inspect.signature(function).parameters)
+        return function if takes else lambda hp: function()
+    shape = getattr(splits.train.examples, "shape", None)
+    input_shape = None if shape is None else tuple(shape[1:])
+    classes, normalization = splits.train.num_classes, splits.normalization
 
-        def ours(hp: Any) -> Any:
-            rate = None if config.dropout is None else _dropout(hp, config.dropout)
-            # The seed is the trial's: Keras's own generator was set to it.
-            seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
-            return build_model(
-                config.model,
-                None if shape is None else tuple(shape[1:]),
-                train.num_classes,
-                splits.normalization,
-                seed=seed,
-                dropout=rate,
-            )
+    def ours(hp: Any) -> Any:
+        rate = None if config.dropout is None else _dropout(hp, config.dropout)
+        # The seed is the trial's: Keras's own generator was set to it.
+        seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
+        return build_model(config.model, input_shape, classes, normalization, seed=seed, dropout=rate)
 
-        return ours
-    function = load_function(config.model, "--model")
-    takes = len(inspect.signature(function).parameters)
-    return function if takes else lambda hp: function()
+    return ours
 
 
 def _dropout(hp: Any, given: Any) -> float:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from tfmb.errors import ConfigError, DataError
 
 from .halving import SuccessiveHalving
 from .journal import Journal
-from .messages import CAUSES, COUNTS, FATE, evaluation_of
+from .messages import CAUSES, COUNTS, FAILED, evaluation_of
 from .objective import Objective
 from .records import Evaluation
 
@@ -22,7 +21,9 @@ with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
     from keras_tuner.src.engine import oracle as their_oracle
 
-__all__ = ["Journaled", "Progress"]
+__all__ = ["CUT_SHORT", "Journaled", "Progress"]
+
+CUT_SHORT = ("diverged", "failed")
 
 
 @dataclass(kw_only=True)
@@ -31,8 +32,8 @@ class Progress:
 
     Attributes:
         history: its evaluations.
-        fate: `running`, `waiting` (on a rung), `completed` or `diverged`.
-        cause: why it diverged, in words.
+        fate: `running`, `waiting` (on a rung), `completed`, `diverged` or `failed`.
+        cause: why it diverged or failed, in words.
         seconds: its time by the clock, over all its turns.
         worker: which process ran it last.
     """
@@ -80,11 +81,10 @@ class Journaled(keras_tuner.Oracle):
         self.verbose = 0
         self.max_consecutive_failed_trials = 2**31
         self.compares, self._slices, self._most = objective, slices, most
-        self._halving, self._is_over = halving, deadline
+        self.halving, self._is_over = halving, deadline
         self.progress: dict[str, Progress] = {}
         self.ongoing_trials: dict[str, Any] = {}
         self._began: dict[str, float] = {}
-        self._lock = threading.RLock()
         self._journal = journal
         try:
             for event in list(journal.events):
@@ -104,14 +104,14 @@ class Journaled(keras_tuner.Oracle):
         if tuner_id not in self.ongoing_trials:
             if self._is_over():
                 return self._nothing("STOPPED")
-            if self._halving is not None and not self._retry_queue:
+            if self.halving is not None and not self._retry_queue:
                 # One whose turn is not over yet is still to write what it goes on from.
-                called = self._halving.next_to_call({trial.trial_id for trial in self.ongoing_trials.values()})
+                called = self.halving.next_to_call({trial.trial_id for trial in self.ongoing_trials.values()})
                 if called is not None:
                     self._retry_queue.append(called)
             if not self._retry_queue and len(self.trials) >= self._most:
                 # One of those that run may call back one that waits.
-                return self._nothing("IDLE" if self._halving is not None and self.ongoing_trials else "STOPPED")
+                return self._nothing("IDLE" if self.halving is not None and self.ongoing_trials else "STOPPED")
         known = set(self.trials)
         trial = super().create_trial(tuner_id)
         if trial.status == "RUNNING":
@@ -132,14 +132,6 @@ class Journaled(keras_tuner.Oracle):
     def _update(self, trial_id: str, metrics: dict[str, float], step: int) -> Any:
         trial, progress = self._running(trial_id)
         metrics = {str(key): float(value) for key, value in dict(metrics).items()}
-        if FATE in metrics:
-            if metrics[FATE] not in CAUSES:
-                raise ConfigError(f"trial {trial_id}: {metrics[FATE]!r} is no fate")
-            if not np.isfinite(metrics.get("tfmb/updates", 0)):
-                raise ConfigError(f"trial {trial_id}: the report of its fate names no update")
-            if progress.fate != "diverged":  # it was not told before
-                self._note("fate", trial=trial_id, fate=metrics[FATE], update=int(metrics.get("tfmb/updates", 0)))
-            return trial
         known = all(np.isfinite(value) for value in metrics.values()) and all(metrics.get(n, -1) >= 0 for n in COUNTS)
         if not 1 <= int(step) <= min(self._slices, len(progress.history) + 1) or not known:
             raise ConfigError(f"trial {trial_id}: the report of slice {step} is no evaluation")
@@ -150,11 +142,25 @@ class Journaled(keras_tuner.Oracle):
         trial.status = "RUNNING" if goes_on or int(step) < len(progress.history) else "STOPPED"
         return trial
 
+    def cut_short(self, trial_id: str, fate: float, update: int, words: str = "") -> None:
+        """Notes that a trial ends before its time.
+
+        Args:
+            trial_id: of a trial that runs.
+            fate: one of `messages.CAUSES`.
+            update: the update after which it was; 0 if it is not known.
+            words: the error, for a trial that failed.
+        """
+        with self._alone():
+            _, progress = self._running(trial_id)
+            if progress.fate not in CUT_SHORT:
+                self._note("fate", trial=trial_id, fate=fate, update=update, words=words)
+
     def end_trial(self, trial: Any) -> None:
         """Ends a worker's turn with a trial, which may go on later."""
         with self._alone():
             own, progress = self._running(trial.trial_id)
-            if not progress.history and progress.fate != "diverged":
+            if not progress.history and progress.fate not in CUT_SHORT:
                 raise ConfigError(f"trial {trial.trial_id} ends without an evaluation")
             own.status = "COMPLETED"
             seconds = time.monotonic() - self._began.get(trial.trial_id, time.monotonic())
@@ -166,7 +172,7 @@ class Journaled(keras_tuner.Oracle):
         progress = self.progress[trial.trial_id]
         score = self.compares.score(progress.history, self._slices)
         trial.best_step = len(progress.history)
-        trial.score = self._worst() if progress.fate == "diverged" or score is None else score
+        trial.score = self._worst() if progress.fate in CUT_SHORT or score is None else score
 
     def give_back(self, tuner_id: str) -> None:
         """The trial of a worker that is gone goes back to those to be run."""
@@ -188,24 +194,24 @@ class Journaled(keras_tuner.Oracle):
         with self._alone():
             self._rescore()
             found = super().get_best_trials(max(len(self.trials), 1))
-            return sorted(found, key=lambda trial: not self._is_whole(trial.trial_id))[:num_trials]
+            return sorted(found, key=lambda trial: not self.is_whole(trial.trial_id))[:num_trials]
 
-    def _is_whole(self, trial_id: str) -> bool:
+    def is_whole(self, trial_id: str) -> bool:
+        """Whether a trial spent its whole budget, or reached the target."""
         progress = self.progress[trial_id]
         spent = len(progress.history) >= self._slices or self.compares.reached(progress.history)
         return progress.fate == "completed" and spent
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One caller at a time. Keras Tuner's own lock stays held where a call in it fails: it is opened again."""
-        with self._lock:
-            try:
-                yield
-            except BaseException:
-                their_oracle.THREADS[self] = None
-                if their_oracle.LOCKS[self].locked():
-                    their_oracle.LOCKS[self].release()
-                raise
+        """Keras Tuner's own lock stays held where a call in it fails: it is opened again."""
+        try:
+            yield
+        except BaseException:
+            their_oracle.THREADS[self] = None
+            if their_oracle.LOCKS[self].locked():
+                their_oracle.LOCKS[self].release()
+            raise
 
     def _note(self, event: str, **entries: Any) -> None:
         """Writes an event, then does what it says: the same that happens when it is read again."""
@@ -232,8 +238,8 @@ class Journaled(keras_tuner.Oracle):
                 self._record_values(trial)
                 self.trials[trial_id] = trial
                 self.start_order.append(trial_id)
-            elif self._halving is not None:
-                self._halving.call(trial_id)
+            elif self.halving is not None:
+                self.halving.call(trial_id)
             if trial_id in self._retry_queue:
                 self._retry_queue.remove(trial_id)
             self.trials[trial_id].status = "RUNNING"
@@ -273,17 +279,18 @@ class Journaled(keras_tuner.Oracle):
                 trial.metrics.update(name, value, step=evaluation.slice)
             score = self.compares.score(progress.history, self._slices)
             whole = evaluation.slice >= self._slices or self.compares.reached(progress.history)
-            if self._halving is not None and not self._halving.report(trial_id, evaluation.slice, score) and not whole:
+            if self.halving is not None and not self.halving.report(trial_id, evaluation.slice, score) and not whole:
                 progress.fate = "waiting"
             if whole:
                 progress.fate = "completed"
         elif event == "fate":
-            progress.fate = "diverged"
-            progress.cause = f"{CAUSES[entries['fate']]} at update {entries['update']}"
-            if self._halving is not None:
-                for rung in self._halving.rungs:
+            progress.fate = "failed" if entries["fate"] == FAILED else "diverged"
+            at = f" at update {entries['update']}" if entries["update"] else ""
+            progress.cause = (entries.get("words") or CAUSES[entries["fate"]]) + at
+            if self.halving is not None:
+                for rung in self.halving.rungs:
                     if rung > len(progress.history):
-                        self._halving.report(trial_id, rung, None)
+                        self.halving.report(trial_id, rung, None)
         else:
             progress.seconds = float(entries["seconds"])
             if progress.fate == "running":  # of a budget that the oracle itself divides
@@ -309,7 +316,7 @@ class Journaled(keras_tuner.Oracle):
         scores = [
             trial.score
             for trial in self.trials.values()
-            if trial.score is not None and self.progress[trial.trial_id].fate != "diverged"
+            if trial.score is not None and self.progress[trial.trial_id].fate not in CUT_SHORT
         ]
         sign = 1.0 if self.compares.direction == "min" else -1.0
         if not scores:
@@ -321,7 +328,7 @@ class Journaled(keras_tuner.Oracle):
         """A trial that ends now may be worse than those that diverged were said to be."""
         worst = self._worst()
         for trial in self.trials.values():
-            if trial.status == "COMPLETED" and self.progress[trial.trial_id].fate == "diverged":
+            if trial.status == "COMPLETED" and self.progress[trial.trial_id].fate in CUT_SHORT:
                 trial.score = worst
 
 

@@ -138,7 +138,7 @@ def _positive(trial: TrialRecord, name: str) -> float | None:
 
 def _kind(trial: TrialRecord) -> tuple[str, bool]:
     """What decides a marker's look: fate, and whether it is coloured by its score."""
-    return trial.fate, trial.fate != "diverged" and score_of(trial) is not None
+    return trial.fate, trial.fate not in ("diverged", "failed") and score_of(trial) is not None
 
 
 def _markers(
@@ -157,7 +157,7 @@ def _markers(
         scores = [score for score in map(score_of, trials) if score is not None]  # all: the kind says so
         marker |= {"color": [scale.place(score) for score in scores], "coloraxis": "coloraxis"}
     else:
-        marker |= {"color": FATE_COLOURS["diverged"] if fate == "diverged" else GREY}
+        marker |= {"color": FATE_COLOURS["diverged"] if fate in ("diverged", "failed") else GREY}
     return objects.Scatter(
         x=[x for x, _ in spots.values()],
         y=[y for _, y in spots.values()],
@@ -165,7 +165,7 @@ def _markers(
         hovertemplate=_HOVER,
         mode="markers",
         marker=marker,
-        name=escaped(fate) if coloured or fate == "diverged" else f"{escaped(fate)}, no score",
+        name=escaped(fate) if coloured or fate in ("diverged", "failed") else f"{escaped(fate)}, no score",
     )
 
 

@@ -1,26 +1,18 @@
-"""What a worker tells an oracle of a trial: its evaluations and its fate, as Keras Tuner's metrics."""
-
-from typing import Any
+"""The reports of a trial as Keras Tuner's metrics: its evaluations and its fate."""
 
 from .records import Evaluation
 
-__all__ = ["CAUSES", "COUNTS", "DIVERGED", "EXPLODED", "FATE", "as_metrics", "evaluation_of", "history_of"]
+__all__ = ["CAUSES", "COUNTS", "DIVERGED", "EXPLODED", "FAILED", "as_metrics", "evaluation_of"]
 
 # Entries of a report that are no metrics of the model.
 COUNTS = ("tfmb/updates", "tfmb/examples", "tfmb/seconds")
-# The entry of a report of a trial's end, and its values.
-FATE = "tfmb/fate"
-DIVERGED, EXPLODED = 1.0, 2.0
-CAUSES = {DIVERGED: "the loss or a gradient became NaN or infinite", EXPLODED: "the loss rose far above its start"}
-
-
-def history_of(trial: Any) -> list[Evaluation]:
-    """The evaluations of a trial, from what Keras Tuner keeps of them."""
-    by_slice: dict[int, dict[str, float]] = {}
-    for name, tracked in trial.metrics.metrics.items():
-        for observation in tracked.get_history():
-            by_slice.setdefault(int(observation.step), {})[name] = float(observation.value[0])
-    return [evaluation_of(number, metrics) for number, metrics in sorted(by_slice.items())]
+# The fates of trials that are cut short, as the journal has them.
+DIVERGED, EXPLODED, FAILED = 1.0, 2.0, 3.0
+CAUSES = {
+    DIVERGED: "the loss or a gradient became NaN or infinite",
+    EXPLODED: "the loss rose far above its start",
+    FAILED: "it failed",
+}
 
 
 def as_metrics(evaluation: Evaluation) -> dict[str, float]:

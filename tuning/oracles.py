@@ -17,16 +17,18 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tfmb.errors import ConfigError
 
-from .journaled import Journaled
+from .journaled import CUT_SHORT, Journaled
 from .objective import Objective
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
     from keras_tuner import oracles as their
 
-__all__ = ["ORACLES", "make_oracle"]
+__all__ = ["ADAPTIVE", "ORACLES", "make_oracle"]
 
 ORACLES = ("bayesian", "random", "grid", "hyperband")
+# What these try next depends on what came of the trials before.
+ADAPTIVE = ("bayesian", "hyperband")
 
 
 class _Random(Journaled, their.RandomSearchOracle):
@@ -67,7 +69,7 @@ class _Bayesian(Journaled, their.BayesianOptimizationOracle):
             if trial.status == "COMPLETED":
                 points.append(point)
                 progress, sign = self.progress[trial.trial_id], 1.0 if self.objective.direction == "min" else -1.0
-                bad = progress.fate == "diverged"
+                bad = progress.fate in CUT_SHORT
                 whole = self._slices if progress.fate == "completed" else len(progress.history)
                 keys.append((True, 0, 0.0) if bad else (False, -whole, sign * trial.score))
             elif trial.status == "RUNNING":

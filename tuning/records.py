@@ -7,8 +7,9 @@ from typing import Any
 
 __all__ = ["FATES", "Evaluation", "SearchRecord", "TrialRecord"]
 
-# What became of a trial. `pruned` ones were stopped early because others did better; `running` ones have not ended.
-FATES = ("completed", "pruned", "diverged", "running")
+# The fate of a trial. `pruned` ones were stopped early because others did better; `failed` ones raised an error, or
+# their worker died; `running` ones have not ended.
+FATES = ("completed", "pruned", "diverged", "failed", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +40,7 @@ class TrialRecord:
         values: hyper-parameter -> value.
         fate: one of `FATES`.
         cause: why it was cut short, in words; None where it was not.
-        score: what the search compares; None before the first evaluation, and of a trial that diverged.
+        score: what the search compares; None before the first evaluation, and of a trial that diverged or failed.
         seconds: its whole time by the clock, starts and evaluation included.
         worker: which process ran it last.
         history: its evaluations, in order.

@@ -12,7 +12,7 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.storage.folders import naming
 
 from .records import SearchRecord, TrialRecord
-from .search import WEIGHTS
+from .scheduler import WEIGHTS
 from .space import hyperparameters
 from .states import load_weights
 

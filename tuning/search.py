@@ -1,112 +1,26 @@
 """The search: an oracle's trials, one after the other, each run by our loop; stopped anywhere, it goes on."""
 
-import contextlib
-import io
 import json
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tfmb.errors import ConfigError, DivergenceError
-from tfmb.training.loop.explosion import Exploded
+from tfmb.errors import ConfigError
 
+from .executors.base import Executor
 from .halving import SuccessiveHalving
 from .journal import Journal
-from .messages import DIVERGED, EXPLODED, FATE, as_metrics, history_of
+from .journaled import CUT_SHORT
 from .objective import Objective
-from .oracles import make_oracle
+from .oracles import ADAPTIVE, make_oracle
 from .records import SearchRecord, TrialRecord
+from .scheduler import Scheduler
 from .space import discover
-from .trial import SearchTask, Trainer
+from .trial import SearchTask
 
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    from keras_tuner.engine import base_tuner
-
-__all__ = ["WEIGHTS", "Search", "TrialLost", "Tuner"]
-
-_IDLE_SECONDS = 0.05
-WEIGHTS = "weights"  # the folder of a trial's weights, where it was the best when it ended
-
-
-class TrialLost(Exception):  # noqa: N818 - it is nobody's error
-    """A worker was not heard of for too long, and its trial is another's now."""
-
-
-class Tuner(base_tuner.BaseTuner):
-    """A worker: takes trials from an oracle and runs them through our loop.
-
-    Args:
-        oracle: from `oracles.make_oracle`, or a client of one in another process.
-        trainer: runs trials in this process.
-        slices: of a whole budget.
-        objective: what trials are compared by.
-        folder: for Keras Tuner's files and the trials' states.
-        tuner_id: the worker's name.
-    """
-
-    def __init__(
-        self, oracle: Any, trainer: Trainer, slices: int, objective: Objective, folder: Path, tuner_id: str
-    ) -> None:
-        super().__init__(oracle, directory=str(folder.parent), project_name=folder.name)
-        self.tuner_id = tuner_id
-        self._trainer, self._slices, self._objective, self._folder = trainer, slices, objective, folder
-
-    def reload(self) -> None:
-        """Nothing: what was is in the journal."""
-
-    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
-        """Runs trials until the oracle has none. An error in the user's code is no bad trial: it ends the search."""
-        while (trial := self.oracle.create_trial(self.tuner_id)).status != "STOPPED":
-            if trial.status == "IDLE":
-                time.sleep(_IDLE_SECONDS)
-                continue
-            with contextlib.suppress(TrialLost):
-                self._run_and_end(trial)
-
-    def _run_and_end(self, trial: Any) -> None:
-        """A turn of a trial. Its weights are written before its end is told: whoever is lost then has written them."""
-        place = self._folder / f"trial_{trial.trial_id}" / WEIGHTS
-        if self.run_trial(trial):
-            self._trainer.save_weights(place)
-        trial.status = "COMPLETED"
-        self.on_trial_end(trial)
-        if self.oracle.get_best_trials(1)[0].trial_id != trial.trial_id:
-            shutil.rmtree(place, ignore_errors=True)
-
-    def run_trial(self, trial: Any, *fit_args: Any, **fit_kwargs: Any) -> bool:
-        """Trains and evaluates a trial, and reports every slice as it is done.
-
-        Returns:
-            Whether the trainer has weights of it that were not written yet.
-        """
-        values = dict(trial.hyperparameters.values)
-        past = values.get("tuner/trial_id") or trial.trial_id
-        first, begun = past, history_of(self.oracle.get_trial(past))
-        while follows := self.oracle.get_trial(first).hyperparameters.values.get("tuner/trial_id"):
-            first = follows  # Hyperband goes on with a trial under another name
-            begun = [*history_of(self.oracle.get_trial(first)), *begun]
-        slices = int(values.pop("tuner/epochs", self._slices))
-        own = {name: value for name, value in values.items() if not name.startswith("tuner/")}
-
-        def goes_on(evaluation: Any) -> bool:
-            # Whoever is lost after this report is not asked to train it again.
-            if evaluation.slice >= slices or self._objective.reached([evaluation]):
-                self._trainer.save_weights(self._folder / f"trial_{trial.trial_id}" / WEIGHTS)
-            found = self.oracle.update_trial(trial.trial_id, as_metrics(evaluation), step=evaluation.slice)
-            return found.status == "RUNNING" and evaluation.slice < slices
-
-        if begun and begun[-1].slice >= slices:
-            return False  # all was told, and then the worker was lost
-        try:
-            found = self._trainer.run(own, goes_on, self._folder / f"trial_{first}", begun)
-        except (DivergenceError, Exploded) as error:
-            fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
-            self.oracle.update_trial(trial.trial_id, {FATE: fate, "tfmb/updates": float(error.update)})
-            return False
-        return bool(found) and found[-1].slice < slices and not self._objective.reached(found)
+__all__ = ["Search"]
 
 
 class Search:
@@ -187,48 +101,40 @@ class Search:
 
     def run(
         self,
+        executor: Executor,
         watch: Callable[[SearchRecord], None] = lambda record: None,
-        workers: int = 1,
-        hand_over: Callable[[SearchTask], dict[str, Any]] | None = None,
-        listen: str | None = None,
-        say: Callable[[str], None] = lambda line: None,
+        *,
+        round_size: int | None = None,
+        max_failures: int = 3,
     ) -> SearchRecord:
         """Runs the trials that are left.
 
         Args:
+            executor: runs them.
             watch: gets the record after each trial.
-            workers: how many processes run them; 1 is this one.
-            hand_over: for several workers, gives what they make the task of: see `worker`.
-            listen: see `chief.run_workers`; all trials are then run by processes of their own.
-            say: the same.
+            round_size: see `Scheduler`.
+            max_failures: see `Scheduler`.
 
         Returns:
             What the search came to.
 
         Raises:
-            ConfigError: the user's code builds what cannot be trained, or the objective is not measured.
+            ConfigError: no trial can be trained, the objective is not measured, or too many trials failed in a row.
             StorageError: the journal cannot be written; the search can go on later.
-            TfmbError: see `chief.run_workers`.
+            TfmbError: see `Scheduler.run`.
         """
-        if (workers > 1 or listen is not None) and hand_over is not None:
-            from .chief import run_workers  # which imports this module
-
-            told = hand_over(self._task)
-            run_workers(
-                self._oracle, workers, told, self._slices, self._folder, lambda: watch(self.record()), listen, say
-            )
-            return self.record()
         self._oracle.told = lambda: watch(self.record())
-        trainer, folder = Trainer(self._task), self._folder / "trials"
-        Tuner(self._oracle, trainer, self._slices, self._objective, folder, "worker-0").search()
+        if round_size is None and executor.workers == 1:
+            round_size = 1
+        self._is_asynchronous = round_size is None and self._kind in ADAPTIVE
+        shared = executor.put(self._task)
+        folder = self._folder / "trials"
+        scheduler = Scheduler(self._oracle, executor, shared, folder, self._slices, self._objective)
+        scheduler.run(round_size, max_failures)
         return self.record()
 
     def record(self) -> SearchRecord:
         """What the search came to so far."""
-        with self._oracle._alone():
-            return self._record()
-
-    def _record(self) -> SearchRecord:
         trials = []
         for trial_id in self._oracle.start_order:
             progress, trial = self._oracle.progress[trial_id], self._oracle.trials[trial_id]
@@ -239,7 +145,7 @@ class Search:
             ):
                 fate, cause = "pruned", f"others did better after {done} of {self._slices} slices"
             values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
-            score = None if fate == "diverged" else self._objective.score(progress.history, self._slices)
+            score = None if fate in CUT_SHORT else self._objective.score(progress.history, self._slices)
             trials.append(
                 TrialRecord(
                     trial=trial_id,

@@ -1,23 +1,154 @@
-"""The watch over a slice of a trial."""
+"""A slice of a trial as one function call: what goes to a worker, what it does there, and what comes back.
 
-from tfmb.training.loop.explosion import Watch
-from tfmb.training.loop.reports import UpdatesReport
-from tfmb.training.loop.throughput import Meter
+Everything here is plain data that travels by pickle: between processes of one machine, by Dask, Ray or Slurm. A worker
+keeps nothing of a trial but what it traced and compiled, and writes nothing.
+"""
 
-__all__ = ["SliceWatch"]
+import os
+import socket
+import time
+import traceback
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+from tfmb.errors import ConfigError, DivergenceError, TfmbError
+from tfmb.training.loop.explosion import Exploded
+
+from .executors.base import OnDisk
+from .messages import DIVERGED, EXPLODED, FAILED
+from .objective import Objective
+from .records import Evaluation
+from .trial import SearchTask, Trainer
+
+__all__ = ["SliceReport", "SliceTask", "forget_trainers", "run_slice", "versions"]
+
+# A worker reports at the end of a slice of the budget once so many seconds went by: what is lost in a death is no more.
+_REPORT_SECONDS = 10.0
+_MOST_WORDS = 500
+# Another version of one of these may train other bits, or not understand the task.
+_PACKAGES = ("tfmb", "tensorflow", "keras", "keras-tuner", "numpy")
 
 
-class SliceWatch(Watch):
-    """Stops a slice whose time is over, too."""
+def versions() -> dict[str, str]:
+    """Returns the versions that a worker must share with the search."""
+    return {name: metadata.version(name) for name in _PACKAGES}
 
-    _limit: float | None = None
 
-    def limit(self, seconds: float | None, spent: float, meter: Meter) -> None:
-        """Before a slice: it may train until the trial has spent so many seconds; None for no limit."""
-        self.stop, self._limit, self._spent, self._meter = False, seconds, spent, meter
+@dataclass(frozen=True, kw_only=True)
+class SliceTask:
+    """A trial, or the slice of one up to the next rung.
 
-    def updates_made(self, report: UpdatesReport) -> None:
-        """Looks at the losses, and at the clock."""
-        super().updates_made(report)
-        if self._limit is not None and self._spent + self._meter.seconds >= self._limit:
-            self.stop = True
+    Attributes:
+        trial: its id.
+        values: of its hyper-parameters.
+        begun: its evaluations so far.
+        state: what it goes on from after these; None for the beginning.
+        until: the number of slices of the budget after which it is to report.
+        slices: the number of slices of its whole budget.
+        objective: the text of the search's objective.
+        best: the best score so far, beyond which weights are wanted; None for any.
+        versions: of the search; a worker must have the same.
+    """
+
+    trial: str
+    values: dict[str, Any]
+    begun: tuple[Evaluation, ...]
+    state: bytes | None
+    until: int
+    slices: int
+    objective: str
+    best: float | None
+    versions: dict[str, str] = field(default_factory=versions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceReport:
+    """What a worker found.
+
+    Attributes:
+        trial: the task's.
+        evaluations: the new ones, in order.
+        state: what the trial can go on from; None once its budget is spent.
+        weights: those it has now, where its score is the best so far.
+        fate: one of `messages.CAUSES` if it was cut short; None if not.
+        update: the update that did it, where it is known.
+        words: the error of the user's code, in one line.
+        worker: the host and the number of the process.
+    """
+
+    trial: str
+    evaluations: tuple[Evaluation, ...] = ()
+    state: bytes | None = None
+    weights: bytes | None = None
+    fate: float | None = None
+    update: int = 0
+    words: str = ""
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+
+
+# The trainer of the search that this process worked for last.
+_trainers: dict[str, Trainer] = {}
+
+
+def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
+    """Trains a slice of a trial, in whichever process this is.
+
+    Args:
+        shared: what the search's trials share, or the file that it lies in.
+        task: what to do.
+
+    Returns:
+        The report. A trial that diverged, ran out of memory or whose `build` failed for its values is a report too.
+
+    Raises:
+        ConfigError: other versions here than in the search, or a model or values that no trial can be trained with.
+        DataError: the trial's state is damaged.
+    """
+    trainer, objective = _trainer_of(shared, task.versions), Objective.parse(task.objective)
+    began, found = time.monotonic(), list[Evaluation]()
+
+    def goes_on(evaluation: Evaluation) -> bool:
+        found.append(evaluation)
+        late = time.monotonic() - began > _REPORT_SECONDS
+        return evaluation.slice < task.until and not late and not objective.reached([evaluation])
+
+    try:
+        ran = trainer.run(task.values, goes_on, task.state, task.begun)
+    except DivergenceError as error:
+        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=DIVERGED, update=error.update)
+    except Exploded as error:
+        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=EXPLODED, update=error.update)
+    except TfmbError:
+        raise
+    except Exception as error:  # whatever the user's code, or TensorFlow, raises for these values
+        words = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MOST_WORDS]
+        traceback.print_exc()
+        trainer.forget()  # it may hold half of a model
+        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=FAILED, words=words)
+    weights = trainer.weights() if _is_best(objective, (*task.begun, *found), task) else None
+    return SliceReport(trial=task.trial, evaluations=tuple(found), state=ran.state, weights=weights)
+
+
+def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceTask) -> bool:
+    score = objective.score(history, task.slices)
+    if score is None or task.best is None:
+        return score is not None
+    return score < task.best if objective.direction == "min" else score > task.best
+
+
+def _trainer_of(shared: "SearchTask | OnDisk", wanted: dict[str, str]) -> Trainer:
+    """Keeps data, traces and compiled programs from task to task, of one search at a time."""
+    if shared.fingerprint not in _trainers:
+        for name, here in versions().items():
+            if here != wanted[name]:
+                where = f"a worker on {socket.gethostname()} has {name} {here}"
+                raise ConfigError(f"{where}, and the search {wanted[name]}: install the same versions")
+        _trainers.clear()
+        _trainers[shared.fingerprint] = Trainer(shared.load() if isinstance(shared, OnDisk) else shared)
+    return _trainers[shared.fingerprint]
+
+
+def forget_trainers() -> None:
+    """Gives the memory of data and models in this process back."""
+    _trainers.clear()

@@ -1,8 +1,12 @@
-"""What a trial goes on from, and the weights that it ends with: folders that are whole or not there."""
+"""The state that a trial goes on from and the weights that it ends with: bytes on their way, whole folders at rest.
 
+A worker makes and takes bytes, and writes nothing: the process of the search alone writes into its directory.
+"""
+
+import io
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,77 +17,119 @@ from tfmb.optimizers.optimizer import value_of
 from tfmb.storage.atomic import commit_folder, remove_temporary, verify_folder
 from tfmb.storage.files import load_arrays
 
-__all__ = ["load_state", "load_weights", "newest_state", "save_state", "save_weights"]
+__all__ = [
+    "drop_states", "keep_state", "keep_weights", "kept_state", "load_weights", "newest_state", "pack_state",
+    "pack_weights", "unpack_state",
+]  # fmt: skip
 
-_STATE, _WEIGHTS = "state.npz", "weights.npz"
-
-
-def save_weights(folder: Path, arrays: Sequence[np.ndarray]) -> None:
-    """Writes weights into a new folder, whole or not at all; one that is there is replaced."""
-    weights: dict[str, Any] = {f"w{number:05d}": weight for number, weight in enumerate(arrays)}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    commit_folder(folder, lambda into: np.savez(into / _WEIGHTS, **weights), {})
+_STATE, _WEIGHTS, _FIRST_LOSS = "state.npz", "weights.npz", "first_loss"
 
 
-def load_weights(folder: Path) -> list[np.ndarray]:
-    """What `save_weights` wrote.
+def pack_weights(arrays: Sequence[np.ndarray]) -> bytes:
+    """Returns weights as the bytes of an NPZ file."""
+    return _packed({f"w{number:05d}": weight for number, weight in enumerate(arrays)})
+
+
+def pack_state(variables: Sequence[Any], first_loss: float | None) -> bytes:
+    """Returns all that the next update depends on as the bytes of an NPZ file.
+
+    Args:
+        variables: of the model and its optimizer.
+        first_loss: the loss of the trial's first update, or None.
+    """
+    arrays = {f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(variables)}
+    return _packed({**arrays, _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)})
+
+
+def unpack_state(state: bytes, variables: Sequence[Any]) -> float:
+    """Puts a state back; returns the trial's first loss.
 
     Raises:
-        DataError: it is missing or damaged.
+        DataError: it is damaged, or of another model.
     """
-    verify_folder(folder)
-    arrays = _arrays(folder / _WEIGHTS)
-    return [arrays[name] for name in sorted(arrays)]
-
-
-def save_state(folder: Path, variables: Sequence[Any], slices: int, first_loss: float | None) -> None:
-    """Writes all that the next update depends on, whole or not at all; what was saved of an earlier slice goes."""
-    arrays: dict[str, Any] = {
-        f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(variables)
-    }
-    arrays["first_loss"] = np.array(math.nan if first_loss is None else first_loss)
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporary(folder)
-    place = _place(folder, slices)
-    if not place.exists():  # where another process did the same slice before
-        commit_folder(place, lambda into: np.savez(into / _STATE, **arrays), {"slices": slices})
-    for other in folder.glob("state-*"):
-        if other.name < place.name:  # a later one is of another process, which took the trial over
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def load_state(folder: Path, variables: Sequence[Any], slices: int) -> float:
-    """Puts a saved state back; returns the trial's first loss.
-
-    Raises:
-        DataError: it is missing, damaged or of another model.
-    """
-    place = _place(folder, slices)
-    verify_folder(place)
-    arrays = _arrays(place / _STATE)
-    first_loss = float(arrays.pop("first_loss"))
+    try:
+        with np.load(io.BytesIO(state), allow_pickle=False) as found:
+            arrays = dict(found.items())
+        first_loss = float(arrays.pop(_FIRST_LOSS))
+    except Exception as error:  # zipfile and NumPy raise a dozen kinds for a damaged archive
+        raise DataError(f"the state of a trial cannot be read ({error}): it is damaged") from error
     values = [arrays[name] for name in sorted(arrays)]
     if [value.shape for value in values] != [tuple(v.shape) for v in variables]:
-        raise DataError(f"{place} is of another model: the code changed; begin the search anew")
+        raise DataError("the state of a trial is of another model: the code changed; begin the search anew")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return first_loss
 
 
-def newest_state(folder: Path | None, most: int) -> int:
-    """The highest number of slices, up to `most`, whose state is saved; 0 for none."""
-    if folder is None:
-        return 0
+def keep_weights(folder: Path, weights: bytes) -> None:
+    """Writes weights into a new folder, whole or not at all; one that is there is replaced."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    commit_folder(folder, _writer(_WEIGHTS, weights), {})
+
+
+def load_weights(folder: Path) -> list[np.ndarray]:
+    """Returns the weights that `keep_weights` wrote.
+
+    Raises:
+        DataError: they are missing or damaged.
+    """
+    verify_folder(folder)
+    try:
+        arrays = load_arrays(folder / _WEIGHTS)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder / _WEIGHTS} cannot be read ({error}): it is damaged") from error
+    return [arrays[name] for name in sorted(arrays)]
+
+
+def keep_state(folder: Path, state: bytes, slices: int) -> None:
+    """Writes a trial's state after some slices, whole or not at all; the states of earlier slices go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporary(folder)
+    place = _place(folder, slices)
+    if not place.exists():
+        commit_folder(place, _writer(_STATE, state), {"slices": slices})
+    drop_states(folder, slices)
+
+
+def drop_states(folder: Path, below: int) -> None:
+    """Removes the states of less than so many slices."""
+    for other in folder.glob("state-*"):
+        if other.name < _place(folder, below).name:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def kept_state(folder: Path, slices: int) -> bytes:
+    """Returns the state that `keep_state` wrote.
+
+    Raises:
+        DataError: it is missing or damaged.
+    """
+    place = _place(folder, slices)
+    verify_folder(place)
+    try:
+        return (place / _STATE).read_bytes()
+    except OSError as error:
+        raise DataError(f"{place} cannot be read ({error.strerror}): it is damaged") from error
+
+
+def newest_state(folder: Path, most: int) -> int:
+    """Returns the highest number of slices, up to `most`, whose state is kept; 0 for none."""
     return next((slices for slices in range(most, 0, -1) if _place(folder, slices).is_dir()), 0)
+
+
+def _packed(arrays: dict[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _writer(name: str, content: bytes) -> Callable[[Path], None]:
+    def write(into: Path) -> None:
+        (into / name).write_bytes(content)
+
+    return write
 
 
 def _place(folder: Path, slices: int) -> Path:
     return folder / f"state-{slices:04d}"
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        return load_arrays(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}): it is damaged") from error

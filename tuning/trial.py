@@ -6,11 +6,10 @@ before only in its seed, batch size, rate or momentum uses what that one traced 
 
 import json
 import math
-import time
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from tfmb.backend import tf
 from tfmb.choices import JitScope
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
-from tfmb.distribution.strategy import is_on_cpu
+from tfmb.distribution.strategy import is_on_cpu, make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop
 from tfmb.optimizers.adjustable import Adjustable
@@ -42,16 +41,15 @@ from tfmb.types import KerasModel
 
 from .budget import Budget
 from .records import Evaluation
-from .slices import SliceWatch
+from .slice_watch import SliceWatch
 from .space import LOOP_NAMES, Space, hyperparameters
-from .states import load_state, newest_state, save_state, save_weights
+from .states import pack_state, pack_weights, unpack_state
 
-__all__ = ["SearchTask", "Trainer"]
+__all__ = ["Ran", "SearchTask", "Trainer"]
 
 _SCORED_BATCH = 256
 # Numbers of a rule that a trial may change without tracing again, where the rule has them at all.
 _ADJUSTABLE = ("momentum", "rho", "beta_1", "beta_2")
-_SAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +62,13 @@ class SearchTask:
         validation: what is evaluated.
         budget: of a trial.
         space: what of our loop is searched.
-        strategy: where to train.
+        strategy: the name of a `tf.distribute` strategy, which a worker makes for itself, or one itself.
+        devices: as in `make_strategy`.
         seed: the search's.
         loss: as in `compile`, for a model that is not compiled.
         metrics: as in `compile`, for a model that is not compiled.
         executions: trainings a trial, with seeds of their own, whose metrics are averaged.
+        fingerprint: tells one search's task from another's.
     """
 
     build: Callable[[Any], Any]
@@ -76,11 +76,25 @@ class SearchTask:
     validation: Source
     budget: Budget
     space: Space
-    strategy: Any
+    strategy: Any = "auto"
+    devices: int | None = None
     seed: int = 0
     loss: Any = None
     metrics: Any = None
     executions: int = 1
+    fingerprint: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+
+class Ran(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+        history: all its evaluations.
+        state: what it can go on from; None once its budget is spent.
+    """
+
+    history: list[Evaluation]
+    state: bytes | None = None
 
 
 class Trainer:
@@ -91,6 +105,8 @@ class Trainer:
     """
 
     def __init__(self, task: SearchTask) -> None:
+        if isinstance(task.strategy, str):
+            task = replace(task, strategy=make_local_strategy(task.strategy, task.devices, "a search"))
         self.task = task
         self._arrays = arrays_on_device(task.train)
         order = Order(
@@ -106,20 +122,19 @@ class Trainer:
         self,
         values: dict[str, Any],
         goes_on: Callable[[Evaluation], bool] = lambda evaluation: True,
-        state: Path | None = None,
+        state: bytes | None = None,
         begun: Sequence[Evaluation] = (),
-    ) -> list[Evaluation]:
+    ) -> "Ran":
         """Trains and evaluates a trial until its budget is spent or it is told not to go on.
 
         Args:
             values: of the hyper-parameters, ours and the user's.
             goes_on: gets each evaluation, and says whether to train the next slice.
-            state: a folder for what the trial goes on from, written where it is told to stop before its budget is
-                spent, and now and then between; None for none.
+            state: what the trial goes on from; None for its beginning.
             begun: its evaluations before that.
 
         Returns:
-            All its evaluations.
+            All its evaluations, and what it can go on from.
 
         Raises:
             DivergenceError: a loss or gradient was not finite.
@@ -129,30 +144,27 @@ class Trainer:
         """
         if self.task.executions == 1:
             return self._execute(values, 0, goes_on, state, list(begun))
-        runs = [self._execute(values, number, lambda _: True, None, []) for number in range(self.task.executions)]
+        numbers = range(self.task.executions)
+        runs = [self._execute(values, number, lambda _: True, None, []).history for number in numbers]
         means = [_mean(evaluations) for evaluations in zip(*runs, strict=True)]
         for mean in means:
             goes_on(mean)
-        return means
+        return Ran(history=means)
 
     def _execute(
         self,
         values: dict[str, Any],
         number: int,
         goes_on: Callable[[Evaluation], bool],
-        state: Path | None,
+        state: bytes | None,
         history: list[Evaluation],
-    ) -> list[Evaluation]:
+    ) -> "Ran":
         task = self.task
         size = min(int(values["batch_size"]), task.train.size)
         bounds = [task.budget.updates(k, task.train.size, size) for k in range(task.budget.slices + 1)]
         seed = derive(task.seed, "execution", number)
         kept = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
-        first_loss, saved = None, time.monotonic()
-        # What was not saved is made again: the same, to the bit.
-        history = history[: newest_state(state, len(history))]
-        if history and state is not None:
-            first_loss = load_state(state, kept.variables, len(history))
+        first_loss = None if state is None else unpack_state(state, kept.variables)
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
         augmentation = task.space.augmentation(values)
@@ -177,14 +189,10 @@ class Trainer:
                     metrics={key: float(value) for key, value in metrics.items() if np.ndim(value) == 0},
                 )
             )
-            stops = not goes_on(history[-1])
-            ends = slice_number + 1 == task.budget.slices
-            if state is not None and not ends and (stops or time.monotonic() - saved > _SAVE_SECONDS):
-                save_state(state, kept.variables, len(history), watch.first)
-                saved = time.monotonic()
-            if stops:
+            if not goes_on(history[-1]):
                 break
-        return history
+        ended = len(history) == task.budget.slices
+        return Ran(history=history, state=None if ended else pack_state(kept.variables, watch.first))
 
     def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "_Kept":
         """A model and optimizer as new for these values; traced before, where the last trial's serve."""
@@ -222,10 +230,14 @@ class Trainer:
         self._kept = _Kept(key, placed, loss_and_metrics)
         return self._kept
 
-    def save_weights(self, folder: Path) -> None:
-        """Writes the weights that the last trial ended with into a new folder, whole or not at all."""
+    def weights(self) -> bytes:
+        """Returns the weights that the last trial has now."""
         assert self._kept is not None
-        save_weights(folder, self._kept.model.get_weights())
+        return pack_weights(self._kept.model.get_weights())
+
+    def forget(self) -> None:
+        """Forgets the last trial's model, which may be half made."""
+        self._kept = None
 
 
 class _Kept:

@@ -8,8 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.backend import keras
-from tfmb.choices import check_counts
+from tfmb.backend import keras, tf
 from tfmb.data.records import Records
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
@@ -21,15 +20,15 @@ from tfmb.training.input.data_adapter import to_source, train_and_validation
 from tfmb.types import Data, Strategy
 
 from .budget import Budget
-from .by_value import pack_function
-from .chief import leave_memory
-from .handover import pack_task, refuse_gang, remove
+from .executors.adapt import adapt
+from .executors.base import Executor, pickled
 from .objective import Objective
 from .oracles import ORACLES
 from .records import SearchRecord
 from .report import write_report
 from .result import SearchResult, write_best
 from .search import Search
+from .slices import forget_trainers
 from .space import RULE_NAMES, Space
 from .tensorboard import HParamsLog
 from .trial import SearchTask
@@ -38,6 +37,8 @@ __all__ = ["PRUNING_SLICES", "search_in", "tune"]
 
 # Looks at a trial where others may stop it: rungs after 1/9 and 1/3 of its budget.
 PRUNING_SLICES = 9
+# Bytes of the user's code; it goes to each worker once.
+_MOST_CODE = 64 * 2**20
 
 
 @refusing_old_names
@@ -64,7 +65,10 @@ def tune(
     devices: int | None = None,
     run_dir: str | Path | None = None,
     seed: int | None = None,
-    workers: int = 1,
+    workers: int | None = None,
+    executor: Any = None,
+    round_size: int | None = None,
+    max_failures: int = 3,
     watch: Callable[[SearchRecord], None] = lambda record: None,
     **space: Any,
 ) -> SearchResult:
@@ -97,10 +101,18 @@ def tune(
         run_dir: a directory for the search. The same call with the same directory goes on with a search that was
             stopped, and repeats no trial. None keeps nothing.
         seed: decides the values that are tried, initial weights and orders of examples; None draws a seed.
-        workers: the number of processes of this machine that run trials at the same time, each with its share of the
-            cores or GPUs. 1 runs the trials in this process. A `build`, `loss` or `metrics` that cannot be imported,
-            such as one of a notebook's cell, is handed to the workers by value. A worker that dies is started again,
-            and its trial goes on.
+        workers: the number of trials to run at the same time, each in a process of this machine with its share of the
+            cores or GPUs. None or 1 runs the trials in this process. With an `executor`: the number of tasks that it
+            gets at the same time; None for its own number of workers.
+        executor: where to run the trials: `"dask:ADDRESS"`, `"ray:ADDRESS"`, a Dask `Client`, the module `ray`, or an
+            object with `submit(fn, *args)` that returns a future, such as submitit's executor for Slurm. Workers need
+            the same versions. A `build`, `loss` or `metrics` that cannot be imported there is handed to them by value.
+            A slice whose worker died is done again, at most three times.
+        round_size: for an oracle that learns from trials and several workers: the number of trials that are chosen
+            before any of them is heard. Equal rounds give equal trials on every executor. None chooses a trial
+            whenever a worker is free, so that trials depend on which worker is faster.
+        max_failures: the number of trials in a row that may fail (out of memory, an error in `build`, a worker that
+            died) before the search ends. The same call goes on past them.
         watch: a function that gets the record after each trial.
         **space: see `tfmb.tuning.space.Space`: `optimizer`, `momentum`, `weight_decay`, `schedule`, `augment`, ...
 
@@ -112,7 +124,7 @@ def tune(
             with other arguments.
         DataError: data or a journal that make no sense.
         DirectoryError: `run_dir` is in use, or cannot be made or written.
-        PeerLostError: a worker died again and again.
+        PeerLostError: the executor is broken, and cannot be made anew.
         PreemptedError: SIGTERM ended a search with workers, which can go on.
         StorageError: the page cannot be written; all other files were written.
 
@@ -124,13 +136,15 @@ def tune(
         raise ConfigError(
             f"build is a {type(build).__name__}: give a function of keras_tuner.HyperParameters that builds a model"
         )
-    _check(max_trials, executions_per_trial, workers, oracle, validation_split, timeout)
+    counts = {"max_trials": max_trials, "executions_per_trial": executions_per_trial, "max_failures": max_failures}
+    counts |= {name: value for name, value in (("workers", workers), ("round_size", round_size)) if value is not None}
+    _check(counts, oracle, validation_split, timeout)
     need_modules("the report of a search", PAGE_MODULES)
     if run_dir is not None:
         need_folder("run_dir", run_dir)
-    if workers > 1:
-        refuse_gang(strategy)
-        pack_function(build, "build")  # refused before anything is loaded
+    is_here = executor is None and workers in (None, 1)
+    if not is_here:
+        _check_handed_over(build, loss, metrics, strategy)
     source = to_source(x, y)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
@@ -141,7 +155,8 @@ def tune(
         validation=held_out,
         budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
         space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
-        strategy=make_local_strategy(strategy, devices, "a search") if workers == 1 else None,
+        strategy=make_local_strategy(strategy, devices, "a search") if is_here else strategy,
+        devices=devices,
         seed=random.randrange(2**31) if seed is None else seed,
         loss=loss,
         metrics=metrics,
@@ -160,8 +175,10 @@ def tune(
             timeout=timeout,
             watch=watch,
             any_seed=seed is None,
+            executor=executor,
             workers=workers,
-            hand_over=lambda kept: {"arrays": pack_task(kept, strategy, devices, folder)},
+            round_size=round_size,
+            max_failures=max_failures,
         )
     except BaseException:
         if run_dir is None:
@@ -183,15 +200,15 @@ def search_in(
     watch: Callable[[SearchRecord], None] = lambda record: None,
     say: Callable[[str], None] = lambda line: None,
     any_seed: bool = False,
-    workers: int = 1,
-    hand_over: Callable[[SearchTask], dict[str, Any]] | None = None,
-    listen: str | None = None,
+    executor: Any = None,
+    workers: int | None = None,
+    round_size: int | None = None,
+    max_failures: int = 3,
     conclude: Callable[[SearchRecord], None] = lambda record: None,
 ) -> SearchRecord:
     """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
 
-    `hand_over` gives what workers make the task of, see `worker`; it may write into the directory's `handover`.
-    `listen` is the `HOST:PORT` for workers of other hosts. `conclude` gets the record when all trials are done, before
+    `conclude` gets the record when all trials are done, before
     the page is written: what it does with the answer must not depend on whether the page can be.
     """
     compares = Objective.parse(objective)
@@ -200,8 +217,9 @@ def search_in(
     lock.acquire()
     try:
         _remove_leftovers(folder)
-        if workers > 1 or listen is not None:
-            leave_memory()
+        runs = adapt(executor, workers, folder)
+        if type(runs) is not Executor:
+            _leave_memory()
         search = Search(
             task,
             compares,
@@ -224,10 +242,11 @@ def search_in(
             watch(record)
 
         try:
-            record = search.run(watch_all, workers, hand_over, listen, say)
+            record = search.run(runs, watch_all, round_size=round_size, max_failures=max_failures)
         finally:
+            runs.close()
+            forget_trainers()
             search.close()
-            remove(folder)
         _remove_leftovers(folder)
         watch_all(record)
         page = record.only(search.searched), folder / "report.html"
@@ -244,7 +263,7 @@ def search_in(
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what chiefs and workers that were killed while they wrote left over."""
+    """Removes what a process that was killed while it wrote left over."""
     inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
     for place in (folder, *inner):
         remove_temporary(place)
@@ -257,10 +276,35 @@ def _space(**given: Any) -> Space:
         raise ConfigError(f"{str(error).rpartition('argument ')[2]} is not an argument of a search") from error
 
 
-def _check(
-    max_trials: Any, executions: Any, workers: Any, oracle: str, validation_split: float, timeout: float | None
-) -> None:
-    check_counts(max_trials=max_trials, executions_per_trial=executions, workers=workers)
+def _leave_memory() -> None:
+    """Takes no more of the GPUs than this process needs, which trains nothing."""
+    with contextlib.suppress(RuntimeError, ValueError):  # TensorFlow has started
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def _check_handed_over(build: Any, loss: Any, metrics: Any, strategy: Strategy) -> None:
+    """Refuses, before anything is loaded, what cannot be handed to workers."""
+    if strategy == "multi-worker":
+        raise ConfigError(
+            "strategy 'multi-worker' splits one training, workers=N of a search splits the trials: choose one"
+        )
+    if not isinstance(strategy, str):
+        raise ConfigError(
+            f"workers make strategies of their own: give strategy by name, not a {type(strategy).__name__}"
+        )
+    for name, value in (("build", build), ("loss", loss), ("metrics", metrics)):
+        if (size := len(pickled(value, name))) > _MOST_CODE:
+            raise ConfigError(
+                f"{name} uses {size / 2**20:,.0f} MiB of this process's values, and workers take at most "
+                f"{_MOST_CODE // 2**20}: let it load them itself"
+            )
+
+
+def _check(counts: dict[str, Any], oracle: str, validation_split: float, timeout: float | None) -> None:
+    for name, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
     if oracle not in ORACLES:
         raise ConfigError(f"unknown oracle {oracle!r}: give {', '.join(ORACLES)}")
     if not 0 < validation_split < 1:

@@ -26,7 +26,7 @@ class TrialTable:
             score = "-" if trial.score is None else f"{trial.score:.4g}"
             best = record.best
             known = "" if best is None else f"  best {best.score:.4g} (trial {best.trial})"
-            cause = f" ({trial.cause})" if trial.fate == "diverged" else ""
+            cause = f" ({trial.cause})" if trial.fate in ("diverged", "failed") else ""
             tell(
                 f"trial {trial.trial} ({number}/{self._most})  {values}  {record.objective} {score}  "
                 f"{trial.fate}{cause}  {trial.seconds:.1f} s{known}",

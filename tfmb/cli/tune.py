@@ -119,24 +119,31 @@ def tune(
         bool, typer.Option(help="Stop trials early that do worse than others.", rich_help_panel=_SEARCH)
     ] = True,
     workers: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="The number of processes on this machine that run trials at the same time.", rich_help_panel=_SEARCH,
-        ),
-    ] = 1,
-    listen: Annotated[
-        str | None,
-        typer.Option(
-            help="Listen on HOST:PORT for workers on other hosts that see the same --run-dir.", rich_help_panel=_SEARCH,
-        ),
-    ] = None,
-    join: Annotated[
-        str | None,
-        typer.Option(
-            help="Run trials for the search that listens on HOST:PORT. Give the same arguments and --run-dir.",
+            help="The number of trials to run at once, each in its own process. Default: 1, or the number of the "
+            "executor's workers.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
+    executor: Annotated[
+        str | None,
+        typer.Option(
+            help="Run the trials on a cluster: dask:ADDRESS or ray:ADDRESS. Its workers need the same versions.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    round_size: Annotated[
+        int | None,
+        typer.Option(
+            help="For bayesian and hyperband: choose so many trials before any of them is heard. Equal rounds give "
+            "equal trials on every executor.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    max_failures: Annotated[
+        int, typer.Option(help="End after so many failed trials in a row.", rich_help_panel=_SEARCH)
+    ] = 3,
     run_dir: Annotated[
         Path | None,
         typer.Option(
@@ -169,14 +176,13 @@ def tune(
     ProblemConfig(**options)
     _check(asked, given_options(context))
     folder = _new_folder() if run_dir is None else run_dir
-    if join is None:  # who joins writes no page
-        need_modules("the report of a search", PAGE_MODULES)
-        need_folder("--run-dir", folder)
+    need_modules("the report of a search", PAGE_MODULES)
+    need_folder("--run-dir", folder)
     if export is not None:
         need_folder("--export", export)
     space, seconds = _space(asked), None if timeout is None else seconds_of("--timeout", timeout)
     start_tensorflow()
-    from tfmb.tuning.job import TuneConfig, check_address, tune_job
+    from tfmb.tuning.job import TuneConfig, tune_job
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -193,40 +199,31 @@ def tune(
         executions=executions_per_trial,
         pruning=prune and executions_per_trial == 1,
         workers=workers,
-        listen=listen,
+        executor=executor,
+        round_size=round_size,
+        max_failures=max_failures,
     )
-    if join is not None:
-        assert run_dir is not None
-        check_address("--join", join)
-        from tfmb.tuning.guest import join_search
-
-        done = join_search(join, config, run_dir, say)
-        if json:
-            emit_json({"joined": join, "workers": done})
-        return
     say(f"search: {folder}")
     record = tune_job(
         config, folder, say, TrialTable(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
     )
     if record.best is None:
-        raise ConfigError(f"every trial diverged: search lower rates; {folder / 'report.html'} has all of them")
+        raise ConfigError(f"no trial has a score: search lower rates; {folder / 'report.html'} has all of them")
 
 
 def _check(asked: dict[str, Any], given: Collection[str]) -> None:
     """Refuses options that make no sense, alone or together, before TensorFlow is imported."""
-    retrain, export, join, model = (asked[name] for name in ("retrain", "export", "join", "model"))
+    retrain, export, model = (asked[name] for name in ("retrain", "export", "model"))
     if export is not None and not retrain:
         raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
     if export is not None:
         check_is_no_version(export)
-    least = {"workers": 1, "retrain": 0, **({"retrain_epochs": 1} if retrain else {})}
+    least = {"workers": 1, "round_size": 1, "max_failures": 1, "retrain": 0}
+    if retrain:
+        least["retrain_epochs"] = 1
     for name, low in least.items():
         if asked[name] is not None and asked[name] < low:
             raise ConfigError(f"--{name.replace('_', '-')} {asked[name]} must be at least {low}")
-    if join is not None and (asked["listen"] is not None or retrain or asked["run_dir"] is None):
-        raise ConfigError(
-            "--join runs trials of a search on another host: give its --run-dir, and leave --listen and --retrain"
-        )
     if retrain and ":" in model:
         raise ConfigError(
             f"--retrain trains our models: search without it, then call {model} with the values in best.json"

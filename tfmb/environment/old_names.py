@@ -23,6 +23,8 @@ NEW_OPTIONS = {
     "--low": "--learning-rates LOW:HIGH",
     "--high": "--learning-rates LOW:HIGH",
     "--retrain-seeds": "--retrain SEEDS",
+    "--listen": "--executor dask:ADDRESS or --executor ray:ADDRESS",
+    "--join": "--executor dask:ADDRESS or --executor ray:ADDRESS",
     **{
         f"--{name.replace('_', '-')}": f"--optimizer RULE,{name}=... (in a search, --search {name}=...)"
         for name in ("weight_decay", "momentum", "rho", "beta_1", "beta_2")

@@ -1,0 +1,66 @@
+"""Trials on a Dask cluster: `pip install 'tfmb[dask]'`."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from tfmb.errors import ConfigError
+
+from .base import Executor, as_future
+
+__all__ = ["OnDask"]
+
+_LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError")
+
+
+class OnDask(Executor):
+    """A Dask client's workers. Dask repeats no task by itself: the search does that, from the last state.
+
+    Args:
+        client: a `distributed.Client`, or the address of a scheduler.
+        workers: the number of tasks at the same time; None for as many as there are workers.
+
+    Raises:
+        ConfigError: nobody answers, there is no worker, or one has several threads, which would share one TensorFlow.
+    """
+
+    def __init__(self, client: Any, workers: int | None) -> None:
+        self._owned = isinstance(client, str)
+        self._client = _connected(client) if self._owned else client
+        threads = self._client.nthreads()
+        if not threads:
+            raise ConfigError(f"the Dask cluster at {self._client.scheduler.address} has no workers: start some")
+        if several := [name for name, count in threads.items() if count != 1]:
+            raise ConfigError(f"the Dask worker {several[0]} has several threads: start it with --nthreads 1")
+        self.workers = workers or len(threads)
+
+    def put(self, data: Any) -> Any:
+        """See `Executor`."""
+        return self._client.scatter(data, broadcast=True, hash=False)
+
+    def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """See `Executor`."""
+        given = self._client.submit(fn, *args, pure=False, retries=0)
+        future = as_future(given, lambda error: type(error).__name__ in _LOST)
+        future.add_done_callback(lambda _: given.release())
+        return future
+
+    def new(self) -> bool:
+        """See `Executor`: Dask starts a worker again by itself, and sends it the data."""
+        return bool(self._client.status == "running")
+
+    def close(self) -> None:
+        """See `Executor`."""
+        if self._owned:
+            self._client.close()
+
+
+def _connected(address: str) -> Any:
+    try:
+        from distributed import Client
+
+        return Client(address, timeout=10)
+    except ImportError as error:
+        raise ConfigError("--executor dask: needs Dask: pip install 'tfmb[dask]'") from error
+    except (OSError, ValueError, TimeoutError) as error:
+        raise ConfigError(f"no Dask scheduler answers at {address!r} ({' '.join(str(error).split())[:200]})") from error
