@@ -142,6 +142,13 @@ class Journaled(keras_tuner.Oracle):
         trial.status = "RUNNING" if goes_on or int(step) < len(progress.history) else "STOPPED"
         return trial
 
+    def settle(self, trial_id: str, values: dict[str, Any]) -> None:
+        """Notes the values that `build` asked for: without those of branches that it did not enter."""
+        with self._alone():
+            trial, _ = self._running(trial_id)
+            own = {name: value for name, value in trial.hyperparameters.values.items() if name.startswith("tuner/")}
+            self._note("values", trial=trial_id, values={**values, **own})
+
     def cut_short(self, trial_id: str, fate: float, update: int, words: str = "") -> None:
         """Notes that a trial ends before its time.
 
@@ -259,7 +266,7 @@ class Journaled(keras_tuner.Oracle):
 
     def _heard(self, event: str, entries: dict[str, Any]) -> None:
         """What an event means, whether it happens now or is read from the journal."""
-        if event not in ("began", "report", "fate", "ended"):
+        if event not in ("began", "values", "report", "fate", "ended"):
             return
         trial_id = str(entries["trial"])
         progress = self.progress.setdefault(trial_id, Progress())
@@ -268,6 +275,8 @@ class Journaled(keras_tuner.Oracle):
             past = entries["values"].get("tuner/trial_id")  # Hyperband goes on with a trial under another name
             if past and not progress.history:
                 progress.history = list(self.progress[past].history)
+        elif event == "values":
+            self.trials[trial_id].hyperparameters.values = dict(entries["values"])
         elif event == "report":
             metrics, trial = dict(entries["metrics"]), self.trials[trial_id]
             evaluation = evaluation_of(int(entries["slice"]), metrics)

@@ -206,6 +206,9 @@ class Scheduler:
         """Tells the oracle, and lets the trial go on, wait or end."""
         turn = self._turns[worker]
         trial_id, goes_on = report.trial, report.fate is None
+        if report.values is not None and report.values != turn.task.values:
+            self._oracle.settle(trial_id, report.values)
+            turn.task = replace(turn.task, values=report.values)
         for evaluation in report.evaluations:
             found = self._oracle.update_trial(trial_id, as_metrics(evaluation), step=evaluation.slice)
             goes_on = goes_on and found.status == "RUNNING"

@@ -15,6 +15,7 @@ from typing import Any
 from tfmb.errors import ConfigError, DivergenceError, TfmbError
 from tfmb.training.loop.explosion import Exploded
 
+from .building import FAILED_TRIAL
 from .executors.base import OnDisk
 from .messages import DIVERGED, EXPLODED, FAILED
 from .objective import Objective
@@ -71,6 +72,7 @@ class SliceReport:
         evaluations: the new ones, in order.
         state: what the trial can go on from; None once its budget is spent.
         weights: those it has now, where its score is the best so far.
+        values: of its hyper-parameters: those that `build` asked for, and the loop's; None if it failed before.
         fate: one of `messages.CAUSES` if it was cut short; None if not.
         update: the update that did it, where it is known.
         words: the error of the user's code, in one line.
@@ -81,6 +83,7 @@ class SliceReport:
     evaluations: tuple[Evaluation, ...] = ()
     state: bytes | None = None
     weights: bytes | None = None
+    values: dict[str, Any] | None = None
     fate: float | None = None
     update: int = 0
     words: str = ""
@@ -113,21 +116,23 @@ def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
         late = time.monotonic() - began > _REPORT_SECONDS
         return evaluation.slice < task.until and not late and not objective.reached([evaluation])
 
+    def report(**rest: Any) -> SliceReport:
+        return SliceReport(trial=task.trial, evaluations=tuple(found), **rest)
+
     try:
-        ran = trainer.run(task.values, goes_on, task.state, task.begun)
-    except DivergenceError as error:
-        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=DIVERGED, update=error.update)
-    except Exploded as error:
-        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=EXPLODED, update=error.update)
+        ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial)
+    except (DivergenceError, Exploded) as error:
+        fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
+        return report(fate=fate, update=error.update, values=trainer.values)
     except TfmbError:
         raise
     except Exception as error:  # whatever the user's code, or TensorFlow, raises for these values
-        words = f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MOST_WORDS]
-        traceback.print_exc()
+        if not isinstance(error, FAILED_TRIAL):  # which says all
+            traceback.print_exc()
         trainer.forget()  # it may hold half of a model
-        return SliceReport(trial=task.trial, evaluations=tuple(found), fate=FAILED, words=words)
+        return report(fate=FAILED, words=f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MOST_WORDS])
     weights = trainer.weights() if _is_best(objective, (*task.begun, *found), task) else None
-    return SliceReport(trial=task.trial, evaluations=tuple(found), state=ran.state, weights=weights)
+    return report(state=ran.state, weights=weights, values=trainer.values)
 
 
 def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceTask) -> bool:

@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tfmb.backend import keras
 from tfmb.choices import OPTIMIZER_OPTIONS, SCHEDULE_NAMES
 from tfmb.data.augment import Augmentation
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop, schedules
+
+from .exploration import explore
 
 __all__ = ["LOOP_NAMES", "RULE_NAMES", "Space", "discover", "hyperparameters"]
 
@@ -74,10 +75,8 @@ class Space:
             value = getattr(self, name)
             if value is not None:
                 self._given[name] = _choices(name, value)
-        for name, known in (("optimizer", tuple(OPTIMIZER_OPTIONS)), ("schedule", SCHEDULE_NAMES)):
-            for value in self._given[name]:
-                if value not in known:
-                    raise ConfigError(f"unknown {name} {value!r}: give {', '.join(known)}")
+        for name, given in self._given.items():
+            _check_known(name, given)
         for name in ("momentum", "beta_1", "beta_2", "rho"):
             takers = [rule for rule, options in OPTIMIZER_OPTIONS.items() if name in options]
             if name in self._given and not set(takers) & set(self._given["optimizer"]):
@@ -87,18 +86,12 @@ class Space:
             raise ConfigError(
                 "base_batch_size is used with rate_scaling alone: give rate_scaling too, or leave base_batch_size out"
             )
-        for text in map(str, self._given["augment"]):
-            if text:
-                Augmentation.parse(text)
-        if "plateau" in self._given["schedule"]:
-            raise ConfigError(
-                "schedule 'plateau' depends on how often a trial is validated: give another schedule in a search"
-            )
 
     def declare(self, hp: Any, but: Sequence[str] = ()) -> None:
         """Adds our hyper-parameters to a `keras_tuner.HyperParameters`, but for those that are there or in `but`."""
+        there = {entry.name for entry in hp.space} | {*but}
         for name, given in self._given.items():
-            if name in but or hp._exists(name):
+            if name in there:
                 continue
             if isinstance(given, list):
                 if len(given) == 1:
@@ -157,14 +150,44 @@ def discover(build: Callable[[Any], Any], space: Space) -> tuple[Any, Any]:
         `(hp, model)`: the whole space as `keras_tuner.HyperParameters`, and the model built with its defaults.
 
     Raises:
-        ConfigError: `build` returns no Keras model.
+        ConfigError: `build` returns no Keras model, or asks for a name of our loop's with values that it does not know.
     """
-    hp = hyperparameters()
-    model = build(hp)
-    if not isinstance(model, keras.Model):
-        raise ConfigError(f"build(hp) returned {type(model).__name__}: let it return a Keras model")
-    space.declare(hp, RULE_NAMES if getattr(model, "optimizer", None) is not None else ())
+    hp, model = explore(build)
+    compiled = getattr(model, "optimizer", None) is not None
+    for entry in hp.space:
+        if entry.name in LOOP_NAMES and not (compiled and entry.name in RULE_NAMES):
+            _check_entry(entry)
+    space.declare(hp, RULE_NAMES if compiled else ())
     return hp, model
+
+
+def _check_entry(entry: Any) -> None:
+    """Refuses a name of our loop's in `build(hp)` that means something else there."""
+    name = entry.name
+    ends = (getattr(entry, "min_value", None), getattr(entry, "max_value", None))
+    values = [entry.value] if type(entry).__name__ == "Fixed" else ends if None not in ends else list(entry.values)
+    try:
+        if ends[0] == ends[1] and None not in ends:
+            values = [ends[0]]
+        _check_known(name, _choices(name, values))
+    except ConfigError as error:
+        raise ConfigError(
+            f"build(hp) asks for {name}, a name of the search's own: {error}; or name it otherwise"
+        ) from error
+
+
+def _check_known(name: str, values: list[Any] | tuple[float, float]) -> None:
+    known = {"optimizer": tuple(OPTIMIZER_OPTIONS), "schedule": SCHEDULE_NAMES}.get(name, ())
+    for value in values:
+        if known and value not in known:
+            raise ConfigError(f"unknown {name} {value!r}: give {', '.join(known)}")
+    if name == "augment":
+        for text in filter(None, map(str, values)):
+            Augmentation.parse(text)
+    if name == "schedule" and "plateau" in values:
+        raise ConfigError(
+            "schedule 'plateau' depends on how often a trial is validated: give another schedule in a search"
+        )
 
 
 def _choices(name: str, value: Any) -> list[Any] | tuple[float, float]:

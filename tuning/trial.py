@@ -40,9 +40,10 @@ from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.types import KerasModel
 
 from .budget import Budget
+from .building import Asked, build_model, refuse_large
 from .records import Evaluation
 from .slice_watch import SliceWatch
-from .space import LOOP_NAMES, Space, hyperparameters
+from .space import LOOP_NAMES, Space
 from .states import pack_state, pack_weights, unpack_state
 
 __all__ = ["Ran", "SearchTask", "Trainer"]
@@ -68,6 +69,7 @@ class SearchTask:
         loss: as in `compile`, for a model that is not compiled.
         metrics: as in `compile`, for a model that is not compiled.
         executions: trainings a trial, with seeds of their own, whose metrics are averaged.
+        max_model_size: the most parameters of a model; None for any number.
         fingerprint: tells one search's task from another's.
     """
 
@@ -82,6 +84,7 @@ class SearchTask:
     loss: Any = None
     metrics: Any = None
     executions: int = 1
+    max_model_size: int | None = None
     fingerprint: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -102,6 +105,9 @@ class Trainer:
 
     Args:
         task: what they share.
+
+    Attributes:
+        values: of the last trial: what `build` asked for, and what the loop takes.
     """
 
     def __init__(self, task: SearchTask) -> None:
@@ -117,6 +123,8 @@ class Trainer:
         )
         self._validation = ArrayPipeline(task.validation, order)
         self._kept: _Kept | None = None
+        self._trial = ""
+        self.values: dict[str, Any] = {}
 
     def run(
         self,
@@ -124,6 +132,7 @@ class Trainer:
         goes_on: Callable[[Evaluation], bool] = lambda evaluation: True,
         state: bytes | None = None,
         begun: Sequence[Evaluation] = (),
+        trial: str = "",
     ) -> "Ran":
         """Trains and evaluates a trial until its budget is spent or it is told not to go on.
 
@@ -132,6 +141,7 @@ class Trainer:
             goes_on: gets each evaluation, and says whether to train the next slice.
             state: what the trial goes on from; None for its beginning.
             begun: its evaluations before that.
+            trial: its id, which decides what is drawn of choices that the space does not have.
 
         Returns:
             All its evaluations, and what it can go on from.
@@ -142,6 +152,7 @@ class Trainer:
             ConfigError: the user's model or values cannot be trained.
             DataError: the state is damaged.
         """
+        self._trial = trial
         if self.task.executions == 1:
             return self._execute(values, 0, goes_on, state, list(begun))
         numbers = range(self.task.executions)
@@ -197,10 +208,13 @@ class Trainer:
     def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "_Kept":
         """A model and optimizer as new for these values; traced before, where the last trial's serve."""
         task = self.task
-        hp = hyperparameters()
-        hp.values = dict(values)
+        if task.max_model_size is not None:
+            refuse_large(task.build, values, task.max_model_size)
+        hp = Asked(values, derive(task.seed, "trial", self._trial))
         with seeded(seed), task.strategy.scope():
-            model = task.build(hp)
+            model = build_model(task.build, hp)
+        loops = {name: values[name] for name in LOOP_NAMES if name in values}
+        self.values = values = {**{name: hp.values[name] for name in hp.names}, **loops}
         check_model(model)
         compiled = read_compiled(model)
         if compiled.optimizer is not None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.data.records import Records
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
@@ -19,6 +19,7 @@ from tfmb.storage.lock import DirectoryLock
 from tfmb.training.input.data_adapter import to_source, train_and_validation
 from tfmb.types import Data, Strategy
 
+from .arguments import arrays_of, build_of, objective_of, refuse_unknown
 from .budget import Budget
 from .executors.adapt import adapt
 from .executors.base import Executor, pickled
@@ -47,9 +48,10 @@ def tune(
     x: Data,
     y: Data = None,
     *,
+    sample_weight: Data = None,
     validation_data: Data = None,
     validation_split: float = 0.1,
-    objective: str = "val_loss",
+    objective: Any = "val_loss",
     max_trials: int = 10,
     oracle: str = "bayesian",
     batch_size: Any = (16, 1024),
@@ -59,11 +61,13 @@ def tune(
     budget: Budget | None = None,
     pruning: bool = False,
     timeout: float | None = None,
+    max_model_size: int | None = None,
     loss: Any = None,
     metrics: Any = None,
     strategy: Strategy = "auto",
     devices: int | None = None,
     run_dir: str | Path | None = None,
+    overwrite: bool = False,
     seed: int | None = None,
     workers: int | None = None,
     executor: Any = None,
@@ -75,14 +79,15 @@ def tune(
     """Searches for the batch size, the learning rate and the values that `build` asks for that train a model best.
 
     Args:
-        build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model. If it compiles the model
+        build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model, or a `HyperModel`. If it compiles the model
             with an optimizer, that one is used, and no rate is searched. `model.compile(None, loss=...)` leaves the
             optimizer to the search.
-        x: examples, as in `tfmb.fit`.
+        x: examples, as in `tfmb.fit`, or a finite `tf.data.Dataset`. The search batches its examples itself.
         y: targets.
+        sample_weight: a weight for each example, or None.
         validation_data: `(x, y)` to compare trials on; None holds out `validation_split` of the examples.
         validation_split: the share of the examples to hold out. It is drawn once, the same for every seed.
-        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`), or the effort to reach a value of a metric:
+        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`, a `keras_tuner.Objective`), or the effort to reach a value of a metric:
             `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses the value is censored: it
             is worse than every trial that reached it, and the further it was off, the worse.
         max_trials: the largest number of trials.
@@ -94,12 +99,14 @@ def tune(
         budget: in place of `epochs`, a `Budget` of examples, updates or seconds.
         pruning: whether to stop trials early that do worse than others, by asynchronous successive halving.
         timeout: seconds after which no further trial begins; None for no limit.
+        max_model_size: the most parameters of a model. A trial with more is recorded as failed; None for no limit.
         loss: for a model that is not compiled.
         metrics: for a model that is not compiled.
         strategy: as in `tfmb.fit`.
         devices: as in `tfmb.fit`.
         run_dir: a directory for the search. The same call with the same directory goes on with a search that was
             stopped, and repeats no trial. None keeps nothing.
+        overwrite: whether a search that is in `run_dir` is removed first.
         seed: decides the values that are tried, initial weights and orders of examples; None draws a seed.
         workers: the number of trials to run at the same time, each in a process of this machine with its share of the
             cores or GPUs. None or 1 runs the trials in this process. With an `executor`: the number of tasks that it
@@ -132,10 +139,8 @@ def tune(
         >>> result = tfmb.tune(build, x, y, max_trials=20, batch_size=[32, 128], run_dir="runs/search")
         >>> result.best.values["learning_rate"]
     """
-    if isinstance(build, keras.Model) or not callable(build):
-        raise ConfigError(
-            f"build is a {type(build).__name__}: give a function of keras_tuner.HyperParameters that builds a model"
-        )
+    refuse_unknown(space)
+    build, objective = build_of(build), objective_of(objective)
     counts = {"max_trials": max_trials, "executions_per_trial": executions_per_trial, "max_failures": max_failures}
     counts |= {name: value for name, value in (("workers", workers), ("round_size", round_size)) if value is not None}
     _check(counts, oracle, validation_split, timeout)
@@ -145,7 +150,14 @@ def tune(
     is_here = executor is None and workers in (None, 1)
     if not is_here:
         _check_handed_over(build, loss, metrics, strategy)
-    source = to_source(x, y)
+    x, y, weight = arrays_of(x, y, "x")
+    if sample_weight is not None and weight is not None:
+        raise ConfigError("sample_weight beside a dataset that has weights: leave one out")
+    if isinstance(validation_data, tf.data.Dataset):
+        validation_data = tuple(
+            part for part in arrays_of(validation_data, None, "validation_data") if part is not None
+        )
+    source = to_source(x, y, weight if sample_weight is None else sample_weight)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
     source, held_out = train_and_validation(source, validation_data, validation_split)
@@ -161,6 +173,7 @@ def tune(
         loss=loss,
         metrics=metrics,
         executions=executions_per_trial,
+        max_model_size=max_model_size,
     )
     folder = Path(tempfile.mkdtemp(prefix="tfmb-search-") if run_dir is None else run_dir).expanduser()
     try:
@@ -179,6 +192,7 @@ def tune(
             workers=workers,
             round_size=round_size,
             max_failures=max_failures,
+            overwrite=overwrite,
         )
     except BaseException:
         if run_dir is None:
@@ -204,6 +218,7 @@ def search_in(
     workers: int | None = None,
     round_size: int | None = None,
     max_failures: int = 3,
+    overwrite: bool = False,
     conclude: Callable[[SearchRecord], None] = lambda record: None,
 ) -> SearchRecord:
     """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
@@ -217,6 +232,8 @@ def search_in(
     lock.acquire()
     try:
         _remove_leftovers(folder)
+        if overwrite:
+            _remove_search(folder)
         runs = adapt(executor, workers, folder)
         if type(runs) is not Executor:
             _leave_memory()
@@ -267,6 +284,14 @@ def _remove_leftovers(folder: Path) -> None:
     inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
     for place in (folder, *inner):
         remove_temporary(place)
+
+
+def _remove_search(folder: Path) -> None:
+    """Removes a search, and nothing else that lies beside it."""
+    for name in ("journal.jsonl", "best.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("trials", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _space(**given: Any) -> Space:

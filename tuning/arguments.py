@@ -1,0 +1,123 @@
+"""The arguments that Keras Tuner's users bring: taken as they are meant there, or refused by name with the mend."""
+
+import contextlib
+import hashlib
+import io
+import pickle
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from tfmb.backend import keras, tf
+from tfmb.errors import ConfigError
+
+with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
+    import keras_tuner
+
+__all__ = ["arrays_of", "build_of", "objective_of", "refuse_unknown"]
+
+# Names of Keras Tuner's and of `fit`'s -> what to give here.
+_MENDS = {
+    "callbacks": "a trial has none: pruning=True stops bad trials early, and tfmb.fit of the best one takes them",
+    "class_weight": "give sample_weight",
+    "directory": "give run_dir",
+    "distribution_strategy": "give strategy",
+    "folds": "call the search once with each validation_data",
+    "hyperband_iterations": "give max_trials",
+    "hypermodel": "give it as the first argument",
+    "hyperparameters": "give ranges by their names, such as batch_size=(16, 256), or ask for them in build(hp)",
+    "logger": "the search writes TensorBoard's files into run_dir",
+    "max_consecutive_failed_trials": "give max_failures",
+    "max_epochs": "give epochs",
+    "max_retries_per_trial": "a slice whose worker died is done again by itself",
+    "metric": "give objective",
+    "optimizer_fn": "give optimizer, or compile the model with one in build(hp)",
+    "project_name": "give run_dir",
+    "shuffle": "the order is a function of the seed",
+    "steps_per_epoch": "give budget=tfmb.tuning.budget.Budget(amount=..., unit='updates')",
+    "tune_new_entries": "all that build(hp) asks for is searched",
+    "tuner_id": "give workers or executor",
+    "validation_batch_size": "validation has one of its own",
+    "validation_steps": "give validation_data of the size that you want",
+    "verbose": "give watch, a function that gets the record after each trial",
+}
+
+
+def refuse_unknown(names: Iterable[str]) -> None:
+    """Raises a `ConfigError` for an argument of Keras Tuner's or of `fit` that a search does not take."""
+    for name in names:
+        if name in _MENDS:
+            raise ConfigError(f"{name} is not an argument of a search: {_MENDS[name]}")
+
+
+def build_of(build: Any) -> Callable[[Any], Any]:
+    """Returns the function that builds a model: a function as it is, or the `build` of a `HyperModel`.
+
+    Raises:
+        ConfigError: it is neither, or a HyperModel with a `fit` of its own.
+    """
+    if isinstance(build, keras_tuner.HyperModel):
+        if type(build).fit is not keras_tuner.HyperModel.fit:
+            raise ConfigError(
+                f"{type(build).__name__} has a fit of its own, which the search's loop would not call: give what it "
+                "passes to model.fit as arguments of tune (batch_size, epochs, ...)"
+            )
+        return build.build
+    if isinstance(build, keras.Model) or not callable(build):
+        raise ConfigError(
+            f"build is a {type(build).__name__}: give a function of keras_tuner.HyperParameters that builds a model"
+        )
+    return build
+
+
+def objective_of(objective: Any) -> str:
+    """Returns the text of an objective: `max:val_accuracy` for `keras_tuner.Objective("val_accuracy", "max")`.
+
+    Raises:
+        ConfigError: several objectives, or none.
+    """
+    if isinstance(objective, str):
+        return objective
+    if isinstance(objective, keras_tuner.Objective) and type(objective) is keras_tuner.Objective:
+        return f"{objective.direction}:{objective.name}"
+    if isinstance(objective, (list, tuple)) or isinstance(objective, keras_tuner.Objective):
+        raise ConfigError(
+            "objective names several: a search compares trials by one; add a metric to the model that weighs them"
+        )
+    raise ConfigError(f"objective is a {type(objective).__name__}: give the name of a metric, such as 'val_loss'")
+
+
+def arrays_of(x: Any, y: Any, name: str) -> tuple[Any, Any, Any]:
+    """Returns `(x, y, sample_weight)` of a batched dataset's examples, for a search, which batches them itself.
+
+    Args:
+        x: a finite `tf.data.Dataset`, which has its targets; anything else is returned as it is.
+        y: must be None beside a dataset.
+        name: of the argument, for the error.
+
+    Raises:
+        ConfigError: an endless dataset, one with other examples in each pass, or `y` beside it.
+    """
+    if not isinstance(x, tf.data.Dataset):
+        return x, y, None
+    if y is not None:
+        raise ConfigError(f"{name} is a dataset, which has its targets: leave y out")
+    if int(x.cardinality()) == tf.data.INFINITE_CARDINALITY:
+        raise ConfigError(f"{name} is a dataset without an end: leave repeat() out")
+    passes = [list(x.unbatch().as_numpy_iterator()) for _ in range(2)]
+    if sorted(map(_hash, passes[0])) != sorted(map(_hash, passes[1])):
+        raise ConfigError(
+            f"{name} is a dataset with other examples in each pass: give those before its random changes, and augment=..."
+        )
+    if not passes[0] or not isinstance(passes[0][0], tuple):
+        raise ConfigError(f"{name} is a dataset without targets: let it give (x, y)")
+    columns = [
+        keras.tree.map_structure(lambda *rows: np.stack(rows), *column) for column in zip(*passes[0], strict=True)
+    ]
+    return (*columns, *[None] * (3 - len(columns)))  # type: ignore[return-value]
+
+
+def _hash(example: Any) -> bytes:
+    leaves = [np.asarray(leaf) for leaf in keras.tree.flatten(example)]
+    return hashlib.sha256(pickle.dumps([(leaf.dtype.str, leaf.shape, leaf.tobytes()) for leaf in leaves])).digest()
