@@ -79,9 +79,9 @@ def objective_of(objective: Any) -> str:
     """
     if isinstance(objective, str):
         return objective
-    if isinstance(objective, keras_tuner.Objective) and type(objective) is keras_tuner.Objective:
+    if type(objective) is keras_tuner.Objective:  # not several of them
         return f"{objective.direction}:{objective.name}"
-    if isinstance(objective, (list, tuple)) or isinstance(objective, keras_tuner.Objective):
+    if isinstance(objective, (list, tuple, keras_tuner.Objective)):
         raise ConfigError(
             "objective names several: a search compares trials by one; add a metric to the model that weighs them"
         )
@@ -108,14 +108,16 @@ def arrays_of(x: Any, y: Any, name: str) -> tuple[Any, Any, Any]:
     passes = [list(x.unbatch().as_numpy_iterator()) for _ in range(2)]
     if sorted(map(_hash, passes[0])) != sorted(map(_hash, passes[1])):
         raise ConfigError(
-            f"{name} is a dataset with other examples in each pass: give those before its random changes, and augment=..."
+            f"{name} is a dataset with other examples in each pass: leave its random changes out, and give augment=..."
         )
     if not passes[0] or not isinstance(passes[0][0], tuple):
         raise ConfigError(f"{name} is a dataset without targets: let it give (x, y)")
-    columns = [
-        keras.tree.map_structure(lambda *rows: np.stack(rows), *column) for column in zip(*passes[0], strict=True)
-    ]
-    return (*columns, *[None] * (3 - len(columns)))  # type: ignore[return-value]
+    columns = [_stacked(column) for column in zip(*passes[0], strict=True)]
+    return (*columns, *[None] * (3 - len(columns)))
+
+
+def _stacked(rows: Any) -> Any:
+    return keras.tree.map_structure(lambda *leaves: np.stack(leaves), *rows)
 
 
 def _hash(example: Any) -> bytes:

@@ -19,6 +19,7 @@ from tfmb.errors import ConfigError
 
 from .journaled import CUT_SHORT, Journaled
 from .objective import Objective
+from .tpe import Tpe, need_optuna
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
@@ -26,9 +27,9 @@ with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
 
 __all__ = ["ADAPTIVE", "ORACLES", "make_oracle"]
 
-ORACLES = ("bayesian", "random", "grid", "hyperband")
+ORACLES = ("bayesian", "random", "grid", "hyperband", "tpe")
 # What these try next depends on what came of the trials before.
-ADAPTIVE = ("bayesian", "hyperband")
+ADAPTIVE = ("bayesian", "hyperband", "tpe")
 
 
 class _Random(Journaled, their.RandomSearchOracle):
@@ -96,7 +97,7 @@ def make_oracle(kind: str, hp: Any, objective: Objective, most: int, slices: int
         seed: decides what is tried.
 
     Raises:
-        ConfigError: an unknown kind, or a grid over a range without steps.
+        ConfigError: an unknown kind, a grid over a range without steps, or Optuna is not installed.
     """
     common: dict[str, Any] = {
         "objective": keras_tuner.Objective(objective.name, objective.direction),
@@ -110,6 +111,9 @@ def make_oracle(kind: str, hp: Any, objective: Objective, most: int, slices: int
         return _Random(max_trials=most, **common)
     if kind == "bayesian":
         return _Bayesian(max_trials=most, num_initial_points=max(3 * len(searched), 3), **common)
+    if kind == "tpe":
+        need_optuna()
+        return Tpe(max_trials=most, **common)
     if kind == "hyperband":
         # As many rounds of its brackets as the trials allow.
         return _Hyperband(max_epochs=max(slices, 2), factor=3, hyperband_iterations=most, **common)

@@ -79,19 +79,19 @@ def tune(
     """Searches for the batch size, the learning rate and the values that `build` asks for that train a model best.
 
     Args:
-        build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model, or a `HyperModel`. If it compiles the model
-            with an optimizer, that one is used, and no rate is searched. `model.compile(None, loss=...)` leaves the
-            optimizer to the search.
+        build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model, or a `HyperModel`. It may
+            ask for other choices in each trial. If it compiles the model with an optimizer, that one is used, and no
+            rate is searched. `model.compile(None, loss=...)` leaves the optimizer to the search.
         x: examples, as in `tfmb.fit`, or a finite `tf.data.Dataset`. The search batches its examples itself.
         y: targets.
         sample_weight: a weight for each example, or None.
         validation_data: `(x, y)` to compare trials on; None holds out `validation_split` of the examples.
         validation_split: the share of the examples to hold out. It is drawn once, the same for every seed.
-        objective: a metric (`val_loss`, `val_accuracy`, `max:val_mine`, a `keras_tuner.Objective`), or the effort to reach a value of a metric:
+        objective: a metric (`val_loss`, `max:val_mine`, a `keras_tuner.Objective`), or the effort to reach a value:
             `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses the value is censored: it
             is worse than every trial that reached it, and the further it was off, the worse.
         max_trials: the largest number of trials.
-        oracle: `bayesian`, `random`, `grid` or `hyperband`: Keras Tuner's.
+        oracle: `bayesian`, `random`, `grid` or `hyperband`: Keras Tuner's; or `tpe`: Optuna's.
         batch_size: a range `(low, high)` (searched in powers of two), a list, or one value.
         learning_rate: a range `(low, high)` (searched on a logarithmic scale), a list, or one value.
         executions_per_trial: trainings per trial, each with its own seed. Their metrics are averaged.

@@ -79,6 +79,10 @@ class AdviceTask:
     metrics: Any = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if isinstance(self.build, keras.Model) or not callable(self.build):
+            raise ConfigError(f"build is a {type(self.build).__name__}: give a function that returns a new Keras model")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ShortRun:

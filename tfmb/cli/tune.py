@@ -95,10 +95,11 @@ def tune(
         ),
     ] = "val_loss",
     oracle: Annotated[
-        str, typer.Option(help="How values are chosen: bayesian, random, grid or hyperband.", rich_help_panel=_SEARCH)
-    ] = (
-        "bayesian"
-    ),
+        str,
+        typer.Option(
+            help="How values are chosen: bayesian, random, grid, hyperband or tpe (Optuna's).", rich_help_panel=_SEARCH
+        ),
+    ] = "bayesian",
     max_trials: Annotated[
         int, typer.Option("--max-trials", "--trials", help="The largest number of trials.", rich_help_panel=_SEARCH)
     ] = 20,
@@ -136,8 +137,8 @@ def tune(
     round_size: Annotated[
         int | None,
         typer.Option(
-            help="For bayesian and hyperband: choose so many trials before any of them is heard. Equal rounds give "
-            "equal trials on every executor.",
+            help="For bayesian, hyperband and tpe: choose so many trials before any is heard. Equal rounds give equal "
+            "trials on every executor.",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
