@@ -67,6 +67,8 @@ class SearchRecord:
         name: what was searched, such as `mnist cnn`.
         seconds: by the clock, over all sessions.
         trials: in the order they began.
+        asynchronous: whether a trial was chosen whenever a worker was free, by what was known then: the same call may
+            try others.
     """
 
     objective: str
@@ -75,6 +77,7 @@ class SearchRecord:
     name: str
     seconds: float = 0.0
     trials: tuple[TrialRecord, ...] = field(default=())
+    asynchronous: bool = False
 
     def ranked(self) -> list[TrialRecord]:
         """The trials with a score, best first; the earlier of two equal ones stands first."""

@@ -46,7 +46,7 @@ def _summary(record: SearchRecord) -> list[str]:
     goal = {"min": "lowest", "max": "highest"}.get(record.direction, record.direction)
     names = _listed([escaped(name) for name in names_of_values(record)]) or "nothing yet"
     searched = f"Objective: the {escaped(goal)} {escaped(record.objective)}. Searched: {names}. "
-    searched += f"Oracle: {escaped(record.oracle)}."
+    searched += f"Oracle: {escaped(record.oracle)}{', asynchronous' if record.asynchronous else ''}."
     fates = f" ({escaped(fates_in_words(record))})" if record.trials else ""
     count = f"{len(record.trials)} trial{'' if len(record.trials) == 1 else 's'}"
     spent = f"{count}{fates} in {duration(record.seconds)}."

@@ -59,7 +59,7 @@ def retrain(
             dataset=config.dataset,
             mirror=config.mirror,
             model=_choice("model", {**values, "model": config.model}, config.model),
-            epochs=epochs,
+            epochs=_epochs(values) if epochs is None else epochs,
             validation_size=max(1, size),
             seed=seed,
             devices=config.devices,
@@ -76,6 +76,11 @@ def retrain(
         spread = statistics.stdev(accuracies)
         say(f"test accuracy over {len(accuracies)} seeds: {statistics.mean(accuracies):.4f}, deviation {spread:.4f}")
     return results, chosen
+
+
+def _epochs(values: dict[str, Any]) -> int | None:
+    """The epochs of a search that searched them; None for the dataset's own."""
+    return max(1, round(values["epochs"])) if "epochs" in values else None
 
 
 def _choice(option: str, values: dict[str, Any], default: str) -> str:

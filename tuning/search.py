@@ -70,7 +70,7 @@ class Search:
         except BaseException:
             self.journal.close()
             raise
-        self._timeout = timeout
+        self._timeout, self._is_asynchronous = timeout, False
 
     def _take_up(
         self,
@@ -165,6 +165,7 @@ class Search:
             name=self._name,
             seconds=self._before + time.monotonic() - self._began,
             trials=tuple(trials),
+            asynchronous=self._is_asynchronous,
         )
 
     def close(self) -> None:

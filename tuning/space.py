@@ -4,7 +4,7 @@ import contextlib
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tfmb.choices import OPTIMIZER_OPTIONS, SCHEDULE_NAMES
@@ -12,13 +12,14 @@ from tfmb.data.augment import Augmentation
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer, interop, schedules
 
+from .budget import Budget
 from .exploration import explore
 
 __all__ = ["LOOP_NAMES", "RULE_NAMES", "Space", "discover", "hyperparameters"]
 
 # What our loop takes of a trial's values; everything else is the user's own.
 RULE_NAMES = ("learning_rate", "optimizer", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "schedule", "warmup")
-LOOP_NAMES = ("batch_size", "augment", *RULE_NAMES)
+LOOP_NAMES = ("batch_size", "epochs", "augment", *RULE_NAMES)
 
 
 def hyperparameters() -> Any:
@@ -35,6 +36,7 @@ class Space:
 
     Attributes:
         batch_size: examples an update. A range is searched in powers of two.
+        epochs: passes over the data; None for the budget of the search.
         learning_rate: a range is searched on a logarithmic scale. With `rate_scaling` it is the rate at
             `base_batch_size`, and each trial's own follows from its batch: the two are then searched independently.
         optimizer: one of `sgd`, `momentum`, `rmsprop`, `adam`, `adamw`, or several of them.
@@ -54,6 +56,7 @@ class Space:
     """
 
     batch_size: Any = (16, 1024)
+    epochs: Any = None
     learning_rate: Any = (1e-4, 1e-1)
     optimizer: Any = "adam"
     momentum: Any = None
@@ -103,7 +106,7 @@ class Space:
             elif name in ("learning_rate", "weight_decay"):
                 middle = math.sqrt(given[0] * given[1])
                 hp.Float(name, *given, sampling="log", default=float(f"{middle:.3g}"))
-            elif name == "warmup":
+            elif name == "warmup" or (name == "epochs" and all(isinstance(end, int) for end in given)):
                 hp.Int(name, int(given[0]), int(given[1]))
             else:
                 hp.Float(name, *given)
@@ -112,6 +115,10 @@ class Space:
         """What a trial's images go through."""
         text = str(values.get("augment", ""))
         return Augmentation.parse(text) if text else None
+
+    def budget(self, values: dict[str, Any], budget: Budget) -> Budget:
+        """The budget of a trial."""
+        return replace(budget, amount=float(values["epochs"]), unit="epochs") if "epochs" in values else budget
 
     def rate(self, values: dict[str, Any]) -> float:
         """The learning rate of a trial's updates."""

@@ -172,7 +172,8 @@ class Trainer:
     ) -> "Ran":
         task = self.task
         size = min(int(values["batch_size"]), task.train.size)
-        bounds = [task.budget.updates(k, task.train.size, size) for k in range(task.budget.slices + 1)]
+        budget = task.space.budget(values, task.budget)
+        bounds = [budget.updates(k, task.train.size, size) for k in range(budget.slices + 1)]
         seed = derive(task.seed, "execution", number)
         kept = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
         first_loss = None if state is None else unpack_state(state, kept.variables)
@@ -185,7 +186,7 @@ class Trainer:
         for slice_number in range(len(history), task.budget.slices):
             meter = Meter()
             before = history[-1] if history else None
-            watch.limit(task.budget.seconds(slice_number + 1), 0.0 if before is None else before.seconds, meter)
+            watch.limit(budget.seconds(slice_number + 1), 0.0 if before is None else before.seconds, meter)
             logs = kept.train(pipeline, slice_number, seed, [meter, watch], watch)
             metrics = {**logs, **{f"val_{key}": value for key, value in kept.score(self._validation).items()}}
             if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):

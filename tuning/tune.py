@@ -57,7 +57,7 @@ def tune(
     batch_size: Any = (16, 1024),
     learning_rate: Any = (1e-4, 1e-1),
     executions_per_trial: int = 1,
-    epochs: float = 1,
+    epochs: Any = 1,
     budget: Budget | None = None,
     pruning: bool = False,
     timeout: float | None = None,
@@ -95,7 +95,8 @@ def tune(
         batch_size: a range `(low, high)` (searched in powers of two), a list, or one value.
         learning_rate: a range `(low, high)` (searched on a logarithmic scale), a list, or one value.
         executions_per_trial: trainings per trial, each with its own seed. Their metrics are averaged.
-        epochs: the number of passes over the data that a trial may spend, whatever its batch size.
+        epochs: the number of passes over the data that a trial may spend, whatever its batch size. A range or a list
+            is searched.
         budget: in place of `epochs`, a `Budget` of examples, updates or seconds.
         pruning: whether to stop trials early that do worse than others, by asynchronous successive halving.
         timeout: seconds after which no further trial begins; None for no limit.
@@ -160,13 +161,21 @@ def tune(
     source = to_source(x, y, weight if sample_weight is None else sample_weight)
     if isinstance(source, Records):
         raise ConfigError("a search keeps its data in memory: give arrays")
+    is_searched = isinstance(epochs, (tuple, list))
+    if is_searched and budget is not None:
+        raise ConfigError("epochs are searched, and budget says what a trial may spend: leave one out")
     source, held_out = train_and_validation(source, validation_data, validation_split)
     task = SearchTask(
         build=build,
         train=source,
         validation=held_out,
-        budget=budget or Budget(amount=epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1),
-        space=_space(batch_size=batch_size, learning_rate=learning_rate, **space),
+        budget=budget
+        or Budget(
+            amount=1 if is_searched else epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1
+        ),
+        space=_space(
+            batch_size=batch_size, learning_rate=learning_rate, epochs=epochs if is_searched else None, **space
+        ),
         strategy=make_local_strategy(strategy, devices, "a search") if is_here else strategy,
         devices=devices,
         seed=random.randrange(2**31) if seed is None else seed,

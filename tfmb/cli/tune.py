@@ -21,7 +21,7 @@ from tfmb.serving.versions import check_is_no_version
 __all__ = ["tune"]
 
 _SPACE, _SEARCH, _WINNER = "Space", "Search", "Winner"
-_ALSO = ("dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
+_ALSO = ("epochs", "dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
 
 
 @takes(ProblemConfig, "dataset", "mirror", "devices", "seed")
@@ -268,7 +268,8 @@ def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> 
     if not asked["json"]:
         shown = ", ".join(f"{name} {short(value)}" for name, value in searched(record, best))
         found = f"{record.objective} {best.score:.4g} with {shown}"
-        tell(f"best of {len(record.trials)} trials: {found}; {folder / 'report.html'}")
+        how = " (asynchronous)" if record.asynchronous else ""
+        tell(f"best of {len(record.trials)} trials{how}: {found}; {folder / 'report.html'}")
     result: dict[str, Any] = {
         "objective": record.objective,
         "score": best.score,
