@@ -1,13 +1,15 @@
-"""A search beside stock Keras Tuner's: the same trials of batch size and learning rate, the same budget, one worker.
+"""A search beside those of its peers: the same trials of batch size and learning rate, the same budget, one at a time.
 
     python -m benchmarks.tuning --mirror FOLDER [--model mlp] [--trials 20] [--rounds 3] [--epochs 1]
 
-Stock searches the batch size in the way its documentation shows, by a `HyperModel.fit` of its own. Each search is a
-process of its own, and they take turns. The overhead between two trials is all that is neither training nor validation,
-of trials that share the batch size of the one before.
+The peers are Keras Tuner, Optuna with its own pruner, and Ray Tune, each around `keras.Model.fit`. Optuna and Ray are
+given the trials that tfmb drew. Keras Tuner searches the batch size as its documentation shows, by a `HyperModel.fit`.
+Each search is a process of its own, and they take turns. The overhead between two trials is all that is neither
+training nor validation, of trials that share the batch size of the one before.
 """
 
 import argparse
+import functools
 import itertools
 import json
 import statistics
@@ -19,9 +21,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from benchmarks.peers.tuners import optuna_search, ray_search
 from benchmarks.results import publish
 
-PEERS = ("tfmb", "tfmb, pruned", "keras tuner")
+PEERS = ("tfmb", "tfmb, pruned", "keras tuner", "optuna", "ray tune")
 BATCHES, RATES = [32, 64, 128, 256], (1e-4, 1e-1)
 SEED = 11
 
@@ -167,6 +170,17 @@ def _found(seconds: float, values: list[Any], scores: list[Any], gaps: list[floa
     return {"seconds": seconds, "values": kept, "scores": scores, "overheads": same}
 
 
+def _one(options: argparse.Namespace) -> dict[str, Any]:
+    """The search of one peer, in a process of its own."""
+    if options.one.startswith("tfmb"):
+        return ours(options, options.one.endswith("pruned"))
+    if options.one == "keras tuner":
+        return stock(options)
+    search = optuna_search if options.one == "optuna" else ray_search
+    build = functools.partial(build_model, options.model)
+    return search(json.loads(options.values), data(options.mirror), build, options.epochs)
+
+
 def main() -> None:
     """Measures, prints a table, and leaves JSON and Markdown in `benchmarks/results`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -176,15 +190,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--values", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        found = stock(options) if options.one == "keras tuner" else ours(options, options.one.endswith("pruned"))
+        found = _one(options)
         print("found " + json.dumps(found))
         return
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in PEERS}
     for number in range(options.rounds):
-        for name in PEERS if number % 2 == 0 else PEERS[::-1]:
-            command = [sys.executable, "-m", "benchmarks.tuning", *sys.argv[1:], "--one", name]
+        for name in PEERS if number % 2 == 0 else PEERS[::-1]:  # the first round begins with tfmb, which draws
+            drawn = [] if not runs["tfmb"] else ["--values", json.dumps(runs["tfmb"][0]["values"])]
+            command = [sys.executable, "-m", "benchmarks.tuning", *sys.argv[1:], "--one", name, *drawn]
             done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path.cwd())
             line = next(line for line in done.stdout.splitlines() if line.startswith("found "))
             runs[name].append(json.loads(line[6:]))
