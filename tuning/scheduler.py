@@ -209,6 +209,8 @@ class Scheduler:
         if report.values is not None and report.values != turn.task.values:
             self._oracle.settle(trial_id, report.values)
             turn.task = replace(turn.task, values=report.values)
+        if report.weights is not None:  # before the report that ends a trial: nobody trains it again for them
+            keep_weights(self._folder / f"trial_{trial_id}" / WEIGHTS, report.weights)
         for evaluation in report.evaluations:
             found = self._oracle.update_trial(trial_id, as_metrics(evaluation), step=evaluation.slice)
             goes_on = goes_on and found.status == "RUNNING"
@@ -217,7 +219,9 @@ class Scheduler:
         if report.fate is not None:
             self._oracle.cut_short(trial_id, report.fate, report.update, report.words)
         now = time.monotonic()
-        if report.state is not None and not spent and (not goes_on or now - turn.saved > _SAVE_SECONDS):
+        divided = "tuner/epochs" in turn.trial.hyperparameters.values  # Hyperband goes on with one that spent its part
+        ends = spent or not goes_on
+        if report.state is not None and (divided or not spent) and (ends or now - turn.saved > _SAVE_SECONDS):
             keep_state(turn.home, report.state, len(history))
             turn.saved = now
         if goes_on and not spent and report.evaluations:
@@ -228,10 +232,7 @@ class Scheduler:
         self._end(worker, turn, report, spent)
 
     def _end(self, worker: str, turn: _Turn, report: SliceReport, spent: bool) -> None:
-        """Ends a trial's turn. Its weights are kept before that is told: nobody trains it again for them."""
-        place = self._folder / f"trial_{report.trial}" / WEIGHTS
-        if report.weights is not None:
-            keep_weights(place, report.weights)
+        """Ends a trial's turn."""
         turn.trial.status = "COMPLETED"
         del self._turns[worker]
         self._oracle.end_trial(turn.trial)

@@ -139,7 +139,8 @@ def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceT
     score = objective.score(history, task.slices)
     if score is None or task.best is None:
         return score is not None
-    return score < task.best if objective.direction == "min" else score > task.best
+    # Of equal ones the oracle takes the one that began first, which may end last.
+    return score <= task.best if objective.direction == "min" else score >= task.best
 
 
 def _trainer_of(shared: "SearchTask | OnDisk", wanted: dict[str, str]) -> Trainer:

@@ -25,7 +25,6 @@ BEGINS = (
     "tfmb.advice.short_runs.ShortRuns",
     "tfmb.advice.compare.compare",
     "tfmb.tuning.job.tune_job",
-    "tfmb.tuning.guest.join_search",
     "tfmb.jobs.timing.profile_job",
     "tfmb.distribution.launcher.launch",
     "tfmb.cli.run.Program",

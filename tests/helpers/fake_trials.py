@@ -1,21 +1,28 @@
-"""A search whose trials are a formula: the oracles, the journal and the halving without any training."""
+"""A search whose trials are a formula: the oracles, the journal, the halving and the scheduler without any training."""
 
+import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from tfmb.errors import DivergenceError
+from tfmb.tuning import slices
+from tfmb.tuning.executors.base import Executor
 from tfmb.tuning.halving import SuccessiveHalving
 from tfmb.tuning.journal import Journal
 from tfmb.tuning.objective import Objective
 from tfmb.tuning.oracles import make_oracle
 from tfmb.tuning.records import Evaluation
-from tfmb.tuning.search import Tuner
+from tfmb.tuning.scheduler import Scheduler
 from tfmb.tuning.space import Space, hyperparameters
-from tfmb.tuning.trial import Trainer
+from tfmb.tuning.states import pack_weights
+from tfmb.tuning.trial import Ran, Trainer
 
 SLICES = 9
+REPORT = {"val_loss": 1.0, "tfmb/updates": 1.0, "tfmb/examples": 1.0, "tfmb/seconds": 1.0}
 
 
 def loss(values: dict[str, Any], slices: int) -> float:
@@ -25,33 +32,66 @@ def loss(values: dict[str, Any], slices: int) -> float:
 
 
 class FakeTrainer:
-    """In the place of `Trainer`: trials above a rate of 1 diverge. `ran` are the slices that were trained."""
+    """In the place of `Trainer`: trials above a rate of 1 diverge. `ran` are the slices that were trained.
+
+    A state names the trial and how far it is: a trial that goes on from another's, or from elsewhere, fails.
+    """
 
     def __init__(self, most: float = 1.0) -> None:
-        self.ran: list[tuple[float, int]] = []
+        self.ran: list[tuple[float, int, int]] = []
         self._most = most
+        self._last: dict[str, Any] = {}
 
     def run(
-        self, values: dict[str, Any], goes_on: Callable[[Evaluation], bool], state: Path, begun: list[Evaluation]
-    ) -> None:
+        self,
+        values: dict[str, Any],
+        goes_on: Callable[[Evaluation], bool],
+        state: bytes | None,
+        begun: Sequence[Evaluation],
+    ) -> Ran:
+        """See `Trainer.run`."""
+        rate, history = values["learning_rate"], list(begun)
+        assert state == (self.state(rate, len(begun)) if begun else None)
+        self._last = values
         for number in range(len(begun) + 1, SLICES + 1):
-            if values["learning_rate"] > self._most:
-                raise DivergenceError("the loss became NaN", 7, values["learning_rate"], None)
-            self.ran.append((values["learning_rate"], number))
+            if rate > self._most:
+                raise DivergenceError("the loss became NaN", 7, rate, None)
+            self.ran.append((rate, values["batch_size"], number))
             metrics = {"val_loss": loss(values, number), "val_accuracy": 1.0 - loss(values, number) / 10}
-            found = Evaluation(
-                slice=number, updates=number, examples=100 * number, seconds=1.0 * number, metrics=metrics
+            history.append(
+                Evaluation(slice=number, updates=number, examples=100 * number, seconds=1.0 * number, metrics=metrics)
             )
-            if not goes_on(found):
-                return
+            if not goes_on(history[-1]):
+                break
+        return Ran(history, None if len(history) == SLICES else self.state(rate, len(history)))
 
-    def save_weights(self, folder: Path) -> None:
+    @staticmethod
+    def state(rate: float, slices: int) -> bytes:
+        return json.dumps([rate, slices]).encode()
+
+    def weights(self) -> bytes:
+        """Those of the last trial: its rate."""
+        return pack_weights([self._last["learning_rate"]])
+
+    def forget(self) -> None:
         """Nothing."""
 
 
-def worker_of(oracle: Any, trainer: FakeTrainer, objective: Objective, folder: Path, name: str = "worker-0") -> Tuner:
-    """A worker whose trials are the formula."""
-    return Tuner(oracle, cast(Trainer, trainer), SLICES, objective, folder, name)
+@dataclass(frozen=True)
+class Shared:
+    """In the place of `SearchTask`."""
+
+    fingerprint: str = "fake"
+
+
+@contextmanager
+def trained_by(trainer: FakeTrainer) -> Iterator[Shared]:
+    """Inside its `with` block slices of this process are run by the formula."""
+    slices._trainers[Shared.fingerprint] = cast(Trainer, trainer)
+    try:
+        yield Shared()
+    finally:
+        slices.forget_trainers()
 
 
 def space(kind: str, rates: tuple[float, float] = (1e-4, 1e2)) -> Any:
@@ -79,12 +119,25 @@ class Sessions:
         oracle.begin(journal, self.objective, SLICES, self.most, halving)
         return oracle
 
-    def run(self) -> list[Any]:
+    def search(
+        self, oracle: Any, executor: Executor | None = None, round_size: int | None = 1, max_failures: int = 3
+    ) -> None:
+        """Runs what is left of a search, in this process if no executor is given."""
+        with trained_by(self.trainer) as shared:
+            executor, folder = executor or Executor(), self.folder / "trials"
+            scheduler = Scheduler(oracle, executor, executor.put(shared), folder, SLICES, self.objective)
+            scheduler.run(round_size, max_failures)
+
+    def run(self, executor: Executor | None = None, round_size: int | None = 1, max_failures: int = 3) -> list[Any]:
         """Runs to the end; the table of its trials."""
         with Journal(self.folder / "journal.jsonl") as journal:
             oracle = self.oracle(journal)
-            worker_of(oracle, self.trainer, self.objective, self.folder / "trials").search()
+            self.search(oracle, executor, round_size, max_failures)
             return table(oracle)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What the journal has."""
+        return [json.loads(line) for line in (self.folder / "journal.jsonl").read_text().splitlines()]
 
 
 def table(oracle: Any) -> list[Any]:

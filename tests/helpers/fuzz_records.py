@@ -23,7 +23,15 @@ from tfmb.serving.classifier import read_image
 from tfmb.training.execution.jit_trial import ExecutionPlan
 from tfmb.training.execution.jit_trial import _known as known_execution
 from tfmb.tuning.journal import Journal
-from tfmb.tuning.states import load_state, load_weights, save_state, save_weights
+from tfmb.tuning.states import (
+    keep_state,
+    keep_weights,
+    kept_state,
+    load_weights,
+    pack_state,
+    pack_weights,
+    unpack_state,
+)
 
 __all__ = ["KINDS"]
 
@@ -161,8 +169,8 @@ def _variables() -> list[Any]:
 
 
 def _make_state(folder: Path) -> None:
-    save_state(folder / "trial", _variables(), 1, 0.5)
-    save_weights(folder / "weights", _VALUES)
+    keep_state(folder / "trial", pack_state(_variables(), 0.5), 1)
+    keep_weights(folder / "weights", pack_weights(_VALUES))
 
 
 def _look_at_state(folder: Path, draw: random.Random) -> str:
@@ -175,7 +183,7 @@ def _look_at_state(folder: Path, draw: random.Random) -> str:
     if place.name == "weights":
         found: list[Any] = load_weights(place)
     else:
-        assert load_state(folder / "trial", variables, 1) == 0.5
+        assert unpack_state(kept_state(folder / "trial", 1), variables) == 0.5
         found = [variable.numpy() for variable in variables]
     assert all(np.array_equal(a, b) for a, b in zip(found, _VALUES, strict=True))
     return "equal"

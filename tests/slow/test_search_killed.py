@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from search_processes import is_alive, workers_of
 
-from tfmb.tuning.search import WEIGHTS
+from tfmb.tuning.scheduler import WEIGHTS
 from tfmb.tuning.states import load_weights
 
 TRIALS = 8

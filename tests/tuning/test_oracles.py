@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 from cases import here
-from fake_trials import SLICES, FakeTrainer, Sessions, space, table, worker_of
+from fake_trials import REPORT, SLICES, FakeTrainer, Sessions, space, table
 
 from tfmb.errors import ConfigError, DataError
 from tfmb.tuning.journal import Journal
-from tfmb.tuning.messages import FATE
+from tfmb.tuning.messages import DIVERGED, FAILED
 from tfmb.tuning.objective import Objective
 from tfmb.tuning.oracles import ORACLES, make_oracle
 
@@ -54,7 +54,7 @@ def test_no_search_is_aborted_and_no_trial_that_diverged_looks_good(kind: str, o
     sessions = Sessions(kind, tmp_path, most=14, objective=objective)
     with Journal(tmp_path / "journal.jsonl") as journal:
         oracle = sessions.oracle(journal)
-        worker_of(oracle, sessions.trainer, sessions.objective, tmp_path / "trials").search()
+        sessions.search(oracle)
         fates = {trial: progress.fate for trial, progress in oracle.progress.items()}
         assert "diverged" in fates.values()
         ranked = [trial.trial_id for trial in oracle.get_best_trials(100)]
@@ -103,9 +103,6 @@ def begun(tmp_path: Path) -> Any:
         yield sessions.oracle(journal)
 
 
-REPORT = {"val_loss": 1.0, "tfmb/updates": 1.0, "tfmb/examples": 1.0, "tfmb/seconds": 1.0}
-
-
 @pytest.mark.parametrize(
     ("trial", "metrics", "step"),
     [
@@ -115,7 +112,7 @@ REPORT = {"val_loss": 1.0, "tfmb/updates": 1.0, "tfmb/examples": 1.0, "tfmb/seco
         (None, REPORT, SLICES + 1),
         (None, {**REPORT, "val_loss": float("nan")}, 1),
         (None, {**REPORT, "val_loss": float("inf")}, 1),
-        (None, {FATE: 3.0}, 0),
+        (None, {name: REPORT[name] for name in ("val_loss", "tfmb/updates", "tfmb/seconds")}, 1),
     ],
 )
 def test_a_bad_call_is_refused_and_holds_no_lock(trial: Any, metrics: Any, step: int, begun: Any) -> None:
@@ -164,6 +161,22 @@ def test_a_lost_worker_whose_turn_was_over_has_ended_its_trial(begun: Any) -> No
     assert begun.create_trial("worker-0").trial_id != trial.trial_id
 
 
+def test_a_trial_that_failed_has_its_cause_and_is_the_worst(begun: Any, tmp_path: Path) -> None:
+    good, bad, worse = (begun.create_trial(f"worker-{number}") for number in range(3))
+    begun.update_trial(good.trial_id, {**REPORT, "val_loss": 9.0}, step=1)
+    begun.cut_short(bad.trial_id, FAILED, 0, "KeyError: 'my bug'")
+    begun.cut_short(worse.trial_id, DIVERGED, 7)
+    for trial in (bad, worse, good):
+        begun.end_trial(trial)
+    found = {trial: (progress.fate, progress.cause) for trial, progress in begun.progress.items()}
+    assert found[bad.trial_id] == ("failed", "KeyError: 'my bug'")
+    assert found[worse.trial_id] == ("diverged", "the loss or a gradient became NaN or infinite at update 7")
+    assert begun.get_best_trials(1)[0].trial_id == good.trial_id
+    assert begun.trials[bad.trial_id].score > 9.0
+    with Journal(tmp_path / "journal.jsonl") as journal:
+        assert table(Sessions("random", tmp_path).oracle(journal)) == table(begun)
+
+
 def test_a_trial_that_waits_is_called_only_when_its_turn_is_over(tmp_path: Path) -> None:
     sessions = Sessions("random", tmp_path, pruning=True)
     with Journal(tmp_path / "journal.jsonl") as journal:
@@ -173,7 +186,7 @@ def test_a_trial_that_waits_is_called_only_when_its_turn_is_over(tmp_path: Path)
         for trial, loss in zip(trials, (1.0, 5.0, 0.5, 3.0), strict=True):
             oracle.update_trial(trial, {**REPORT, "val_loss": loss}, step=1)
         # The third is the best, and trains on; the second waits, but its worker has not said so yet.
-        oracle._halving._waiting[trials[2]] = 1
+        oracle.halving._waiting[trials[2]] = 1
         assert oracle.create_trial("e").trial_id not in trials
 
 

@@ -1,6 +1,5 @@
 """One trial: our loop's own numbers, used again without tracing, stopped and gone on with to the bit."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from tfmb.errors import ConfigError, DataError, DivergenceError
 from tfmb.seeds import derive
 from tfmb.training.loop.explosion import Exploded
 from tfmb.tuning.budget import Budget
-from tfmb.tuning.records import Evaluation
 from tfmb.tuning.space import Space
-from tfmb.tuning.states import load_weights
-from tfmb.tuning.trial import SearchTask, Trainer
+from tfmb.tuning.states import keep_weights, load_weights
+from tfmb.tuning.trial import Ran, SearchTask, Trainer
 
 layers = keras.layers
 _random = np.random.default_rng(0)
@@ -55,13 +53,13 @@ def trainer(**given: Any) -> Trainer:
     return Trainer(SearchTask(**{**arguments, **given}))
 
 
-def numbers(history: list[Evaluation]) -> list[Any]:
+def numbers(ran: Ran) -> list[Any]:
     """All but the times."""
-    return [(e.slice, e.updates, e.examples, e.metrics) for e in history]
+    return [(e.slice, e.updates, e.examples, e.metrics) for e in ran.history]
 
 
 def test_a_trial_is_a_training_by_fit() -> None:
-    (*_, last) = trainer().run(VALUES)
+    (*_, last) = trainer().run(VALUES).history
     keras.utils.set_random_seed(derive(4, "execution", 0) % 2**32)
     hp = tfmb.tuning.space.hyperparameters()
     model = build(hp)
@@ -115,27 +113,28 @@ def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
 @pytest.mark.compile
 @pytest.mark.parametrize("stops", here([1, 2], [2]))
 @pytest.mark.parametrize("schedule", here(["constant", "cosine"], ["cosine"]))
-def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str, tmp_path: Path) -> None:
+def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> None:
     values = {**VALUES, "schedule": schedule}
-    expected = numbers(trainer().run(values))
-    begun = trainer().run(values, lambda e: e.slice < stops, tmp_path / "state")
+    whole = trainer().run(values)
+    assert whole.state is None
+    begun, state = trainer().run(values, lambda e: e.slice < stops)
     assert len(begun) == stops
     other = trainer()
     other.run({**VALUES, "learning_rate": 1.0})
-    assert numbers(other.run(values, state=tmp_path / "state", begun=begun)) == expected
-    # What was told but not saved is made again.
-    for name in (tmp_path / "state").iterdir():
-        shutil.rmtree(name)
-    assert numbers(trainer().run(values, state=tmp_path / "state", begun=begun)) == expected
+    assert numbers(other.run(values, state=state, begun=begun)) == numbers(whole)
+    # What was told but not kept is made again.
+    assert numbers(trainer().run(values)) == numbers(whole)
 
 
 @pytest.mark.compile
-def test_a_damaged_state_is_told(tmp_path: Path) -> None:
-    begun = trainer().run(VALUES, lambda e: False, tmp_path)
-    (place,) = tmp_path.iterdir()
-    (place / "state.npz").write_bytes(b"x")
-    with pytest.raises(DataError, match=r"state.npz is not as it was written"):
-        trainer().run(VALUES, state=tmp_path, begun=begun)
+def test_a_damaged_state_is_told() -> None:
+    begun, state = trainer().run(VALUES, lambda e: False)
+    assert state is not None
+    for damaged in (b"x", state[:-40], b""):
+        with pytest.raises(DataError, match="the state of a trial cannot be read"):
+            trainer().run(VALUES, state=damaged, begun=begun)
+    with pytest.raises(DataError, match="is of another model: the code changed"):
+        trainer().run({**VALUES, "units": 4}, state=state, begun=begun)
 
 
 @pytest.mark.compile
@@ -160,12 +159,14 @@ def line(hp: Any) -> Any:
 
 @pytest.mark.compile
 def test_executions_are_averaged() -> None:
-    one, two = trainer().run(VALUES), trainer(executions=2).run(VALUES)
+    one, two = trainer().run(VALUES).history, trainer(executions=2).run(VALUES).history
     assert [e.updates for e in one] == [e.updates for e in two]
     assert one[-1].metrics["val_loss"] != two[-1].metrics["val_loss"]
     keras.utils.set_random_seed(0)
     other = trainer(executions=2)
-    single = [other._execute(VALUES, number, lambda e: True, None, [])[-1].metrics["loss"] for number in range(2)]
+    single = [
+        other._execute(VALUES, number, lambda e: True, None, []).history[-1].metrics["loss"] for number in range(2)
+    ]
     assert two[-1].metrics["loss"] == pytest.approx(sum(single) / 2)
 
 
@@ -173,7 +174,7 @@ def test_executions_are_averaged() -> None:
 def test_seconds_are_those_of_training() -> None:
     ours = trainer(budget=Budget(amount=0.6, unit="seconds", slices=2))
     ours.run(VALUES)
-    found = ours.run(VALUES)
+    found = ours.run(VALUES).history
     assert [e.slice for e in found] == [1, 2]
     assert 0.25 < found[0].seconds < found[1].seconds < 2.0
     assert found[1].updates > found[0].updates > 10
@@ -186,7 +187,7 @@ def test_the_users_optimizer_wins_and_is_used() -> None:
         return model
 
     ours = trainer(build=compiled)
-    losses = [e.metrics["val_loss"] for e in ours.run({**VALUES, "learning_rate": 9.0})]
+    losses = [e.metrics["val_loss"] for e in ours.run({**VALUES, "learning_rate": 9.0}).history]
     assert kept(ours).optimizer.learning_rate == 0.0
     assert type(kept(ours).optimizer).__name__ == "SGD"
     assert len(losses) == 3
@@ -196,8 +197,8 @@ def test_the_users_optimizer_wins_and_is_used() -> None:
 def test_weights_of_the_last_trial_are_kept(tmp_path: Path) -> None:
     ours = trainer()
     ours.run(VALUES)
-    ours.save_weights(tmp_path / "weights")
-    ours.save_weights(tmp_path / "weights")
+    for _ in range(2):
+        keep_weights(tmp_path / "weights", ours.weights())
     for a, b in zip(load_weights(tmp_path / "weights"), kept(ours).model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -74,7 +74,7 @@ def test_a_searchs_validation_is_never_trained_on() -> None:
 
 
 @pytest.mark.compile
-def test_a_bug_in_the_users_code_ends_the_search_with_its_own_words(tmp_path: Path) -> None:
+def test_a_bug_in_the_users_code_ends_the_search_in_one_line_after_three_trials(tmp_path: Path) -> None:
     calls = []
 
     def broken(hp: Any) -> Any:
@@ -83,9 +83,26 @@ def test_a_bug_in_the_users_code_ends_the_search_with_its_own_words(tmp_path: Pa
             raise KeyError("my bug")
         return build(hp)
 
-    with pytest.raises(KeyError, match="my bug"):
-        tfmb.tune(broken, X, Y, **TUNE, run_dir=tmp_path / "s")
-    assert len(tune(run_dir=tmp_path / "s").trials) == 4  # mended, it goes on
+    with pytest.raises(ConfigError, match=r"^3 trials in a row failed, the last one by KeyError: 'my bug': mend it"):
+        tfmb.tune(broken, X, Y, **{**TUNE, "max_trials": 6}, run_dir=tmp_path / "s")
+    found = tune(run_dir=tmp_path / "s", max_trials=6)  # mended, it goes on past them
+    assert [trial.fate for trial in found.trials] == ["completed", *["failed"] * 3, *["completed"] * 2]
+    assert [trial.score for trial in found.trials[1:4]] == [None] * 3
+    with pytest.raises(ConfigError, match="^1 trials in a row failed"):
+        tfmb.tune(broken, X, Y, **TUNE, max_failures=1)
+
+
+@pytest.mark.compile
+def test_values_for_which_build_fails_are_the_worst_and_the_search_goes_on() -> None:
+    def picky(hp: Any) -> Any:
+        if hp.Choice("units", [4, 8]) == 8:
+            raise MemoryError("no room for 8")
+        return build(hp)
+
+    found = tfmb.tune(picky, X, Y, **{**TUNE, "max_trials": 8}, max_failures=8)
+    fates = {trial.values["units"]: (trial.fate, trial.cause) for trial in found.trials}
+    assert fates == {4: ("completed", None), 8: ("failed", "MemoryError: no room for 8")}
+    assert found.best.values["units"] == 4
 
 
 def test_no_time_is_left() -> None:

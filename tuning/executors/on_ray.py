@@ -64,6 +64,7 @@ class OnRay(Executor):
 
 class _Actor:
     def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Returns `fn(*args)`."""
         return fn(*args)
 
 
