@@ -169,7 +169,7 @@ class Scheduler:
             if report is None:
                 return
         except Exception as error:
-            if isinstance(error, (TfmbError, MemoryError)):
+            if isinstance(error, (TfmbError, MemoryError)) or type(self._executor) is Executor:
                 raise
             raise ConfigError(f"the executor failed in trial {turn.task.trial} ({_line(error)})") from error
         if not isinstance(report, SliceReport) or report.trial != turn.task.trial:

@@ -4,6 +4,7 @@ Everything here is plain data that travels by pickle: between processes of one m
 keeps nothing of a trial but what it traced and compiled, and writes nothing.
 """
 
+import functools
 import os
 import socket
 import time
@@ -31,6 +32,7 @@ _MOST_WORDS = 500
 _PACKAGES = ("tfmb", "tensorflow", "keras", "keras-tuner", "numpy")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Returns the versions that a worker must share with the search."""
     return {name: metadata.version(name) for name in _PACKAGES}
