@@ -12,6 +12,8 @@ import numpy as np
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 
+from .hyper_fit import HyperFit
+
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
 
@@ -20,7 +22,6 @@ __all__ = ["arrays_of", "build_of", "objective_of", "refuse_unknown"]
 # Names of Keras Tuner's and of `fit`'s -> what to give here.
 _MENDS = {
     "callbacks": "a trial has none: pruning=True stops bad trials early, and tfmb.fit of the best one takes them",
-    "class_weight": "give sample_weight",
     "directory": "give run_dir",
     "distribution_strategy": "give strategy",
     "folds": "call the search once with each validation_data",
@@ -52,18 +53,13 @@ def refuse_unknown(names: Iterable[str]) -> None:
 
 
 def build_of(build: Any) -> Callable[[Any], Any]:
-    """Returns the function that builds a model: a function as it is, or the `build` of a `HyperModel`.
+    """Returns the function that builds a model: a function as it is, or the `build` of a `HyperModel`, with its `fit`.
 
     Raises:
-        ConfigError: it is neither, or a HyperModel with a `fit` of its own.
+        ConfigError: it is neither.
     """
     if isinstance(build, keras_tuner.HyperModel):
-        if type(build).fit is not keras_tuner.HyperModel.fit:
-            raise ConfigError(
-                f"{type(build).__name__} has a fit of its own, which the search's loop would not call: give what it "
-                "passes to model.fit as arguments of tune (batch_size, epochs, ...)"
-            )
-        return build.build
+        return build.build if type(build).fit is keras_tuner.HyperModel.fit else HyperFit(build)
     if isinstance(build, keras.Model) or not callable(build):
         raise ConfigError(
             f"build is a {type(build).__name__}: give a function of keras_tuner.HyperParameters that builds a model"

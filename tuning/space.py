@@ -14,6 +14,7 @@ from tfmb.optimizers import Optimizer, interop, schedules
 
 from .budget import Budget
 from .exploration import explore
+from .hyper_fit import passed_to_fit
 
 __all__ = ["LOOP_NAMES", "RULE_NAMES", "Space", "discover", "hyperparameters"]
 
@@ -164,7 +165,7 @@ def discover(build: Callable[[Any], Any], space: Space) -> tuple[Any, Any]:
     for entry in hp.space:
         if entry.name in LOOP_NAMES and not (compiled and entry.name in RULE_NAMES):
             _check_entry(entry)
-    space.declare(hp, RULE_NAMES if compiled else ())
+    space.declare(hp, (*(RULE_NAMES if compiled else ()), *passed_to_fit(model)))
     return hp, model
 
 

@@ -41,6 +41,7 @@ from tfmb.types import KerasModel
 
 from .budget import Budget
 from .building import Asked, build_model, refuse_large
+from .hyper_fit import passed_to_fit
 from .records import Evaluation
 from .slice_watch import SliceWatch
 from .space import LOOP_NAMES, Space
@@ -171,11 +172,13 @@ class Trainer:
         history: list[Evaluation],
     ) -> "Ran":
         task = self.task
+        seed = derive(task.seed, "execution", number)
+        model = self._build(values, seed)
+        values = self.values
         size = min(int(values["batch_size"]), task.train.size)
         budget = task.space.budget(values, task.budget)
         bounds = [budget.updates(k, task.train.size, size) for k in range(budget.slices + 1)]
-        seed = derive(task.seed, "execution", number)
-        kept = self._prepare(values, seed, bounds[-1], math.ceil(task.train.size / size))
+        kept = self._prepare(model, values, bounds[-1], math.ceil(task.train.size / size))
         first_loss = None if state is None else unpack_state(state, kept.variables)
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
@@ -206,8 +209,8 @@ class Trainer:
         ended = len(history) == task.budget.slices
         return Ran(history=history, state=None if ended else pack_state(kept.variables, watch.first))
 
-    def _prepare(self, values: dict[str, Any], seed: int, updates: int, an_epoch: int) -> "_Kept":
-        """A model and optimizer as new for these values; traced before, where the last trial's serve."""
+    def _build(self, values: dict[str, Any], seed: int) -> KerasModel:
+        """Builds a trial's model, and notes in `values` what it is trained with."""
         task = self.task
         if task.max_model_size is not None:
             refuse_large(task.build, values, task.max_model_size)
@@ -215,8 +218,13 @@ class Trainer:
         with seeded(seed), task.strategy.scope():
             model = build_model(task.build, hp)
         loops = {name: values[name] for name in LOOP_NAMES if name in values}
-        self.values = values = {**{name: hp.values[name] for name in hp.names}, **loops}
+        self.values = {**{name: hp.values[name] for name in hp.names}, **loops, **passed_to_fit(model)}
         check_model(model)
+        return model
+
+    def _prepare(self, model: KerasModel, values: dict[str, Any], updates: int, an_epoch: int) -> "_Kept":
+        """A model and optimizer as new for these values; traced before, where the last trial's serve."""
+        task = self.task
         compiled = read_compiled(model)
         if compiled.optimizer is not None:
             optimizer = interop.get(compiled.optimizer)

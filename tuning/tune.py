@@ -1,6 +1,7 @@
 """`tfmb.tune`: a search over batch size, learning rate and a user's own choices, in one call."""
 
 import contextlib
+import dataclasses
 import random
 import shutil
 import tempfile
@@ -16,6 +17,7 @@ from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_module
 from tfmb.errors import ConfigError, StorageError
 from tfmb.storage.atomic import remove_temporary
 from tfmb.storage.lock import DirectoryLock
+from tfmb.training.input.class_weights import check_class_weight, weights_of_classes
 from tfmb.training.input.data_adapter import to_source, train_and_validation
 from tfmb.types import Data, Strategy
 
@@ -49,6 +51,7 @@ def tune(
     y: Data = None,
     *,
     sample_weight: Data = None,
+    class_weight: dict[int, float] | None = None,
     validation_data: Data = None,
     validation_split: float = 0.1,
     objective: Any = "val_loss",
@@ -85,6 +88,7 @@ def tune(
         x: examples, as in `tfmb.fit`, or a finite `tf.data.Dataset`. The search batches its examples itself.
         y: targets.
         sample_weight: a weight for each example, or None.
+        class_weight: a weight for the examples of each class, or None; validation is not weighted.
         validation_data: `(x, y)` to compare trials on; None holds out `validation_split` of the examples.
         validation_split: the share of the examples to hold out. It is drawn once, the same for every seed.
         objective: a metric (`val_loss`, `max:val_mine`, a `keras_tuner.Objective`), or the effort to reach a value:
@@ -165,6 +169,9 @@ def tune(
     if is_searched and budget is not None:
         raise ConfigError("epochs are searched, and budget says what a trial may spend: leave one out")
     source, held_out = train_and_validation(source, validation_data, validation_split)
+    if class_weight is not None:
+        weights = weights_of_classes(source.labels, source.sample_weight, check_class_weight(class_weight))
+        source = dataclasses.replace(source, sample_weight=weights)
     task = SearchTask(
         build=build,
         train=source,
