@@ -1,7 +1,8 @@
 """A `HyperModel` with a `fit` of its own: what it passes to `model.fit` is what a trial is trained with.
 
 Keras Tuner's way to search the batch size is a `fit` that calls `model.fit(*args, batch_size=hp.Choice(...),
-**kwargs)`. It is called with a model whose `fit` only notes its arguments. What the search's loop cannot honour is refused by name.
+**kwargs)`. It is called with a model whose `fit` only notes its arguments. What the search's loop cannot honour is
+refused by name.
 """
 
 import inspect
