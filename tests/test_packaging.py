@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 # Nothing is known to break with newer ones, and notebooks' hosts have newer ones.
-FREE = ("scikit-learn", "rich", "typer", "grpcio", "numpy", "scipy", "tensorboard", "importlib_resources")
+FREE = ("scikit-learn", "rich", "typer", "loky", "numpy", "scipy", "tensorboard", "importlib_resources")
 RELATIVE = re.compile(r"\]\((?!https?://)[^)]*\)|(?:src|href)=\"(?!https?://)")
 
 

@@ -1,6 +1,7 @@
 """The arguments that Keras Tuner's users bring: taken as they are meant there, or refused by name with the mend."""
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import pickle
@@ -10,14 +11,23 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
+from tfmb.data.records import Records
+from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.input.class_weights import check_class_weight, weights_of_classes
+from tfmb.training.input.data_adapter import to_source, train_and_validation
+from tfmb.types import Data, Strategy
 
+from .executors.base import pickled
 from .hyper_fit import HyperFit
 
 with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
 
-__all__ = ["arrays_of", "build_of", "objective_of", "refuse_unknown"]
+__all__ = ["arrays_of", "build_of", "check_handed_over", "objective_of", "refuse_unknown", "sources_of"]
+
+# Bytes of the user's code; it goes to each worker once.
+_MOST_CODE = 64 * 2**20
 
 # Names of Keras Tuner's and of `fit`'s -> what to give here.
 _MENDS = {
@@ -82,6 +92,67 @@ def objective_of(objective: Any) -> str:
             "objective names several: a search compares trials by one; add a metric to the model that weighs them"
         )
     raise ConfigError(f"objective is a {type(objective).__name__}: give the name of a metric, such as 'val_loss'")
+
+
+def check_handed_over(strategy: Strategy, **code: Any) -> None:
+    """Refuses, before anything is loaded, what cannot be handed to workers.
+
+    Args:
+        strategy: of the trials.
+        **code: the user's functions and objects, by the names of their arguments.
+
+    Raises:
+        ConfigError: a strategy that is no name, or code that cannot be pickled or is too much.
+    """
+    if strategy == "multi-worker":
+        raise ConfigError(
+            "strategy 'multi-worker' splits one training, workers=N of a search splits the trials: choose one"
+        )
+    if not isinstance(strategy, str):
+        kind = type(strategy).__name__
+        raise ConfigError(f"workers make strategies of their own: give strategy by name, not a {kind}")
+    for name, value in code.items():
+        if (size := len(pickled(value, name))) > _MOST_CODE:
+            most = _MOST_CODE // 2**20
+            raise ConfigError(
+                f"{name} uses {size / 2**20:,.0f} MiB of this process's values, and workers take at most {most}: let "
+                "it load them itself"
+            )
+
+
+def sources_of(
+    x: Data, y: Data, sample_weight: Data, class_weight: Any, validation_data: Data, validation_split: float
+) -> tuple[Source, Source]:
+    """Returns the examples to learn from and those to compare trials on.
+
+    Args:
+        x: see `tune`, as for the others.
+        y: targets.
+        sample_weight: a weight for each example, or None.
+        class_weight: a weight for the examples of each class, or None.
+        validation_data: `(x, y)`, a dataset, or None.
+        validation_split: the share that is held out without `validation_data`.
+
+    Raises:
+        ConfigError: data that a search does not take.
+        DataError: data that make no sense.
+    """
+    if not 0 < validation_split < 1:
+        raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
+    x, y, weight = arrays_of(x, y, "x")
+    if sample_weight is not None and weight is not None:
+        raise ConfigError("sample_weight beside a dataset that has weights: leave one out")
+    if isinstance(validation_data, tf.data.Dataset):
+        found = arrays_of(validation_data, None, "validation_data")
+        validation_data = tuple(part for part in found if part is not None)
+    source = to_source(x, y, weight if sample_weight is None else sample_weight)
+    if isinstance(source, Records):
+        raise ConfigError("a search keeps its data in memory: give arrays")
+    source, held_out = train_and_validation(source, validation_data, validation_split)
+    if class_weight is not None:
+        weights = weights_of_classes(source.labels, source.sample_weight, check_class_weight(class_weight))
+        source = dataclasses.replace(source, sample_weight=weights)
+    return source, held_out
 
 
 def arrays_of(x: Any, y: Any, name: str) -> tuple[Any, Any, Any]:

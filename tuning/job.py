@@ -15,10 +15,11 @@ from tfmb.jobs.build import build_model, loss_and_metrics_of
 from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
+from .plan import PRUNING_SLICES, SearchPlan
 from .records import SearchRecord
+from .run_search import search_in
 from .space import Space
 from .trial import SearchTask
-from .tune import PRUNING_SLICES, search_in
 
 __all__ = ["TuneConfig", "task_of", "tune_job"]
 
@@ -132,23 +133,19 @@ def tune_job(
     task, splits = task_of(config)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
-    return search_in(
-        folder,
-        task,
-        config.objective,
-        config.oracle,
-        config.max_trials,
-        name=f"{train.name.partition('/')[0]} {config.model}",
+    plan = SearchPlan(
+        objective=config.objective,
+        oracle=config.oracle,
+        max_trials=config.max_trials,
         pruning=config.pruning and config.oracle != "hyperband",
         timeout=config.timeout,
-        watch=watch,
-        say=say,
         executor=config.executor,
         workers=config.workers,
         round_size=config.round_size,
         max_failures=config.max_failures,
-        conclude=conclude,
     )
+    name = f"{train.name.partition('/')[0]} {config.model}"
+    return search_in(folder, task, plan, name=name, watch=watch, say=say, conclude=conclude)
 
 
 def _build(config: TuneConfig, splits: Splits) -> Callable[[Any], Any]:

@@ -52,7 +52,8 @@ def map_chart(record: SearchRecord, objects: Any) -> Chart:
         if x is not None and y is not None:
             spots[place] = (x, y)
     note = (
-        "The darker, the better. Crosses diverged, open crosses failed, open circles were pruned or still run, the star is the best trial."
+        "The darker, the better. Crosses diverged, open crosses failed, open circles were pruned or still run. "
+        "The star is the best trial."
     )
     if left_out := len(record.trials) - len(spots):
         note += f" {left_out} trial(s) have no place here: see the table."

@@ -15,6 +15,7 @@ from .journal import Journal
 from .journaled import CUT_SHORT
 from .objective import Objective
 from .oracles import ADAPTIVE, make_oracle
+from .plan import SearchPlan
 from .records import SearchRecord, TrialRecord
 from .scheduler import Scheduler
 from .space import discover
@@ -28,92 +29,63 @@ class Search:
 
     Args:
         task: what all trials share.
-        objective: what they are compared by.
-        oracle: `bayesian`, `random`, `grid` or `hyperband`.
-        max_trials: how many trials there may be.
+        plan: how it goes about them.
         folder: the search's directory, locked by the caller.
         name: what is searched, for people.
-        pruning: whether trials that do worse than others are stopped early.
-        timeout: seconds after which no trial begins any more; None for no limit.
-        any_seed: whether a search that goes on keeps its own seed, in place of the task's.
 
     Attributes:
         journal: its events.
         model: what `build` made of the defaults.
-        searched: the names of the hyper-parameters that are not the same in all trials.
 
     Raises:
         ConfigError: the arguments do not fit together, or not with what the search began with.
         DataError: the journal is damaged.
     """
 
-    def __init__(
-        self,
-        task: SearchTask,
-        objective: Objective,
-        oracle: str,
-        max_trials: int,
-        folder: Path,
-        name: str,
-        *,
-        pruning: bool = False,
-        timeout: float | None = None,
-        any_seed: bool = False,
-    ) -> None:
-        if pruning and task.executions > 1:
+    def __init__(self, task: SearchTask, plan: SearchPlan, folder: Path, name: str) -> None:
+        if plan.pruning and task.executions > 1:
             raise ConfigError("pruning looks at single trainings: give executions_per_trial=1, or pruning=False")
-        if pruning and oracle == "hyperband":
-            raise ConfigError("oracle='hyperband' prunes by itself: leave pruning out")
         self.journal = Journal(folder / "journal.jsonl")
+        self._plan, self._folder, self._name, self._slices = plan, folder, name, task.budget.slices
+        self._objective = Objective.parse(plan.objective)
+        self._is_asynchronous = False
         try:
-            self._take_up(task, objective, oracle, max_trials, folder, name, pruning, any_seed)
+            self._take_up(task)
         except BaseException:
             self.journal.close()
             raise
-        self._timeout, self._is_asynchronous = timeout, False
 
-    def _take_up(
-        self,
-        task: SearchTask,
-        objective: Objective,
-        oracle: str,
-        max_trials: int,
-        folder: Path,
-        name: str,
-        pruning: bool,
-        any_seed: bool,
-    ) -> None:
-        if any_seed and self.journal.events and isinstance(self.journal.events[0].get("seed"), int):
+    def _take_up(self, task: SearchTask) -> None:
+        plan, objective = self._plan, self._objective
+        if plan.any_seed and self.journal.events and isinstance(self.journal.events[0].get("seed"), int):
             task = replace(task, seed=self.journal.events[0]["seed"])
-        self._task, self._objective, self._name, self._kind = task, objective, name, oracle
-        self._slices, self._folder = task.budget.slices, folder
+        self._task = task
         space, self.model = discover(task.build, task.space)
-        self.searched = [entry.name for entry in space.space if type(entry).__name__ != "Fixed"]
-        self._oracle = make_oracle(oracle, space, objective, max_trials, self._slices, task.seed)
-        self._oracle._set_project_dir(str(folder), "trials")
+        self._fixed = {entry.name for entry in space.space if type(entry).__name__ == "Fixed"}
+        self._oracle = make_oracle(plan.oracle, space, objective, plan.max_trials, self._slices, task.seed)
+        self._oracle._set_project_dir(str(self._folder), "trials")
         self._began = time.monotonic()
         self._before = 0.0
-        about = {"oracle": oracle, "objective": objective.name, "pruning": pruning}
+        about = {"oracle": plan.oracle, "objective": objective.name, "pruning": plan.pruning}
         self._check({**about, "space": json.loads(json.dumps(space.get_config()))})
-        halving = SuccessiveHalving(self._slices, objective.direction) if pruning else None
-        self._oracle.begin(self.journal, objective, self._slices, max_trials, halving, self._is_over)
+        halving = SuccessiveHalving(self._slices, objective.direction) if plan.pruning else None
+        self._oracle.begin(self.journal, objective, self._slices, plan.max_trials, halving, self._is_over)
         self.journal.write("session", seconds_before=self._before)
+
+    def names(self) -> set[str]:
+        """Returns the names of the hyper-parameters that are not the same in all trials."""
+        return {name for trial in self.record().trials for name in trial.values} - self._fixed
 
     def run(
         self,
         executor: Executor,
         watch: Callable[[SearchRecord], None] = lambda record: None,
-        *,
-        round_size: int | None = None,
-        max_failures: int = 3,
     ) -> SearchRecord:
         """Runs the trials that are left.
 
         Args:
             executor: runs them.
             watch: gets the record after each trial.
-            round_size: see `Scheduler`.
-            max_failures: see `Scheduler`.
 
         Returns:
             What the search came to.
@@ -124,13 +96,13 @@ class Search:
             TfmbError: see `Scheduler.run`.
         """
         self._oracle.told = lambda: watch(self.record())
-        if round_size is None and executor.workers == 1:
-            round_size = 1
-        self._is_asynchronous = round_size is None and self._kind in ADAPTIVE
+        plan = self._plan
+        round_size = 1 if plan.round_size is None and executor.workers == 1 else plan.round_size
+        self._is_asynchronous = round_size is None and plan.oracle in ADAPTIVE
         shared = executor.put(self._task)
         folder = self._folder / "trials"
         scheduler = Scheduler(self._oracle, executor, shared, folder, self._slices, self._objective)
-        scheduler.run(round_size, max_failures)
+        scheduler.run(round_size, plan.max_failures)
         return self.record()
 
     def record(self) -> SearchRecord:
@@ -161,7 +133,7 @@ class Search:
         return SearchRecord(
             objective=self._objective.name,
             direction=self._objective.direction,
-            oracle=self._kind,
+            oracle=self._plan.oracle,
             name=self._name,
             seconds=self._before + time.monotonic() - self._began,
             trials=tuple(trials),
@@ -177,7 +149,8 @@ class Search:
         return self._objective.reached(progress.history)
 
     def _is_over(self) -> bool:
-        return self._timeout is not None and time.monotonic() - self._began >= self._timeout
+        limit = self._plan.timeout
+        return limit is not None and time.monotonic() - self._began >= limit
 
     def _check(self, identity: dict[str, Any]) -> None:
         """Writes what the search is, or compares it with what it was."""

@@ -1,7 +1,5 @@
 """`tfmb.tune`: a search over batch size, learning rate and a user's own choices, in one call."""
 
-import contextlib
-import dataclasses
 import random
 import shutil
 import tempfile
@@ -9,39 +7,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.backend import tf
-from tfmb.data.records import Records
+from tfmb.choices import check_counts
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
 from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
-from tfmb.errors import ConfigError, StorageError
-from tfmb.storage.atomic import remove_temporary
-from tfmb.storage.lock import DirectoryLock
-from tfmb.training.input.class_weights import check_class_weight, weights_of_classes
-from tfmb.training.input.data_adapter import to_source, train_and_validation
+from tfmb.errors import ConfigError
 from tfmb.types import Data, Strategy
 
-from .arguments import arrays_of, build_of, objective_of, refuse_unknown
+from .arguments import build_of, check_handed_over, objective_of, refuse_unknown, sources_of
 from .budget import Budget
-from .executors.adapt import adapt
-from .executors.base import Executor, pickled
-from .objective import Objective
-from .oracles import ORACLES
+from .plan import SearchPlan
 from .records import SearchRecord
-from .report import write_report
-from .result import SearchResult, write_best
-from .search import Search
-from .slices import forget_trainers
-from .space import RULE_NAMES, Space
-from .tensorboard import HParamsLog
+from .result import SearchResult
+from .run_search import search_in
+from .space import Space
 from .trial import SearchTask
 
-__all__ = ["PRUNING_SLICES", "search_in", "tune"]
-
-# Looks at a trial where others may stop it: rungs after 1/9 and 1/3 of its budget.
-PRUNING_SLICES = 9
-# Bytes of the user's code; it goes to each worker once.
-_MOST_CODE = 64 * 2**20
+__all__ = ["tune"]
 
 
 @refusing_old_names
@@ -145,45 +127,39 @@ def tune(
         >>> result.best.values["learning_rate"]
     """
     refuse_unknown(space)
-    build, objective = build_of(build), objective_of(objective)
-    counts = {"max_trials": max_trials, "executions_per_trial": executions_per_trial, "max_failures": max_failures}
-    counts |= {name: value for name, value in (("workers", workers), ("round_size", round_size)) if value is not None}
-    _check(counts, oracle, validation_split, timeout)
+    check_counts(executions_per_trial=executions_per_trial)
+    build = build_of(build)
+    plan = SearchPlan(
+        objective=objective_of(objective),
+        oracle=oracle,
+        max_trials=max_trials,
+        pruning=pruning,
+        timeout=timeout,
+        executor=executor,
+        workers=workers,
+        round_size=round_size,
+        max_failures=max_failures,
+        overwrite=overwrite,
+        any_seed=seed is None,
+    )
     need_modules("the report of a search", PAGE_MODULES)
     if run_dir is not None:
         need_folder("run_dir", run_dir)
-    is_here = executor is None and workers in (None, 1)
-    if not is_here:
-        _check_handed_over(build, loss, metrics, strategy)
-    x, y, weight = arrays_of(x, y, "x")
-    if sample_weight is not None and weight is not None:
-        raise ConfigError("sample_weight beside a dataset that has weights: leave one out")
-    if isinstance(validation_data, tf.data.Dataset):
-        validation_data = tuple(
-            part for part in arrays_of(validation_data, None, "validation_data") if part is not None
-        )
-    source = to_source(x, y, weight if sample_weight is None else sample_weight)
-    if isinstance(source, Records):
-        raise ConfigError("a search keeps its data in memory: give arrays")
-    is_searched = isinstance(epochs, (tuple, list))
-    if is_searched and budget is not None:
-        raise ConfigError("epochs are searched, and budget says what a trial may spend: leave one out")
-    source, held_out = train_and_validation(source, validation_data, validation_split)
-    if class_weight is not None:
-        weights = weights_of_classes(source.labels, source.sample_weight, check_class_weight(class_weight))
-        source = dataclasses.replace(source, sample_weight=weights)
+    if not plan.is_here:
+        check_handed_over(strategy, build=build, loss=loss, metrics=metrics)
+    given = {"batch_size": batch_size, "learning_rate": learning_rate, **space}
+    if isinstance(epochs, (tuple, list)):
+        if budget is not None:
+            raise ConfigError("epochs are searched, and budget says what a trial may spend: leave one out")
+        given["epochs"], epochs = epochs, 1
+    train, validation = sources_of(x, y, sample_weight, class_weight, validation_data, validation_split)
     task = SearchTask(
         build=build,
-        train=source,
-        validation=held_out,
-        budget=budget
-        or Budget(
-            amount=1 if is_searched else epochs, slices=PRUNING_SLICES if pruning or oracle == "hyperband" else 1
-        ),
-        space=_space(
-            batch_size=batch_size, learning_rate=learning_rate, epochs=epochs if is_searched else None, **space
-        ),
-        strategy=make_local_strategy(strategy, devices, "a search") if is_here else strategy,
+        train=train,
+        validation=validation,
+        budget=budget or Budget(amount=epochs, slices=plan.slices),
+        space=_space(**given),
+        strategy=make_local_strategy(strategy, devices, "a search") if plan.is_here else strategy,
         devices=devices,
         seed=random.randrange(2**31) if seed is None else seed,
         loss=loss,
@@ -193,23 +169,7 @@ def tune(
     )
     folder = Path(tempfile.mkdtemp(prefix="tfmb-search-") if run_dir is None else run_dir).expanduser()
     try:
-        record = search_in(
-            folder,
-            task,
-            objective,
-            oracle,
-            max_trials,
-            name=getattr(build, "__name__", "a model"),
-            pruning=pruning,
-            timeout=timeout,
-            watch=watch,
-            any_seed=seed is None,
-            executor=executor,
-            workers=workers,
-            round_size=round_size,
-            max_failures=max_failures,
-            overwrite=overwrite,
-        )
+        record = search_in(folder, task, plan, name=getattr(build, "__name__", "a model"), watch=watch)
     except BaseException:
         if run_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -217,138 +177,8 @@ def tune(
     return SearchResult(record, folder, build, temporary=run_dir is None)
 
 
-def search_in(
-    folder: Path,
-    task: SearchTask,
-    objective: str,
-    oracle: str,
-    max_trials: int,
-    *,
-    name: str,
-    pruning: bool = False,
-    timeout: float | None = None,
-    watch: Callable[[SearchRecord], None] = lambda record: None,
-    say: Callable[[str], None] = lambda line: None,
-    any_seed: bool = False,
-    executor: Any = None,
-    workers: int | None = None,
-    round_size: int | None = None,
-    max_failures: int = 3,
-    overwrite: bool = False,
-    conclude: Callable[[SearchRecord], None] = lambda record: None,
-) -> SearchRecord:
-    """Runs, or goes on with, a search in a directory, and writes its files. See `tune`.
-
-    `conclude` gets the record when all trials are done, before
-    the page is written: what it does with the answer must not depend on whether the page can be.
-    """
-    compares = Objective.parse(objective)
-    lock = DirectoryLock(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock.acquire()
-    try:
-        _remove_leftovers(folder)
-        if overwrite:
-            _remove_search(folder)
-        runs = adapt(executor, workers, folder)
-        if type(runs) is not Executor:
-            _leave_memory()
-        search = Search(
-            task,
-            compares,
-            oracle,
-            max_trials,
-            folder,
-            name,
-            pruning=pruning,
-            timeout=timeout,
-            any_seed=any_seed,
-        )
-        if getattr(search.model, "optimizer", None) is not None:
-            own = type(search.model.optimizer).__name__
-            say(f"build(hp) compiles the model with {own}, which wins: not searched are {', '.join(RULE_NAMES)}")
-        hparams = HParamsLog(folder / "tensorboard", compares)
-
-        def watch_all(record: SearchRecord) -> None:
-            hparams.trials_ended(record)
-            write_best(record, folder / "best.json")
-            watch(record)
-
-        try:
-            record = search.run(runs, watch_all, round_size=round_size, max_failures=max_failures)
-        finally:
-            runs.close()
-            forget_trainers()
-            search.close()
-        _remove_leftovers(folder)
-        watch_all(record)
-        page = record.only(search.searched), folder / "report.html"
-        try:
-            conclude(record)
-        except BaseException:
-            with contextlib.suppress(StorageError):  # what happened first is told
-                write_report(*page)
-            raise
-        write_report(*page)
-        return record
-    finally:
-        lock.release()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Removes what a process that was killed while it wrote left over."""
-    inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
-    for place in (folder, *inner):
-        remove_temporary(place)
-
-
-def _remove_search(folder: Path) -> None:
-    """Removes a search, and nothing else that lies beside it."""
-    for name in ("journal.jsonl", "best.json", "report.html"):
-        (folder / name).unlink(missing_ok=True)
-    for name in ("trials", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-
-
 def _space(**given: Any) -> Space:
     try:
         return Space(**given)
     except TypeError as error:
         raise ConfigError(f"{str(error).rpartition('argument ')[2]} is not an argument of a search") from error
-
-
-def _leave_memory() -> None:
-    """Takes no more of the GPUs than this process needs, which trains nothing."""
-    with contextlib.suppress(RuntimeError, ValueError):  # TensorFlow has started
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
-
-
-def _check_handed_over(build: Any, loss: Any, metrics: Any, strategy: Strategy) -> None:
-    """Refuses, before anything is loaded, what cannot be handed to workers."""
-    if strategy == "multi-worker":
-        raise ConfigError(
-            "strategy 'multi-worker' splits one training, workers=N of a search splits the trials: choose one"
-        )
-    if not isinstance(strategy, str):
-        raise ConfigError(
-            f"workers make strategies of their own: give strategy by name, not a {type(strategy).__name__}"
-        )
-    for name, value in (("build", build), ("loss", loss), ("metrics", metrics)):
-        if (size := len(pickled(value, name))) > _MOST_CODE:
-            raise ConfigError(
-                f"{name} uses {size / 2**20:,.0f} MiB of this process's values, and workers take at most "
-                f"{_MOST_CODE // 2**20}: let it load them itself"
-            )
-
-
-def _check(counts: dict[str, Any], oracle: str, validation_split: float, timeout: float | None) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name}={value!r} must be an integer of at least 1")
-    if oracle not in ORACLES:
-        raise ConfigError(f"unknown oracle {oracle!r}: give {', '.join(ORACLES)}")
-    if not 0 < validation_split < 1:
-        raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
-    if timeout is not None and not timeout > 0:
-        raise ConfigError(f"timeout={timeout!r} must be more than 0 seconds")
