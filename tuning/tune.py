@@ -215,9 +215,11 @@ def search_in(
     lock = DirectoryLock(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock.acquire()
-    try:
+    with contextlib.ExitStack() as ends:
+        ends.callback(lock.release)
         _remove_leftovers(folder)
         runs = adapt(executor, workers, folder)
+        ends.callback(runs.close)  # also where the search is refused
         if type(runs) is not Executor:
             _leave_memory()
         search = Search(
@@ -258,8 +260,6 @@ def search_in(
             raise
         write_report(*page)
         return record
-    finally:
-        lock.release()
 
 
 def _remove_leftovers(folder: Path) -> None:
