@@ -7,11 +7,12 @@ it depends on several choices together or there are too many of them, is drawn a
 
 import contextlib
 import io
+import traceback
 from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import keras
-from tfmb.errors import ConfigError
+from tfmb.errors import ConfigError, TfmbError
 
 from .building import Asked, build_model
 
@@ -28,13 +29,21 @@ _MOST_BUILDS, _MOST_VALUES = 64, 8
 def explore(build: Callable[[Any], Any]) -> tuple[Any, Any]:
     """Returns `(hp, model)`: all that was found as `keras_tuner.HyperParameters`, and the model of the defaults.
 
+    The model is one of other values if `build` fails for the defaults, and None if it always fails: so will the trials.
+
     Raises:
         ConfigError: `build` returns no Keras model.
     """
-    asked = Asked({})
-    model = build_model(build, asked)
-    if not isinstance(model, keras.Model):
-        raise ConfigError(f"build(hp) returned {type(model).__name__}: let it return a Keras model")
+    asked, model = Asked({}), None
+    try:
+        model = build_model(build, asked)
+    except TfmbError:
+        raise
+    except Exception:
+        traceback.print_exc()
+    else:
+        if not isinstance(model, keras.Model):
+            raise ConfigError(f"build(hp) returned {type(model).__name__}: let it return a Keras model")
     found = _Found(asked)
     number, builds = 0, 0
     while number < len(found.order):
@@ -46,7 +55,9 @@ def explore(build: Callable[[Any], Any]) -> tuple[Any, Any]:
         seen = []
         for value in values:
             builds += 1
-            seen.append((value, found.add(_probe(build, {**found.contexts[name], name: value}), name, value)))
+            probe, other = _probe(build, {**found.contexts[name], name: value})
+            model = other if model is None else model
+            seen.append((value, found.add(probe, name, value)))
         if whole:
             found.condition(name, seen)
     return found.space(), model
@@ -103,9 +114,9 @@ def _values_of(entry: Any) -> tuple[list[Any], bool]:
     return (values, True) if len(values) <= _MOST_VALUES else ([values[0], values[-1]], False)
 
 
-def _probe(build: Callable[[Any], Any], values: dict[str, Any]) -> Asked:
-    """Has a model built that is given no weights; what fails then has asked before."""
-    asked = Asked(values)
+def _probe(build: Callable[[Any], Any], values: dict[str, Any]) -> tuple[Asked, Any]:
+    """Has a model built that is given no weights; what fails then has asked before, and gives None."""
+    asked, model = Asked(values), None
     with contextlib.suppress(Exception), keras.StatelessScope():
-        build_model(build, asked)
-    return asked
+        model = build_model(build, asked)
+    return asked, model

@@ -165,7 +165,8 @@ def discover(build: Callable[[Any], Any], space: Space) -> tuple[Any, Any]:
     for entry in hp.space:
         if entry.name in LOOP_NAMES and not (compiled and entry.name in RULE_NAMES):
             _check_entry(entry)
-    space.declare(hp, (*(RULE_NAMES if compiled else ()), *passed_to_fit(model)))
+    passed = () if model is None else passed_to_fit(model)
+    space.declare(hp, (*(RULE_NAMES if compiled else ()), *passed))
     return hp, model
 
 

@@ -39,7 +39,7 @@ VALUES: dict[str, list[str]] = {
     "directories": ["runs", "runs/ours", "runs/cut"],
     "epochs": ["1", "2"],
     "executions_per_trial": ["1", "2"],
-    "executor": ["dask:nowhere", "dask:127.0.0.1:9", "slurm:here"],
+    "executor": ["dask:nowhere", "dask:", "slurm:here"],
     "export": ["exports/ours", "exports/ours/1", "new"],
     "hosts": ["127.0.0.1:12345", "127.0.0.1:12345,127.0.0.1:12346"],
     "html": ["page.html", "nowhere/page.html"],

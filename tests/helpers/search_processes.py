@@ -1,26 +1,40 @@
-"""The worker processes of a search, as the system sees them."""
+"""The processes of a search, as the system sees them."""
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tfmb.distribution.launcher import free_ports
+__all__ = [
+    "assert_whole",
+    "begin",
+    "children_of",
+    "command",
+    "events",
+    "is_alive",
+    "listens",
+    "wait_for",
+    "workers_of",
+]
 
-TRIALS = 12
 
-
-def workers_of(chief: int) -> list[int]:
-    """The process ids of a chief's workers."""
+def children_of(process: int) -> dict[int, str]:
+    """The child processes of one, with their command lines."""
     found = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(chief)], capture_output=True, text=True, check=False
+        ["ps", "-o", "pid=,args=", "--ppid", str(process)], capture_output=True, text=True, check=False
     )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "tfmb.tuning.worker" in line]
+    lines = [line.strip().partition(" ") for line in found.stdout.splitlines() if "ps -o pid=" not in line]
+    return {int(pid): words for pid, _, words in lines}
+
+
+def workers_of(search: int) -> list[int]:
+    """The worker processes of a search, without those that only look after semaphores."""
+    return [pid for pid, words in children_of(search).items() if "popen_loky_posix" in words]
 
 
 def is_alive(process: int) -> bool:
@@ -30,61 +44,50 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def command(folder: Path, *options: str) -> list[str]:
-    fixed = [
-        "--dataset",
-        "digits",
-        "--model",
-        "mlp",
-        "--oracle",
-        "random",
-        "--max-trials",
-        str(TRIALS),
-        "--epochs",
-        "20",
-    ]
-    return [sys.executable, "-m", "tfmb", "tune", *fixed, "--json", "--run-dir", str(folder), *options]
+def listens(process: int) -> bool:
+    """Whether a process has a socket that waits for connections over a network."""
+    own = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        try:
+            own.add(os.readlink(file))
+        except OSError:  # it was closed meanwhile
+            continue
+    for table in ("tcp", "tcp6"):
+        place = Path(f"/proc/{process}/net/{table}")
+        for line in place.read_text().splitlines()[1:] if place.exists() else []:
+            columns = line.split()
+            if columns[3] == "0A" and f"socket:[{columns[9]}]" in own:
+                return True
+    return False
 
 
-def begin(folder: Path, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(command(folder, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def command(folder: Path, *options: str, trials: int = 6, epochs: int = 3) -> list[str]:
+    fixed = ["--dataset", "digits", "--model", "mlp", "--oracle", "random", "--max-trials", str(trials)]
+    fixed += ["--epochs", str(epochs), "--json", "--run-dir", str(folder)]
+    return [sys.executable, "-m", "tfmb", "tune", *fixed, *options]
 
 
-def two_hosts(tmp_path: Path, dies: bool) -> None:
-    """A search of two hosts, the second of which may be lost: all trials are done once, by both."""
-    folder, address = tmp_path / "s", f"127.0.0.1:{free_ports(1)[0]}"
-    with begin(folder, "--listen", address) as chief:
-        wait_for(lambda: workers_of(chief.pid))
-        os.kill(workers_of(chief.pid)[0], signal.SIGSTOP)  # or it may have done all before the guest has started
-        with begin(folder, "--join", address) as other:
-            wait_for(lambda: any(by_guest(event) for event in read(folder)))
-            os.kill(workers_of(chief.pid)[0], signal.SIGCONT)
-            if dies:  # both its process and the worker below it: nobody says that they are gone
-                os.killpg(workers_of(other.pid)[0], signal.SIGKILL)
-                other.kill()
-            found, words = chief.communicate(timeout=200)
-            joined, said = other.communicate(timeout=60)
-    assert chief.returncode == 0, words
-    assert dies or (other.returncode, json.loads(joined)["workers"]) == (0, 1), said
-    assert json.loads(found)["trials"] == TRIALS
-    assert "only in a network you trust" in words
-    happened = read(folder)
-    new = [event["trial"] for event in happened if event["event"] == "began" and event["new"]]
-    assert sorted(new) == [f"{trial:02}" for trial in range(TRIALS)]
-    reports = [(event["trial"], event["slice"]) for event in happened if event["event"] == "report"]
-    assert len(set(reports)) == len(reports)
-    assert {by_guest(event) for event in happened if event["event"] == "began"} == {True, False}
-    assert not (folder / "token").exists()
+def begin(words: list[str], **given: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **given)
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def events(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a search's journal."""
     journal = folder / "journal.jsonl"
     lines = journal.read_text().splitlines() if journal.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-def by_guest(event: dict[str, Any]) -> bool:
-    return event["event"] == "began" and not event["worker"].startswith("worker-")
+def assert_whole(folder: Path, trials: int, once: bool = True) -> None:
+    """No trial of a search was lost, and none repeated; without `once` a trial may have ended, and gone on later."""
+    happened = events(folder)
+    new = [event["trial"] for event in happened if event["event"] == "began" and event["new"]]
+    assert len(new) == len(set(new)) == trials
+    ended = Counter(event["trial"] for event in happened if event["event"] == "ended")
+    assert set(ended) == set(new)
+    assert not once or set(ended.values()) == {1}
+    reports = [(event["trial"], event["slice"]) for event in happened if event["event"] == "report"]
+    assert len(set(reports)) == len(reports)
 
 
 def wait_for(holds: Callable[[], Any]) -> None:
