@@ -80,7 +80,7 @@ def ray_search(values: list[Any], data: Data, build: Callable[[Any], Any], epoch
     results = tuner.fit()
     seconds = time.perf_counter() - started
     found = [results[number] for number in range(len(results))]
-    scores = {tuple(result.config["values"]): result.metrics["val_loss"] for result in found}
+    scores = {tuple((result.config or {})["values"]): (result.metrics or {})["val_loss"] for result in found}
     ray.shutdown()
     shutil.rmtree(folder, ignore_errors=True)
     return {"seconds": seconds, "values": values, "scores": [scores[tuple(v)] for v in values], "overheads": []}

@@ -109,6 +109,19 @@ def test_a_metric_by_its_class_has_one_name_in_every_build() -> None:
     assert keras.metrics.AUC().name != before  # outside of a build Keras goes on counting
 
 
+def test_a_default_that_fails_hides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    def build(hp: Any) -> Any:
+        units = hp.Choice("units", [-1, 4])
+        return model_of([units, hp.Choice("more", [1, 2])] if units > 0 else [units])
+
+    space, model = explore(build)
+    assert [entry.name for entry in space.space] == ["units", "more"]
+    assert isinstance(model, keras.Model)
+    assert "units" in capsys.readouterr().err  # Keras's own words
+    space, model = explore(lambda hp: 1 / (hp.Int("zero", 0, 0)))
+    assert (model, [entry.name for entry in space.space]) == (None, ["zero"])
+
+
 def test_a_build_that_returns_no_model_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"build\(hp\) returned int"):
         explore(lambda hp: 1)
