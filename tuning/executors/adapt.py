@@ -53,6 +53,7 @@ class _Given(Executor):
         if not isinstance(number, int):
             raise ConfigError(f"{type(executor).__name__} does not say how many tasks it runs at once: give workers=N")
         self.workers, self._executor, self._folder = number, executor, folder / "handover"
+        self._is_broken = False
 
     def put(self, data: Any) -> Any:
         """See `Executor`: by the executor's own `put`, else by a file in the search's directory."""
@@ -61,19 +62,25 @@ class _Given(Executor):
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "futures.Future[Any]":
         """See `Executor`."""
-        return as_future(self._executor.submit(fn, *args), lambda error: isinstance(error, futures.BrokenExecutor))
+        return as_future(self._executor.submit(fn, *args), self._is_loss)
 
     def new(self) -> bool:
-        """See `Executor`: only if the user's executor can."""
+        """See `Executor`: a pool that broke only if it can."""
         own = getattr(self._executor, "new", None)
         if callable(own):
             own()
-        return callable(own)
+        return callable(own) or not self._is_broken
 
     def close(self) -> None:
         """See `Executor`: removes the file."""
         for path in self._folder.glob("*.pickle"):
             path.unlink(missing_ok=True)
+
+    def _is_loss(self, error: BaseException) -> bool:
+        breaks = isinstance(error, futures.BrokenExecutor)
+        self._is_broken = self._is_broken or breaks
+        # The latter is submitit's: each of its jobs is a process of its own, and the next one gets another.
+        return breaks or type(error).__name__ == "UncompletedJobError"
 
 
 def _refuse_what_hangs(executor: Any) -> None:

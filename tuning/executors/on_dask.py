@@ -33,21 +33,29 @@ class OnDask(Executor):
         if several := [name for name, count in threads.items() if count != 1]:
             raise ConfigError(f"the Dask worker {several[0]} has several threads: start it with --nthreads 1")
         self.workers = workers or len(threads)
+        self._data: Any = None
+        self._sent: Any = None
 
     def put(self, data: Any) -> Any:
         """See `Executor`."""
-        return self._client.scatter(data, broadcast=True, hash=False)
+        self._data = data
+        self._sent = self._client.scatter(data, broadcast=True, hash=False)
+        return data
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
         """See `Executor`."""
-        given = self._client.submit(fn, *args, pure=False, retries=0)
+        sent = [self._sent if arg is self._data else arg for arg in args]
+        given = self._client.submit(fn, *sent, pure=False, retries=0)
         future = as_future(given, lambda error: type(error).__name__ in _LOST)
         future.add_done_callback(lambda _: given.release())
         return future
 
     def new(self) -> bool:
-        """See `Executor`: Dask starts a worker again by itself, and sends it the data."""
-        return bool(self._client.status == "running")
+        """See `Executor`: Dask starts a worker again, but loses the data with the last worker that had them."""
+        if self._client.status != "running":
+            return False
+        self._sent = self._client.scatter(self._data, broadcast=True, hash=False)
+        return True
 
     def close(self) -> None:
         """See `Executor`."""

@@ -105,3 +105,18 @@ def test_a_broken_pool_is_made_anew_only_by_its_own_means(tmp_path: Path) -> Non
     )
     assert isinstance(without.submit(print).exception(), WorkerLostError)
     assert (without.new(), having.new(), made) == (False, True, [True])
+
+
+def test_a_job_of_its_own_process_that_died_breaks_nothing(tmp_path: Path) -> None:
+    class UncompletedJobError(Exception):  # as submitit's is called
+        pass
+
+    class Jobs(Mine):
+        def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
+            future: futures.Future[Any] = futures.Future()
+            future.set_exception(UncompletedJobError("the job has no output"))
+            return future
+
+    executor = adapt(Jobs(workers=1), None, tmp_path)
+    assert isinstance(executor.submit(print).exception(), WorkerLostError)
+    assert executor.new()
