@@ -40,7 +40,7 @@ class FakeTrainer:
     def __init__(self, most: float = 1.0) -> None:
         self.ran: list[tuple[float, int, int]] = []
         self._most = most
-        self._last: dict[str, Any] = {}
+        self.values: dict[str, Any] = {}
 
     def run(
         self,
@@ -48,11 +48,12 @@ class FakeTrainer:
         goes_on: Callable[[Evaluation], bool],
         state: bytes | None,
         begun: Sequence[Evaluation],
+        trial: str = "",
     ) -> Ran:
         """See `Trainer.run`."""
         rate, history = values["learning_rate"], list(begun)
         assert state == (self.state(rate, len(begun)) if begun else None)
-        self._last = values
+        self.values = values
         for number in range(len(begun) + 1, SLICES + 1):
             if rate > self._most:
                 raise DivergenceError("the loss became NaN", 7, rate, None)
@@ -71,7 +72,7 @@ class FakeTrainer:
 
     def weights(self) -> bytes:
         """Those of the last trial: its rate."""
-        return pack_weights([self._last["learning_rate"]])
+        return pack_weights([self.values["learning_rate"]])
 
     def forget(self) -> None:
         """Nothing."""

@@ -23,7 +23,7 @@ layers = keras.layers
 _random = np.random.default_rng(0)
 X = _random.normal(size=(60, 5)).astype("float32")
 Y = (X.sum(1) > 0).astype("int64")
-VALUES: dict[str, Any] = {"batch_size": 8, "learning_rate": 0.05, "optimizer": "adam"}
+VALUES: dict[str, Any] = {"units": 8, "batch_size": 8, "learning_rate": 0.05, "optimizer": "adam"}
 
 
 def build(hp: Any) -> Any:
