@@ -85,6 +85,7 @@ class Journaled(keras_tuner.Oracle):
         self.progress: dict[str, Progress] = {}
         self.ongoing_trials: dict[str, Any] = {}
         self._began: dict[str, float] = {}
+        self._round, self._is_heard = set[str](), False  # the trials of the last round; whether any was heard
         self._journal = journal
         try:
             for event in list(journal.events):
@@ -93,6 +94,15 @@ class Journaled(keras_tuner.Oracle):
             raise DataError(f"{journal.path} makes no sense ({error!r}): give another --run-dir") from error
         for worker in list(self.ongoing_trials):  # whoever ran them is gone
             self.give_back(worker)
+
+    def begin_round(self, size: int) -> int:
+        """Begins a round, or goes on with one that was cut; returns the number of trials to create now."""
+        with self._alone():
+            if not self._retry_queue:
+                self._note("round")
+                return size
+            # Once one of its trials was heard, another would be chosen by what the others did not know.
+            return len(self._retry_queue) + (0 if self._is_heard else max(size - len(self._round), 0))
 
     def create_trial(self, tuner_id: str) -> Any:
         """The next trial of a worker: one that goes on, or a new one; `STOPPED` where the search is over."""
@@ -266,9 +276,14 @@ class Journaled(keras_tuner.Oracle):
 
     def _heard(self, event: str, entries: dict[str, Any]) -> None:
         """What an event means, whether it happens now or is read from the journal."""
+        if event == "round":
+            self._round, self._is_heard = set(), False
         if event not in ("began", "values", "report", "fate", "ended"):
             return
         trial_id = str(entries["trial"])
+        if event == "began":
+            self._round.add(trial_id)
+        self._is_heard = self._is_heard or event != "began"
         progress = self.progress.setdefault(trial_id, Progress())
         if event == "began":
             progress.fate, progress.worker = "running", str(entries["worker"])

@@ -104,9 +104,10 @@ class Scheduler:
 
     def _begin_trials(self) -> None:
         """Gives free workers what the oracle wants to be tried; in a round only once all of the last one has ended."""
-        if self._round_size is not None and self._turns:
+        size = self._round_size
+        if size is not None and self._turns:
             return
-        for number in range(self._round_size or self._executor.workers):
+        for number in range(self._executor.workers if size is None else self._oracle.begin_round(size)):
             worker = f"worker-{number}"
             if worker in self._turns:
                 continue

@@ -31,7 +31,7 @@ LESS = {
     "predict": "",
     "verify": "",
 }
-ELSEWHERE = ("--listen", "--join", "--hosts", "--fits")  # several hosts, and a search of the machine's whole memory
+ELSEWHERE = ("--executor", "--hosts", "--fits")  # several hosts, and a search of the machine's whole memory
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(programs, BLOCKS[page]))], ids=by_name)

@@ -119,7 +119,7 @@ def test_a_search_that_is_killed_at_any_instant_comes_to_the_same_end(
     monkeypatch.setattr(scheduler, "_SAVE_SECONDS", -1.0)
     executor = Drawn(size)
     expected = whole(kind, tmp_path / "whole", pruned, size, executor)
-    for killed_after in range(0, len(executor.tasks), 7 if pruned else 13):
+    for killed_after in range(0, len(executor.tasks), 7 if pruned else 29):
         sessions = Sessions(kind, tmp_path / str(killed_after), pruned)
         sessions.folder.mkdir()
         with pytest.raises(Killed), drawn(Drawn(size, most=killed_after)) as cut:
@@ -128,6 +128,22 @@ def test_a_search_that_is_killed_at_any_instant_comes_to_the_same_end(
             assert sessions.run(again, size) == expected
         done = len(set(sessions.trainer.ran))
         assert len(sessions.trainer.ran) <= done + size  # what was in flight at the most
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("kind", "pruned"),
+    here([("random", True), ("hyperband", False), ("bayesian", True)], [("random", True)], several=True),
+)
+def test_every_prefix_of_the_journal_of_rounds_leads_to_the_same_end(kind: str, pruned: bool, tmp_path: Path) -> None:
+    most = 8 if kind == "bayesian" else 12
+    expected = whole(kind, tmp_path / "whole", pruned, 3, Drawn(3), most=most)
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(0, len(lines), 17 if kind == "bayesian" else 3):
+        sessions = Sessions(kind, tmp_path / str(cut), pruned, most)
+        sessions.folder.mkdir()
+        (sessions.folder / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        assert sessions.run(Executor(), 3) == expected, cut
 
 
 def test_a_worker_that_is_lost_has_its_slice_done_again_from_the_last_state(
@@ -299,7 +315,7 @@ def test_a_report_without_the_objective_is_refused_and_not_noted(
     sessions.trainer = Without(most=1e9)
     with pytest.raises(ConfigError, match=words):
         sessions.run()
-    assert [event["event"] for event in sessions.events()] == ["began"]
+    assert [event["event"] for event in sessions.events()] == ["round", "began"]
 
 
 def test_a_full_disk_is_the_searchs_failure_and_it_goes_on_later(tmp_path: Path) -> None:
