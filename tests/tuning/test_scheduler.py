@@ -59,7 +59,7 @@ def test_equal_rounds_give_equal_trials_in_whichever_order_they_end(
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from([1, 2, 3, 7]))
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_without_rounds_a_random_search_has_the_same_trials_in_any_order(draw: random.Random, workers: int) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(slices, "_REPORT_SECONDS", draw.choice([-1.0, 10.0]))
