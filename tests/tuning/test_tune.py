@@ -88,6 +88,7 @@ def test_a_bug_in_the_users_code_ends_the_search_in_one_line_after_three_trials(
     found = tune(run_dir=tmp_path / "s", max_trials=6)  # mended, it goes on past them
     assert [trial.fate for trial in found.trials] == ["completed", *["failed"] * 3, *["completed"] * 2]
     assert [trial.score for trial in found.trials[1:4]] == [None] * 3
+    calls.clear()
     with pytest.raises(ConfigError, match=r"^1 trials in a row failed"):
         tfmb.tune(broken, X, Y, **TUNE, max_failures=1)
 

@@ -10,6 +10,7 @@ from .base import Executor, as_future
 
 __all__ = ["OnDask"]
 
+_RESTART_SECONDS = 300  # in which a worker that was lost must have come back, where there is no other
 _LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledError")
 
 
@@ -54,7 +55,10 @@ class OnDask(Executor):
         """See `Executor`: Dask starts a worker again, but loses the data with the last worker that had them."""
         if self._client.status != "running":
             return False
-        self._sent = self._client.scatter(self._data, broadcast=True, hash=False)
+        try:
+            self._sent = self._client.scatter(self._data, broadcast=True, hash=False, timeout=_RESTART_SECONDS)
+        except TimeoutError:
+            return False
         return True
 
     def close(self) -> None:

@@ -67,6 +67,14 @@ def test_a_cluster_that_is_gone_takes_no_more_tasks() -> None:
     assert not executor.new()
 
 
+def test_a_cluster_whose_workers_do_not_come_back_takes_no_more_tasks() -> None:
+    class Empty(Client):
+        def scatter(self, data: Any, **given: Any) -> Any:
+            raise TimeoutError("No valid workers found")
+
+    assert not OnDask(Empty(1), None).new()
+
+
 def test_without_dask_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(ConfigError, match=r"needs Dask: pip install 'tfmb\[dask\]'"):
