@@ -53,7 +53,8 @@ class SearchResult:
         """
         best = self.record.best
         if best is None:
-            raise ConfigError("every trial diverged: search lower learning rates")
+            last = self.trials[-1].cause if self.trials else "no trial began"
+            raise ConfigError(f"no trial has a score, the last one: {last}; where they diverged, search lower rates")
         return best
 
     def best_model(self) -> Any:

@@ -28,6 +28,7 @@ __all__ = ["SliceReport", "SliceTask", "forget_trainers", "run_slice", "versions
 # A worker reports at the end of a slice of the budget once so many seconds went by: what is lost in a death is no more.
 _REPORT_SECONDS = 10.0
 _MOST_WORDS = 500
+_STACK = ('File "', "Detected at node", "Graph execution error", "Stack trace", "Node: ", "[[")
 # Another version of one of these may train other bits, or not understand the task.
 _PACKAGES = ("tfmb", "tensorflow", "keras", "keras-tuner", "numpy")
 
@@ -132,9 +133,16 @@ def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
         if not isinstance(error, FAILED_TRIAL):  # which says all
             traceback.print_exc()
         trainer.forget()  # it may hold half of a model
-        return report(fate=FAILED, words=f"{type(error).__name__}: {' '.join(str(error).split())}"[:_MOST_WORDS])
+        return report(fate=FAILED, words=_words(error))
     weights = trainer.weights() if _is_best(objective, (*task.begun, *found), task) else None
     return report(state=ran.state, weights=weights, values=trainer.values)
+
+
+def _words(error: Exception) -> str:
+    """Returns an error in one line, without the stack of the graph that TensorFlow puts before its reason."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = " ".join(line for line in lines if line and not line.startswith(_STACK))
+    return f"{type(error).__name__}: {' '.join(said.split())}"[:_MOST_WORDS]
 
 
 def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceTask) -> bool:

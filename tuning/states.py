@@ -15,7 +15,7 @@ import numpy as np
 from tfmb.errors import DataError
 from tfmb.optimizers.optimizer import value_of
 from tfmb.storage.atomic import commit_folder, remove_temporary, verify_folder
-from tfmb.storage.files import load_arrays
+from tfmb.storage.files import load_arrays, read_plain
 
 __all__ = [
     "drop_states", "keep_state", "keep_weights", "kept_state", "load_weights", "newest_state", "pack_state",
@@ -23,6 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 _STATE, _WEIGHTS, _FIRST_LOSS = "state.npz", "weights.npz", "first_loss"
+_MOST_BYTES = 2**40  # of a state: the file says how many it has, and its checksum which
 
 
 def pack_weights(arrays: Sequence[np.ndarray]) -> bytes:
@@ -108,7 +109,7 @@ def kept_state(folder: Path, slices: int) -> bytes:
     place = _place(folder, slices)
     verify_folder(place)
     try:
-        return (place / _STATE).read_bytes()
+        return read_plain(place / _STATE, _MOST_BYTES)
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error.strerror}): it is damaged") from error
 

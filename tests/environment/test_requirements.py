@@ -148,7 +148,7 @@ def test_images_are_looked_for_before_a_model_is_built(
 
 
 def test_a_search_in_python_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfmb.tuning.tune.to_source", _begun)
+    monkeypatch.setattr("tfmb.tuning.arguments.to_source", _begun)
     with pytest.raises(
         DirectoryError, match=r"file/s cannot be made or written \(Not a directory\): give another run_"
     ):
@@ -255,10 +255,10 @@ def test_the_answer_of_a_search_is_there_before_its_page(
 def test_a_search_concludes_before_it_writes_its_page(
     fails: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from tfmb.tuning import tune
+    from tfmb.tuning import run_search, tune
 
     order: list[str] = []
-    monkeypatch.setattr(tune, "write_report", lambda record, path: order.append(f"page of {len(record.trials)}"))
+    monkeypatch.setattr(run_search, "write_report", lambda record, path: order.append(f"page of {len(record.trials)}"))
 
     def conclude(record: Any) -> None:
         order.append("answer")
@@ -286,11 +286,16 @@ def test_a_search_concludes_before_it_writes_its_page(
 
 
 def test_every_import_is_installed_with_the_package() -> None:
-    """What README's first command installs is enough for every command."""
+    """What README's first command installs is enough for every command; an extra is asked for by its name."""
     settings = configparser.ConfigParser()
     settings.read(ROOT / "setup.cfg")
     lines = settings["options"]["install_requires"].split()
     required = {re.split(r"[<>=!~;\[]", line)[0].lower().replace("_", "-") for line in lines if line[0] != "#"}
+    extras = {
+        "tuning/executors/on_dask.py": "distributed",
+        "tuning/executors/on_ray.py": "ray",
+        "tuning/tpe.py": "optuna",
+    }
     ours = {"tfmb", *sys.stdlib_module_names}
     provides = metadata.packages_distributions()
     for path in [*(ROOT / "tfmb").rglob("*.py"), *(ROOT / "tuning").rglob("*.py")]:
@@ -301,6 +306,7 @@ def test_every_import_is_installed_with_the_package() -> None:
                 names = [node.module or ""]
             else:
                 continue
-            for module in {name.partition(".")[0] for name in names} - ours:
+            where = str(path.relative_to(ROOT)).removeprefix("tfmb/") if "tuning" in path.parts else ""
+            for module in {name.partition(".")[0] for name in names} - ours - {extras.get(where, "")}:
                 packages = {name.lower().replace("_", "-") for name in provides.get(module, [module])}
                 assert packages & required, f"{path.relative_to(ROOT)} imports {module}"

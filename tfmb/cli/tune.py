@@ -8,6 +8,7 @@ import typer
 
 from tfmb.cli.durations import seconds_of
 from tfmb.cli.idle import given_options, refuse_idle
+from tfmb.cli.mismatch import told_of_words
 from tfmb.cli.options import Json, takes
 from tfmb.cli.train import RUNS
 from tfmb.cli.trial_table import TrialTable, searched, short
@@ -209,7 +210,7 @@ def tune(
         config, folder, say, TrialTable(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
     )
     if record.best is None:
-        raise ConfigError(f"no trial has a score: search lower rates; {folder / 'report.html'} has all of them")
+        raise ConfigError(_without_score(record, folder / "report.html"))
 
 
 def _check(asked: dict[str, Any], given: Collection[str]) -> None:
@@ -236,6 +237,17 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
     if asked["oracle"] == "hyperband":
         why = "changes nothing about hyperband, which stops trials itself: give another --oracle"
         refuse_idle(given, ["prune"], why)
+
+
+def _without_score(record: Any, page: Path) -> str:
+    """Why no trial has a score."""
+    causes = [trial.cause for trial in record.trials if trial.fate == "failed"]
+    if not causes:
+        return f"every trial diverged: search lower rates; {page} has all of them"
+    kind, _, words = str(causes[-1]).partition(": ")
+    return (
+        told_of_words(kind, words, kind == "ValueError") or f"no trial has a score, the last one failed by {causes[-1]}"
+    )
 
 
 def _space(asked: dict[str, Any]) -> dict[str, Any]:

@@ -59,7 +59,6 @@ TENSORFLOW: Final = {
     "_variable_creator_stack": "a graph: what makes variables in these scopes",
 }
 KERAS_TUNER: Final = {
-    "_exists": "HyperParameters: whether a name is there",
     "_nonfixed_space": "the Bayesian oracle: the space without what is fixed",
     "_populate_next": "Hyperband's and the grid's oracle: trials that others wait for",
     "_record_values": "an oracle: keeps in mind what was tried",
