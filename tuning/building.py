@@ -3,10 +3,12 @@
 import collections
 import contextlib
 import io
+import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
 
 from tfmb.backend import keras
 from tfmb.seeds import derive
@@ -15,7 +17,7 @@ with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
     import keras_tuner
     from keras_tuner import errors
 
-__all__ = ["FAILED_TRIAL", "Asked", "TooLargeError", "build_model", "refuse_large"]
+__all__ = ["FAILED_TRIAL", "Asked", "TooLargeError", "build_model", "own_generator", "refuse_large"]
 
 
 class TooLargeError(Exception):
@@ -67,6 +69,17 @@ def refuse_large(build: Callable[[Any], Any], values: dict[str, Any], most: int)
         size = build_model(build, Asked(values)).count_params()
     if size > most:
         raise TooLargeError(f"the model has {size:,} parameters, and max_model_size is {most:,}")
+
+
+@contextlib.contextmanager
+def own_generator(seed: int) -> Iterator[None]:
+    """Gives Keras a generator of its own in place of Python's, which other threads draw from, such as Dask's."""
+    before = seed_generator.python_random
+    seed_generator.python_random = random.Random(seed)
+    try:
+        yield
+    finally:
+        seed_generator.python_random = before
 
 
 @contextlib.contextmanager

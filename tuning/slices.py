@@ -142,7 +142,7 @@ def _words(error: Exception) -> str:
     """Returns an error in one line, without the stack of the graph that TensorFlow puts before its reason."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = " ".join(line for line in lines if line and not line.startswith(_STACK))
-    return f"{type(error).__name__}: {' '.join(said.split())}"[:_MOST_WORDS]
+    return f"{type(error).__name__}: {' '.join(said.split())}".removesuffix(": ")[:_MOST_WORDS]
 
 
 def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceTask) -> bool:

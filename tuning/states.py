@@ -23,7 +23,6 @@ __all__ = [
 ]  # fmt: skip
 
 _STATE, _WEIGHTS, _FIRST_LOSS = "state.npz", "weights.npz", "first_loss"
-_MOST_BYTES = 2**40  # of a state: the file says how many it has, and its checksum which
 
 
 def pack_weights(arrays: Sequence[np.ndarray]) -> bytes:
@@ -109,7 +108,7 @@ def kept_state(folder: Path, slices: int) -> bytes:
     place = _place(folder, slices)
     verify_folder(place)
     try:
-        return read_plain(place / _STATE, _MOST_BYTES)
+        return read_plain(place / _STATE, (place / _STATE).stat().st_size)
     except OSError as error:
         raise DataError(f"{place} cannot be read ({error.strerror}): it is damaged") from error
 

@@ -40,7 +40,7 @@ from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.types import KerasModel
 
 from .budget import Budget
-from .building import Asked, build_model, refuse_large
+from .building import Asked, build_model, own_generator, refuse_large
 from .hyper_fit import passed_to_fit
 from .records import Evaluation
 from .slice_watch import SliceWatch
@@ -215,7 +215,7 @@ class Trainer:
         if task.max_model_size is not None:
             refuse_large(task.build, values, task.max_model_size)
         hp = Asked(values, derive(task.seed, "trial", self._trial))
-        with seeded(seed), task.strategy.scope():
+        with seeded(seed), own_generator(seed), task.strategy.scope():
             model = build_model(task.build, hp)
         loops = {name: values[name] for name in LOOP_NAMES if name in values}
         self.values = {**{name: hp.values[name] for name in hp.names}, **loops, **passed_to_fit(model)}

@@ -225,7 +225,7 @@ def out_of_memory() -> Exception:
     ("error", "cause"),
     [
         (out_of_memory, "ResourceExhaustedError: OOM when allocating tensor [[node]]"),
-        (lambda: MemoryError(), "MemoryError: "),
+        (lambda: MemoryError(), "MemoryError"),
         (lambda: ValueError("units must be positive"), "ValueError: units must be positive"),
         (lambda: AssertionError(), "AssertionError: "),
     ],

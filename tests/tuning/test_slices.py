@@ -114,7 +114,7 @@ LONG = "x" * 9999
     [
         (Exploded("the loss rose", 7), EXPLODED, "", 0),
         (KeyError("my\n  bug"), FAILED, r"KeyError: 'my\n bug'", 1),
-        (MemoryError(), FAILED, "MemoryError: ", 1),
+        (MemoryError(), FAILED, "MemoryError", 1),
         (ValueError(LONG), FAILED, f"ValueError: {LONG}"[:500], 1),
     ],
 )

@@ -83,7 +83,6 @@ def test_a_trial_is_a_training_by_fit() -> None:
         assert value == pytest.approx(history[key][-1], abs=1e-6)
 
 
-@pytest.mark.xfail(strict=False, reason="Keras draws its seeds from Python's generator, which all threads share")
 def test_another_thread_that_draws_changes_no_bit() -> None:
     """As those of a Dask worker do, which share Python's generator with the trial."""
     expected = numbers(trainer().run(VALUES))

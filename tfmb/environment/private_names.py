@@ -69,6 +69,7 @@ KERAS_TUNER: Final = {
 MODULES: Final = {
     "keras.src.backend.common": "global_state",
     "keras.src.backend.tensorflow.trainer": "potentially_ragged_concat",
+    "keras.src.random": "seed_generator",
     "keras.src.random.seed_generator": "GLOBAL_SEED_GENERATOR",
     "keras.src.trainers": "data_adapters",
     "keras.src.utils.naming": "to_snake_case",
