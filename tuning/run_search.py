@@ -102,6 +102,7 @@ def search_in(
 
 def _remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed while it wrote left over."""
+    shutil.rmtree(folder / "handover", ignore_errors=True)
     inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
     for place in (folder, *inner):
         remove_temporary(place)

@@ -1,5 +1,6 @@
 """Makes of what a user gives as `executor=` one that a search can use."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent import futures
@@ -12,6 +13,8 @@ from .base import Executor, as_future, on_disk
 from .local import LocalProcesses
 
 __all__ = ["adapt"]
+
+_HANDOVER = "handover"  # the folder of the data and the user's code, while the search runs
 
 
 def adapt(executor: Any, workers: int | None, folder: Path) -> Executor:
@@ -28,8 +31,10 @@ def adapt(executor: Any, workers: int | None, folder: Path) -> Executor:
         ConfigError: it cannot run trials.
     """
     if executor is None:
-        return Executor() if workers in (None, 1) else LocalProcesses(workers or 1)
+        return Executor() if workers in (None, 1) else LocalProcesses(workers or 1, folder / _HANDOVER)
     kind, _, address = executor.partition(":") if isinstance(executor, str) else ("", "", None)
+    if kind == "dask" and not address:
+        raise ConfigError("executor 'dask:' names no scheduler: give dask:ADDRESS")
     if kind == "dask" or type(executor).__module__.startswith("distributed."):
         from .on_dask import OnDask
 
@@ -52,7 +57,7 @@ class _Given(Executor):
         number = workers or getattr(executor, "_max_workers", None) or getattr(executor, "workers", None)
         if not isinstance(number, int):
             raise ConfigError(f"{type(executor).__name__} does not say how many tasks it runs at once: give workers=N")
-        self.workers, self._executor, self._folder = number, executor, folder / "handover"
+        self.workers, self._executor, self._folder = number, executor, folder / _HANDOVER
         self._is_broken = False
 
     def put(self, data: Any) -> Any:
@@ -73,8 +78,7 @@ class _Given(Executor):
 
     def close(self) -> None:
         """See `Executor`: removes the file."""
-        for path in self._folder.glob("*.pickle"):
-            path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _is_loss(self, error: BaseException) -> bool:
         breaks = isinstance(error, futures.BrokenExecutor)

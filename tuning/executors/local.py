@@ -5,7 +5,6 @@ import os
 import queue
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -30,15 +29,16 @@ class LocalProcesses(Executor):
 
     Args:
         workers: the number of processes.
+        folder: for the file that they read the data from; it is removed at the end.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, folder: Path) -> None:
         self.workers = workers
         self._pools: dict[int, Any] = {}
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(workers):
             self._free.put(number)
-        self._folder = Path(tempfile.mkdtemp(prefix="tfmb-workers-"))
+        self._folder = folder
 
     def put(self, data: Any) -> OnDisk:
         """See `Executor`."""

@@ -15,7 +15,7 @@ _LOST = ("KilledWorker", "CommClosedError", "FutureCancelledError", "CancelledEr
 
 
 class OnDask(Executor):
-    """A Dask client's workers. Dask repeats no task by itself: the search does that, from the last state.
+    """A Dask client's workers. Dask tries a task whose worker died on others, and then gives it back to the search.
 
     Args:
         client: a `distributed.Client`, or the address of a scheduler.

@@ -1,6 +1,7 @@
 """Trials on a Ray cluster: `pip install 'tfmb[ray]'`."""
 
 import queue
+import socket
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -10,6 +11,8 @@ from tfmb.errors import ConfigError
 from .base import Executor, WorkerLostError, as_future
 
 __all__ = ["OnRay"]
+
+_PROBE_SECONDS = 10
 
 
 class OnRay(Executor):
@@ -68,11 +71,22 @@ class _Actor:
         return fn(*args)
 
 
+def _probe(address: str) -> None:
+    """Raises a `ConfigError` where nobody listens at HOST:PORT: Ray itself tries again for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), _PROBE_SECONDS).close()
+        except OSError as error:
+            raise ConfigError(f"no Ray cluster answers at {address!r} ({error.strerror or error})") from error
+
+
 def _connected(address: str | None) -> Any:
     try:
         import ray
 
         if address is not None:
+            _probe(address)
             ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
     except ImportError as error:
         raise ConfigError("--executor ray: needs Ray: pip install 'tfmb[ray]'") from error

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tfmb.distribution.launcher import free_ports
 from tfmb.errors import ConfigError
 from tfmb.tuning.executors.base import WorkerLostError
 from tfmb.tuning.executors.on_ray import OnRay
@@ -34,9 +35,15 @@ def test_a_cluster_that_does_not_answer_is_refused_in_one_line(
         raise error
 
     monkeypatch.setattr(ray, "init", fail)
-    with pytest.raises(ConfigError, match=r"^no Ray cluster answers at 'h:1' \(") as refused:
-        OnRay("h:1", None)
+    with pytest.raises(ConfigError, match=r"^no Ray cluster answers at 'auto' \(") as refused:
+        OnRay("auto", None)
     assert "\n" not in str(refused.value)
+
+
+def test_a_port_where_nobody_listens_is_told_at_once() -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(ConfigError, match=rf"^no Ray cluster answers at '127\.0\.0\.1:{port}' \(Connection refused\)"):
+        OnRay(f"127.0.0.1:{port}", None)
 
 
 @pytest.fixture
