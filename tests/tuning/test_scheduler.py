@@ -224,10 +224,10 @@ def out_of_memory() -> Exception:
 @pytest.mark.parametrize(
     ("error", "cause"),
     [
-        (out_of_memory, "ResourceExhaustedError: OOM when allocating tensor [[node]]"),
+        (out_of_memory, "ResourceExhaustedError: OOM when allocating tensor"),
         (lambda: MemoryError(), "MemoryError"),
         (lambda: ValueError("units must be positive"), "ValueError: units must be positive"),
-        (lambda: AssertionError(), "AssertionError: "),
+        (lambda: AssertionError(), "AssertionError"),
     ],
 )
 def test_a_trial_that_fails_for_its_values_is_the_worst_and_the_search_goes_on(

@@ -82,11 +82,12 @@ def _probe(address: str) -> None:
 
 
 def _connected(address: str | None) -> Any:
+    if address is not None:
+        _probe(address)
     try:
         import ray
 
         if address is not None:
-            _probe(address)
             ray.init(address=address or None, ignore_reinit_error=True, log_to_driver=False)
     except ImportError as error:
         raise ConfigError("--executor ray: needs Ray: pip install 'tfmb[ray]'") from error

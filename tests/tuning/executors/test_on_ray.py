@@ -24,7 +24,7 @@ def test_a_cluster_that_was_not_started_is_refused() -> None:
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"needs Ray: pip install 'tfmb\[ray\]'"):
-        OnRay("127.0.0.1:1", None)
+        OnRay("auto", None)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("nobody\nthere"), ValueError("no address"), RuntimeError("busy")])
