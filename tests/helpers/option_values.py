@@ -167,7 +167,7 @@ _WITH: dict[str, list[str]] = {
     "tune.export": ["--retrain", "1"],
     "against": ["--made-up-samples"],
     "made_up": ["--against", "latest"],
-    **{f"doctor.{name}": ["--profile"] for name in ("model", "batch_size", "dataset", "mirror")},
+    **{f"doctor.{name}": ["--profile"] for name in ("model", "batch_size", "dataset", "mirror", "devices")},
 }
 _ODD = [
     "0",

@@ -19,7 +19,7 @@ from tfmb.jobs.config import TrainConfig
 
 __all__ = ["busy", "doctor"]
 
-_PROFILED = ("dataset", "mirror", "model", "batch_size")
+_PROFILED = ("dataset", "mirror", "model", "batch_size", "devices")
 
 
 @takes(TrainConfig, *_PROFILED, defaults={"dataset": "digits"})
