@@ -139,7 +139,8 @@ def test_an_error_in_the_users_code_is_told_in_one_line_after_three_trials(
     assert captured.out == ""
     assert workers_of(os.getpid()) == []
     found = tune(run_dir=tmp_path / "s", workers=1)  # mended, it goes on past them
-    assert [trial.fate for trial in found.trials] == [*["failed"] * 3, *["completed"] * 3]
+    # The third one to fail need not be the third one that began.
+    assert sorted(trial.fate for trial in found.trials) == [*["completed"] * 3, *["failed"] * 3]
 
 
 @pytest.mark.process
