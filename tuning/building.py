@@ -59,14 +59,14 @@ def build_model(build: Callable[[Any], Any], hp: Asked) -> Any:
         return build(hp)
 
 
-def refuse_large(build: Callable[[Any], Any], values: dict[str, Any], most: int) -> None:
+def refuse_large(build: Callable[[Any], Any], hp: Asked, most: int) -> None:
     """Builds a model without its weights, and counts them.
 
     Raises:
         TooLargeError: they are more than `most`.
     """
     with keras.StatelessScope():
-        size = build_model(build, Asked(values)).count_params()
+        size = build_model(build, hp).count_params()
     if size > most:
         raise TooLargeError(f"the model has {size:,} parameters, and max_model_size is {most:,}")
 

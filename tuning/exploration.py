@@ -39,7 +39,7 @@ def explore(build: Callable[[Any], Any]) -> tuple[Any, Any]:
         model = build_model(build, asked)
     except TfmbError:
         raise
-    except Exception:
+    except Exception:  # of the user's code for the default values: other values are still to be tried
         traceback.print_exc()
     else:
         if not isinstance(model, keras.Model):

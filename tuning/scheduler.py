@@ -169,7 +169,7 @@ class Scheduler:
             report = self._after_loss(worker, turn, error)
             if report is None:
                 return
-        except Exception as error:
+        except Exception as error:  # whatever an engine raises for a task, told in one line
             if isinstance(error, (TfmbError, MemoryError)) or type(self._executor) is Executor:
                 raise
             raise ConfigError(f"the executor failed in trial {turn.task.trial} ({_line(error)})") from error

@@ -212,9 +212,10 @@ class Trainer:
     def _build(self, values: dict[str, Any], seed: int) -> KerasModel:
         """Builds a trial's model, and notes in `values` what it is trained with."""
         task = self.task
+        drawn = derive(task.seed, "trial", self._trial)
         if task.max_model_size is not None:
-            refuse_large(task.build, values, task.max_model_size)
-        hp = Asked(values, derive(task.seed, "trial", self._trial))
+            refuse_large(task.build, Asked(values, drawn), task.max_model_size)
+        hp = Asked(values, drawn)
         with seeded(seed), own_generator(seed), task.strategy.scope():
             model = build_model(task.build, hp)
         loops = {name: values[name] for name in LOOP_NAMES if name in values}

@@ -11,6 +11,7 @@ import tfmb
 from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.tuning.arguments import arrays_of, build_of, objective_of, refuse_unknown
+from tfmb.tuning.building import Asked, TooLargeError, build_model, refuse_large
 
 X = np.random.default_rng(0).normal(size=(20, 3)).astype("float32")
 Y = (X[:, 0] > 0).astype("int32")
@@ -117,6 +118,21 @@ def test_a_model_above_the_limit_is_a_failed_trial() -> None:
     assert [trial.fate for trial in result.trials] == ["completed", "failed"]
     assert result.trials[1].cause == "TooLargeError: the model has 400 parameters, and max_model_size is 10"
     assert result.best.values["units"] == 1
+
+
+def test_the_model_that_is_counted_is_the_one_that_is_trained() -> None:
+    """What the space does not have is drawn, and not its default."""
+
+    def sized(hp: Any) -> Any:
+        return keras.Sequential([keras.Input((3,)), keras.layers.Dense(hp.Choice("units", [1, 100]))])
+
+    for seed in range(8):
+        units = build_model(sized, Asked({}, seed)).layers[-1].units
+        if units == 1:
+            refuse_large(sized, Asked({}, seed), 10)
+        else:
+            with pytest.raises(TooLargeError, match="the model has 400 parameters"):
+                refuse_large(sized, Asked({}, seed), 10)
 
 
 @pytest.mark.compile

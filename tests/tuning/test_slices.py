@@ -33,6 +33,7 @@ def trainer() -> Iterator[FakeTrainer]:
 
 def run(given: SliceTask) -> SliceReport:
     """By a worker that the task came to, and whose report came back."""
+    # `Shared` stands in the place of a SearchTask; a task is frozen: the test writes into one on purpose below.
     found: SliceReport = pickle.loads(pickle.dumps(run_slice(Shared(), pickle.loads(pickle.dumps(given)))))  # type: ignore[arg-type]
     return found
 

@@ -38,6 +38,7 @@ def takes(
 
         own = [each for each in inspect.signature(command).parameters.values() if each.name != "options"]
         shown = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *added)]
+        # Typer reads it; mypy knows no such attribute of a function.
         call.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
         call.__annotations__ = {each.name: each.annotation for each in shown}
         return call

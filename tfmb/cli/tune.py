@@ -220,6 +220,8 @@ def _check(asked: dict[str, Any], given: Collection[str]) -> None:
         raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
     if export is not None:
         check_is_no_version(export)
+    if "," in model:
+        raise ConfigError(f"--model {model}: a search takes arguments of a model by --search dropout=...")
     least = {"workers": 1, "round_size": 1, "max_failures": 1, "retrain": 0}
     if retrain:
         least["retrain_epochs"] = 1

@@ -9,11 +9,11 @@ from tfmb.jobs import build
 from tfmb.optimizers import interop
 from tfmb.training.keras_api.compile_args import read_compiled
 from tfmb.types import KerasModel
-from tfmb.verification import child, resume
-from tfmb.verification.checks import Check, Report, failed
-from tfmb.verification.invariance import BITS
+from tfmb.verification import child
+from tfmb.verification.checks import Report
 from tfmb.verification.made_up import made_up_examples
 from tfmb.verification.parity import check_parity
+from tfmb.verification.runs import checks_in_processes
 from tfmb.verification.subject import Subject
 
 __all__ = ["STEPS", "subject_of_model", "verify_model"]
@@ -40,16 +40,7 @@ def verify_model(model: str, data: str | None = None) -> Report:
     checks = [check_parity(subject)]
     with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as folder:
         told = child.Told(run_dir=None, model=model, data=data, mirror=None, steps=STEPS, folder=folder, part="first")
-        try:
-            checks += [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
-            child.ask(child.Told(**{**vars(told), "part": "second"}))
-        except RuntimeError as error:
-            made = {check.name for check in checks}
-            return Report(
-                target=model,
-                checks=(*checks, *(failed(name, str(error)) for name in (BITS, resume.NAME) if name not in made)),
-            )
-        checks.append(resume.check_resume(subject, Path(folder)))
+        checks += checks_in_processes(told, subject)
     return Report(target=model, checks=tuple(checks))
 
 

@@ -12,7 +12,7 @@ from tfmb.verification.invariance import BITS, TOLERANCE
 from tfmb.verification.parity import check_parity
 from tfmb.verification.subject import Subject, read_subject
 
-__all__ = ["verify_run"]
+__all__ = ["checks_in_processes", "verify_run"]
 
 _WEIGHTS = "weights on disk"
 
@@ -42,7 +42,7 @@ def verify_run(
         told = child.Told(
             run_dir=str(Path(run_dir)), model=model, data=data, mirror=mirror, steps=steps, folder=folder, part="first"
         )
-        checks += _in_processes(told, subject)
+        checks += checks_in_processes(told, subject)
     return Report(target=str(run_dir), checks=tuple(checks))
 
 
@@ -57,12 +57,13 @@ def _check_weights(run_dir: Path) -> Check:
     return passed(_WEIGHTS, f"{len(weights)} arrays have the SHA-256 in the record")
 
 
-def _in_processes(told: child.Told, subject: Subject) -> list[Check]:
+def checks_in_processes(told: child.Told, subject: Subject) -> list[Check]:
     """Makes the checks that need processes of their own; if a process dies, its checks are failed."""
     try:
         checks = [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
     except RuntimeError as error:
-        return [failed(name, str(error)) for name in (BITS, TOLERANCE, resume.NAME)]
+        names = (BITS, *([] if told.run_dir is None else [TOLERANCE]), resume.NAME)
+        return [failed(name, str(error)) for name in names]
     try:
         child.ask(child.Told(**{**vars(told), "part": "second"}))
     except RuntimeError as error:

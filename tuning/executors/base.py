@@ -38,7 +38,7 @@ class Executor:
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args))
-        except Exception as error:
+        except Exception as error:  # of the call: whoever asks for the result gets it
             future.set_exception(error)
         return future
 
@@ -72,8 +72,15 @@ class OnDisk:
 
 
 def on_disk(data: Any, folder: Path) -> OnDisk:
-    """Writes data and the user's code to a file that only the user may read or write: its reader runs what is in it."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """Writes data and the user's code to a file that only the user may read or write: its reader runs what is in it.
+
+    Raises:
+        ConfigError: the folder is there already: it may be another's, who could replace the file.
+    """
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except FileExistsError as error:
+        raise ConfigError(f"{folder} is there already, and may be another's: remove it") from error
     path = folder / f"{data.fingerprint}.pickle"
     with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
         file.write(pickled(data, "the search"))
@@ -111,7 +118,7 @@ def as_future(given: Any, is_loss: Callable[[BaseException], bool]) -> "Future[A
     def pass_on(_: Any) -> None:
         try:
             future.set_result(given.result())
-        except BaseException as error:
+        except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
             lost = WorkerLostError(" ".join(str(error).split())[:200]) if is_loss(error) else error
             future.set_exception(lost)
 
