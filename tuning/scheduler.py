@@ -178,7 +178,7 @@ class Scheduler:
                 f"the executor returned a {type(report).__name__} for trial {turn.task.trial}: submit(fn, *args) must "
                 "return the future of fn(*args)"
             )
-        turns_over = report.fate is not None or not report.evaluations
+        turns_over = report.fate is not None or not report.evaluations or report.ended
         partial = not turns_over and report.evaluations[-1].slice < turn.task.until
         if self._round_size is not None and not (partial and not self._objective.reached(report.evaluations[-1:])):
             self._heard[worker] = report
@@ -217,6 +217,7 @@ class Scheduler:
             goes_on = goes_on and found.status == "RUNNING"
         history = (*turn.task.begun, *report.evaluations)
         spent = bool(history) and (history[-1].slice >= turn.task.slices or self._objective.reached(history))
+        spent = spent or report.ended
         if report.fate is not None:
             self._oracle.cut_short(trial_id, report.fate, report.update, report.words)
         now = time.monotonic()
@@ -236,7 +237,7 @@ class Scheduler:
         """Ends a trial's turn."""
         turn.trial.status = "COMPLETED"
         del self._turns[worker]
-        self._oracle.end_trial(turn.trial)
+        self._oracle.end_trial(turn.trial, report.ended)
         best = self._oracle.get_best_trials(1)
         for other in self._folder.glob(f"trial_*/{WEIGHTS}"):
             if not best or other.parent.name != f"trial_{best[0].trial_id}":
