@@ -158,7 +158,7 @@ def sources_of(
     source = to_source(x, y, weight if sample_weight is None else sample_weight)
     if folds is not None:
         _check_folds(folds, source, validation_data, validation_split, type(x).__name__)
-        held_out: Any = source
+        held_out: Source | Records = source
     elif has_random_access(validation_data):
         held_out = to_source(validation_data, None, name="validation_data")
     elif isinstance(source, Records) and validation_data is None:
@@ -167,7 +167,7 @@ def sources_of(
         source, held_out = train_and_validation(source, validation_data, validation_split)
     if class_weight is not None and isinstance(source, Records):
         source = source.weighted(class_weighter(class_weight))
-    elif class_weight is not None:
+    elif class_weight is not None and isinstance(source, Source):
         weights = weights_of_classes(source.labels, source.sample_weight, check_class_weight(class_weight))
         source = dataclasses.replace(source, sample_weight=weights)
     return source, held_out

@@ -89,7 +89,7 @@ class TrialCallbacks(KerasCallbacks):
         kept: the model and the optimizer that are trained.
         watch: may stop it too.
         params: as `KerasCallbacks` has them.
-        state: what `pack` returned where it was cut; None at its beginning.
+        state: with what `pack` returned where it was cut; None at its beginning.
         put_back: gives weights and slots their values, after `on_train_begin` where it goes on.
     """
 
@@ -100,11 +100,14 @@ class TrialCallbacks(KerasCallbacks):
         watch: SliceWatch,
         params: dict[str, Any],
         state: dict[str, np.ndarray] | None,
-        put_back: Callable[[], None],
+        put_back: Callable[[], Any],
     ) -> None:
         super().__init__(callbacks, kept.model, kept.model, kept.optimizer, params)
-        self._watch, self._packed, self._put_back = watch, state, put_back
-        self._is_attached, self._has_begun, self._logs = False, False, None
+        self._watch, self._put_back = watch, put_back
+        # A trial of Hyperband's next round finds none: its callbacks begin with the round.
+        self._packed = None if state is None or _STATE not in state else state
+        self._is_attached, self._has_begun = False, False
+        self._logs: dict[str, Any] | None = None
         self._first: list[dict[str, Any]] = []
 
     @property
@@ -116,6 +119,11 @@ class TrialCallbacks(KerasCallbacks):
     def stops_trial(self) -> bool:
         """Whether a callback asked to stop training."""
         return super().stop
+
+    @property
+    def stop_scoring(self) -> bool:
+        """See `KerasCallbacks`, and `SliceWatch`."""
+        return self._watch.stop_scoring or super().stop_scoring
 
     def attach(self, loss_scale: Any) -> None:
         """See `KerasCallbacks`: before the first slice."""
@@ -155,6 +163,13 @@ class TrialCallbacks(KerasCallbacks):
         """Calls the callbacks after the last epoch of the trial."""
         if self._has_begun:
             super().train_end(self._logs)
+
+    def close(self) -> None:
+        """See `KerasCallbacks`; files are closed that `on_train_end` would close."""
+        super().close()
+        for each in self._others():
+            if isinstance(each, keras.callbacks.CSVLogger) and each.csv_file is not None:
+                each.csv_file.close()
 
     @property
     def lost(self) -> str:

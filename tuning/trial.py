@@ -34,6 +34,7 @@ from tfmb.training.scoring import Validation
 from tfmb.training.step.spec import PlacedModel
 from tfmb.types import KerasModel
 
+from . import signs
 from .budget import Budget
 from .building import Asked, build_model, own_generator, refuse_large
 from .callbacks import TrialCallbacks, copies
@@ -49,6 +50,7 @@ from .states import pack_state, pack_weights, unpack_more, unpack_state
 __all__ = ["Ran", "SearchTask", "Trainer"]
 
 _LOSS = Objective.parse("val_loss")
+_ENDED, _NOBODY = "ended", np.array(0.0)  # in a state: which trial it is the end of
 _NOTHING = Evaluation(slice=0, updates=0, examples=0, seconds=0.0, metrics={})
 
 
@@ -196,21 +198,24 @@ class Trainer:
         seed, examples = derive(task.seed, "execution", execution), self._examples_of(part)
         train = examples.train
         model = self._build(values, seed)
+        signs.alive()
         values = self.values
         size = min(int(values["batch_size"]), train.size)
         budget, an_epoch = self._budget(values), math.ceil(train.size / size)
         bounds = [budget.updates(k, train.size, size) for k in range(budget.slices + 1)]
         kept = self._prepare(model, values, bounds[-1], an_epoch)
         first_loss = None if state is None else unpack_state(state, kept.variables)
+        trial = self._trial
+        if state is not None and unpack_more(state).get(_ENDED, _NOBODY).tobytes() == trial.encode():
+            return Ran(history, state, True)  # the search was killed before it knew
         order = Order(num_examples=train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
         augmentation = task.space.augmentation(values)
         batches = SlicePipeline(train, order, bounds, len(history), first, augmentation, examples.arrays)
         pipeline = configured(batches, on_device=is_on_cpu(task.strategy))
         watch, last = SliceWatch(first_loss), min(slices or budget.slices, budget.slices)
-        called = self._callbacks = self._called(
-            kept, watch, state, execution, part, {"epochs": last, "steps": an_epoch}
-        )
+        place = os.path.join(trial, f"execution{execution}", *([f"fold{part}"] if task.folds else []))
+        called = self._callbacks = self._called(kept, watch, place, last, an_epoch, state)
         ended = False
         try:
             while len(history) < last:
@@ -228,7 +233,7 @@ class Trainer:
                 if not goes_on(history[-1]) or ended:
                     break
             ended = ended or len(history) == budget.slices
-            more = None
+            more = {_ENDED: np.frombuffer(trial.encode(), np.uint8)} if ended and called is not None else {}
             if called is not None and (ended or len(history) == last):
                 called.end()
             elif called is not None:
@@ -254,21 +259,17 @@ class Trainer:
         )
 
     def _called(
-        self, kept: Kept, watch: SliceWatch, state: bytes | None, execution: int, part: int, params: dict[str, Any]
+        self, kept: Kept, watch: SliceWatch, place: str, epochs: int, steps: int, state: bytes | None
     ) -> TrialCallbacks | None:
-        """The trial's own callbacks, if the user gave some."""
-        task = self.task
-        if not task.callbacks:
+        """The training's own callbacks, if the user gave some; `place` is the folder of what they write."""
+        if not self.task.callbacks:
             return None
-        place = os.path.join(self._trial, f"execution{execution}", *([f"fold{part}"] if task.folds else []))
-        # A trial of Hyperband's next round has none of them: its callbacks begin with the round.
-        packed = {} if state is None else unpack_more(state)
         return TrialCallbacks(
-            copies(task.callbacks, place),
+            copies(self.task.callbacks, place),
             kept,
             watch,
-            {"verbose": 0, **params},
-            packed or None,
+            {"verbose": 0, "epochs": epochs, "steps": steps},
+            None if state is None else unpack_more(state),
             lambda: None if state is None else unpack_state(state, kept.variables),
         )
 

@@ -102,7 +102,7 @@ def split_validation(source: Any, validation_split: float) -> tuple[Any, Any]:
     return source.rows(slice(0, at)), source.rows(slice(at, None), name=f"{source.name} (validation)")
 
 
-def train_and_validation(source: Source, validation_data: Data, validation_split: float) -> tuple[Source, Source]:
+def train_and_validation(source: Any, validation_data: Data, validation_split: float) -> tuple[Any, Source]:
     """Returns (training data, validation data): `validation_data` as it is given, or a share held out, drawn once.
 
     Raises:
@@ -114,7 +114,8 @@ def train_and_validation(source: Source, validation_data: Data, validation_split
         return source.hold_out(max(1, round(validation_split * source.size)))
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
         raise ConfigError("validation_data must be (x, y) or (x, y, sample_weight)")
-    found = to_source(*validation_data, name="validation_data")
+    x, y, sample_weight = (*validation_data, None)[:3]
+    found = to_source(x, y, sample_weight, "validation_data")
     if not isinstance(found, Source):
         raise ConfigError("validation_data must be arrays")
     return source, found
