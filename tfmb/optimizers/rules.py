@@ -3,7 +3,7 @@
 `*_moments` takes the mean gradient g of one variable and what the rule remembers of it (`slots`), and returns the new
 slots; those that are made of other new ones, `*_derived` returns. `*_step` takes the gradient and all new slots, and
 returns the `delta` that the variable moves by. Between them a compiler can be told to write the slots first: see
-`one_pass`. A function with the bare name of the rule does it all: `(gradient, slots, rate, count) -> (delta, slots)`.
+`one_pass`. `Optimizer.rule` puts the halves together.
 
 `rate` is the learning rate alpha, `count` the number of this update from 1 (a float64 scalar). Hyper-parameters are
 Python floats: 64 bits until they meet a tensor, whose dtype they then take. `square` is g^2, where a rule must not take
@@ -17,58 +17,30 @@ from tfmb.types import Tensor
 
 __all__ = [
     "Slots",
-    "adam",
     "adam_derived",
     "adam_moments",
     "adam_step",
-    "momentum",
     "momentum_moments",
     "momentum_step",
-    "rmsprop",
     "rmsprop_derived",
     "rmsprop_moments",
     "rmsprop_step",
-    "sgd",
     "sgd_step",
 ]
 
 Slots = tuple[Any, ...]
 
 
-def sgd(gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> tuple[Any, Slots]:
-    """Gradient descent: theta <- theta - alpha g."""
-    del count
-    return sgd_step(gradient, rate), slots
-
-
 def sgd_step(gradient: Tensor, rate: Tensor) -> Any:
-    """- alpha g."""
+    """Gradient descent, theta <- theta - alpha g: returns - alpha g."""
     return -rate * gradient
 
 
-def momentum(
-    gradient: Tensor,
-    slots: Slots,
-    rate: Tensor,
-    count: Tensor,
-    *,
-    momentum: float,
-    nesterov: bool,
-    rate_in_velocity: bool,
-) -> tuple[Any, Slots]:
-    """Momentum: v <- gamma v + g, theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
-
-    `rate_in_velocity` is Keras's form, v <- gamma v - alpha g, theta <- theta + v; Nesterov: theta <- theta + gamma v -
-    alpha g. The two part when the rate changes.
-    """
-    del count
-    new = momentum_moments(gradient, slots, rate, momentum=momentum, rate_in_velocity=rate_in_velocity)
-    how: dict[str, Any] = {"momentum": momentum, "nesterov": nesterov, "rate_in_velocity": rate_in_velocity}
-    return momentum_step(gradient, new, rate, **how), new
-
-
 def momentum_moments(gradient: Tensor, slots: Slots, rate: Tensor, *, momentum: float, rate_in_velocity: bool) -> Slots:
-    """The new velocity: gamma v + g, or gamma v - alpha g."""
+    """Momentum's new velocity: v <- gamma v + g.
+
+    `rate_in_velocity` is Keras's form, v <- gamma v - alpha g. The two part when the rate changes.
+    """
     (v,) = slots
     return (momentum * v - rate * gradient if rate_in_velocity else momentum * v + gradient,)
 
@@ -76,42 +48,21 @@ def momentum_moments(gradient: Tensor, slots: Slots, rate: Tensor, *, momentum: 
 def momentum_step(
     gradient: Tensor, slots: Slots, rate: Tensor, *, momentum: float, nesterov: bool, rate_in_velocity: bool
 ) -> Any:
-    """- alpha v, or Nesterov's - alpha (g + gamma v); with the rate in the velocity v, or gamma v - alpha g."""
+    """theta <- theta - alpha v; Nesterov: theta <- theta - alpha (g + gamma v).
+
+    With the rate in the velocity theta <- theta + v; Nesterov: theta <- theta + gamma v - alpha g.
+    """
     (v,) = slots
     if rate_in_velocity:
         return momentum * v - rate * gradient if nesterov else v
     return -rate * (gradient + momentum * v if nesterov else v)
 
 
-def rmsprop(
-    gradient: Tensor,
-    slots: Slots,
-    rate: Tensor,
-    count: Tensor,
-    *,
-    rho: float,
-    momentum: float,
-    epsilon: float,
-    centered: bool,
-    rate_in_velocity: bool,
-    square: Tensor = None,
-) -> tuple[Any, Slots]:
-    """RMSprop: s <- rho s + (1 - rho) g^2, theta <- theta - alpha g / sqrt(s + eps).
-
-    `centered` subtracts the square of the running mean from s. `momentum` feeds g / sqrt(s + eps) to a velocity v, as
-    in `momentum`; Keras's form (`rate_in_velocity`) is v <- gamma v + alpha g / sqrt(s + eps), theta <- theta - v.
-    The slots are s, then the mean if centered, then the velocity if there is momentum.
-    """
-    del count
-    how: dict[str, Any] = {"momentum": momentum, "epsilon": epsilon, "centered": centered}
-    how["rate_in_velocity"] = rate_in_velocity
-    new = rmsprop_moments(gradient, slots, rho=rho, centered=centered, square=square)
-    new += rmsprop_derived(gradient, new, slots, rate, **how)
-    return rmsprop_step(gradient, new, rate, **how), new
-
-
 def rmsprop_moments(gradient: Tensor, slots: Slots, *, rho: float, centered: bool, square: Tensor = None) -> Slots:
-    """The new mean square s, and the new mean if it is centered."""
+    """RMSprop's mean square, s <- rho s + (1 - rho) g^2, and the mean of the gradients if it is centered.
+
+    The slots are s, then that mean if centered, then the velocity if there is momentum.
+    """
     new: Slots = (rho * slots[0] + (1 - rho) * (tf.square(gradient) if square is None else square),)
     return (*new, rho * slots[1] + (1 - rho) * gradient) if centered else new
 
@@ -127,7 +78,10 @@ def rmsprop_derived(
     centered: bool,
     rate_in_velocity: bool,
 ) -> Slots:
-    """The new velocity, if there is momentum."""
+    """The new velocity, if there is momentum: v <- gamma v + g / sqrt(s + eps).
+
+    Keras's form (`rate_in_velocity`) is v <- gamma v + alpha g / sqrt(s + eps).
+    """
     if not momentum:
         return ()
     step = _normalised(gradient, moments, epsilon, centered)
@@ -144,7 +98,10 @@ def rmsprop_step(
     centered: bool,
     rate_in_velocity: bool,
 ) -> Any:
-    """- alpha g / sqrt(s + eps); with momentum - alpha v, or - v with the rate in the velocity."""
+    """theta <- theta - alpha g / sqrt(s + eps); with momentum theta <- theta - alpha v, in Keras's form theta - v.
+
+    `centered` subtracts the square of the running mean from s.
+    """
     if not momentum:
         return -rate * _normalised(gradient, slots, epsilon, centered)
     return -slots[-1] if rate_in_velocity else -rate * slots[-1]
@@ -160,48 +117,28 @@ def _normalised(gradient: Tensor, slots: Slots, epsilon: float, centered: bool) 
     return tf.math.divide_no_nan(gradient, tf.sqrt(variance + epsilon))
 
 
-def adam(
-    gradient: Tensor,
-    slots: Slots,
-    rate: Tensor,
-    count: Tensor,
-    *,
-    beta_1: float,
-    beta_2: float,
-    epsilon: float,
-    epsilon_hat: bool,
-    amsgrad: bool,
-    square: Tensor = None,
-) -> tuple[Any, Slots]:
-    """Adam: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2, with bias correction.
-
-    With c1 = 1 - beta_1^t and c2 = 1 - beta_2^t, `epsilon_hat=True` is Keras's form (the one before section 2.1 of
-    Kingma and Ba), theta <- theta - alpha sqrt(c2) / c1 * m / (sqrt(v) + eps); False is their Algorithm 1,
-    theta <- theta - alpha (m / c1) / (sqrt(v / c2) + eps). `amsgrad` divides by the largest v so far, uncorrected
-    (Reddi et al. 2018). The slots are m, v, then that largest v.
-    """
-    new = adam_moments(gradient, slots, beta_1=beta_1, beta_2=beta_2, square=square)
-    new += adam_derived(new, slots, amsgrad=amsgrad)
-    delta = adam_step(new, rate, count, betas=(beta_1, beta_2), epsilon=epsilon, epsilon_hat=epsilon_hat)
-    return delta, new
-
-
 def adam_moments(gradient: Tensor, slots: Slots, *, beta_1: float, beta_2: float, square: Tensor = None) -> Slots:
-    """The new m and v."""
+    """Adam's new moments: m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2.
+
+    The slots are m, v, then the largest v with `amsgrad`.
+    """
     m, v = slots[:2]
     m = beta_1 * m + (1 - beta_1) * gradient
     return m, beta_2 * v + (1 - beta_2) * (tf.square(gradient) if square is None else square)
 
 
 def adam_derived(moments: Slots, slots: Slots, *, amsgrad: bool) -> Slots:
-    """Returns, with `amsgrad`, the largest v so far."""
+    """Returns, with `amsgrad`, the largest v so far, uncorrected (Reddi et al. 2018)."""
     return (tf.maximum(slots[2], moments[1]),) if amsgrad else ()
 
 
 def adam_step(
     slots: Slots, rate: Tensor, count: Tensor, *, betas: tuple[float, float], epsilon: float, epsilon_hat: bool
 ) -> Any:
-    """- alpha sqrt(c2) / c1 * m / (sqrt(v) + eps), with the largest v if there is one.
+    """theta <- theta - alpha sqrt(c2) / c1 * m / (sqrt(v) + eps), with the largest v if there is one.
+
+    With c1 = 1 - beta_1^t and c2 = 1 - beta_2^t this is Keras's form (the one before section 2.1 of Kingma and Ba).
+    `epsilon_hat=False` is their Algorithm 1, theta <- theta - alpha (m / c1) / (sqrt(v / c2) + eps).
 
     Args:
         slots: the new ones.
