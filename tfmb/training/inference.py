@@ -29,7 +29,7 @@ from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.step.own_step import has_own_test_step
 from tfmb.training.step.partition import check_dense, rows_of_part, static_rows
 from tfmb.training.step.spec import PlacedModel
-from tfmb.types import Data, Dataset, KerasModel, Strategy, Tensor
+from tfmb.types import Data, KerasModel, Strategy, Tensor
 
 __all__ = ["evaluate", "predict"]
 
@@ -164,7 +164,7 @@ def predict(
     begins()
     callback_hook.predict_begin()
     found = _predictions(batches, on_all, callback_hook)
-    callback_hook.predict_end()
+    callback_hook.call("on_predict_end")
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: _joined(parts), *found)
@@ -177,7 +177,7 @@ def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallback
     with telling_what_cannot_be_read(), batches.drawn(lambda: not callback_hook.stop_predicting) as drawn:
         for step, inputs in enumerate(drawn):
             if not some:
-                callback_hook.predict_batch_begin(step)
+                callback_hook.call("on_predict_batch_begin", step)
             some.append(on_all(inputs))
             if len(some) == callback_hook.steps_between_looks or step + 1 == batches.number:
                 found += _shown(callback_hook, step - len(some) + callback_hook.steps_between_looks, some)
@@ -189,17 +189,12 @@ def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallback
     return found
 
 
-def _first_inputs(batches: Dataset) -> Any:
-    begins()
-    return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
-
-
 def _shown(callback_hook: Any, step: int, outputs: list[Any]) -> list[Any]:
     """Shows the callbacks the outputs of some batches, the last of them number `step`; returns them on the host."""
     one = outputs[0]
     if len(outputs) > 1:
         one = keras.tree.map_structure(lambda *parts: potentially_ragged_concat(list(parts)), *outputs)
-    callback_hook.predict_batch_end(step, one)
+    callback_hook.call("on_predict_batch_end", step, {"outputs": one})
     return [keras.tree.map_structure(_on_host, one)]
 
 

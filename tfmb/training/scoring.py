@@ -123,7 +123,7 @@ def score_pipeline(steps: Steps, pipeline: ScoredPipeline, callbacks: Any = None
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
     logs = _logs(steps, sums)
-    callbacks.test_end(logs)
+    callbacks.call("on_test_end", logs)
     return logs
 
 
@@ -138,7 +138,7 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
         if each_batch:
             count = min(count, callbacks.steps_between_looks - shown)
             if not shown:
-                callbacks.test_batch_begin(done)
+                callbacks.call("on_test_batch_begin", done)
         try:
             with telling_what_cannot_be_read():
                 reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
@@ -152,11 +152,12 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
         if each_batch:
             shown = (shown + count) % callbacks.steps_between_looks
             if not shown:
-                callbacks.test_batch_end(done - 1, _batch_logs(steps, sums))
+                callbacks.call("on_test_batch_end", done - 1, _batch_logs(steps, sums))
         if callbacks.stop_scoring:
             break
     if shown and sums is not None:
-        callbacks.test_batch_end(done - shown + callbacks.steps_between_looks - 1, _batch_logs(steps, sums))
+        last = done - shown + callbacks.steps_between_looks - 1
+        callbacks.call("on_test_batch_end", last, _batch_logs(steps, sums))
     return sums
 
 

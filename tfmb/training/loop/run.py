@@ -120,7 +120,7 @@ def run(
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
         sums = np.array(state.sums)
         logs = dict(sorted({**step.logs(sums), **hooks.validate(epoch)}.items()))  # sorted, as in Keras
-        callbacks.epoch_end(epoch, logs)
+        callbacks.call("on_epoch_end", epoch, logs)
         waiting = _waited(plan.plateau, state.waiting, logs, step.optimizer)
         told.epoch(logs, step.view(sums))
         checkpoints.scored(logs, state.drawn)
@@ -129,7 +129,7 @@ def run(
             break
     if not state.ended:
         hooks.finish()
-    callbacks.train_end(logs)
+    callbacks.call("on_train_end", logs)
     return replace(state, ended=True)
 
 
