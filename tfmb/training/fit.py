@@ -293,12 +293,7 @@ def _losses_and_optimizer(
 ) -> tuple[LossAndMetrics, Optimizer]:
     """Returns the loss, metrics and optimizer that were given here, else those of `compile`."""
     compiled = read_compiled(model)
-    loss_and_metrics = LossAndMetrics(
-        loss=compiled.loss if loss is None else loss,
-        loss_weights=compiled.loss_weights if loss is None else None,
-        metrics=compiled.metrics if metrics is None else metrics,
-        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
-    )
+    loss_and_metrics = compiled.with_given(loss, metrics)
     if own_step:
         return loss_and_metrics, own_step_for(model)
     chosen = compiled.optimizer if optimizer is None else optimizer

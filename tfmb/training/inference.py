@@ -22,7 +22,6 @@ from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_pipelin
 from tfmb.training.input.inference_batches import Batches, input_batches
 from tfmb.training.keras_api.compile_args import check_model, compiled_with, in_order, read_compiled
 from tfmb.training.keras_api.limits import limited_steps
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, through_own
 from tfmb.training.keras_api.steps_per_execution import steps_of_execution
@@ -83,13 +82,7 @@ def evaluate(
     if has_own(model, "evaluate"):
         return through_own(model, "evaluate", evaluate, dict(locals()))
     check_model(model, "evaluate", "make_test_function")
-    compiled = read_compiled(model)
-    loss_and_metrics = LossAndMetrics(
-        loss=compiled.loss if loss is None else loss,
-        loss_weights=compiled.loss_weights if loss is None else None,
-        metrics=compiled.metrics if metrics is None else metrics,
-        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
-    )
+    loss_and_metrics = read_compiled(model).with_given(loss, metrics)
     where = make_strategy(built_under(model, strategy, devices, joins=False), devices, joins=False)
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
     executed = steps_of_execution(model)

@@ -6,7 +6,7 @@ copied: whatever they are, they do what they do in `fit`.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -48,14 +48,10 @@ _SET_BY_COMPILE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileArgs:
+class CompileArgs(LossAndMetrics):
     """The arguments of `compile` that a training loop needs, as the user gave them."""
 
     optimizer: Any = None
-    loss: Any = None
-    loss_weights: Any = None
-    metrics: Any = None
-    weighted_metrics: Any = None
 
 
 def read_compiled(model: KerasModel) -> CompileArgs:
@@ -73,11 +69,7 @@ def read_compiled(model: KerasModel) -> CompileArgs:
             f"Keras {keras.__version__} hides what the model was compiled with: give optimizer=, loss= and metrics="
         )
     return CompileArgs(
-        optimizer=model.optimizer,
-        loss=config.get("loss"),
-        loss_weights=config.get("loss_weights"),
-        metrics=config.get("metrics"),
-        weighted_metrics=config.get("weighted_metrics"),
+        optimizer=model.optimizer, **{field.name: config.get(field.name) for field in fields(LossAndMetrics)}
     )
 
 
@@ -125,23 +117,11 @@ def compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> Iterat
         yield
         return
     before = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
-    given = (
-        loss_and_metrics.loss,
-        loss_and_metrics.loss_weights,
-        loss_and_metrics.metrics,
-        loss_and_metrics.weighted_metrics,
-    )
+    given = vars(loss_and_metrics)
     known, made = getattr(model, "_tfmb_compiled", (None, None))
-    if known is None or not all(_same(a, b) for a, b in zip(known, given, strict=True)):
+    if not _same(known, given):
         try:
-            keras.Model.compile(
-                model,
-                optimizer=None,
-                loss=loss_and_metrics.loss,
-                loss_weights=loss_and_metrics.loss_weights,
-                metrics=loss_and_metrics.metrics,
-                weighted_metrics=loss_and_metrics.weighted_metrics,
-            )
+            keras.Model.compile(model, optimizer=None, **given)
         except (ValueError, TypeError) as error:
             for name in _SET_BY_COMPILE:
                 model.__dict__.pop(name, None)
@@ -191,8 +171,7 @@ def _is_compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> bo
     if not model.compiled:
         return False
     config = getattr(getattr(model, "_compile_config", None), "config", {})
-    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    return all(_same(config.get(name), getattr(loss_and_metrics, name)) for name in names)
+    return all(_same(config.get(name), value) for name, value in vars(loss_and_metrics).items())
 
 
 def _same(a: Any, b: Any) -> bool:

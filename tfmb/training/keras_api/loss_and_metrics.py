@@ -18,6 +18,15 @@ class LossAndMetrics:
     metrics: Any = None
     weighted_metrics: Any = None
 
+    def with_given(self, loss: Any, metrics: Any) -> "LossAndMetrics":
+        """Returns the loss and the metrics of a call, each of them this one's where the call has None."""
+        return LossAndMetrics(
+            loss=self.loss if loss is None else loss,
+            loss_weights=self.loss_weights if loss is None else None,
+            metrics=self.metrics if metrics is None else metrics,
+            weighted_metrics=self.weighted_metrics if metrics is None else None,
+        )
+
     def check(self) -> None:
         """Refuses a name that Keras does not know.
 
