@@ -7,7 +7,7 @@ from tfmb.training.input.pipeline import EpochBatches, ScoredPipeline
 __all__ = ["DeferredPipeline"]
 
 
-class DeferredPipeline:
+class DeferredPipeline(ScoredPipeline):
     """A pipeline that is made when it is first asked for batches.
 
     Keras looks at the first batches of validation data after the first epoch. Where data draw from Python's or NumPy's
@@ -20,7 +20,7 @@ class DeferredPipeline:
     """
 
     def __init__(self, name: str, kind: str, open_pipeline: Callable[[], ScoredPipeline]) -> None:
-        self.name, self.kind, self.static = name, kind, False
+        self.name, self.kind = name, kind
         self._open = open_pipeline
         self._pipeline: ScoredPipeline | None = None
 

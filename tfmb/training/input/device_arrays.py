@@ -9,7 +9,7 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.types import Batch, Dataset, Tensor
 
-__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "element_spec", "first_batches", "gather"]
+__all__ = ["Arrays", "Rows", "RowsOfBatches", "arrays_on_device", "first_batches", "gather", "spec_of"]
 
 # Batches in one block of row numbers, and the most numbers that one may have.
 _MOST_BATCHES, _MOST_NUMBERS = 100, 1 << 20
@@ -51,9 +51,7 @@ class RowsOfBatches:
     def __init__(self, arrays: Arrays, order: Order, first_update: int = 0) -> None:
         self.arrays = arrays
         self.batch_size = order.batch_size
-        self.element_spec = keras.tree.map_structure(
-            lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), self.arrays, none_is_leaf=False
-        )
+        self.element_spec = spec_of(arrays)
         self._order = order
         self._update = first_update
         self._most = max(1, min(_MOST_BATCHES, _MOST_NUMBERS // order.batch_size))
@@ -90,14 +88,12 @@ def arrays_on_device(source: Source) -> Arrays:
     return keras.tree.lists_to_tuples(arrays)
 
 
-def element_spec(source: Source) -> Arrays:
-    """The specs of batches of a source's rows."""
+def spec_of(arrays: Arrays) -> Arrays:
+    """The specs of arrays or tensors with any number of rows."""
     spec: Arrays = keras.tree.map_structure(
-        lambda array: tf.TensorSpec([None, *array.shape[1:]], tf.dtypes.as_dtype(array.dtype)),
-        source.parts,
-        none_is_leaf=False,
+        lambda array: tf.TensorSpec([None, *array.shape[1:]], array.dtype), arrays, none_is_leaf=False
     )
-    return keras.tree.lists_to_tuples(spec)
+    return spec
 
 
 def first_batches(batches: Dataset, batch_size: int, count: int) -> RowsOfBatches | None:

@@ -11,7 +11,7 @@ from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
-from tfmb.training.input.device_arrays import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
+from tfmb.training.input.device_arrays import Arrays, RowsOfBatches, arrays_on_device, first_batches, spec_of
 from tfmb.training.input.first_inputs import FirstInputs
 
 __all__ = [
@@ -75,7 +75,7 @@ class ScoredPipeline(Protocol):
         static: whether all batches must have one static shape, a smaller one filled up.
     """
 
-    static: bool
+    static: bool = False
 
     def spec(self) -> Any:
         """The element spec of its batches `(x, y, sample_weight)`, absent ones `()`."""
@@ -85,10 +85,11 @@ class ScoredPipeline(Protocol):
 
     def leave(self, whole: bool) -> None:
         """Ends the epoch or pass that was given last; `whole` unless it was broken off."""
+        return
 
 
 class InputPipeline(ScoredPipeline, Protocol):
-    """Gives the batches of one epoch after the other.
+    """Gives the batches of one epoch after the other. What a pipeline leaves out of this, it has no need of.
 
     Attributes:
         batch_size: rows of a batch; None if the data decides that.
@@ -100,7 +101,7 @@ class InputPipeline(ScoredPipeline, Protocol):
 
     batch_size: int | None
     steps: int | None
-    on_device: bool
+    on_device: bool = False
     prefetch: int
 
     def first_inputs(self) -> FirstInputs:
@@ -111,9 +112,11 @@ class InputPipeline(ScoredPipeline, Protocol):
 
     def begin_at(self, epoch: int) -> None:
         """Begins at this epoch; data with an order of its own begins at its start."""
+        return
 
     def ended(self) -> None:
         """Notes that the iterator that was given last has no further batch."""
+        return
 
     def start_at(self, epoch: int, step: int, between: Sequence[Callable[[], None]] | None = None) -> None:
         """Starts the next epoch, `epoch`, at batch number `step`; its `steps` stay those of the whole epoch.
@@ -127,24 +130,28 @@ class InputPipeline(ScoredPipeline, Protocol):
 
     def rows_of_batches(self) -> RowsOfBatches | None:
         """All batches from the start; None if they do not lie on the device."""
+        return None
 
     def facts(self) -> dict[str, Any] | None:
         """Returns the facts that decide the time of a batch, and under `"on_device"` whether all lie on the device.
 
         None if only the training may draw batches, and if a trial could make nothing of them.
         """
+        return None
 
     def for_trial(self) -> RowsOfBatches | None:
         """Returns batches on the device for a trial, which draws none from the training; None if there are none."""
+        return None
 
     def unread(self) -> Any:
         """A `tf.data.Dataset` of the batches around the end of an epoch, none of them read ahead, for a trial.
 
         None if there are no `facts`.
         """
+        return None
 
 
-class ArrayPipeline:
+class ArrayPipeline(InputPipeline):
     """Batches of a source in the order of `Order`.
 
     Args:
@@ -164,7 +171,6 @@ class ArrayPipeline:
         initial_epoch: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.static = self.on_device = False
         self.prefetch = read_ahead.DEFAULT
         self._augmentation = augmentation
         self._source = source
@@ -194,19 +200,13 @@ class ArrayPipeline:
         """See `InputPipeline`."""
         if isinstance(self._source, Records):
             return self._batched(0, 0).element_spec
-        return element_spec(self._source)
+        return keras.tree.lists_to_tuples(spec_of(self._source.parts))
 
     def begin_at(self, epoch: int) -> None:
         """Rows that are not shuffled have the order of their own, and begin with the first, as in Keras."""
         if self._steps_per_epoch is not None and not self._order.shuffle:
             self._first_epoch = epoch
         self.start_at(epoch, 0)
-
-    def ended(self) -> None:
-        """See `InputPipeline`: it is endless."""
-
-    def leave(self, whole: bool) -> None:
-        """See `InputPipeline`: the next one begins where it ends."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch: one endless source of them serves all."""

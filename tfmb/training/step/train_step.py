@@ -5,13 +5,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.choices import JitScope
 from tfmb.distribution.strategy import is_on_cpu, makes_copies
 from tfmb.layers import mask_keys
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.own_step import OwnStepOptimizer
-from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.input.device_arrays import Arrays, gather, spec_of
 from tfmb.training.input.elements import of_any_size
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.model_state import dropouts
@@ -162,7 +162,7 @@ class Steps:
 
     def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See the class."""
-        spec = _of_arrays(arrays)
+        spec = spec_of(arrays)
         self.prepare(spec)
         if (traced := self._concrete_rows.get(str(spec))) is None:
             # One trace for batches and data of any size; XLA compiles for each all the same.
@@ -173,7 +173,7 @@ class Steps:
         return found
 
     def _train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
-        spec = _of_arrays(arrays)
+        spec = spec_of(arrays)
         work = self._work.get_concrete_function(spec)
         (width,) = work.output_shapes[0].as_list()
         self.operations = len(work.graph.get_operations())
@@ -222,14 +222,6 @@ def stays_whole(spec: StepSpec, strategy: Strategy) -> bool:
     """Whether a batch is worked on whole: on one device, in one part, without rows that fill it up."""
     partition, noise = spec.partition, spec.noise_scale
     return partition.num_microbatches == 1 and not partition.static and not noise and not makes_copies(strategy)
-
-
-def _of_arrays(arrays: Arrays) -> Arrays:
-    """The specs of arrays with any number of rows."""
-    spec: Arrays = keras.tree.map_structure(
-        lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays, none_is_leaf=False
-    )
-    return spec
 
 
 def _own(method: Callable[..., Any]) -> Callable[..., Any]:
