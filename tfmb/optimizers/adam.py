@@ -40,6 +40,8 @@ class Adam(Optimizer):
         >>> history = tfmb.fit(model, x, y, optimizer=optimizer, verbose=0)
     """
 
+    own_arguments = ("beta_1", "beta_2", "epsilon", "amsgrad", "epsilon_hat")
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -76,17 +78,6 @@ class Adam(Optimizer):
         del gradient
         betas = self._rounded(self.beta_1), self._rounded(self.beta_2)
         return rules.adam_step(slots, rate, count, betas=betas, epsilon=self.epsilon, epsilon_hat=self.epsilon_hat)
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "amsgrad": self.amsgrad,
-            "epsilon_hat": self.epsilon_hat,
-        }
 
 
 class AdamW(Adam):

@@ -6,12 +6,13 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.foreign import ForeignOptimizer
+from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS
 from tfmb.optimizers.in_keras import KerasOptimizer, as_keras
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
 
-__all__ = ["OPTIMIZERS", "from_keras", "get", "keras_rate", "same_settings"]
+__all__ = ["OPTIMIZERS", "SHARED", "from_keras", "get", "keras_rate", "same_settings"]
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
@@ -22,15 +23,12 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 # Keras's arguments that our counterparts have too, by class.
-_SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
+SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
     keras.optimizers.SGD: (SGD, ("momentum", "nesterov")),
     keras.optimizers.RMSprop: (RMSprop, ("rho", "momentum", "epsilon", "centered")),
     keras.optimizers.Adam: (Adam, ("beta_1", "beta_2", "epsilon", "amsgrad")),
     keras.optimizers.AdamW: (AdamW, ("beta_1", "beta_2", "epsilon", "amsgrad")),
 }
-# Keras does these itself, around its own rule.
-_OF_KERAS = ("loss_scale_factor", "gradient_accumulation_steps")
-_COMMON = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
 def get(identifier: Any) -> Optimizer:
@@ -52,7 +50,7 @@ def get(identifier: Any) -> Optimizer:
 
 def around_keras(optimizer: Optimizer) -> Optimizer:
     """Returns the optimizer itself, or its rule in a Keras optimizer if it uses Keras's additions to a rule."""
-    if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in _OF_KERAS):
+    if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in BY_KERAS):
         return optimizer
     if optimizer.inside is None:
         optimizer.inside = ForeignOptimizer(as_keras(optimizer))
@@ -72,22 +70,20 @@ def from_keras(optimizer: Any) -> Optimizer:
         made = from_keras(optimizer.inner_optimizer)
         made.scaled_by = optimizer
         return made
-    if any(getattr(optimizer, option, None) for option in _OF_KERAS):
+    if any(getattr(optimizer, option, None) for option in BY_KERAS):
         return ForeignOptimizer(optimizer)
     if isinstance(optimizer, KerasOptimizer):
         made = optimizer.to_tfmb()
         made.exclude_as_keras(optimizer)
         made.stands_for = optimizer
         return made
-    if type(optimizer) not in _SHARED or callable(_own_rate(optimizer)):
+    if type(optimizer) not in SHARED or callable(_own_rate(optimizer)):
         return ForeignOptimizer(optimizer)
-    ours, shared = _SHARED[type(optimizer)]
-    arguments = {name: getattr(optimizer, name) for name in (*shared, *_COMMON)}
+    ours, shared = SHARED[type(optimizer)]
+    arguments = {name: getattr(optimizer, name) for name in (*shared, *AROUND)}
     if ours in (SGD, RMSprop):
         arguments["rate_in_velocity"] = True
-    made = ours(
-        learning_rate=keras_rate(optimizer), weight_decay=optimizer.weight_decay, name=optimizer.name, **arguments
-    )
+    made = ours(learning_rate=keras_rate(optimizer), name=optimizer.name, **arguments)
     made.exclude_as_keras(optimizer)
     made.stands_for, made.rounds_as_keras = optimizer, True
     return made

@@ -11,19 +11,16 @@ from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
-from tfmb.optimizers.hyper_parameters import Common, check_number, check_positive, describe_rate
+from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS, Common, check_number, check_positive, describe_rate
 from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
 from tfmb.types import Tensor, Variable
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
-# Left out of a configuration if they are None: older records have no such arguments.
-_LATER = ("loss_scale_factor", "gradient_accumulation_steps")
-
 
 class Optimizer:
-    """The base of the optimizers: a subclass names its slots, their `moments` and its `step`.
+    """The base of the optimizers: a subclass names its slots and arguments, its `moments` and its `step`.
 
     Args:
         learning_rate: a float, or a function of the number of updates made so far (an int64 scalar tensor)
@@ -67,6 +64,7 @@ class Optimizer:
     """
 
     slot_names: tuple[str, ...] = ()
+    own_arguments: tuple[str, ...] = ()
     # Whether `apply` must be called in the cross-replica context; ours may be called in either.
     across_replicas = False
 
@@ -171,14 +169,10 @@ class Optimizer:
         return {
             "name": self.name,
             "learning_rate": describe_rate(self.learning_rate),
-            "weight_decay": self.weight_decay,
-            "clipnorm": self.clipnorm,
-            "clipvalue": self.clipvalue,
-            "global_clipnorm": self.global_clipnorm,
-            "use_ema": self.use_ema,
-            "ema_momentum": self.ema_momentum,
-            "ema_overwrite_frequency": self.ema_overwrite_frequency,
-            **{name: value for name in _LATER if (value := getattr(self, name)) is not None},
+            **{name: getattr(self, name) for name in AROUND},
+            # Left out if they are None: older records have no such arguments.
+            **{name: value for name in BY_KERAS if (value := getattr(self, name)) is not None},
+            **{name: getattr(self, name) for name in self.own_arguments},
         }
 
     @property

@@ -40,6 +40,8 @@ class RMSprop(Optimizer):
         array([0.683...], dtype=float32)
     """
 
+    own_arguments = ("rho", "momentum", "epsilon", "centered", "rate_in_velocity")
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -81,16 +83,4 @@ class RMSprop(Optimizer):
 
     @property
     def _how(self) -> dict[str, Any]:
-        names = ("momentum", "epsilon", "centered", "rate_in_velocity")
-        return {name: getattr(self, name) for name in names}
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "rho": self.rho,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "centered": self.centered,
-            "rate_in_velocity": self.rate_in_velocity,
-        }
+        return {name: getattr(self, name) for name in self.own_arguments if name != "rho"}

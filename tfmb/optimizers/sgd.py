@@ -42,6 +42,8 @@ class SGD(Optimizer):
         array([0.935], dtype=float32)
     """
 
+    own_arguments = ("momentum", "nesterov", "rate_in_velocity")
+
     def __init__(
         self,
         learning_rate: Any = 0.01,
@@ -82,15 +84,6 @@ class SGD(Optimizer):
             nesterov=self.nesterov,
             rate_in_velocity=self.rate_in_velocity,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "rate_in_velocity": self.rate_in_velocity,
-        }
 
 
 Momentum = SGD
