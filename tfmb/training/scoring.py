@@ -122,7 +122,7 @@ def score_pipeline(steps: Steps, pipeline: ScoredPipeline, callbacks: Any = None
     pipeline.leave(not callbacks.stop_scoring)
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
-    logs = _logs(steps, sums)
+    logs = dict(sorted(steps.logs(np.array(sums)).items()))
     callbacks.call("on_test_end", logs)
     return logs
 
@@ -163,7 +163,3 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
 
 def _batch_logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:
     return dict(sorted(steps.batch_logs(np.array(sums)).items()))
-
-
-def _logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:
-    return dict(sorted(steps.logs(np.array(sums)).items()))

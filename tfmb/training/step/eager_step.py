@@ -36,15 +36,9 @@ class EagerSteps(Steps):
     def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See `Steps`."""
         self.prepare(None)
-        reports: list[np.ndarray] = []
-        finite = True
-        for chosen in np.asarray(numbers)[: int(count)]:
-            report, goes_on = self._train_batch(gather(arrays, tf.constant(chosen)))
-            reports.append(np.asarray(report))
-            finite = bool(goes_on)
-            if not finite:
-                break
-        return np.stack(reports), finite, len(reports)
+        batches = (gather(arrays, tf.constant(chosen)) for chosen in np.asarray(numbers))
+        reports, finite = self._each(batches, count, self._train_batch)
+        return reports, finite, len(reports)
 
     def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See `Steps`."""

@@ -10,7 +10,7 @@ from tfmb.choices import JitScope
 from tfmb.distribution.strategy import is_on_cpu
 from tfmb.errors import ConfigError
 from tfmb.optimizers.loss_scale import LossScale
-from tfmb.optimizers.sparse import WithSquare, values_of
+from tfmb.optimizers.sparse import WithSquare
 from tfmb.runs.numerics import keep_additions_in_order
 from tfmb.training.input.elements import data_of
 from tfmb.training.keras_api import compile_args as keras_objects
@@ -23,7 +23,7 @@ from tfmb.training.step.partition_check import PartitionCheck
 from tfmb.training.step.reduction import GradientReduction, Scores
 from tfmb.training.step.report import ReportView
 from tfmb.training.step.spec import PlacedModel, StepSpec
-from tfmb.training.step.update import OF_THE_REST, Update, check_targets, square_of
+from tfmb.training.step.update import OF_THE_REST, Update, absent, check_targets, first_entries, square_of
 from tfmb.training.step.written_variables import graph_of
 from tfmb.types import Batch, Tensor
 
@@ -220,9 +220,7 @@ class PartitionedUpdate(Update):
     def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         _, _, _, means = self._gradients_on_replica(batch)
-        return tf.add_n(
-            [tf.cast(tf.reshape(values_of(mean), [-1])[0], tf.float32) for mean in means if mean is not None]
-        )
+        return first_entries(means)
 
     def _refuse_other_metrics(self) -> None:
         model = self._keras_model
@@ -310,7 +308,7 @@ class PartitionedUpdate(Update):
         for number, (present, sums) in enumerate(zip(self._reduction.present, total.gradients, strict=True)):
             for i, gradient_sum in zip(present, sums, strict=True):
                 mean = gradient_sum if self._is_one else tf.math.divide_no_nan(gradient_sum, counts[number])
-                if not isinstance(scale, tuple):
+                if not absent(scale):
                     mean /= tf.cast(scale, dtype)
                 means[i] = mean if means[i] is None else mean + means[i]
         self._add_squares(means, total)
@@ -328,7 +326,7 @@ class PartitionedUpdate(Update):
                     continue
                 if not self._is_one:
                     square = tf.math.divide_no_nan(square, total.scores.counts[number] ** 2)
-                if not isinstance(total.scale, tuple):
+                if not absent(total.scale):
                     square /= tf.cast(total.scale, self.dtype) ** 2
                 means[i] = WithSquare(means[i], square)
 

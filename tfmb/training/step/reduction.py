@@ -28,7 +28,7 @@ from tfmb.training.step.partition import (
     static_rows,
     whole_batch,
 )
-from tfmb.training.step.update import report_dtype, square_of
+from tfmb.training.step.update import absent, report_dtype, square_of
 from tfmb.types import Batch, DType, KerasModel, Tensor
 
 __all__ = ["GradientReduction", "Scores"]
@@ -218,7 +218,7 @@ class GradientReduction:
                     tf.math.divide_no_nan(o, count) for o, count in zip(objectives, tf.unstack(scores[0]), strict=True)
                 ]
                 scores = [tf.ones_like(scores[0]), *scores[1:]]
-            if not _absent(scale):
+            if not absent(scale):
                 objectives = [loss_terms * tf.cast(scale, loss_terms.dtype) for loss_terms in objectives]
         by_objective = [tape.gradient(loss_terms, self.trainable) for loss_terms in objectives]
         del tape
@@ -259,13 +259,13 @@ class GradientReduction:
                     mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), counts[number])
                     means[i] = means[i] + mean if i in means else mean
             total = square_of(list(means.values()), self.dtype)
-        return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
+        return total if absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
     def _forward(self, part: Any, rows: Tensor, size: Tensor, training: bool) -> tuple[list[Any], list[Any]]:
         """The losses whose gradients are wanted, and the scores as a list."""
         batch, present = part
         x, y, sample_weight = data_of(batch)
-        present = None if _absent(present) else present
+        present = None if absent(present) else present
         with conv_as_matmul(self.model) if training and self._xla_on_cpu else contextlib.nullcontext():
             outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
@@ -347,11 +347,6 @@ def _where_rows(rows: Tensor, value: Any) -> Any:
 def _weighed(value: Any, rows: Tensor) -> Any:
     """`value * rows`, and 0 where there are no rows: the statistics of no example are NaN."""
     return _where_rows(rows, value) * rows
-
-
-def _absent(value: Any) -> bool:
-    """Whether the empty tuple stands for nothing, where a structure of tensors has no place for None."""
-    return isinstance(value, tuple) and not value
 
 
 def _added_losses(model: KerasModel, dtype: DType) -> Any:

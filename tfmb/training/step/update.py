@@ -15,7 +15,9 @@ from tfmb.types import Batch, DType, KerasModel, Tensor
 __all__ = [
     "OF_THE_REST",
     "Update",
+    "absent",
     "check_targets",
+    "first_entries",
     "report_dtype",
     "square_of",
 ]
@@ -118,6 +120,16 @@ def check_targets(model: KerasModel, batch: Batch, name: str = "x") -> None:
     if data_of(batch)[1] is None and model._compile_loss is not None and not own:
         missing = "y is missing: give the targets of x" if name == "x" else f"{name} has no targets: give (x, y)"
         raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
+
+
+def absent(value: Any) -> bool:
+    """Whether the empty tuple stands for nothing, where a structure of tensors has no place for None."""
+    return isinstance(value, tuple) and not value
+
+
+def first_entries(gradients: list[Any]) -> Any:
+    """The sum of the first entry of every gradient, a scalar that no one of them can be left out of."""
+    return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
 
 
 def report_dtype(variables: list[Any]) -> Any:
