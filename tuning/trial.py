@@ -29,11 +29,10 @@ from tfmb.training.execution.placement import place
 from tfmb.training.input.device_arrays import arrays_on_device
 from tfmb.training.input.pipeline import ArrayPipeline, configured
 from tfmb.training.input.slices import SlicePipeline
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded, Watch
 from tfmb.training.loop.plan import TrainingPlan
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import Meter
 from tfmb.training.scoring import score_pipeline
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec

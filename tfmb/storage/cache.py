@@ -1,4 +1,8 @@
-"""A folder of `.npy` files with their SHA-256: decode a dataset once, load it in a moment ever after."""
+"""The cache: decoded datasets, each a folder of `.npy` files with their SHA-256; and measurements.
+
+A dataset is decoded once, and loaded in a moment ever after. A measurement is one small JSON file for each question's
+fingerprint.
+"""
 
 import hashlib
 import json
@@ -7,15 +11,18 @@ import os
 import shutil
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tfmb.storage.files import open_plain, read_json
 
-__all__ = ["cache_root", "is_folder", "load_arrays", "save_arrays"]
+__all__ = ["cache_root", "is_folder", "load_arrays", "recall", "remember", "save_arrays"]
 
 _INDEX = "SHA256.json"
 _MOST_INDEX_BYTES = 2**20
+# An answer has some hundred bytes.
+_MOST_ANSWER_BYTES = 2**20
 
 
 def cache_root() -> Path:
@@ -96,3 +103,33 @@ def _sha256(array: np.ndarray) -> str:
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}\n".encode())
     digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
+    """Returns the answer to a question, as `remember` got it; None if there is none that can be read.
+
+    Args:
+        kind: the name of a folder in the cache.
+        fingerprint: all that decides the answer.
+    """
+    try:
+        return read_json(_path(kind, fingerprint), _MOST_ANSWER_BYTES)
+    except (OSError, ValueError):
+        return None
+
+
+def remember(kind: str, fingerprint: dict[str, Any], answer: Any) -> None:
+    """Keeps an answer that JSON can hold. A cache that cannot be written costs the next one a measurement."""
+    path = _path(kind, fingerprint)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(answer, allow_nan=False))
+        temporary.replace(path)
+    except (OSError, ValueError):  # a number that is not finite, too: such an answer is none
+        pass
+
+
+def _path(kind: str, fingerprint: dict[str, Any]) -> Path:
+    text = json.dumps(fingerprint, sort_keys=True)
+    return cache_root() / kind / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"

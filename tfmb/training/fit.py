@@ -32,11 +32,9 @@ from tfmb.training.fit_arguments import (
 from tfmb.training.inference import evaluate
 from tfmb.training.input.data_adapter import TrainingData, make_pipeline, validation_pipeline
 from tfmb.training.input.keras_batches import refuse_own_order, warn_of_own_order
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.limits import limited_epochs, limited_steps
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
+from tfmb.training.keras_api.limits import limited_epochs, limited_steps, steps_of_execution
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, scored_by_own, through_own
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.optimizer_of_model import optimizer_for, own_step_for
 from tfmb.training.scoring import Validation

@@ -21,10 +21,9 @@ from tfmb.training.execution.step_cache import kept
 from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_pipeline, verbose_level
 from tfmb.training.input.inference_batches import Batches, input_batches
 from tfmb.training.keras_api.compile_args import check_model, compiled_with, in_order, read_compiled
-from tfmb.training.keras_api.limits import limited_steps
+from tfmb.training.keras_api.limits import limited_steps, steps_of_execution
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, through_own
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.step.own_step import has_own_test_step
 from tfmb.training.step.partition import check_dense, rows_of_part, static_rows
 from tfmb.training.step.spec import PlacedModel

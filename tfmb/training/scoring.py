@@ -15,9 +15,9 @@ from tfmb.distribution.strategy import needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training.execution.step_cache import scoring_steps
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.deferred_pipeline import DeferredPipeline
+from tfmb.training.input.keras_batches import DeferredPipeline
 from tfmb.training.input.pipeline import EpochBatches, ScoredPipeline, configured, ran_out
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.loop.hooks import CallbackHook
 from tfmb.training.loop.plan import add_up

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.training.keras_api.limits import steps_of_execution
 from tfmb.types import KerasModel
 
 __all__ = ["TEST_BATCH_HOOKS", "InferenceCallbacks", "overrides"]

@@ -13,8 +13,7 @@ from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.execution.jit_trial import TRIED, ExecutionPlan, autotune
 from tfmb.training.input.pipeline import InputPipeline
-from tfmb.training.keras_api.compile_args import compiled_with, objects_of
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, compiled_with, objects_of
 from tfmb.training.step.eager_step import EagerSteps
 from tfmb.training.step.model_state import computes_in_float16
 from tfmb.training.step.partition import Partition

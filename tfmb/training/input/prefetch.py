@@ -10,7 +10,7 @@ from tfmb.choices import check_counts
 from tfmb.data import read_ahead
 from tfmb.data.records import telling_what_cannot_be_read
 from tfmb.errors import DataError
-from tfmb.storage.measurements import recall, remember
+from tfmb.storage.cache import recall, remember
 from tfmb.training.input.pipeline import InputPipeline
 from tfmb.types import Tensor
 

@@ -16,8 +16,7 @@ from tfmb.training.loop.call_size import BatchLooks, CallSize
 from tfmb.training.loop.divergence import Divergence, rate_of
 from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import LoopState, TrainingPlan
-from tfmb.training.loop.reports import EpochReport, UpdatesReport
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import EpochReport, Meter, UpdatesReport
 from tfmb.training.step.report import ReportView
 from tfmb.types import Dataset
 
