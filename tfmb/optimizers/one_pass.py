@@ -3,8 +3,7 @@
 from typing import Any
 
 from tfmb.backend import tf, xla
-from tfmb.optimizers.rules import Slots
-from tfmb.types import Variable
+from tfmb.types import Slots, Variable
 
 __all__ = ["chosen", "move", "settle"]
 

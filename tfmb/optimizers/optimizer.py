@@ -12,9 +12,8 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import averaging, one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS, Common, check_number, check_positive, describe_rate
-from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
-from tfmb.types import Tensor, Variable
+from tfmb.types import Slots, Tensor, Variable
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
@@ -124,7 +123,10 @@ class Optimizer:
             self._initial_rate = check_number(learning_rate, "learning_rate", low=0.0)
 
     def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
-        """The new slots of one variable: the first half of the rule; see `tfmb.optimizers.rules`.
+        """The new slots of one variable: the first half of the rule, which is pure like the second one.
+
+        Between the halves a compiler can be told to write the slots first: see `one_pass`. Hyper-parameters are Python
+        floats: 64 bits until they meet a tensor, whose dtype they then take.
 
         Args:
             gradient: the mean gradient, of the variable's shape and dtype.
