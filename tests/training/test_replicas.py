@@ -16,7 +16,7 @@ from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import trainer
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 

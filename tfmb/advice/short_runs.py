@@ -26,8 +26,8 @@ from tfmb.seeds import derive, seeded
 from tfmb.training import trainer
 from tfmb.training.execution import step_cache
 from tfmb.training.execution.placement import place
-from tfmb.training.input.device_arrays import arrays_on_device
-from tfmb.training.input.pipeline import ArrayPipeline, EpochBatches, configured
+from tfmb.training.input.array_pipeline import ArrayPipeline, arrays_on_device
+from tfmb.training.input.pipeline import EpochBatches, configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded

@@ -22,8 +22,8 @@ from tfmb.jobs.build import Parts, loss_and_metrics_of, prepare
 from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training.execution.jit_trial import parse_jit_compile
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.data_adapter import validation_pipeline
-from tfmb.training.input.pipeline import ArrayPipeline
 from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.scoring import Validation, evaluate

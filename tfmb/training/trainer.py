@@ -17,7 +17,7 @@ from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.runs.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.checkpoint.checkpointer import Checkpointer
 from tfmb.training.execution.step_cache import build, check_jit_scope, steps_for
-from tfmb.training.input.device_arrays import RowsOfBatches
+from tfmb.training.input.array_pipeline import RowsOfBatches
 from tfmb.training.input.pipeline import EpochBatches, InputPipeline
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.loop.hooks import CallbackHook, CheckpointHook, Hooks, Logger

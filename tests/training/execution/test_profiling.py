@@ -12,7 +12,7 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.optimizers import Adam
 from tfmb.training.execution.profiling import Profile, profile
-from tfmb.training.input.device_arrays import RowsOfBatches, arrays_on_device
+from tfmb.training.input.array_pipeline import RowsOfBatches, arrays_on_device
 
 
 @pytest.mark.compile

@@ -14,9 +14,9 @@ from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
-from tfmb.training.input import pipeline as pipeline_module
+from tfmb.training.input import array_pipeline as pipeline_module
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.pipeline import ArrayPipeline
 from tfmb.training.input.prefetch import PrefetchChoice, choose_prefetch
 
 X = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype("uint8")

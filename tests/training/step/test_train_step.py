@@ -16,7 +16,8 @@ from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import trainer
 from tfmb.training.execution import step_cache
-from tfmb.training.input.pipeline import ArrayPipeline, configured
+from tfmb.training.input.array_pipeline import ArrayPipeline
+from tfmb.training.input.pipeline import configured
 from tfmb.training.loop.plan import TrainingPlan, add_up
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 from tfmb.training.scoring import Validation

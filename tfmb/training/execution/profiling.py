@@ -12,7 +12,7 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.optimizers.optimizer import raw_variable, value_of
-from tfmb.training.input.device_arrays import RowsOfBatches, gather
+from tfmb.training.input.array_pipeline import RowsOfBatches, gather
 from tfmb.training.step.train_step import Steps
 from tfmb.types import Tensor
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfmb.backend import tf
 from tfmb.optimizers.own_step import OwnStepOptimizer
-from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.input.array_pipeline import Arrays, gather
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.own_update import OwnUpdate
 from tfmb.training.step.train_step import Steps

@@ -11,7 +11,7 @@ from tfmb.distribution.strategy import is_on_cpu, makes_copies
 from tfmb.layers import mask_keys
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.own_step import OwnStepOptimizer
-from tfmb.training.input.device_arrays import Arrays, gather, spec_of
+from tfmb.training.input.array_pipeline import Arrays, gather, spec_of
 from tfmb.training.input.elements import of_any_size
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.model_state import dropouts
