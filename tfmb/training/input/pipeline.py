@@ -2,10 +2,12 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from tfmb.training.input.array_pipeline import RowsOfBatches
 from tfmb.training.input.first_inputs import FirstInputs
+
+if TYPE_CHECKING:
+    from tfmb.training.input.array_pipeline import RowsOfBatches
 
 __all__ = [
     "PREFETCHED",
@@ -116,7 +118,7 @@ class InputPipeline(ScoredPipeline, Protocol):
                 this pipeline's batches; None for nothing after any.
         """
 
-    def rows_of_batches(self) -> RowsOfBatches | None:
+    def rows_of_batches(self) -> "RowsOfBatches | None":
         """All batches from the start; None if they do not lie on the device."""
         return None
 
@@ -127,7 +129,7 @@ class InputPipeline(ScoredPipeline, Protocol):
         """
         return None
 
-    def for_trial(self) -> RowsOfBatches | None:
+    def for_trial(self) -> "RowsOfBatches | None":
         """Returns batches on the device for a trial, which draws none from the training; None if there are none."""
         return None
 

@@ -6,8 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.choices import JitScope
-from tfmb.distribution.strategy import is_on_cpu
 from tfmb.errors import ConfigError
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.sparse import WithSquare
@@ -71,24 +69,11 @@ class PartitionedUpdate(Update):
 
     def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor, loss_scale: LossScale | None) -> None:
         super().__init__(placed.optimizer, loss_scale, spec.jit_scope)
-        partition, scope = spec.partition, spec.jit_scope
+        partition = spec.partition
         self.model, self._keras_model, self._strategy = placed.model, placed.original, placed.strategy
         self._partition, self._noise = partition, spec.noise_scale
         self.loss_terms, self._metrics = LossTerms(), Metrics()
-        # With parts the bits may not depend on the number of devices, and replicas share the model's layers.
-        alone = partition.virtual_replicas is None and partition.replicas == 1
-        compiles = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
-        self._reduction = GradientReduction(
-            placed.model,
-            self.loss_terms,
-            self._metrics,
-            partition,
-            mask_keys,
-            jit_compile=scope is JitScope.GRADIENTS,
-            xla_on_cpu=compiles and alone and is_on_cpu(placed.strategy),
-            noise=spec.noise_scale,
-            squares=placed.optimizer is not None and placed.optimizer.rounds_as_keras,
-        )
+        self._reduction = GradientReduction(placed, spec, mask_keys, self.loss_terms, self._metrics)
         self.dtype, self.trainable = self._reduction.dtype, self._reduction.trainable
         self.state: list[Any] = []
         self._prepared = False
