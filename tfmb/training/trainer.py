@@ -88,9 +88,9 @@ def train(
     build(placed)
     steps = steps_for(placed, spec)
     steps.prepare(pipeline.spec())
-    if checkpointer is not None and steps.unseen:
+    if checkpointer is not None and (unseen := steps.update.unseen):
         warnings.warn(
-            f"the model's step uses {' and '.join(steps.unseen)}, whose state no checkpoint has: a run that is resumed "
+            f"the model's step uses {' and '.join(unseen)}, whose state no checkpoint has: a run that is resumed "
             "goes on, but not to the same bits",
             stacklevel=3,
         )
@@ -104,7 +104,7 @@ def train(
         watching.callbacks.attach(steps.loss_scale)
         if checkpointer is None:
             return session.run_from(None)
-        checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.state)
+        checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.update.state)
         try:
             start = checkpointer.restore() if resume else None
             drawn = -1 if start is None else start.drawn
@@ -121,7 +121,7 @@ def recall(
     build(placed)
     steps = steps_for(placed, spec)
     steps.prepare(pipeline.spec())
-    checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.state)
+    checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.update.state)
     return checkpointer.restore()
 
 
@@ -157,7 +157,7 @@ class _Trainable:
     def run_from(self, start: LoopState | None) -> LoopState:
         """Runs the loop from the beginning, or from a checkpoint's state."""
         if start is not None:
-            start = replace(start, sums=self._steps.take_up(start.sums))
+            start = replace(start, sums=self._steps.update.take_up(start.sums))
             passed = range(self._plan.initial_epoch, start.epoch)
             between = [functools.partial(self._validated_again, epoch) for epoch in passed]
             self._pipeline.start_at(start.epoch, start.step, between)
@@ -213,7 +213,7 @@ class _Trainable:
             made = self.view(np.asarray(reports))
             self._steps.traces.met(made.examples)
         if not finite:
-            self._steps.check()
+            self._steps.update.check()
         return made, bool(finite)
 
     def _validate(self, epoch: int) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def steps_of(
 
 def is_whole(steps: Steps) -> bool:
     """Whether Keras's own objects do a whole batch; else its parts are added up, and reports tell more."""
-    return isinstance(steps._update, WholeUpdate)
+    return isinstance(steps.update, WholeUpdate)
 
 
 def logs(steps: Steps, reports: Any) -> dict[str, Any]:
@@ -228,9 +228,9 @@ def test_update_that_is_not_finite_is_not_made(strategy: Any) -> None:
     for model, other in ((stopped, optimizer), (expected, reference)):
         assert len(model.variables) == 6
         assert copies(other.iterations)[0] == 2
-    assert len(steps.state) == (4 if is_whole(steps) else 0)  # Keras's totals of the loss and the metric
-    ours = [v.value for v in stopped.variables] + optimizer.variables + steps.state
-    theirs = [v.value for v in expected.variables] + reference.variables + as_it_was.state
+    assert len(steps.update.state) == (4 if is_whole(steps) else 0)  # Keras's totals of the loss and the metric
+    ours = [v.value for v in stopped.variables] + optimizer.variables + steps.update.state
+    theirs = [v.value for v in expected.variables] + reference.variables + as_it_was.update.state
     for a, b in zip(ours, theirs, strict=True):
         for copy in copies(a):
             np.testing.assert_array_equal(copy, copies(b)[0])
@@ -312,9 +312,9 @@ def test_what_keras_does_not_know_is_refused_before_a_step(loss: Any, metrics: A
 def test_whole_batches_are_kerass_and_others_are_added_up(two_replicas: Any) -> None:
     one = tf.distribute.get_strategy()
     found = [
-        type(steps_of(line(where), SGD(0.1), where, parts=parts)._update)
+        type(steps_of(line(where), SGD(0.1), where, parts=parts).update)
         for where, parts in ((one, "auto"), (one, 1), (one, 2), (two_replicas, "auto"))
     ]
     assert found == [WholeUpdate, WholeUpdate, PartitionedUpdate, PartitionedUpdate]
     noisy = made_steps(line(one), SGD(0.1), one, noise_scale=True)
-    assert type(noisy._update) is PartitionedUpdate
+    assert type(noisy.update) is PartitionedUpdate

@@ -82,7 +82,7 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
     numbers, most = batches.take(100)
     arrays, first = batches.arrays, strategy.experimental_local_results
     batch = gather(arrays, numbers[0])
-    means = [tf.convert_to_tensor(value_of(v)) * 1e-3 for v in steps.trainable]
+    means = [tf.convert_to_tensor(value_of(v)) * 1e-3 for v in steps.update.trainable]
     packed = tf.zeros([sum(int(tf.size(mean)) for mean in means)])
 
     def input_part(step: Any) -> Any:
@@ -135,7 +135,7 @@ def _put_back(steps: Steps) -> Iterator[None]:
     scale = [] if steps.loss_scale is None else steps.loss_scale.variables
     state = [
         raw_variable(v)
-        for v in (*steps.placed.model.variables, *steps.placed.optimizer.variables, *scale, *steps.state)
+        for v in (*steps.placed.model.variables, *steps.placed.optimizer.variables, *scale, *steps.update.state)
     ]
     before = [value_of(v) for v in state]
     try:

@@ -61,7 +61,7 @@ def execution_of(
     def state() -> list[Any]:
         steps = make_steps(JitScope.NOTHING)
         steps.prepare(pipeline.spec())
-        return [*placed.model.variables, *optimizer.variables, *steps.state]
+        return [*placed.model.variables, *optimizer.variables, *steps.update.state]
 
     fingerprint = {**fingerprint, "loss": spec.loss_and_metrics.names(), "batches": facts}
     candidates = [each for each in TRIED if not (own_step and each is JitScope.UPDATE)]

@@ -21,12 +21,12 @@ class EagerSteps(Steps):
     It trains by the model's `train_step`, own or not, and scores by its `test_step`.
     """
 
-    _update: OwnUpdate
+    update: OwnUpdate
 
     def prepare(self, spec: Any) -> None:
         """Does nothing: the first step makes losses, metrics and slots, as in Keras."""
         del spec
-        self._update.choose(training=self.placed.optimizer is not None)
+        self.update.choose(training=self.placed.optimizer is not None)
 
     def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See `Steps`."""
@@ -42,11 +42,11 @@ class EagerSteps(Steps):
 
     def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See `Steps`."""
-        self._update.choose(training=False)
+        self.update.choose(training=False)
 
         def score(batch: Batch) -> tuple[Any, Any]:
             with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-                return self._update.score(batch), True
+                return self.update.score(batch), True
 
         return self._each(iterator, num_steps, score)[0]
 

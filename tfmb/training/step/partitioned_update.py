@@ -1,6 +1,5 @@
 """An update from a batch that is cut into parts: sums over them, one division, the same on every device."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +20,7 @@ from tfmb.training.step.partition_check import PartitionCheck
 from tfmb.training.step.reduction import GradientReduction, Scores
 from tfmb.training.step.report import ReportView
 from tfmb.training.step.spec import PlacedModel, StepSpec
-from tfmb.training.step.update import OF_THE_REST, Update, absent, check_targets, first_entries, square_of
+from tfmb.training.step.update import Update, absent, check_targets, first_entries, square_of
 from tfmb.training.step.written_variables import graph_of
 from tfmb.types import Batch, Tensor
 
@@ -124,6 +123,8 @@ class PartitionedUpdate(Update):
         self._refuse_other_metrics()
         if self._partition.num_microbatches > 1 and not self._partition.static:
             self._check = PartitionCheck(self.model, self._keras_model, self.loss_terms, self._metrics, self._partition)
+        metrics = sum(int(np.prod(variable.shape)) for variable in self._metrics.variables)
+        self.width = reports.width(len(self.loss_terms.weights), metrics, self._noise)
         self._prepared = True
 
     def train(self, batch: Batch) -> tuple[Any, Any]:
@@ -189,17 +190,9 @@ class PartitionedUpdate(Update):
         """Returns the logs that Keras shows after a batch: those so far."""
         return self.logs(sums)
 
-    @property
-    def width(self) -> int:
-        """See the class."""
-        metrics = sum(int(np.prod(variable.shape)) for variable in self._metrics.variables)
-        return reports.width(len(self.loss_terms.weights), metrics, self._noise)
-
-    def take_up(self, sums: tuple[float, ...]) -> tuple[float, ...]:
-        """The sum of an epoch's reports so far, from a run whose batches may have been cut otherwise."""
-        if len(sums) == self.width:
-            return sums
-        warnings.warn(OF_THE_REST, stacklevel=4)
+    def begun_anew(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """See `Update`."""
+        del sums
         return (0.0,) * self.width
 
     def first_gradients(self, batch: Batch) -> Any:

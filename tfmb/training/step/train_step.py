@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from tfmb.backend import tf
@@ -42,6 +42,7 @@ class Steps:
             batch drawn (unless the recipe `lets_diverge`).
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are.
+        update: makes an update of one batch, and scores one.
         operations: of an update, about; known once `train_rows` was traced.
         traces: of the functions that train.
     """
@@ -54,8 +55,8 @@ class Steps:
             keys = mask_keys(spec.seed, len(dropouts(placed.model)))
             self._mask_keys = tf.Variable(keys, trainable=False, name="mask_keys")
         compiles_model = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
-        self._update: WholeUpdate | PartitionedUpdate = self._make_update(compiles_model)
-        self._update.lets_diverge = spec.lets_diverge
+        self.update: WholeUpdate | PartitionedUpdate = self._make_update(compiles_model)
+        self.update.lets_diverge = spec.lets_diverge
         self.operations = 0
         # A function of its own: how long a report is must be known before the loop over batches.
         self._work = tf.function(_own(self._train_batch), jit_compile=scope is JitScope.STEP or None, autograph=False)
@@ -86,60 +87,33 @@ class Steps:
             ConfigError: the loss, the metrics and the model do not fit together.
         """
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.prepare(
-                of_any_size(spec[:3], self._update.keeps_rows), training=self.placed.optimizer is not None
+            self.update.prepare(
+                of_any_size(spec[:3], self.update.keeps_rows), training=self.placed.optimizer is not None
             )
 
     def begin(self) -> None:
         """Begins an epoch, or scoring: metrics begin anew."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.begin()
-
-    def check(self) -> None:
-        """Raises if an update was not made because the batch cannot be cut.
-
-        Raises:
-            ConfigError: a loss or a metric that does not add up over parts.
-        """
-        self._update.check()
+            self.update.begin()
 
     def logs(self, sums: Tensor) -> dict[str, Any]:
         """Keras's logs of all batches since `begin`, from the sum of their reports."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.logs(sums)
+            return self.update.logs(sums)
 
     def batch_logs(self, sums: Any) -> dict[str, Any]:
         """Returns the logs that Keras shows after a batch, from the sum of the reports since `begin`."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.batch_logs(sums)
-
-    def take_up(self, sums: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        """The sum of an epoch's reports so far, as a checkpoint has it."""
-        return None if sums is None else self._update.take_up(sums)
-
-    @property
-    def state(self) -> list[Any]:
-        """The variables that a step writes besides the model's and the optimizer's: metrics, and those of user code."""
-        return list(self._update.state)
-
-    @property
-    def unseen(self) -> Sequence[str]:
-        """The things a step uses whose state no checkpoint has, in words; known after `prepare`."""
-        return self._update.unseen
+            return self.update.batch_logs(sums)
 
     def use_seed(self, seed: int) -> None:
         """Takes another seed for the masks from here on; nothing is traced again."""
         self._mask_keys.assign(mask_keys(seed, self._mask_keys.shape[0]))
 
-    @property
-    def trainable(self) -> list[Any]:
-        """The raw trainable variables."""
-        return self._update.trainable
-
     def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.first_gradients(batch)
+            return self.update.first_gradients(batch)
 
     def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See the class."""
@@ -150,7 +124,7 @@ class Steps:
     def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See the class."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.prepare(of_any_size(iterator.element_spec[:3], self._update.keeps_rows), training=False)
+            self.update.prepare(of_any_size(iterator.element_spec[:3], self.update.keeps_rows), training=False)
         return self._evaluate_function(iterator, num_steps)
 
     def _train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
@@ -158,7 +132,7 @@ class Steps:
 
     def _train_batch(self, batch: Batch) -> tuple[Any, Any]:
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.train(batch)
+            return self.update.train(batch)
 
     def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See the class."""
@@ -189,14 +163,14 @@ class Steps:
         def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < count, finite)
 
-        reports = tf.zeros([tf.shape(numbers)[0], width], self._update.dtype)
+        reports = tf.zeros([tf.shape(numbers)[0], width], self.update.dtype)
         start = (tf.constant(0), tf.constant(True), reports)
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         return reports, finite, done
 
     def _evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         def score(batch: Batch) -> tuple[Any, Any]:
-            return self._update.score(batch), tf.constant(True)
+            return self.update.score(batch), tf.constant(True)
 
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._repeat(iterator, num_steps, score)[0]
@@ -211,7 +185,7 @@ class Steps:
         def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < num_steps, finite)
 
-        reports = tf.TensorArray(self._update.dtype, size=0, dynamic_size=True, infer_shape=False)
+        reports = tf.TensorArray(self.update.dtype, size=0, dynamic_size=True, infer_shape=False)
         start = (tf.constant(0), tf.constant(True), reports)
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         del done

@@ -1,7 +1,6 @@
 """An update from a whole batch on one device: Keras's own objects compute the loss and update the metrics."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -21,7 +20,6 @@ from tfmb.training.step.model_state import dropouts
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.stock_models import is_stock, outputs_of
 from tfmb.training.step.update import (
-    OF_THE_REST,
     Update,
     absent,
     check_targets,
@@ -53,7 +51,6 @@ class WholeUpdate(Update):
         xla_on_cpu: whether XLA compiles the step for a CPU: its slow operations are then replaced by others.
 
     Attributes:
-        width: the number of entries of a report: see `report`.
         dtype: of reports.
     """
 
@@ -144,11 +141,8 @@ class WholeUpdate(Update):
             rows = self._strategy.run(self._score, args=(batch,))
         return reports.of_whole_batch(0.0, rows, clipped=False, applied=False, dtype=self.dtype)
 
-    def take_up(self, sums: tuple[float, ...]) -> tuple[float, ...]:
-        """The sum of an epoch's reports so far, from a run whose batches may have been cut."""
-        if len(sums) == self.width:
-            return sums
-        warnings.warn(OF_THE_REST, stacklevel=4)
+    def begun_anew(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """See `Update`."""
         return reports.without_scores(sums)
 
     def first_gradients(self, batch: Batch) -> Any:
