@@ -31,6 +31,7 @@ from tfmb.training.input.pipeline import configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded, Watch
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.reports import Meter
 from tfmb.training.scoring import score_pipeline
@@ -295,7 +296,7 @@ class _Kept:
     def train(self, pipeline: Any, slice_number: int, seed: int, loggers: list[Any], watch: Watch) -> dict[str, Any]:
         """Trains one slice; returns its logs."""
         plan = TrainingPlan(epochs=slice_number + 1, initial_epoch=slice_number)
-        spec, watching = replace(self._spec, seed=seed), trainer.Watching(loggers=loggers, callbacks=watch)
+        spec, watching = replace(self._spec, seed=seed), Hooks(loggers=loggers, callbacks=watch)
         trainer.train(self._placed, spec, pipeline, plan, watching)
         return watch.logs
 

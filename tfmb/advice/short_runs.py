@@ -31,7 +31,7 @@ from tfmb.training.input.pipeline import EpochBatches, configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded
-from tfmb.training.loop.hooks import CallbackHook
+from tfmb.training.loop.hooks import CallbackHook, Hooks
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.reports import Meter
 from tfmb.training.scoring import score_pipeline
@@ -306,7 +306,7 @@ class ShortRuns:
         self, pipeline: Any, plan: TrainingPlan, loggers: list[Any], hook: CallbackHook, seed: int, noise: bool = False
     ) -> None:
         spec = replace(self._spec, seed=seed, noise_scale=noise)
-        trainer.train(self._placed, spec, pipeline, plan, trainer.Watching(loggers=loggers, callbacks=hook))
+        trainer.train(self._placed, spec, pipeline, plan, Hooks(loggers=loggers, callbacks=hook))
 
     @property
     def _replicas(self) -> int:

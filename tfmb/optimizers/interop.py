@@ -1,5 +1,6 @@
-"""Keras optimizers and names -> ours."""
+"""Keras optimizers and names -> ours; and the optimizer of a model's last training if the user named the same."""
 
+import weakref
 from typing import Any
 
 from tfmb.backend import keras
@@ -8,11 +9,14 @@ from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.foreign import ForeignOptimizer
 from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS
 from tfmb.optimizers.in_keras import KerasOptimizer, as_keras
+from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
+from tfmb.types import KerasModel
 
-__all__ = ["OPTIMIZERS", "SHARED", "from_keras", "get", "keras_rate", "same_settings"]
+__all__ = ["OPTIMIZERS", "SHARED", "from_keras", "get", "keras_rate", "optimizer_for", "own_step_for"]
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
@@ -89,7 +93,7 @@ def from_keras(optimizer: Any) -> Optimizer:
     return made
 
 
-def same_settings(a: Any, b: Any) -> bool:
+def _same_settings(a: Any, b: Any) -> bool:
     """Whether two configurations of a Keras optimizer differ in nothing but a rate that is a number."""
     return a == b or _without_rate(a) == _without_rate(b)
 
@@ -115,3 +119,36 @@ def keras_rate(optimizer: Any) -> Any:
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate
     return float(str(keras.ops.convert_to_numpy(rate)))
+
+
+# model -> (what the user named, its settings, our optimizer): a second call need not trace anew.
+_optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Optimizer]] = weakref.WeakKeyDictionary()
+
+
+def optimizer_for(model: KerasModel, identifier: Any) -> Optimizer:
+    """Returns our optimizer for the user's: the one of the model's last training if the user named the same.
+
+    Args:
+        model: the model that is trained.
+        identifier: a name, a Keras optimizer, or one of ours.
+    """
+    if isinstance(identifier, Optimizer):
+        return around_keras(identifier)
+    settings = config_of(identifier) if isinstance(identifier, keras.optimizers.Optimizer) else None
+    known, as_it_was, optimizer = _optimizers.get(model, (None, None, None))
+    same = known == identifier if isinstance(identifier, str) else known is identifier
+    if same and settings is not None:
+        same = _same_settings(settings, as_it_was)
+    if optimizer is None or not same:
+        optimizer = get(identifier)
+        _optimizers[model] = (identifier, settings, optimizer)
+    return optimizer
+
+
+def own_step_for(model: KerasModel) -> OwnStepOptimizer:
+    """Returns the step counter of a model with its own step: the last training's, which goes on counting."""
+    known = _optimizers.get(model, (None, None, None))[2]
+    if not isinstance(known, OwnStepOptimizer):
+        known = OwnStepOptimizer(model)
+        _optimizers[model] = (None, None, known)
+    return known

@@ -9,7 +9,7 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
-from tfmb.optimizers import averaging, one_pass, sparse, transforms
+from tfmb.optimizers import one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS, Common, check_number, check_positive, describe_rate
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
@@ -356,7 +356,7 @@ class Optimizer:
             if gradient is not None:
                 self._update(i, gradient, rate, count, made)
         for variable, average in zip(self._variables, self.averages, strict=False):
-            averaging.update(average, variable, self.ema_momentum, self.ema_overwrite_frequency, count, made)
+            one_pass.average_on(average, variable, self.ema_momentum, self.ema_overwrite_frequency, count, made)
         for variable, gradient, constraint in zip(self._variables, limited, self._constraints, strict=True):
             if gradient is not None and constraint is not None:
                 weight = tf.convert_to_tensor(variable)

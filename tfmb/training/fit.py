@@ -13,6 +13,7 @@ from tfmb.distribution.multi_worker import naming_lost_peers
 from tfmb.distribution.strategy import is_chief, make_strategy, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.interop import optimizer_for, own_step_for
 from tfmb.runs.run_dir import create_run_dir, open_run_dir
 from tfmb.seeds import derive, seeded
 from tfmb.training.callbacks.fit_callbacks import terminates_on_nan
@@ -36,7 +37,6 @@ from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, re
 from tfmb.training.keras_api.limits import limited_epochs, limited_steps, steps_of_execution
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, scored_by_own, through_own
 from tfmb.training.loop.plan import TrainingPlan
-from tfmb.training.optimizer_of_model import optimizer_for, own_step_for
 from tfmb.training.scoring import Validation
 from tfmb.training.session import Session
 from tfmb.training.spec import TrainSpec

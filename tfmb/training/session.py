@@ -34,6 +34,7 @@ from tfmb.training.execution.jit_trial import ExecutionPlan, recorded_jit_scope
 from tfmb.training.execution.placement import place, take_back
 from tfmb.training.input.pipeline import InputPipeline, configured
 from tfmb.training.input.prefetch import PrefetchChoice, choose_prefetch
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.reports import Meter
 from tfmb.training.run_writer import RunWriter
 from tfmb.training.scoring import Validation
@@ -138,11 +139,8 @@ class Session:
                     replace(self.spec.step, jit_scope=execution.compiled),
                     pipeline,
                     self.spec.plan,
-                    trainer.Watching(
-                        loggers=[*logs, self.meter, *([progress] if shown.verbose else [])],
-                        callbacks=callbacks,
-                        validation=None if self.validation is None else self.validation.configured(static=static),
-                    ),
+                    Hooks(loggers=[*logs, self.meter, *([progress] if shown.verbose else [])], callbacks=callbacks),
+                    validation=None if self.validation is None else self.validation.configured(static=static),
                     checkpointer=None if signals is None else self._checkpointer(stateful, signals),
                     resume=self.spec.saving.resume,
                     tracing_seconds=execution.tracing_seconds,

@@ -18,6 +18,7 @@ from tfmb.training import trainer
 from tfmb.training.execution import step_cache
 from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.pipeline import configured
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import TrainingPlan, add_up
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 from tfmb.training.scoring import Validation
@@ -170,10 +171,16 @@ def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytes
     pipelines = [ArrayPipeline(source, Order(num_examples=37, batch_size=size, seed=0)) for size in (8, 37)]
     model, optimizer = line(strategy), SGD(0.1)
     watch = _Watch(optimizer)
-    watching = trainer.Watching(loggers=[watch], validation=Validation(pipeline=pipelines[1]))
     placed, plan = placed_on(model, optimizer, strategy), TrainingPlan(epochs=4, log_every=3)
     on_device = configured(pipelines[0], on_device=True)
-    trainer.train(placed, spec_of(strategy, metrics=metrics), on_device, plan, watching)
+    trainer.train(
+        placed,
+        spec_of(strategy, metrics=metrics),
+        on_device,
+        plan,
+        Hooks(loggers=[watch]),
+        validation=Validation(pipeline=pipelines[1]),
+    )
     (steps,) = made
     assert len(set(watch.calls)) > 1
     assert optimizer.learning_rate < 0.1
@@ -243,10 +250,9 @@ def test_divergence_tells_where(strategy: Any, data: Callable[[], tuple[np.ndarr
     pipeline = ArrayPipeline(source, Order(num_examples=24, batch_size=8, seed=0, shuffle=False))
     model, losses = line(strategy, (0.5, 0.0)), _Losses()
     optimizer = SGD(lambda count: 0.125 / tf.cast(count + 1, tf.float64))
-    watching = trainer.Watching(loggers=[losses])
     placed = placed_on(model, optimizer, strategy)
     with pytest.raises(DivergenceError) as caught:
-        trainer.train(placed, spec_of(strategy), pipeline, TrainingPlan(epochs=1), watching)
+        trainer.train(placed, spec_of(strategy), pipeline, TrainingPlan(epochs=1), Hooks(loggers=[losses]))
     error = caught.value
     assert (error.update, error.exit_code) == (3, 3)
     assert error.learning_rate == pytest.approx(0.125 / 3)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 from tfmb.backend import tf
@@ -18,11 +18,10 @@ from tfmb.training.step.model_state import dropouts
 from tfmb.training.step.own_update import OwnUpdate
 from tfmb.training.step.partitioned_update import PartitionedUpdate
 from tfmb.training.step.spec import PlacedModel, StepSpec
-from tfmb.training.step.traces import Traces
 from tfmb.training.step.whole_update import WholeUpdate
 from tfmb.types import Batch, Dataset, Strategy, Tensor
 
-__all__ = ["Steps", "stays_whole"]
+__all__ = ["Steps", "Traces", "stays_whole"]
 
 
 class Steps:
@@ -190,6 +189,32 @@ class Steps:
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         del done
         return reports.stack(), finite
+
+
+class Traces:
+    """Counts the traces of functions, and the shapes that XLA compiled them for.
+
+    XLA compiles for each new shape when it comes, and no trace shows it.
+
+    Args:
+        functions: `tf.function`s.
+        by_shape: whether XLA compiles them for each shape.
+    """
+
+    def __init__(self, functions: Sequence[Any], by_shape: bool) -> None:
+        self._functions = functions
+        self._by_shape = by_shape
+        self._shapes: set[Hashable] = set()
+
+    def met(self, shapes: Iterable[Hashable]) -> None:
+        """Notes the sizes that decide the shapes of some batches, after they were worked on."""
+        if self._by_shape:
+            self._shapes.update(shapes)
+
+    @property
+    def count(self) -> int:
+        """The number of times that something was traced or compiled so far."""
+        return sum(function.experimental_get_tracing_count() for function in self._functions) + len(self._shapes)
 
 
 def stays_whole(spec: StepSpec, strategy: Strategy) -> bool:
