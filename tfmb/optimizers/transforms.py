@@ -1,4 +1,4 @@
-"""What an update does around its rule, pure: mean gradients are clipped, weights decay and are averaged."""
+"""The transforms around a rule, pure: mean gradients are clipped, weights decay and are averaged."""
 
 from collections.abc import Sequence
 from typing import Any

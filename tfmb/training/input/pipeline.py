@@ -1,4 +1,4 @@
-"""What gives the batches of one epoch after the other: see `array_pipeline` and `dataset_pipeline`."""
+"""The interface of pipelines, which give the batches of one epoch after the other: see `array_pipeline`."""
 
 import copy
 from collections.abc import Callable, Sequence

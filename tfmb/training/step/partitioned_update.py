@@ -241,7 +241,7 @@ class PartitionedUpdate(Update):
         return _Total(*sums, penalty, penalty_gradients, scale, before)
 
     def _scale_of_sums(self, batch: Batch) -> Any:
-        """The factor on the loss, which Keras puts on a mean: on a sum of so many rows the gradients would overflow.
+        """The factor on the loss, which Keras puts on a mean: on the sum over all rows the gradients would overflow.
 
         It is divided by the next power of two from the number of rows, which changes no bit of a gradient in range.
         """
