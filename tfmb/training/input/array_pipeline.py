@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
-from tfmb.data.batches import Order, batched
+from tfmb.data.batches import READ_AHEAD, Order, batched
 from tfmb.data.records import Records, telling_what_cannot_be_read
 from tfmb.data.source import Source
 from tfmb.training.input.first_inputs import FirstInputs
@@ -157,7 +156,7 @@ class ArrayPipeline(InputPipeline):
         initial_epoch: int = 0,
         augmentation: Augmentation | None = None,
     ) -> None:
-        self.prefetch = read_ahead.DEFAULT
+        self.prefetch = READ_AHEAD
         self._augmentation = augmentation
         self._source = source
         self._order = order

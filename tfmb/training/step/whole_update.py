@@ -244,7 +244,7 @@ class WholeUpdate(Update):
         with part_of_batch(here):
             with products:
                 y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-            loss = _loss_of(model, x, y, y_pred, sample_weight)
+            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
         rows = rows_of(x)
 
         def update_metrics() -> None:
@@ -285,10 +285,6 @@ def _naming_what_is_missing() -> Iterator[None]:
         if not text.startswith("No loss to compute"):
             raise
         raise ConfigError("there is no loss: compile the model with one, or give loss=...") from error
-
-
-def _loss_of(model: KerasModel, x: Data, y: Data, y_pred: Tensor, sample_weight: Data) -> Any:
-    return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
 
 
 def rows_of(data: Data) -> Any:
