@@ -8,7 +8,7 @@ from tfmb.errors import ConfigError
 from tfmb.training.keras_api.limits import steps_of_execution
 from tfmb.types import KerasModel
 
-__all__ = ["TEST_BATCH_HOOKS", "InferenceCallbacks", "overrides"]
+__all__ = ["TEST_BATCH_HOOKS", "InferenceCallbacks", "callback_list", "overrides"]
 
 TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
@@ -39,7 +39,7 @@ class InferenceCallbacks:
         add_history: bool = False,
     ) -> None:
         self._model, self._placed = model, placed
-        self._list = _callback_list(callbacks, model, params, add_history)
+        self._list = callback_list(callbacks, model, params, add_history)
         self.each_test_batch = any(overrides(callback, TEST_BATCH_HOOKS) for callback in self._list.callbacks)
 
     @property
@@ -75,8 +75,12 @@ class InferenceCallbacks:
                 ours.assign(theirs)
 
 
-def _callback_list(callbacks: Any, model: KerasModel, params: dict[str, Any], add_history: bool) -> Any:
-    """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave."""
+def callback_list(callbacks: Any, model: KerasModel, params: dict[str, Any], add_history: bool = False) -> Any:
+    """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave.
+
+    Raises:
+        ConfigError: something among them is no Keras callback.
+    """
     if isinstance(callbacks, keras.callbacks.CallbackList):
         return callbacks
     given = keras.tree.flatten(callbacks) if callbacks else []

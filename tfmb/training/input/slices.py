@@ -2,6 +2,7 @@
 
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
+from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.training.input.array_pipeline import ArrayPipeline, Arrays
 
@@ -23,7 +24,7 @@ class SlicePipeline(ArrayPipeline):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Records,
         order: Order,
         bounds: list[int],
         first_slice: int = 0,
