@@ -15,10 +15,9 @@ from fork_server import ForkServer
 ROOT = Path(__file__).parents[1]
 # Who reads files, and which kinds of damaged files show what becomes of it.
 READERS = {
-    "tfmb/storage/measurements.py": ["answer"],
     "tfmb/storage/checksums.py": ["export"],
     "tfmb/serving/classifier.py": ["image"],
-    "tfmb/storage/cache.py": ["cache"],
+    "tfmb/storage/cache.py": ["answer", "cache"],
     "tfmb/data/idx.py": ["idx"],
     "tfmb/data/tfds_images.py": [],  # official files, by their checksums: tests/data/test_tfds_images.py damages each
     "tfmb/serving/export_run.py": ["log"],

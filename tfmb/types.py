@@ -1,11 +1,11 @@
 """Names for values whose classes TensorFlow and Keras do not declare: neither has stubs that a checker can follow.
 
-They are `Any` to a type checker, and say to a reader what a parameter is.
+Most are `Any` to a type checker, and say to a reader what a parameter is.
 """
 
 from typing import Any, TypeAlias
 
-__all__ = ["Batch", "DType", "Data", "Dataset", "KerasModel", "Layer", "Strategy", "Tensor", "Variable"]
+__all__ = ["Batch", "DType", "Data", "Dataset", "KerasModel", "Layer", "Slots", "Strategy", "Tensor", "Variable"]
 
 # A `tf.Tensor`, eager or symbolic; what `tf.convert_to_tensor` takes.
 Tensor: TypeAlias = Any
@@ -23,5 +23,7 @@ Batch: TypeAlias = Any
 Data: TypeAlias = Any
 # A `tf.data.Dataset`, or an iterator of one.
 Dataset: TypeAlias = Any
+# What an update rule remembers of one variable: a tensor for each of its `slot_names`.
+Slots: TypeAlias = tuple[Any, ...]
 # A `tf.DType`, or its name.
 DType: TypeAlias = Any

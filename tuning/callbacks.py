@@ -18,7 +18,8 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError, DataError
-from tfmb.training.callbacks.fit_callbacks import KerasCallbacks, callback_list
+from tfmb.training.callbacks.evaluate_callbacks import callback_list
+from tfmb.training.callbacks.fit_callbacks import KerasCallbacks
 
 from .kept import Kept
 from .slice_watch import SliceWatch
@@ -155,14 +156,17 @@ class TrialCallbacks(KerasCallbacks):
         if state["rate"] is not None:
             self._optimizer.learning_rate = state["rate"]
 
-    def train_end(self, logs: dict[str, Any] | None) -> None:
-        """The end of a slice is none of the trial."""
-        self._logs = logs
+    def call(self, hook: str, *arguments: Any) -> None:
+        """See `KerasCallbacks`; the end of a slice is none of the trial."""
+        if hook == "on_train_end":
+            (self._logs,) = arguments
+        else:
+            super().call(hook, *arguments)
 
     def end(self) -> None:
         """Calls the callbacks after the last epoch of the trial."""
         if self._has_begun:
-            super().train_end(self._logs)
+            super().call("on_train_end", self._logs)
 
     def close(self) -> None:
         """See `KerasCallbacks`; files are closed that `on_train_end` would close."""

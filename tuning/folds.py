@@ -9,8 +9,7 @@ import numpy as np
 from tfmb.data.batches import Order
 from tfmb.data.records import Records
 from tfmb.data.source import Source
-from tfmb.training.input.device_arrays import arrays_on_device
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline, arrays_on_device
 
 __all__ = ["Examples", "fold"]
 

@@ -10,8 +10,10 @@ from tfmb.optimizers import Optimizer
 from tfmb.optimizers.adjustable import Adjustable
 from tfmb.optimizers.optimizer import raw_variable, value_of
 from tfmb.training import trainer
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.scoring import Validation
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.types import KerasModel
@@ -57,10 +59,11 @@ class Kept:
             if isinstance(known := getattr(self.optimizer, name, None), Adjustable):
                 known.assign(getattr(optimizer, name))
 
-    def train(self, pipeline: Any, slice_number: int, seed: int, watching: trainer.Watching) -> None:
+    def train(self, pipeline: Any, slice_number: int, seed: int, hooks: Hooks, validation: Validation) -> None:
         """Trains one slice."""
         plan = TrainingPlan(epochs=slice_number + 1, initial_epoch=slice_number)
-        trainer.train(self._placed, replace(self._spec, seed=seed), pipeline, plan, watching)
+        spec = replace(self._spec, seed=seed)
+        trainer.train(self._placed, spec, pipeline, plan, hooks, validation=validation)
 
     @property
     def variables(self) -> list[Any]:

@@ -1,8 +1,7 @@
 """The watch over a slice of a trial."""
 
 from tfmb.training.loop.explosion import Watch
-from tfmb.training.loop.reports import UpdatesReport
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import Meter, UpdatesReport
 
 from . import signs
 

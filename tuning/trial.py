@@ -21,15 +21,15 @@ from tfmb.distribution.strategy import is_on_cpu, make_local_strategy
 from tfmb.errors import ConfigError
 from tfmb.optimizers import interop
 from tfmb.seeds import derive, seeded
-from tfmb.training import trainer
 from tfmb.training.execution import step_cache
 from tfmb.training.execution.placement import place
-from tfmb.training.input.pipeline import ArrayPipeline, configured
+from tfmb.training.input.array_pipeline import ArrayPipeline
+from tfmb.training.input.pipeline import configured
 from tfmb.training.input.slices import SlicePipeline
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.hooks import Hooks
+from tfmb.training.loop.reports import Meter
 from tfmb.training.scoring import Validation
 from tfmb.training.step.spec import PlacedModel
 from tfmb.types import KerasModel
@@ -222,12 +222,8 @@ class Trainer:
                 meter = Meter()
                 before = history[-1] if history else _NOTHING
                 watch.limit(budget.seconds(len(history) + 1), before.seconds, meter)
-                watching = trainer.Watching(
-                    loggers=[meter, watch],
-                    callbacks=watch if called is None else called,
-                    validation=Validation(pipeline=examples.validation),
-                )
-                kept.train(pipeline, len(history), seed, watching)
+                hooks = Hooks(loggers=[meter, watch], callbacks=watch if called is None else called)
+                kept.train(pipeline, len(history), seed, hooks, Validation(pipeline=examples.validation))
                 history.append(self._evaluation(kept, watch, meter, before, train.size))
                 ended = (called is not None and called.stops_trial) or objective.reached(history[-1:])
                 if not goes_on(history[-1]) or ended:

@@ -10,7 +10,7 @@ from steps import steps_of
 from tfmb.backend import keras, tf
 from tfmb.distribution import adds_up_on_one_device, collectives, make_strategy
 from tfmb.optimizers import Adam
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.step.partition import make_partition
 
 RECIPE = LossAndMetrics(loss="mse", metrics=["mae"])

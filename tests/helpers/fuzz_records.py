@@ -128,7 +128,7 @@ def _make_answer(folder: Path) -> None:
 
 
 def _look_at_answer(folder: Path, draw: random.Random) -> str:
-    import tfmb.storage.measurements
+    import tfmb.storage.cache
     from tfmb.storage.files import read_json
 
     kind = draw.choice(["threads", "execution"])
@@ -137,16 +137,16 @@ def _look_at_answer(folder: Path, draw: random.Random) -> str:
 
     def recall(kind: str, fingerprint: dict[str, Any]) -> Any:
         try:
-            return read_json(path, tfmb.storage.measurements._MOST_BYTES)
+            return read_json(path, tfmb.storage.cache._MOST_ANSWER_BYTES)
         except (OSError, ValueError):
             return None
 
     if kind == "threads":
-        theirs, tfmb.storage.measurements.recall = tfmb.storage.measurements.recall, recall
+        theirs, tfmb.storage.cache.recall = tfmb.storage.cache.recall, recall
         try:
             found = threads.known_threads(dataclasses.replace(_CONFIG))
         finally:
-            tfmb.storage.measurements.recall = theirs
+            tfmb.storage.cache.recall = theirs
         assert found is None or (set(found) <= {*threads.counts(), threads.cores()} and min(found.values()) > 0)
     else:
         import tfmb.training.execution.jit_trial as module

@@ -33,7 +33,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Case:
-    """One form of a rule: the name of its function here and in tfmb, its options, the kinds of its slots."""
+    """One form of a rule: the name of its function, its options, the kinds of its slots."""
 
     rule: str
     options: dict[str, Any] = field(default_factory=dict)

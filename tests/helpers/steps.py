@@ -3,7 +3,7 @@
 from typing import Any
 
 from tfmb.training.execution import step_cache
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.train_step import Steps

@@ -33,7 +33,6 @@ ORDER = (
     "training.checkpoint",
     "training.callbacks",
     "training.spec",
-    "training.optimizer_of_model",
     "training.scoring",
     "training.trainer",
     "training.run_writer",

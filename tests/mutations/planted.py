@@ -30,8 +30,9 @@ class Mutation:
     near: str
 
 
-RULES, PARTS, CHECKPOINT = (
-    "tfmb/optimizers/rules.py",
+SGD, RMSPROP, PARTS, CHECKPOINT = (
+    "tfmb/optimizers/sgd.py",
+    "tfmb/optimizers/rmsprop.py",
     "tfmb/training/step/partition.py",
     "tfmb/training/checkpoint/checkpointer.py",
 )
@@ -40,9 +41,9 @@ BATCHES, JOURNAL = "tfmb/data/batches.py", "tuning/journal.py"
 BY_HAND = [
     Mutation(
         "Nesterov looks back",
-        RULES,
-        "gradient + momentum * v if nesterov",
-        "gradient - momentum * v if nesterov",
+        SGD,
+        "gradient + gamma * v if self.nesterov",
+        "gradient - gamma * v if self.nesterov",
         "tests/optimizers",
     ),
     Mutation(
@@ -113,12 +114,12 @@ BY_HAND = [
 DRAWN = [
     Mutation(
         "RMSprop: momentum * v + step",
-        RULES,
-        "momentum * slots[-1] + (rate * step",
-        "momentum * slots[-1] * (rate * step",
+        RMSPROP,
+        "self.momentum * slots[-1] + (rate * step",
+        "self.momentum * slots[-1] * (rate * step",
         "tests/optimizers",
     ),
-    Mutation("RMSprop: the mean's slot", RULES, "rho * slots[1] + (1", "rho * slots[0] + (1", "tests/optimizers"),
+    Mutation("RMSprop: the mean's slot", RMSPROP, "rho * slots[1] + (1", "rho * slots[0] + (1", "tests/optimizers"),
     Mutation(
         "rows of a part: -size",
         PARTS,

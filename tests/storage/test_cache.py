@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfmb.storage.atomic import MANIFEST
 from tfmb.storage.cache import cache_root, load_arrays, save_arrays
 
 ARRAYS: dict[str, np.ndarray] = {
@@ -79,7 +80,7 @@ def test_a_missing_folder_is_none(tmp_path: Path) -> None:
     assert load_arrays(tmp_path / "nothing") is None
 
 
-@pytest.mark.parametrize("gone", ["images.npy", "labels.npy", "num_classes.npy", "SHA256.json"])
+@pytest.mark.parametrize("gone", ["images.npy", "labels.npy", "num_classes.npy", MANIFEST])
 def test_an_incomplete_folder_is_none(saved: Path, tmp_path: Path, gone: str) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "copy"))
     (folder / gone).unlink()
@@ -89,7 +90,7 @@ def test_an_incomplete_folder_is_none(saved: Path, tmp_path: Path, gone: str) ->
 @pytest.mark.parametrize("index", ["", "{", "[]", "null", "5", '{"images": 1}', '{"../images": "00"}', "\xff"])
 def test_an_index_that_makes_no_sense_is_none(saved: Path, tmp_path: Path, index: str) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "copy"))
-    (folder / "SHA256.json").write_text(index, encoding="latin-1")
+    (folder / MANIFEST).write_text(index, encoding="latin-1")
     assert load_arrays(folder) is None
 
 
@@ -150,22 +151,22 @@ def test_any_flipped_byte_of_an_array_header_is_found_or_harmless(saved: Path, p
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(st.integers(0, 10**4), st.integers(1, 255))
 def test_any_flipped_byte_of_the_index_is_found_or_harmless(saved: Path, position: int, change: int) -> None:
-    damaged = bytearray((saved / "SHA256.json").read_bytes())
+    damaged = bytearray((saved / MANIFEST).read_bytes())
     damaged[position % len(damaged)] ^= change
-    _assert_safe(saved, "SHA256.json", bytes(damaged))
+    _assert_safe(saved, MANIFEST, bytes(damaged))
 
 
 @settings(derandomize=True, deadline=None, max_examples=100)
-@given(st.sampled_from(["images.npy", "labels.npy", "SHA256.json"]), st.integers(0, 300))
+@given(st.sampled_from(["images.npy", "labels.npy", MANIFEST]), st.integers(0, 300))
 def test_a_file_cut_short_is_found(saved: Path, name: str, length: int) -> None:
     _assert_safe(saved, name, (saved / name).read_bytes()[:length])
 
 
 def test_an_index_that_lost_an_entry_is_none(saved: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(saved, tmp_path / "copy"))
-    index = json.loads((folder / "SHA256.json").read_text())
-    del index["num_classes"]
-    (folder / "SHA256.json").write_text(json.dumps(index))
+    index = json.loads((folder / MANIFEST).read_text())
+    del index["files"]["num_classes.npy"]
+    (folder / MANIFEST).write_text(json.dumps(index))
     assert load_arrays(folder) is None
 
 

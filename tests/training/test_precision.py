@@ -163,7 +163,7 @@ def test_fit_skips_until_the_scale_fits() -> None:
 @pytest.mark.filterwarnings("ignore:.*must see every batch")
 @pytest.mark.parametrize("rows", [ROWS, ROWS - 5])
 @pytest.mark.parametrize("cut", [{"virtual_replicas": 2}, {"virtual_replicas": 4}, {"micro_batch_size": 8}])
-def test_sums_of_a_part_overflow_no_sooner_than_the_mean_of_a_batch(cut: dict[str, int], rows: int) -> None:
+def test_sums_of_a_part_overflow_no_sooner_than_the_mean_of_a_batch(cut: dict[str, Any], rows: int) -> None:
     """Seed 1131 of tests/differential: the first updates of a batch of 16 rows were skipped four times more often."""
     x = np.ones((8 * rows, 1), "float32")
     made = []

@@ -16,7 +16,8 @@ from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import trainer
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 
@@ -194,7 +195,7 @@ def test_order_of_examples_is_the_orders_own(strategy: Any) -> None:
     with strategy.scope():
         model = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
     recorded = Losses()
-    plan, watching = TrainingPlan(epochs=3, log_every=1), trainer.Watching(loggers=[recorded])
+    plan, watching = TrainingPlan(epochs=3, log_every=1), Hooks(loggers=[recorded])
     placed, spec = placed_on(model, SGD(0.0), strategy), spec_of(strategy, loss=by_name)
     trainer.train(placed, spec, ArrayPipeline(source, order), plan, watching)
     expected = [int(np.sum(2 ** order.indices(epoch, step).numpy())) for epoch in range(3) for step in range(6)]

@@ -26,15 +26,14 @@ from tfmb.seeds import derive, seeded
 from tfmb.training import trainer
 from tfmb.training.execution import step_cache
 from tfmb.training.execution.placement import place
-from tfmb.training.input.device_arrays import arrays_on_device
-from tfmb.training.input.pipeline import ArrayPipeline, EpochBatches, configured
+from tfmb.training.input.array_pipeline import ArrayPipeline, arrays_on_device
+from tfmb.training.input.pipeline import EpochBatches, configured
 from tfmb.training.input.slices import SlicePipeline
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.training.loop.explosion import Exploded
-from tfmb.training.loop.hooks import CallbackHook
+from tfmb.training.loop.hooks import CallbackHook, Hooks
 from tfmb.training.loop.plan import TrainingPlan
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import Meter
 from tfmb.training.scoring import score_pipeline
 from tfmb.training.step.noise_scale import NoiseScaleEstimator
 from tfmb.training.step.partition import Partition, make_partition
@@ -307,7 +306,7 @@ class ShortRuns:
         self, pipeline: Any, plan: TrainingPlan, loggers: list[Any], hook: CallbackHook, seed: int, noise: bool = False
     ) -> None:
         spec = replace(self._spec, seed=seed, noise_scale=noise)
-        trainer.train(self._placed, spec, pipeline, plan, trainer.Watching(loggers=loggers, callbacks=hook))
+        trainer.train(self._placed, spec, pipeline, plan, Hooks(loggers=loggers, callbacks=hook))
 
     @property
     def _replicas(self) -> int:

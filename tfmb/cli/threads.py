@@ -51,7 +51,7 @@ def known_threads(config: TrainConfig) -> dict[int, float] | None:
     """What `fewer_threads` found for such a training before, by the number of threads; None where it never looked."""
     if not _is_free(config):
         return None
-    from tfmb.storage.measurements import recall
+    from tfmb.storage.cache import recall
 
     try:
         found = {int(count): float(seconds) for count, seconds in recall(_KIND, _fingerprint(config)).items()}
@@ -76,7 +76,7 @@ def fewer_threads(config: TrainConfig, compiled: str, seconds: float) -> dict[in
         return None
     if seconds < _WORTH_SECONDS_A_CHILD * len(numbers):
         return None
-    from tfmb.storage.measurements import remember
+    from tfmb.storage.cache import remember
 
     found = seconds_by_threads(config, numbers, compiled)
     remember(_KIND, _fingerprint(config), found)

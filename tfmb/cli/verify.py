@@ -99,7 +99,7 @@ def _quick(target: str, dataset: str | None) -> "Report":
     say(f"checking {target}: four updates, here and in two processes more")
     start_tensorflow()
     from tfmb.environment.imports import load_function
-    from tfmb.verification.quick import verify_model
+    from tfmb.verification.runs import verify_model
 
     load_function(target, "TARGET")
     return verify_model(target, dataset)

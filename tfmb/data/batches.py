@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import keras, tf
-from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.records import Records
 from tfmb.data.source import Source
@@ -18,7 +17,11 @@ from tfmb.errors import ConfigError
 from tfmb.seeds import derive
 from tfmb.types import Dataset
 
-__all__ = ["Order", "batched", "fill_up", "part_bounds", "stream"]
+__all__ = ["READ_AHEAD", "Order", "batched", "fill_up", "part_bounds", "stream"]
+
+# Batches that are read ahead where nothing is measured: enough to hide the host's hiccups, few enough to be cheap in
+# memory.
+READ_AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,7 @@ def batched(
     first_update: int = 0,
     augmentation: Augmentation | None = None,
     static: bool = False,
-    prefetch: int = read_ahead.DEFAULT,
+    prefetch: int = READ_AHEAD,
 ) -> Any:
     """An endless `tf.data.Dataset` of the batches of a source, prefetched.
 

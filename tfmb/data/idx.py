@@ -2,10 +2,10 @@
 
 import contextlib
 import gzip
+import io
 import os
 import zlib
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -86,14 +86,7 @@ def read_idx(path: str | Path) -> np.ndarray:
         ) from error
 
 
-class SupportsRead(Protocol):
-    """An open binary file."""
-
-    def read(self, size: int = ..., /) -> bytes:
-        """Reads up to `size` bytes; nothing at the end."""
-
-
-def _read_up_to(file: SupportsRead, limit: int) -> bytearray:
+def _read_up_to(file: io.BufferedIOBase, limit: int) -> bytearray:
     """Reads in pieces: a forged header reserves no more memory than the file fills, and no byte is held twice."""
     body = bytearray()
     while len(body) < limit and (piece := file.read(min(limit - len(body), 1 << 20))):

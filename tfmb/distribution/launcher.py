@@ -179,7 +179,7 @@ def _wait(
                 children.send(processes[rank], signal.SIGTERM)
         if now > kill_at:
             kill_at = now + grace_seconds
-            print(f"tfmb: worker {_list(running)} did not end: killed", file=sys.stderr, flush=True)
+            print(f"tfmb: worker {', '.join(map(str, running))} did not end: killed", file=sys.stderr, flush=True)
             for rank in running:
                 children.send(processes[rank], signal.SIGKILL)
         time.sleep(_POLL_SECONDS)
@@ -199,10 +199,6 @@ def _note_failures(processes: dict[int, subprocess.Popen[str]], failed: dict[int
                 what = f"tfmb: worker {rank} ended with {_describe(process.returncode)}"
                 print(what + ("" if failed else ": ending the others"), file=sys.stderr, flush=True)
             failed[rank] = process.returncode
-
-
-def _list(ranks: Sequence[int]) -> str:
-    return ", ".join(str(rank) for rank in ranks)
 
 
 def _describe(code: int) -> str:

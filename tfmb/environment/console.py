@@ -13,6 +13,7 @@ __all__ = [
     "OWN_PROCESS",
     "emit_json",
     "fail",
+    "in_notebook",
     "quiet_start",
     "results_alone",
     "say",
@@ -137,3 +138,10 @@ def start_tensorflow(threads: int | None = None) -> None:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.get_logger().setLevel("ERROR")  # such as its advice on how to trace less
         tf.config.list_physical_devices()
+
+
+def in_notebook() -> bool:
+    """Whether this process serves a notebook (Jupyter, Colab, VS Code): IPython runs with a kernel, and no terminal."""
+    ipython = sys.modules.get("IPython")  # a notebook's process has it imported; no other need
+    shell = None if ipython is None else ipython.get_ipython()
+    return getattr(shell, "kernel", None) is not None

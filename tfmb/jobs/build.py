@@ -12,8 +12,7 @@ from tfmb.environment.imports import load_function
 from tfmb.errors import ConfigError
 from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers import Optimizer, interop, schedules
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
 from tfmb.types import KerasModel
 
 __all__ = ["Parts", "build_model", "loss_and_metrics_of", "make_optimizer", "prepare"]

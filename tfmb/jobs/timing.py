@@ -9,8 +9,7 @@ from tfmb.training.execution import step_cache
 from tfmb.training.execution.jit_trial import parse_jit_compile
 from tfmb.training.execution.placement import place
 from tfmb.training.execution.profiling import Profile, profile, seconds_of_update
-from tfmb.training.input.device_arrays import RowsOfBatches, arrays_on_device
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline, RowsOfBatches, arrays_on_device
 from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.train_step import Steps

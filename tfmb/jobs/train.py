@@ -7,8 +7,8 @@ from typing import Any
 
 from tfmb.backend import tf
 from tfmb.choices import JitScope
-from tfmb.data import Augmentation, Source, read_ahead
-from tfmb.data.batches import Order
+from tfmb.data import Augmentation, Source
+from tfmb.data.batches import READ_AHEAD, Order
 from tfmb.distribution.strategy import (
     describe,
     is_chief,
@@ -22,9 +22,9 @@ from tfmb.jobs.build import Parts, loss_and_metrics_of, prepare
 from tfmb.jobs.config import TrainConfig
 from tfmb.optimizers.schedules import Plateau
 from tfmb.training.execution.jit_trial import parse_jit_compile
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.data_adapter import validation_pipeline
-from tfmb.training.input.pipeline import ArrayPipeline
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.loop.plan import TrainingPlan
 from tfmb.training.scoring import Validation, evaluate
 from tfmb.training.session import Session, Shown
@@ -157,7 +157,7 @@ def _spec(
             on_divergence=config.on_divergence,
         ),
         jit_scope=JitScope.NOTHING if pinned else parse_jit_compile(config.jit_compile),
-        prefetch=read_ahead.DEFAULT if pinned and config.prefetch is None else config.prefetch,
+        prefetch=READ_AHEAD if pinned and config.prefetch is None else config.prefetch,
         saving=saving,
         config={**config.identity(), "epochs": parts.epochs, "virtual_replicas": partition.virtual_replicas},
         data={"fingerprint": parts.train.fingerprint},

@@ -2,12 +2,11 @@
 
 from typing import Any, Unpack
 
+from tfmb.backend import tf
 from tfmb.errors import ConfigError
-from tfmb.optimizers import rules
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Slots
-from tfmb.types import Tensor
+from tfmb.types import Slots, Tensor
 
 __all__ = ["Adam", "AdamW"]
 
@@ -40,6 +39,8 @@ class Adam(Optimizer):
         >>> history = tfmb.fit(model, x, y, optimizer=optimizer, verbose=0)
     """
 
+    own_arguments = ("beta_1", "beta_2", "epsilon", "amsgrad", "epsilon_hat")
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -62,31 +63,32 @@ class Adam(Optimizer):
         self.slot_names = ("m", "v", *(("v_largest",) if self.amsgrad else ()))
 
     def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
-        """See `tfmb.optimizers.rules.adam_moments`."""
+        """m <- beta_1 m + (1 - beta_1) g, v <- beta_2 v + (1 - beta_2) g^2."""
         del rate
-        return rules.adam_moments(gradient, slots, beta_1=self.beta_1, beta_2=self.beta_2, square=square)
+        (m, v), beta_1, beta_2 = slots[:2], self.beta_1, self.beta_2
+        m = beta_1 * m + (1 - beta_1) * gradient
+        return m, beta_2 * v + (1 - beta_2) * (tf.square(gradient) if square is None else square)
 
     def derived(self, gradient: Tensor, moments: Slots, slots: Slots, rate: Tensor) -> Slots:
-        """See `tfmb.optimizers.rules.adam_derived`."""
+        """Returns, with `amsgrad`, the largest v so far, uncorrected."""
         del gradient, rate
-        return rules.adam_derived(moments, slots, amsgrad=self.amsgrad)
+        return (tf.maximum(slots[2], moments[1]),) if self.amsgrad else ()
 
     def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
-        """See `tfmb.optimizers.rules.adam_step`."""
-        del gradient
-        betas = self._rounded(self.beta_1), self._rounded(self.beta_2)
-        return rules.adam_step(slots, rate, count, betas=betas, epsilon=self.epsilon, epsilon_hat=self.epsilon_hat)
+        """theta <- theta - alpha sqrt(c2) / c1 * m / (sqrt(v) + eps), with the largest v if there is one.
 
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "amsgrad": self.amsgrad,
-            "epsilon_hat": self.epsilon_hat,
-        }
+        c1 = 1 - beta_1^t and c2 = 1 - beta_2^t. This is Keras's form (the one before section 2.1 of Kingma and Ba).
+        `epsilon_hat=False` is their Algorithm 1, theta <- theta - alpha (m / c1) / (sqrt(v / c2) + eps).
+        """
+        del gradient
+        m, v = slots[0], slots[-1]
+        betas = self._rounded(self.beta_1), self._rounded(self.beta_2)  # which Keras rounds here, and nowhere else
+        # In float64: the float32 value of 1 - beta_2^t is off by 1.3e-5 at t = 1.
+        c1, c2 = (1 - tf.pow(tf.convert_to_tensor(beta, tf.float64), count) for beta in betas)
+        root = tf.cast(tf.sqrt(c2), m.dtype)
+        # The scalars first: each product with a whole tensor is a pass over memory.
+        corrected_rate = rate * tf.cast(tf.sqrt(c2) / c1, m.dtype)
+        return -corrected_rate * m / (tf.sqrt(v) + self.epsilon * (1 if self.epsilon_hat else root))
 
 
 class AdamW(Adam):

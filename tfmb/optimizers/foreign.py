@@ -9,9 +9,8 @@ from tfmb.optimizers import sparse
 from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
-from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import build, places, rate_after, raw_variable, value_of, variables_by_name
-from tfmb.types import DType, Tensor
+from tfmb.types import DType, Slots, Tensor
 
 __all__ = ["ForeignOptimizer"]
 

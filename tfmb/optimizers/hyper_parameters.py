@@ -11,7 +11,14 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers.schedules import Schedule
 from tfmb.types import Tensor
 
-__all__ = ["Common", "check_number", "check_positive", "describe_rate"]
+__all__ = ["AROUND", "BY_KERAS", "Common", "check_number", "check_positive", "describe_rate"]
+
+# The arguments that every optimizer takes besides its own: what it does around its rule, and what Keras does for it.
+AROUND = (
+    *("weight_decay", "clipnorm", "clipvalue", "global_clipnorm"),
+    *("use_ema", "ema_momentum", "ema_overwrite_frequency"),
+)
+BY_KERAS = ("loss_scale_factor", "gradient_accumulation_steps")
 
 
 class Common(TypedDict, total=False):

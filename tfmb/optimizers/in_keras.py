@@ -7,6 +7,7 @@ from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.optimizers import schedules
 from tfmb.optimizers.adam import Adam, AdamW
+from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS
 from tfmb.optimizers.optimizer import Optimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
@@ -15,18 +16,7 @@ from tfmb.types import Tensor, Variable
 __all__ = ["KerasOptimizer", "as_keras"]
 
 _CLASSES: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, RMSprop, Adam, AdamW)}
-_KERAS_OWN = (
-    "weight_decay",
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-)
-
-
+_KERAS_OWN = (*AROUND, *BY_KERAS)
 # Under which the settings have one of Keras's own schedules.
 _OF_KERAS = "of_keras"
 
@@ -87,11 +77,10 @@ class KerasOptimizer(keras.optimizers.Optimizer):
         if rule not in _CLASSES:
             raise ConfigError(f"rule={rule!r} must be one of {', '.join(_CLASSES)}")
         options = {name: settings[name] for name in _KERAS_OWN if settings.get(name) is not None}
-        options["ema_overwrite_frequency"] = settings.get("ema_overwrite_frequency")
         options["name"] = settings.get("name")
         super().__init__(learning_rate=_rate(settings["learning_rate"], rate), **{**options, **kwargs})
         self._tfmb_rule, self._tfmb_settings = rule, json.dumps(settings)  # text: Keras would track a dict
-        own = {key: value for key, value in settings.items() if key not in (*_KERAS_OWN, "ema_overwrite_frequency")}
+        own = {key: value for key, value in settings.items() if key not in _KERAS_OWN}
         own["learning_rate"] = 0.0
         self._ours = _CLASSES[rule](**own)
 

@@ -1,17 +1,22 @@
-"""Keras optimizers and names -> ours."""
+"""Keras optimizers and names -> ours; and the optimizer of a model's last training if the user named the same."""
 
+import weakref
 from typing import Any
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.optimizers.adam import Adam, AdamW
 from tfmb.optimizers.foreign import ForeignOptimizer
+from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS
 from tfmb.optimizers.in_keras import KerasOptimizer, as_keras
+from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
+from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.rmsprop import RMSprop
 from tfmb.optimizers.sgd import SGD
+from tfmb.types import KerasModel
 
-__all__ = ["OPTIMIZERS", "from_keras", "get", "keras_rate", "same_settings"]
+__all__ = ["OPTIMIZERS", "SHARED", "from_keras", "get", "keras_rate", "optimizer_for", "own_step_for"]
 
 OPTIMIZERS: dict[str, Any] = {
     "sgd": SGD,
@@ -22,15 +27,12 @@ OPTIMIZERS: dict[str, Any] = {
 }
 
 # Keras's arguments that our counterparts have too, by class.
-_SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
+SHARED: dict[type, tuple[type, tuple[str, ...]]] = {
     keras.optimizers.SGD: (SGD, ("momentum", "nesterov")),
     keras.optimizers.RMSprop: (RMSprop, ("rho", "momentum", "epsilon", "centered")),
     keras.optimizers.Adam: (Adam, ("beta_1", "beta_2", "epsilon", "amsgrad")),
     keras.optimizers.AdamW: (AdamW, ("beta_1", "beta_2", "epsilon", "amsgrad")),
 }
-# Keras does these itself, around its own rule.
-_OF_KERAS = ("loss_scale_factor", "gradient_accumulation_steps")
-_COMMON = ("clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum", "ema_overwrite_frequency")
 
 
 def get(identifier: Any) -> Optimizer:
@@ -52,7 +54,7 @@ def get(identifier: Any) -> Optimizer:
 
 def around_keras(optimizer: Optimizer) -> Optimizer:
     """Returns the optimizer itself, or its rule in a Keras optimizer if it uses Keras's additions to a rule."""
-    if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in _OF_KERAS):
+    if isinstance(optimizer, ForeignOptimizer) or not any(getattr(optimizer, option) for option in BY_KERAS):
         return optimizer
     if optimizer.inside is None:
         optimizer.inside = ForeignOptimizer(as_keras(optimizer))
@@ -72,28 +74,26 @@ def from_keras(optimizer: Any) -> Optimizer:
         made = from_keras(optimizer.inner_optimizer)
         made.scaled_by = optimizer
         return made
-    if any(getattr(optimizer, option, None) for option in _OF_KERAS):
+    if any(getattr(optimizer, option, None) for option in BY_KERAS):
         return ForeignOptimizer(optimizer)
     if isinstance(optimizer, KerasOptimizer):
         made = optimizer.to_tfmb()
         made.exclude_as_keras(optimizer)
         made.stands_for = optimizer
         return made
-    if type(optimizer) not in _SHARED or callable(_own_rate(optimizer)):
+    if type(optimizer) not in SHARED or callable(_own_rate(optimizer)):
         return ForeignOptimizer(optimizer)
-    ours, shared = _SHARED[type(optimizer)]
-    arguments = {name: getattr(optimizer, name) for name in (*shared, *_COMMON)}
+    ours, shared = SHARED[type(optimizer)]
+    arguments = {name: getattr(optimizer, name) for name in (*shared, *AROUND)}
     if ours in (SGD, RMSprop):
         arguments["rate_in_velocity"] = True
-    made = ours(
-        learning_rate=keras_rate(optimizer), weight_decay=optimizer.weight_decay, name=optimizer.name, **arguments
-    )
+    made = ours(learning_rate=keras_rate(optimizer), name=optimizer.name, **arguments)
     made.exclude_as_keras(optimizer)
     made.stands_for, made.rounds_as_keras = optimizer, True
     return made
 
 
-def same_settings(a: Any, b: Any) -> bool:
+def _same_settings(a: Any, b: Any) -> bool:
     """Whether two configurations of a Keras optimizer differ in nothing but a rate that is a number."""
     return a == b or _without_rate(a) == _without_rate(b)
 
@@ -119,3 +119,36 @@ def keras_rate(optimizer: Any) -> Any:
     if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
         return rate
     return float(str(keras.ops.convert_to_numpy(rate)))
+
+
+# model -> (what the user named, its settings, our optimizer): a second call need not trace anew.
+_optimizers: weakref.WeakKeyDictionary[Any, tuple[Any, Any, Optimizer]] = weakref.WeakKeyDictionary()
+
+
+def optimizer_for(model: KerasModel, identifier: Any) -> Optimizer:
+    """Returns our optimizer for the user's: the one of the model's last training if the user named the same.
+
+    Args:
+        model: the model that is trained.
+        identifier: a name, a Keras optimizer, or one of ours.
+    """
+    if isinstance(identifier, Optimizer):
+        return around_keras(identifier)
+    settings = config_of(identifier) if isinstance(identifier, keras.optimizers.Optimizer) else None
+    known, as_it_was, optimizer = _optimizers.get(model, (None, None, None))
+    same = known == identifier if isinstance(identifier, str) else known is identifier
+    if same and settings is not None:
+        same = _same_settings(settings, as_it_was)
+    if optimizer is None or not same:
+        optimizer = get(identifier)
+        _optimizers[model] = (identifier, settings, optimizer)
+    return optimizer
+
+
+def own_step_for(model: KerasModel) -> OwnStepOptimizer:
+    """Returns the step counter of a model with its own step: the last training's, which goes on counting."""
+    known = _optimizers.get(model, (None, None, None))[2]
+    if not isinstance(known, OwnStepOptimizer):
+        known = OwnStepOptimizer(model)
+        _optimizers[model] = (None, None, known)
+    return known

@@ -9,21 +9,17 @@ import numpy as np
 from tfmb.backend import tf
 from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
-from tfmb.optimizers import averaging, one_pass, sparse, transforms
+from tfmb.optimizers import one_pass, sparse, transforms
 from tfmb.optimizers.adjustable import Adjustable
-from tfmb.optimizers.hyper_parameters import Common, check_number, check_positive, describe_rate
-from tfmb.optimizers.rules import Slots
+from tfmb.optimizers.hyper_parameters import AROUND, BY_KERAS, Common, check_number, check_positive, describe_rate
 from tfmb.optimizers.shared_state import raw_variable, state_of, value_of
-from tfmb.types import Tensor, Variable
+from tfmb.types import Slots, Tensor, Variable
 
 __all__ = ["Common", "Optimizer", "raw_variable", "value_of"]
 
-# Left out of a configuration if they are None: older records have no such arguments.
-_LATER = ("loss_scale_factor", "gradient_accumulation_steps")
-
 
 class Optimizer:
-    """The base of the optimizers: a subclass names its slots, their `moments` and its `step`.
+    """The base of the optimizers: a subclass names its slots and arguments, its `moments` and its `step`.
 
     Args:
         learning_rate: a float, or a function of the number of updates made so far (an int64 scalar tensor)
@@ -67,6 +63,7 @@ class Optimizer:
     """
 
     slot_names: tuple[str, ...] = ()
+    own_arguments: tuple[str, ...] = ()
     # Whether `apply` must be called in the cross-replica context; ours may be called in either.
     across_replicas = False
 
@@ -126,7 +123,10 @@ class Optimizer:
             self._initial_rate = check_number(learning_rate, "learning_rate", low=0.0)
 
     def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
-        """The new slots of one variable: the first half of the rule; see `tfmb.optimizers.rules`.
+        """The new slots of one variable: the first half of the rule, which is pure like the second one.
+
+        Between the halves a compiler can be told to write the slots first: see `one_pass`. Hyper-parameters are Python
+        floats: 64 bits until they meet a tensor, whose dtype they then take.
 
         Args:
             gradient: the mean gradient, of the variable's shape and dtype.
@@ -171,14 +171,10 @@ class Optimizer:
         return {
             "name": self.name,
             "learning_rate": describe_rate(self.learning_rate),
-            "weight_decay": self.weight_decay,
-            "clipnorm": self.clipnorm,
-            "clipvalue": self.clipvalue,
-            "global_clipnorm": self.global_clipnorm,
-            "use_ema": self.use_ema,
-            "ema_momentum": self.ema_momentum,
-            "ema_overwrite_frequency": self.ema_overwrite_frequency,
-            **{name: value for name in _LATER if (value := getattr(self, name)) is not None},
+            **{name: getattr(self, name) for name in AROUND},
+            # Left out if they are None: older records have no such arguments.
+            **{name: value for name in BY_KERAS if (value := getattr(self, name)) is not None},
+            **{name: getattr(self, name) for name in self.own_arguments},
         }
 
     @property
@@ -360,7 +356,7 @@ class Optimizer:
             if gradient is not None:
                 self._update(i, gradient, rate, count, made)
         for variable, average in zip(self._variables, self.averages, strict=False):
-            averaging.update(average, variable, self.ema_momentum, self.ema_overwrite_frequency, count, made)
+            one_pass.average_on(average, variable, self.ema_momentum, self.ema_overwrite_frequency, count, made)
         for variable, gradient, constraint in zip(self._variables, limited, self._constraints, strict=True):
             if gradient is not None and constraint is not None:
                 weight = tf.convert_to_tensor(variable)

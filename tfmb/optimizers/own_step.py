@@ -9,9 +9,8 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers.hyper_parameters import describe_rate
 from tfmb.optimizers.keras_config import config_of
 from tfmb.optimizers.optimizer import Optimizer
-from tfmb.optimizers.rules import Slots
 from tfmb.optimizers.shared_state import rate_after, raw_variable
-from tfmb.types import KerasModel, Tensor
+from tfmb.types import KerasModel, Slots, Tensor
 
 __all__ = ["OwnStepOptimizer"]
 

@@ -2,11 +2,10 @@
 
 from typing import Any, Unpack
 
-from tfmb.optimizers import rules
+from tfmb.backend import tf
 from tfmb.optimizers.hyper_parameters import check_number
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Slots
-from tfmb.types import Tensor
+from tfmb.types import Slots, Tensor
 
 __all__ = ["RMSprop"]
 
@@ -40,6 +39,8 @@ class RMSprop(Optimizer):
         array([0.683...], dtype=float32)
     """
 
+    own_arguments = ("rho", "momentum", "epsilon", "centered", "rate_in_velocity")
+
     def __init__(
         self,
         learning_rate: Any = 0.001,
@@ -66,31 +67,31 @@ class RMSprop(Optimizer):
         )
 
     def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
-        """See `tfmb.optimizers.rules.rmsprop_moments`."""
+        """s <- rho s + (1 - rho) g^2; if it is centered, the mean of the gradients too."""
         del rate
-        return rules.rmsprop_moments(gradient, slots, rho=self.rho, centered=self.centered, square=square)
+        rho = self.rho
+        new: Slots = (rho * slots[0] + (1 - rho) * (tf.square(gradient) if square is None else square),)
+        return (*new, rho * slots[1] + (1 - rho) * gradient) if self.centered else new
 
     def derived(self, gradient: Tensor, moments: Slots, slots: Slots, rate: Tensor) -> Slots:
-        """See `tfmb.optimizers.rules.rmsprop_derived`."""
-        return rules.rmsprop_derived(gradient, moments, slots, rate, **self._how)
+        """The new velocity, if there is momentum: v <- gamma v + g / sqrt(s + eps); in Keras's form alpha is in it."""
+        if not self.momentum:
+            return ()
+        step = self._normalised(gradient, moments)
+        return (self.momentum * slots[-1] + (rate * step if self.rate_in_velocity else step),)
 
     def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
-        """See `tfmb.optimizers.rules.rmsprop_step`."""
+        """theta <- theta - alpha g / sqrt(s + eps); with momentum theta - alpha v, in Keras's form theta - v."""
         del count
-        return rules.rmsprop_step(gradient, slots, rate, **self._how)
+        if not self.momentum:
+            return -rate * self._normalised(gradient, slots)
+        return -slots[-1] if self.rate_in_velocity else -rate * slots[-1]
 
-    @property
-    def _how(self) -> dict[str, Any]:
-        names = ("momentum", "epsilon", "centered", "rate_in_velocity")
-        return {name: getattr(self, name) for name in names}
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "rho": self.rho,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "centered": self.centered,
-            "rate_in_velocity": self.rate_in_velocity,
-        }
+    def _normalised(self, gradient: Tensor, slots: Slots) -> Any:
+        """g / sqrt(s + eps), of the centered s where it is."""
+        variance = slots[0]
+        if self.centered:
+            # Never negative in exact arithmetic; rounding can make it so, and the root NaN.
+            variance = tf.maximum(variance - tf.square(slots[1]), 0)
+        # Not `/`: Grappler turns rate * (gradient / root) into a product whose order differs from device to device.
+        return tf.math.divide_no_nan(gradient, tf.sqrt(variance + self.epsilon))

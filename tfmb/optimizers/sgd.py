@@ -3,10 +3,8 @@
 from typing import Any, Unpack
 
 from tfmb.errors import ConfigError
-from tfmb.optimizers import rules
 from tfmb.optimizers.optimizer import Common, Optimizer
-from tfmb.optimizers.rules import Slots
-from tfmb.types import Tensor
+from tfmb.types import Slots, Tensor
 
 __all__ = ["SGD", "Momentum"]
 
@@ -42,6 +40,8 @@ class SGD(Optimizer):
         array([0.935], dtype=float32)
     """
 
+    own_arguments = ("momentum", "nesterov", "rate_in_velocity")
+
     def __init__(
         self,
         learning_rate: Any = 0.01,
@@ -62,35 +62,25 @@ class SGD(Optimizer):
         self.slot_names = ("velocity",) if self.momentum else ()
 
     def moments(self, gradient: Tensor, slots: Slots, rate: Tensor, square: Tensor = None) -> Slots:
-        """See `tfmb.optimizers.rules.momentum_moments`; plain gradient descent has none."""
+        """The new velocity, if there is momentum: v <- gamma v + g; in Keras's form v <- gamma v - alpha g."""
         del square
         if not self.momentum:
             return ()
-        gamma, inside = self._rounded(self.momentum), self.rate_in_velocity
-        return rules.momentum_moments(gradient, slots, rate, momentum=gamma, rate_in_velocity=inside)
+        (v,), gamma = slots, self._rounded(self.momentum)
+        return (gamma * v - rate * gradient if self.rate_in_velocity else gamma * v + gradient,)
 
     def step(self, gradient: Tensor, slots: Slots, rate: Tensor, count: Tensor) -> Any:
-        """See `tfmb.optimizers.rules.sgd_step` and `momentum_step`."""
+        """theta <- theta - alpha g; with momentum theta <- theta - alpha v; Nesterov: theta - alpha (g + gamma v).
+
+        In Keras's form theta <- theta + v; Nesterov: theta <- theta + gamma v - alpha g.
+        """
         del count
         if not self.momentum:
-            return rules.sgd_step(gradient, rate)
-        return rules.momentum_step(
-            gradient,
-            slots,
-            rate,
-            momentum=self._rounded(self.momentum),
-            nesterov=self.nesterov,
-            rate_in_velocity=self.rate_in_velocity,
-        )
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "momentum": self.momentum,
-            "nesterov": self.nesterov,
-            "rate_in_velocity": self.rate_in_velocity,
-        }
+            return -rate * gradient
+        (v,), gamma = slots, self._rounded(self.momentum)
+        if self.rate_in_velocity:
+            return gamma * v - rate * gradient if self.nesterov else v
+        return -rate * (gradient + gamma * v if self.nesterov else v)
 
 
 Momentum = SGD

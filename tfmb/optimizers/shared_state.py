@@ -9,7 +9,7 @@ from tfmb.backend import keras, tf
 from tfmb.errors import ConfigError
 from tfmb.types import Tensor, Variable
 
-__all__ = ["KerasState", "rate_after", "raw_variable", "state_of", "value_of", "variables_by_name"]
+__all__ = ["KerasState", "copies_of", "rate_after", "raw_variable", "state_of", "value_of", "variables_by_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,12 @@ class KerasState:
 def raw_variable(variable: Variable) -> Any:
     """The `tf.Variable` of a `keras.Variable`; a `tf.Variable` itself."""
     return variable.value if isinstance(variable, keras.Variable) else variable
+
+
+def copies_of(variable: Variable) -> list[Any]:
+    """Every replica's copy of a variable, as `tf.Variable`s; itself if there is one alone."""
+    raw = raw_variable(variable)
+    return list(getattr(raw, "values", [raw]))
 
 
 def value_of(variable: Variable) -> Any:

@@ -1,4 +1,4 @@
-"""Gradient transforms, pure: mean gradients -> mean gradients, after the sum over replicas and before the rule."""
+"""The transforms around a rule, pure: mean gradients are clipped, weights decay and are averaged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from tfmb.backend import tf
 from tfmb.optimizers.sparse import dense, limited, scaled, square_sum, values_of
 from tfmb.types import Tensor
 
-__all__ = ["clip", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "decay", "global_norm"]
+__all__ = ["clip", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "decay", "ema", "global_norm"]
 
 Gradients = Sequence[Any]
 
@@ -70,6 +70,20 @@ def decay(delta: Any, weight: Tensor, rate: Tensor, factor: Any) -> Any:
         factor: lambda.
     """
     return delta - rate * factor * weight
+
+
+def ema(average: Any, weight: Tensor, momentum: float, count: Tensor) -> Any:
+    """The moving average of a weight (Polyak and Juditsky 1992); the first one is the weight itself, as in Keras.
+
+    average <- momentum average + (1 - momentum) weight.
+
+    Args:
+        average: so far.
+        weight: after the update.
+        momentum: in [0, 1].
+        count: the number of the update from 1, a float64 scalar.
+    """
+    return tf.where(count > 1, momentum * average + (1.0 - momentum) * weight, weight)
 
 
 def _any(conditions: Any) -> Any:

@@ -5,13 +5,13 @@ import functools
 import inspect
 import random
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tfmb.choices import check_counts
+from tfmb.environment.console import say
 from tfmb.environment.old_names import refuse_old_names
 from tfmb.errors import ConfigError, TfmbError
 from tfmb.patching.import_hook import call_after_import
@@ -148,7 +148,7 @@ class KerasPatch:
     def _refuse_all(self, reason: str) -> None:
         if self._strict:
             raise ConfigError(f"fit, evaluate and predict cannot be replaced: {reason}")
-        _say(f"fit, evaluate and predict stay Keras's own: {reason}")
+        say(f"fit, evaluate and predict stay Keras's own: {reason}")
 
     def _replace(self, keras: Any) -> None:
         if KerasPatch._in_force is not None:
@@ -213,10 +213,10 @@ class KerasPatch:
                 reason = str(error)
         if run_dir is not None and not is_there:
             shutil.rmtree(run_dir, ignore_errors=True)  # what ours had begun to make: no run of anybody's
-        line = f"{where}Keras's own {name}: {reason}"
+        line = " ".join(f"{where}Keras's own {name}: {reason}".split())
         if line not in self._told:
             self._told.add(line)
-            _say(line)
+            say(line)
         return theirs(model, *args, **kwargs)
 
     def _settle(self) -> None:
@@ -296,8 +296,3 @@ def _check_options(options: dict[str, Any], has_run_dir: bool) -> None:
 
 
 _BY_NAME = inspect.Parameter.KEYWORD_ONLY
-
-
-def _say(line: str) -> None:
-    shown = " ".join(line.split())
-    print("tfmb: " + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown), file=sys.stderr, flush=True)

@@ -8,16 +8,13 @@ checksum leaves out and every later writing keeps.
 import functools
 import hashlib
 import json
-import math
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfmb.environment.old_names import with_new_names
 from tfmb.errors import DataError
-from tfmb.storage.files import read_json
+from tfmb.storage.files import plain_json, read_json
 from tfmb.storage.folders import naming, sync
 from tfmb.storage.json_schema import check_schema
 
@@ -55,7 +52,7 @@ def write_run(run_dir: Path, record: dict[str, Any]) -> None:
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
     """Returns the record with its format and its checksum, ready to be written."""
-    sealed = {**_finite(record), "format": FORMAT}
+    sealed = {**plain_json(record), "format": FORMAT}
     return {**sealed, _CHECKSUM: _checksum(sealed)}
 
 
@@ -106,17 +103,6 @@ def _notes(run_dir: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return {NOTES: before[NOTES]} if isinstance(before, dict) and NOTES in before else {}
-
-
-def _finite(value: Any) -> Any:
-    """Returns the value as JSON has it: NumPy's numbers as Python's, null for one that is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _finite(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inner) for inner in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @functools.cache

@@ -3,13 +3,12 @@
 import datetime
 import functools
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from tfmb.errors import ConfigError, DataError, first_line
 from tfmb.storage.checksums import SUMS_FILE, check_sums, read_plain
-from tfmb.storage.files import parse_json
+from tfmb.storage.files import parse_json, plain_json
 from tfmb.storage.folders import naming
 from tfmb.storage.json_schema import check_schema
 
@@ -37,7 +36,7 @@ def make(told: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     if unknown := [name for name in told if name not in known]:
         raise ConfigError(f"provenance has an unknown entry {unknown[0]!r}: give {', '.join(KNOWN_TO_CALLERS)}")
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record = {"format": FORMAT, "created": now, **{name: _plain(told.get(name)) for name in known}, **facts}
+    record = {"format": FORMAT, "created": now, **{name: plain_json(told.get(name)) for name in known}, **facts}
     try:
         check_schema(record, _schema(), "provenance")
         json.dumps(record, allow_nan=False)
@@ -110,14 +109,3 @@ def is_signed(folder: Path) -> bool:
 @functools.cache
 def _schema() -> dict[str, Any]:
     return dict(json.loads(Path(__file__).with_name("export.schema.json").read_text()))
-
-
-def _plain(value: Any) -> Any:
-    """Returns the value as JSON has it: NumPy's numbers as Python's, None for one that is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -90,10 +90,9 @@ def newest_version(folder: Path) -> Path:
     """
     if (folder / "saved_model.pb").is_file():
         return folder
-    versions = [path for path in _versions(folder) if (path / "saved_model.pb").is_file()]
-    if not versions:
+    if (newest := _newest_in(folder)) is None:
         raise DataError(f"{folder} holds no SavedModel: give a folder that `tfmb export` made")
-    return max(versions, key=lambda path: int(path.name))
+    return newest
 
 
 def version_before(against: str | Path, folder: Path) -> Path:
@@ -109,10 +108,14 @@ def version_before(against: str | Path, folder: Path) -> Path:
     """
     if str(against) != "latest":
         return newest_version(Path(against).expanduser())
-    versions = [path for path in _versions(folder) if (path / "saved_model.pb").is_file()]
-    if not versions:
+    if (newest := _newest_in(folder)) is None:
         raise ConfigError(f"--against latest: {folder} holds no version yet: leave --against out")
-    return max(versions, key=lambda path: int(path.name))
+    return newest
+
+
+def _newest_in(folder: Path) -> Path | None:
+    versions = [path for path in _versions(folder) if (path / "saved_model.pb").is_file()]
+    return max(versions, key=lambda path: int(path.name), default=None)
 
 
 def _versions(folder: Path) -> list[Path]:

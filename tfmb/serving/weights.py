@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from tfmb.backend import keras
 from tfmb.distribution.multi_worker import is_first_worker
 from tfmb.distribution.strategy import is_chief
 from tfmb.errors import ConfigError, DataError
-from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.optimizers.shared_state import copies_of, raw_variable, value_of
 from tfmb.runs.raw_weights import raw_weights
 from tfmb.types import KerasModel, Variable
 
@@ -41,7 +40,7 @@ def exported_weights(model: KerasModel, kind: str | None) -> Iterator[str | None
     """
     if kind not in (*KINDS, None):
         raise ConfigError(f"weights={kind!r} must be one of {', '.join(KINDS)}, or None for those the model has")
-    before = [[copy.numpy() for copy in _copies(v)] for v in model.variables]
+    before = [[copy.numpy() for copy in copies_of(v)] for v in model.variables]
     values = [_merged(v, copies) for v, copies in zip(model.variables, before, strict=True)]
     kind = _choose(model, kind, values)
     for variable, value in zip(model.variables, values, strict=True):
@@ -58,13 +57,8 @@ def exported_weights(model: KerasModel, kind: str | None) -> Iterator[str | None
         yield kind
     finally:
         for variable, _, copies in changed:
-            for copy, value in zip(_copies(variable), copies, strict=True):
+            for copy, value in zip(copies_of(variable), copies, strict=True):
                 copy.assign(value)
-
-
-def _copies(variable: Variable) -> list[Any]:
-    raw = raw_variable(variable)
-    return list(getattr(raw, "values", [raw]))
 
 
 def _merged(variable: Variable, copies: list[np.ndarray]) -> np.ndarray:

@@ -29,16 +29,17 @@ class UnreadableError(DataError):
     """The file is undamaged, but this version of tfmb cannot read it: it is never set aside."""
 
 
-def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, Any]) -> None:
+def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, Any], *, replaces: bool = False) -> None:
     """Makes a new folder with the files that `write` puts in it, whole or not at all.
 
     Args:
-        path: its final name; must not exist.
+        path: its final name; must not exist, unless it `replaces` a folder.
         write: puts files (no folders) into the folder it is given.
         about: the manifest's entries besides the files.
+        replaces: whether a folder of that name is removed when the new one is whole.
 
     Raises:
-        OSError: the disk is full, or `path` exists; nothing is left over where it can be removed.
+        OSError: the disk is full, or `path` exists and is not replaced; nothing is left over where it can be removed.
     """
     temporary = path.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
     temporary.mkdir()
@@ -53,6 +54,8 @@ def commit_folder(path: Path, write: Callable[[Path], None], about: dict[str, An
         for file in sorted(temporary.iterdir()):
             sync(file)
         sync(temporary)
+        if replaces and path.exists():
+            shutil.rmtree(path)
         if path.exists():
             raise FileExistsError(17, "it exists already", str(path))
         temporary.rename(path)

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import stat
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "load_arrays",
     "open_plain",
     "parse_json",
+    "plain_json",
     "read_json",
     "read_plain",
     "sha256_of",
@@ -116,6 +118,17 @@ def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
         raise ValueError("it is nested too deeply") from error
     _check_depth(found)
     return found
+
+
+def plain_json(value: Any) -> Any:
+    """Returns a value as JSON has it: NumPy's numbers as Python's, None for one that is not finite."""
+    if isinstance(value, dict):
+        return {str(key): plain_json(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain_json(inner) for inner in value]
+    if isinstance(value, (np.ndarray, np.generic)) and value.ndim == 0:
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(path: str | Path, *, follow: bool = True) -> str:

@@ -1,6 +1,7 @@
 """Checks JSON against a schema of the few keywords that ours use; the schema file is the one place that says them."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from tfmb.errors import DataError
@@ -18,6 +19,8 @@ _TYPES: dict[str, Any] = {
 }
 _ABOUT = {"$schema", "$id", "$defs", "title", "description"}
 _MOST_SHOWN = 60
+# (value, its schema, its name in messages)
+_Parts = list[tuple[Any, Any, str]]
 
 
 def check_schema(value: Any, schema: dict[str, Any], where: str, root: dict[str, Any] | None = None) -> None:
@@ -37,76 +40,52 @@ def check_schema(value: Any, schema: dict[str, Any], where: str, root: dict[str,
     for word, rule in schema.items():
         if word in _ABOUT:
             continue
-        if word not in _CHECKS:
+        if word == "$ref":
+            check_schema(value, root["$defs"][rule.removeprefix("#/$defs/")], where, root)
+        elif word in _INNER:
+            kind, parts = _INNER[word]
+            for inner, its_schema, its_name in parts(value, rule, schema, where) if isinstance(value, kind) else ():
+                check_schema(inner, its_schema, its_name, root)
+        elif word not in _FITS:
             raise NotImplementedError(f"the keyword {word!r} of a JSON schema")
-        if not _CHECKS[word](value, rule, schema, where, root):
+        elif not _FITS[word](value, rule):
             raise DataError(f"{where} is {_short(value)}, which its schema refuses ({word} {_short(rule)})")
 
 
-def _ref(value: Any, rule: str, schema: Any, where: str, root: Any) -> bool:
-    check_schema(value, root["$defs"][rule.removeprefix("#/$defs/")], where, root)
-    return True
-
-
-def _type(value: Any, rule: Any, *_: Any) -> bool:
-    return any(_TYPES[name](value) for name in ([rule] if isinstance(rule, str) else rule))
-
-
-def _required(value: Any, rule: list[str], schema: Any, where: str, root: Any) -> bool:
-    if isinstance(value, dict) and (missing := [name for name in rule if name not in value]):
+def _required(value: dict[str, Any], rule: list[str], schema: Any, where: str) -> _Parts:
+    if missing := [name for name in rule if name not in value]:
         raise DataError(f"{where} has no {missing[0]!r}")
-    return True
+    return []
 
 
-def _properties(value: Any, rule: dict[str, Any], schema: Any, where: str, root: Any) -> bool:
-    if isinstance(value, dict):
-        for name, inner in rule.items():
-            if name in value:
-                check_schema(value[name], inner, f"{where}.{name}", root)
-    return True
+def _additional(value: dict[str, Any], rule: Any, schema: dict[str, Any], where: str) -> _Parts:
+    others = value.keys() - schema.get("properties", {}).keys()
+    if rule is False and others:
+        raise DataError(f"{where} has an unknown entry {_short(min(others))}")
+    return [(value[name], rule, f"{where}.{_short(name)[1:-1]}") for name in others]
 
 
-def _additional(value: Any, rule: Any, schema: dict[str, Any], where: str, root: Any) -> bool:
-    if isinstance(value, dict):
-        for name in value.keys() - schema.get("properties", {}).keys():
-            if rule is False:
-                raise DataError(f"{where} has an unknown entry {_short(name)}")
-            check_schema(value[name], rule, f"{where}.{_short(name)[1:-1]}", root)
-    return True
-
-
-def _names(value: Any, rule: Any, schema: Any, where: str, root: Any) -> bool:
-    for name in value if isinstance(value, dict) else ():
-        check_schema(name, rule, f"a name in {where}", root)
-    return True
-
-
-def _items(value: Any, rule: Any, schema: Any, where: str, root: Any) -> bool:
-    if isinstance(value, list):
-        for place, item in enumerate(value):
-            check_schema(item, rule, f"{where}[{place}]", root)
-    return True
-
-
-_CHECKS: dict[str, Any] = {
-    "$ref": _ref,
-    "type": _type,
-    "const": lambda value, rule, *_: value == rule and type(value) is type(rule),
-    "enum": lambda value, rule, *_: value in rule,
-    "required": _required,
-    "properties": _properties,
-    "additionalProperties": _additional,
-    "propertyNames": _names,
-    "items": _items,
+# Keyword -> the kind of value that it looks into, and the parts of such a value with their schemas and names.
+_INNER: dict[str, tuple[type, Callable[..., _Parts]]] = {
+    "required": (dict, _required),
+    "properties": (dict, lambda value, rule, _, at: [(value[n], rule[n], f"{at}.{n}") for n in rule if n in value]),
+    "additionalProperties": (dict, _additional),
+    "propertyNames": (dict, lambda value, rule, _, at: [(name, rule, f"a name in {at}") for name in value]),
+    "items": (list, lambda value, rule, _, at: [(item, rule, f"{at}[{n}]") for n, item in enumerate(value)]),
+}
+_FITS: dict[str, Callable[[Any, Any], bool]] = {
+    "type": lambda value, rule: any(_TYPES[name](value) for name in ([rule] if isinstance(rule, str) else rule)),
+    "const": lambda value, rule: value == rule and type(value) is type(rule),
+    "enum": lambda value, rule: value in rule,
     # `$` is the end, as JSON Schema has it; Python's would let a last line break pass.
-    "pattern": lambda value, rule, *_: not isinstance(value, str) or bool(re.search(rule.replace("$", r"\Z"), value)),
-    "maxLength": lambda value, rule, *_: not isinstance(value, str) or len(value) <= rule,
-    "minimum": lambda value, rule, *_: not _TYPES["number"](value) or value >= rule,
-    "maximum": lambda value, rule, *_: not _TYPES["number"](value) or value <= rule,
-    "exclusiveMinimum": lambda value, rule, *_: not _TYPES["number"](value) or value > rule,
-    "minItems": lambda value, rule, *_: not isinstance(value, list) or len(value) >= rule,
-    "maxItems": lambda value, rule, *_: not isinstance(value, list) or len(value) <= rule,
-    "maxProperties": lambda value, rule, *_: not isinstance(value, dict) or len(value) <= rule,
+    "pattern": lambda value, rule: not isinstance(value, str) or bool(re.search(rule.replace("$", r"\Z"), value)),
+    "maxLength": lambda value, rule: not isinstance(value, str) or len(value) <= rule,
+    "minimum": lambda value, rule: not _TYPES["number"](value) or value >= rule,
+    "maximum": lambda value, rule: not _TYPES["number"](value) or value <= rule,
+    "exclusiveMinimum": lambda value, rule: not _TYPES["number"](value) or value > rule,
+    "minItems": lambda value, rule: not isinstance(value, list) or len(value) >= rule,
+    "maxItems": lambda value, rule: not isinstance(value, list) or len(value) <= rule,
+    "maxProperties": lambda value, rule: not isinstance(value, dict) or len(value) <= rule,
 }
 
 

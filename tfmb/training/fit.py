@@ -13,6 +13,7 @@ from tfmb.distribution.multi_worker import naming_lost_peers
 from tfmb.distribution.strategy import is_chief, make_strategy, steps_a_call
 from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.interop import optimizer_for, own_step_for
 from tfmb.runs.run_dir import create_run_dir, open_run_dir
 from tfmb.seeds import derive, seeded
 from tfmb.training.callbacks.fit_callbacks import terminates_on_nan
@@ -32,13 +33,10 @@ from tfmb.training.fit_arguments import (
 from tfmb.training.inference import evaluate
 from tfmb.training.input.data_adapter import TrainingData, make_pipeline, validation_pipeline
 from tfmb.training.input.keras_batches import refuse_own_order, warn_of_own_order
-from tfmb.training.keras_api.compile_args import check_model, read_compiled
-from tfmb.training.keras_api.limits import limited_epochs, limited_steps
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, check_model, read_compiled
+from tfmb.training.keras_api.limits import limited_epochs, limited_steps, steps_of_execution
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, scored_by_own, through_own
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.loop.plan import TrainingPlan
-from tfmb.training.optimizer_of_model import optimizer_for, own_step_for
 from tfmb.training.scoring import Validation
 from tfmb.training.session import Session
 from tfmb.training.spec import TrainSpec
@@ -293,12 +291,7 @@ def _losses_and_optimizer(
 ) -> tuple[LossAndMetrics, Optimizer]:
     """Returns the loss, metrics and optimizer that were given here, else those of `compile`."""
     compiled = read_compiled(model)
-    loss_and_metrics = LossAndMetrics(
-        loss=compiled.loss if loss is None else loss,
-        loss_weights=compiled.loss_weights if loss is None else None,
-        metrics=compiled.metrics if metrics is None else metrics,
-        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
-    )
+    loss_and_metrics = compiled.with_given(loss, metrics)
     if own_step:
         return loss_and_metrics, own_step_for(model)
     chosen = compiled.optimizer if optimizer is None else optimizer

@@ -15,8 +15,8 @@ from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.runs.run_record import RUN_FILE, read_run
 from tfmb.training.input.data_adapter import verbose_level
+from tfmb.training.keras_api.limits import whole_executions
 from tfmb.training.keras_api.method_calls import drawn_seed
-from tfmb.training.keras_api.steps_per_execution import whole_executions
 from tfmb.training.session import Shown
 from tfmb.training.spec import Saving
 from tfmb.training.step.partition import Partition, make_partition

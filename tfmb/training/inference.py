@@ -21,15 +21,13 @@ from tfmb.training.execution.step_cache import kept
 from tfmb.training.input.data_adapter import DEFAULT_BATCH_SIZE, scoring_pipeline, verbose_level
 from tfmb.training.input.inference_batches import Batches, input_batches
 from tfmb.training.keras_api.compile_args import check_model, compiled_with, in_order, read_compiled
-from tfmb.training.keras_api.limits import limited_steps
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.limits import limited_steps, steps_of_execution
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.keras_api.overridden_methods import called_anywhere, has_own, through_own
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
 from tfmb.training.step.own_step import has_own_test_step
 from tfmb.training.step.partition import check_dense, rows_of_part, static_rows
 from tfmb.training.step.spec import PlacedModel
-from tfmb.types import Data, Dataset, KerasModel, Strategy, Tensor
+from tfmb.types import Data, KerasModel, Strategy, Tensor
 
 __all__ = ["evaluate", "predict"]
 
@@ -83,13 +81,7 @@ def evaluate(
     if has_own(model, "evaluate"):
         return through_own(model, "evaluate", evaluate, dict(locals()))
     check_model(model, "evaluate", "make_test_function")
-    compiled = read_compiled(model)
-    loss_and_metrics = LossAndMetrics(
-        loss=compiled.loss if loss is None else loss,
-        loss_weights=compiled.loss_weights if loss is None else None,
-        metrics=compiled.metrics if metrics is None else metrics,
-        weighted_metrics=compiled.weighted_metrics if metrics is None else None,
-    )
+    loss_and_metrics = read_compiled(model).with_given(loss, metrics)
     where = make_strategy(built_under(model, strategy, devices, joins=False), devices, joins=False)
     limit, whole = limited_steps(steps, "steps"), has_own_test_step(model)
     executed = steps_of_execution(model)
@@ -164,7 +156,7 @@ def predict(
     begins()
     callback_hook.predict_begin()
     found = _predictions(batches, on_all, callback_hook)
-    callback_hook.predict_end()
+    callback_hook.call("on_predict_end")
     if not found:
         raise ConfigError("there is nothing to predict: the data has no batch")
     return keras.tree.map_structure(lambda *parts: _joined(parts), *found)
@@ -177,7 +169,7 @@ def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallback
     with telling_what_cannot_be_read(), batches.drawn(lambda: not callback_hook.stop_predicting) as drawn:
         for step, inputs in enumerate(drawn):
             if not some:
-                callback_hook.predict_batch_begin(step)
+                callback_hook.call("on_predict_batch_begin", step)
             some.append(on_all(inputs))
             if len(some) == callback_hook.steps_between_looks or step + 1 == batches.number:
                 found += _shown(callback_hook, step - len(some) + callback_hook.steps_between_looks, some)
@@ -189,17 +181,12 @@ def _predictions(batches: Batches, on_all: Any, callback_hook: InferenceCallback
     return found
 
 
-def _first_inputs(batches: Dataset) -> Any:
-    begins()
-    return keras.utils.unpack_x_y_sample_weight(next(iter(batches)))[0]
-
-
 def _shown(callback_hook: Any, step: int, outputs: list[Any]) -> list[Any]:
     """Shows the callbacks the outputs of some batches, the last of them number `step`; returns them on the host."""
     one = outputs[0]
     if len(outputs) > 1:
         one = keras.tree.map_structure(lambda *parts: potentially_ragged_concat(list(parts)), *outputs)
-    callback_hook.predict_batch_end(step, one)
+    callback_hook.call("on_predict_batch_end", step, {"outputs": one})
     return [keras.tree.map_structure(_on_host, one)]
 
 

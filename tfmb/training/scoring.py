@@ -15,9 +15,9 @@ from tfmb.distribution.strategy import needs_static_shapes
 from tfmb.errors import ConfigError
 from tfmb.training.execution.step_cache import scoring_steps
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.deferred_pipeline import DeferredPipeline
+from tfmb.training.input.keras_batches import DeferredPipeline
 from tfmb.training.input.pipeline import EpochBatches, ScoredPipeline, configured, ran_out
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.training.loop.hooks import CallbackHook
 from tfmb.training.loop.plan import add_up
@@ -122,8 +122,8 @@ def score_pipeline(steps: Steps, pipeline: ScoredPipeline, callbacks: Any = None
     pipeline.leave(not callbacks.stop_scoring)
     if sums is None:
         raise ConfigError("there is nothing to evaluate: the data has no batch")
-    logs = _logs(steps, sums)
-    callbacks.test_end(logs)
+    logs = dict(sorted(steps.logs(np.array(sums)).items()))
+    callbacks.call("on_test_end", logs)
     return logs
 
 
@@ -138,7 +138,7 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
         if each_batch:
             count = min(count, callbacks.steps_between_looks - shown)
             if not shown:
-                callbacks.test_batch_begin(done)
+                callbacks.call("on_test_batch_begin", done)
         try:
             with telling_what_cannot_be_read():
                 reports = np.asarray(steps.evaluate(batches.iterator, tf.constant(count)))
@@ -152,17 +152,14 @@ def _sums(steps: Steps, batches: EpochBatches, callbacks: Any) -> tuple[float, .
         if each_batch:
             shown = (shown + count) % callbacks.steps_between_looks
             if not shown:
-                callbacks.test_batch_end(done - 1, _batch_logs(steps, sums))
+                callbacks.call("on_test_batch_end", done - 1, _batch_logs(steps, sums))
         if callbacks.stop_scoring:
             break
     if shown and sums is not None:
-        callbacks.test_batch_end(done - shown + callbacks.steps_between_looks - 1, _batch_logs(steps, sums))
+        last = done - shown + callbacks.steps_between_looks - 1
+        callbacks.call("on_test_batch_end", last, _batch_logs(steps, sums))
     return sums
 
 
 def _batch_logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:
     return dict(sorted(steps.batch_logs(np.array(sums)).items()))
-
-
-def _logs(steps: Steps, sums: tuple[float, ...]) -> dict[str, Any]:
-    return dict(sorted(steps.logs(np.array(sums)).items()))

@@ -15,7 +15,7 @@ from tfmb.choices import JitScope
 from tfmb.distribution.consensus import reason_of_any
 from tfmb.distribution.multi_worker import naming_lost_peers
 from tfmb.distribution.strategy import is_on_cpu
-from tfmb.environment.notebook import in_notebook
+from tfmb.environment.console import in_notebook
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import value_of
@@ -34,7 +34,8 @@ from tfmb.training.execution.jit_trial import ExecutionPlan, recorded_jit_scope
 from tfmb.training.execution.placement import place, take_back
 from tfmb.training.input.pipeline import InputPipeline, configured
 from tfmb.training.input.prefetch import PrefetchChoice, choose_prefetch
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.hooks import Hooks
+from tfmb.training.loop.reports import Meter
 from tfmb.training.run_writer import RunWriter
 from tfmb.training.scoring import Validation
 from tfmb.training.spec import TrainSpec
@@ -138,11 +139,8 @@ class Session:
                     replace(self.spec.step, jit_scope=execution.compiled),
                     pipeline,
                     self.spec.plan,
-                    trainer.Watching(
-                        loggers=[*logs, self.meter, *([progress] if shown.verbose else [])],
-                        callbacks=callbacks,
-                        validation=None if self.validation is None else self.validation.configured(static=static),
-                    ),
+                    Hooks(loggers=[*logs, self.meter, *([progress] if shown.verbose else [])], callbacks=callbacks),
+                    validation=None if self.validation is None else self.validation.configured(static=static),
                     checkpointer=None if signals is None else self._checkpointer(stateful, signals),
                     resume=self.spec.saving.resume,
                     tracing_seconds=execution.tracing_seconds,

@@ -2,8 +2,8 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.runs.run_dir import RAW_WEIGHTS_FILE, save_weights
 from tfmb.training.checkpoint.checkpointer import Checkpointer
 from tfmb.training.execution.step_cache import build, check_jit_scope, steps_for
-from tfmb.training.input.device_arrays import RowsOfBatches
+from tfmb.training.input.array_pipeline import RowsOfBatches
 from tfmb.training.input.pipeline import EpochBatches, InputPipeline
 from tfmb.training.keras_api.compile_args import compiled_with
-from tfmb.training.loop.hooks import CallbackHook, CheckpointHook, Hooks, Logger
+from tfmb.training.loop.hooks import CheckpointHook, Hooks
 from tfmb.training.loop.plan import LoopState, TrainingPlan
 from tfmb.training.loop.run import run
 from tfmb.training.scoring import Validation, leaving
@@ -31,25 +31,9 @@ from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.train_step import Steps
 from tfmb.types import Dataset
 
-__all__ = ["Watching", "recall", "train"]
+__all__ = ["recall", "train"]
 
 _MAX_RESTORED = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class Watching:
-    """The watchers of a training, which take no part in it.
-
-    Attributes:
-        loggers: get every report, in order.
-        callbacks: a `CallbackHook`, or what is used like one: sees the run as Keras's callbacks do, scoring included,
-            and may stop it.
-        validation: the validation at the end of epochs, or None.
-    """
-
-    loggers: Sequence[Logger] = ()
-    callbacks: Any = field(default_factory=CallbackHook)
-    validation: Validation | None = None
 
 
 def train(
@@ -57,8 +41,9 @@ def train(
     spec: StepSpec,
     pipeline: InputPipeline,
     plan: TrainingPlan,
-    watching: Watching,
+    hooks: Hooks,
     *,
+    validation: Validation | None = None,
     checkpointer: Checkpointer | None = None,
     resume: bool = False,
     tracing_seconds: float = 0.0,
@@ -70,7 +55,8 @@ def train(
         spec: the options of the step.
         pipeline: the training batches, as `placed_for` gives them.
         plan: the length of the training.
-        watching: the watchers.
+        hooks: the loggers and callbacks, which take no part in the training; callbacks see scoring too.
+        validation: the validation at the end of epochs, or None.
         checkpointer: saves the run; None for no checkpoints.
         resume: whether to go on from its newest checkpoint, if it has one.
         tracing_seconds: the time of tracing and compiling before.
@@ -82,29 +68,28 @@ def train(
     """
     _refuse(placed, spec)
     check_jit_scope(placed, spec, pipeline)
-    validation = watching.validation
     if spec.partition.num_microbatches > 1 and not isinstance(placed.optimizer, OwnStepOptimizer):
         warn_of_local_layers(placed.model, spec.partition)
     build(placed)
     steps = steps_for(placed, spec)
     steps.prepare(pipeline.spec())
-    if checkpointer is not None and steps.unseen:
+    if checkpointer is not None and (unseen := steps.update.unseen):
         warnings.warn(
-            f"the model's step uses {' and '.join(steps.unseen)}, whose state no checkpoint has: a run that is resumed "
+            f"the model's step uses {' and '.join(unseen)}, whose state no checkpoint has: a run that is resumed "
             "goes on, but not to the same bits",
             stacklevel=3,
         )
-    session = _Trainable(steps, pipeline, watching, plan, checkpointer, tracing_seconds)
+    session = _Trainable(steps, pipeline, hooks, validation, plan, checkpointer, tracing_seconds)
     with (
         compiled_with(placed.original, spec.loss_and_metrics),
         leaving(pipeline, None if validation is None else validation.pipeline),
     ):
         if validation is not None and not validation.is_deferred:
             validation.check(placed.original)  # before an epoch is trained
-        watching.callbacks.attach(steps.loss_scale)
+        hooks.callbacks.attach(steps.loss_scale)
         if checkpointer is None:
             return session.run_from(None)
-        checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.state)
+        checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.update.state)
         try:
             start = checkpointer.restore() if resume else None
             drawn = -1 if start is None else start.drawn
@@ -121,7 +106,7 @@ def recall(
     build(placed)
     steps = steps_for(placed, spec)
     steps.prepare(pipeline.spec())
-    checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.state)
+    checkpointer.attach(placed.model, placed.optimizer, steps.loss_scale, steps.update.state)
     return checkpointer.restore()
 
 
@@ -144,37 +129,37 @@ class _Trainable:
         self,
         steps: Steps,
         pipeline: InputPipeline,
-        watching: Watching,
+        hooks: Hooks,
+        validation: Validation | None,
         plan: TrainingPlan,
         checkpointer: Checkpointer | None,
         tracing_seconds: float,
     ) -> None:
-        self._steps, self._pipeline, self._watching, self._plan = steps, pipeline, watching, plan
+        self._steps, self._pipeline, self._validation, self._plan = steps, pipeline, validation, plan
         self._checkpointer, self.tracing_seconds = checkpointer, tracing_seconds
+        self._hooks = replace(
+            hooks,
+            checkpoints=CheckpointHook() if checkpointer is None else checkpointer,
+            validate=self._validate,
+            finish=self._finish,
+        )
         assert steps.placed.optimizer is not None
         self.optimizer: Optimizer = steps.placed.optimizer
 
     def run_from(self, start: LoopState | None) -> LoopState:
         """Runs the loop from the beginning, or from a checkpoint's state."""
         if start is not None:
-            start = replace(start, sums=self._steps.take_up(start.sums))
+            start = replace(start, sums=self._steps.update.take_up(start.sums))
             passed = range(self._plan.initial_epoch, start.epoch)
             between = [functools.partial(self._validated_again, epoch) for epoch in passed]
             self._pipeline.start_at(start.epoch, start.step, between)
 
         def batches(epoch: int) -> EpochBatches:
-            if start is None and epoch == self._watching.callbacks.first_epoch:
+            if start is None and epoch == self._hooks.callbacks.first_epoch:
                 self._pipeline.begin_at(epoch)
             return self._pipeline.epoch(epoch)
 
-        hooks = Hooks(
-            loggers=self._watching.loggers,
-            callbacks=self._watching.callbacks,
-            checkpoints=CheckpointHook() if self._checkpointer is None else self._checkpointer,
-            validate=self._validate,
-            finish=self._finish,
-        )
-        return run(self, batches, self._plan, hooks, start)
+        return run(self, batches, self._plan, self._hooks, start)
 
     @property
     def traces(self) -> int:
@@ -213,19 +198,19 @@ class _Trainable:
             made = self.view(np.asarray(reports))
             self._steps.traces.met(made.examples)
         if not finite:
-            self._steps.check()
+            self._steps.update.check()
         return made, bool(finite)
 
     def _validate(self, epoch: int) -> dict[str, Any]:
-        callbacks = self._watching.callbacks
+        callbacks = self._hooks.callbacks
         self._pipeline.leave(not callbacks.stop)
-        if self._watching.validation is None:
+        if self._validation is None:
             return {}
-        return self._watching.validation.logs(epoch, self._steps, callbacks)
+        return self._validation.logs(epoch, self._steps, callbacks)
 
     def _validated_again(self, epoch: int) -> None:
-        if self._watching.validation is not None:
-            self._watching.validation.draw_again(epoch)
+        if self._validation is not None:
+            self._validation.draw_again(epoch)
 
     def _finish(self) -> None:
         optimizer, checkpointer = self.optimizer, self._checkpointer

@@ -59,12 +59,10 @@ def _do(message: dict[str, Any]) -> list[dict[str, Any]]:
     told = Told(**message)
     from tfmb.distribution.strategy import configure_replicas
     from tfmb.verification import invariance, resume
-    from tfmb.verification.subject import read_subject
+    from tfmb.verification.subject import read_subject, subject_of_model
 
     configure_replicas(invariance.REPLICAS)
     if told.run_dir is None:
-        from tfmb.verification.quick import subject_of_model
-
         subject = subject_of_model(str(told.model), told.data)
     else:
         subject = read_subject(told.run_dir, told.model, told.data, told.mirror, told.steps)

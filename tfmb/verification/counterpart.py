@@ -5,21 +5,17 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from tfmb.optimizers import Adam, Optimizer
 from tfmb.optimizers.foreign import ForeignOptimizer
+from tfmb.optimizers.hyper_parameters import AROUND
 from tfmb.optimizers.in_keras import as_keras
+from tfmb.optimizers.interop import SHARED
 from tfmb.optimizers.keras_config import copy_of
 
 __all__ = ["apply_dense_gradients", "in_32_bits", "keras_counterpart"]
 
 _NUMBERS = ("momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay", "ema_momentum")
-_COMMON = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "use_ema", "ema_momentum")
-_KERAS: dict[type[Optimizer], tuple[Any, tuple[str, ...]]] = {
-    SGD: (keras.optimizers.SGD, ("momentum", "nesterov")),
-    RMSprop: (keras.optimizers.RMSprop, ("rho", "momentum", "epsilon", "centered")),
-    Adam: (keras.optimizers.Adam, ("beta_1", "beta_2", "epsilon", "amsgrad")),
-    AdamW: (keras.optimizers.AdamW, ("beta_1", "beta_2", "epsilon", "amsgrad")),
-}
+_KERAS = {ours: (theirs, names) for theirs, (ours, names) in SHARED.items()}
 
 
 def in_32_bits(optimizer: Optimizer) -> None:
@@ -48,13 +44,9 @@ def keras_counterpart(optimizer: Optimizer) -> tuple[Any, str]:
     if not _is_keras_form(optimizer):
         return as_keras(optimizer), f"our {type(optimizer).__name__} in Keras"
     made, names = _KERAS[type(optimizer)]
-    config = {name: getattr(optimizer, name) for name in (*names, *_COMMON)}
+    config = {name: getattr(optimizer, name) for name in (*names, *AROUND)}
     rate = optimizer.learning_rate
-    theirs = made(
-        learning_rate=rate if isinstance(rate, float) else _Wide(rate),
-        ema_overwrite_frequency=optimizer.ema_overwrite_frequency,
-        **config,
-    )
+    theirs = made(learning_rate=rate if isinstance(rate, float) else _Wide(rate), **config)
     if optimizer.weight_decay and optimizer.not_decayed[1]:
         theirs.exclude_from_weight_decay(var_names=optimizer.not_decayed[1])
     return theirs, f"Keras's own {made.__name__}"

@@ -1,7 +1,13 @@
-"""Verifies a run (`tfmb verify RUN`): its model, data, optimizer and seed, over a few updates."""
+"""Verifies a run (`tfmb verify RUN`): its model, data, optimizer and seed, over a few updates.
+
+A model that was not trained yet is verified in the same way (`tfmb verify module:build --quick`), for a user's
+continuous integration.
+"""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tfmb.errors import DataError
 from tfmb.runs.run_dir import load_weights
@@ -10,9 +16,9 @@ from tfmb.verification import child, resume
 from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
 from tfmb.verification.invariance import BITS, TOLERANCE
 from tfmb.verification.parity import check_parity
-from tfmb.verification.subject import Subject, read_subject
+from tfmb.verification.subject import QUICK_STEPS, Subject, read_subject, subject_of_model
 
-__all__ = ["checks_in_processes", "verify_run"]
+__all__ = ["verify_model", "verify_run"]
 
 _WEIGHTS = "weights on disk"
 
@@ -38,12 +44,29 @@ def verify_run(
     """
     subject = read_subject(run_dir, model, data, mirror, steps)
     checks = [_check_weights(Path(run_dir)), check_parity(subject)]
-    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as folder:
-        told = child.Told(
-            run_dir=str(Path(run_dir)), model=model, data=data, mirror=mirror, steps=steps, folder=folder, part="first"
-        )
-        checks += checks_in_processes(told, subject)
+    told = {"run_dir": str(Path(run_dir)), "model": model, "data": data, "mirror": mirror, "steps": steps}
+    checks += _checks_in_processes(subject, told)
     return Report(target=str(run_dir), checks=tuple(checks))
+
+
+def verify_model(model: str, data: str | None = None) -> Report:
+    """Trains a few updates of a model in several ways that must agree.
+
+    Args:
+        model: `module:build`, which returns a compiled Keras model.
+        data: `module:load`, or the name of a dataset; None for made-up rows.
+
+    Returns:
+        The report: parity with `model.fit`, replica invariance, resume exactness.
+
+    Raises:
+        ConfigError: the model is not compiled, or does not say what rows it takes.
+    """
+    subject = subject_of_model(model, data)
+    checks = [check_parity(subject)]
+    told = {"run_dir": None, "model": model, "data": data, "mirror": None, "steps": QUICK_STEPS}
+    checks += _checks_in_processes(subject, told)
+    return Report(target=model, checks=tuple(checks))
 
 
 def _check_weights(run_dir: Path) -> Check:
@@ -57,15 +80,17 @@ def _check_weights(run_dir: Path) -> Check:
     return passed(_WEIGHTS, f"{len(weights)} arrays have the SHA-256 in the record")
 
 
-def checks_in_processes(told: child.Told, subject: Subject) -> list[Check]:
+def _checks_in_processes(subject: Subject, about: dict[str, Any]) -> list[Check]:
     """Makes the checks that need processes of their own; if a process dies, its checks are failed."""
-    try:
-        checks = [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
-    except RuntimeError as error:
-        names = (BITS, *([] if told.run_dir is None else [TOLERANCE]), resume.NAME)
-        return [failed(name, str(error)) for name in names]
-    try:
-        child.ask(child.Told(**{**vars(told), "part": "second"}))
-    except RuntimeError as error:
-        return [*checks, failed(resume.NAME, str(error))]
-    return [*checks, resume.check_resume(subject, Path(told.folder))]
+    with tempfile.TemporaryDirectory(prefix="tfmb-verify-") as folder:
+        told = child.Told(**about, folder=folder, part="first")
+        try:
+            checks = [Check(**{**found, "diagnosis": tuple(found["diagnosis"])}) for found in child.ask(told)]
+        except RuntimeError as error:
+            names = (BITS, *([] if told.run_dir is None else [TOLERANCE]), resume.NAME)
+            return [failed(name, str(error)) for name in names]
+        try:
+            child.ask(replace(told, part="second"))
+        except RuntimeError as error:
+            return [*checks, failed(resume.NAME, str(error))]
+        return [*checks, resume.check_resume(subject, Path(folder))]

@@ -1,4 +1,4 @@
-"""The model, data and options of a run, built again from its record, the user's code, and the data."""
+"""The model, data and options of a run, built again from its record, the user's code, and the data; or a model's."""
 
 import dataclasses
 import warnings
@@ -17,11 +17,15 @@ from tfmb.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop, interop, sched
 from tfmb.runs.run_record import read_run
 from tfmb.training.keras_api.compile_args import read_compiled
 from tfmb.types import Data, KerasModel
+from tfmb.verification.made_up import made_up_examples
 
-__all__ = ["Subject", "read_subject"]
+__all__ = ["QUICK_STEPS", "Subject", "read_subject", "subject_of_model"]
 
 _CLASSES: dict[str, Any] = {cls.__name__: cls for cls in (SGD, RMSprop, Adam, AdamW)}
 _MOST_STEPS = 1000
+# Two epochs of two batches, the second of them smaller.
+QUICK_STEPS = 4
+_QUICK_BATCH_SIZE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,46 @@ def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirro
     if record.get("made_by") == "tfmb.fit":
         return _of_fit(run_dir, record, model, data, mirror, steps)
     raise DataError(f"{run_dir}: the record does not say what made the run: it is damaged")
+
+
+def subject_of_model(model: str, data: str | None) -> Subject:
+    """Returns what is trained: the model with its own optimizer, on a few rows.
+
+    Args:
+        model: as in `runs.verify_model`.
+        data: as in `runs.verify_model`.
+
+    Raises:
+        ConfigError: as in `runs.verify_model`.
+    """
+
+    def make_model(precision: str | None) -> KerasModel:
+        made = build.build_model(model, None, None, None, precision=precision)
+        compiled = read_compiled(made)
+        if compiled.loss is None or compiled.optimizer is None:
+            raise ConfigError(f"{model}: the model is not compiled: let the function compile it, with a loss")
+        return made
+
+    rows = _QUICK_BATCH_SIZE + _QUICK_BATCH_SIZE // 2
+    made = make_model(None)  # before the data: its faults are named first
+    if data is None:
+        x, y = made_up_examples(made, rows, model)
+        source = Source.from_arrays(x, y, name="made up")
+    else:
+        train = load(data).train
+        source = train.rows(slice(0, min(rows, train.size)))
+    return Subject(
+        run_dir=Path(model),
+        source=source,
+        batch_size=min(_QUICK_BATCH_SIZE, source.size),
+        epochs=QUICK_STEPS // 2,
+        seed=0,
+        shuffle=True,
+        virtual_replicas=None,
+        augmentation=None,
+        make_model=make_model,
+        make_optimizer=lambda made: interop.get(read_compiled(made).optimizer),
+    )
 
 
 def _of_train(run_dir: Path, record: Any, model: KerasModel, data: Data, mirror: Any, steps: int) -> Subject:

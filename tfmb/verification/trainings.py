@@ -12,6 +12,7 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order, batched
 from tfmb.errors import TfmbError
 from tfmb.optimizers import Optimizer
+from tfmb.optimizers.shared_state import copies_of
 from tfmb.training.fit import fit
 from tfmb.training.keras_api.compile_args import read_compiled
 from tfmb.types import KerasModel
@@ -47,8 +48,8 @@ class Trained:
         return all(len({copy.tobytes() for copy in copies}) == 1 for copies in self._copies())
 
     def _copies(self) -> list[Arrays]:
-        variables = [*(v.value for v in self.model.variables), *self.optimizer.variables]
-        return [[copy.numpy() for copy in getattr(v, "values", [v])] for v in variables]
+        variables = [*self.model.variables, *self.optimizer.variables]
+        return [[copy.numpy() for copy in copies_of(v)] for v in variables]
 
 
 def fit_subject(

@@ -10,7 +10,8 @@ from tfmb.backend import keras
 from tfmb.choices import check_counts
 from tfmb.distribution.strategy import configure_replicas
 from tfmb.errors import ConfigError, TfmbError
-from tfmb.types import Data, KerasModel, Variable
+from tfmb.optimizers.shared_state import copies_of, raw_variable, value_of
+from tfmb.types import Data, KerasModel
 from tfmb.verification.checks import Check, Report, failed, not_applicable, passed
 from tfmb.verification.faults import explain, largest_difference, nearest
 from tfmb.verification.problem import Arrays, Problem, in_precision
@@ -134,8 +135,12 @@ def _check(train: TrainFunction, problem: Problem, scenario: Scenario) -> Check:
     model = train(problem, task)
     if [tuple(v.shape) for v in model.trainable_variables] != [w.shape for w in problem.initial]:
         raise ConfigError(f"{train.name} returned another model than the one it was given")
-    copies = [_copies(v) for v in model.trainable_variables]
-    drifted = [v.path for v, c in zip(model.trainable_variables, copies, strict=True) if not _same_bits(c)]
+    copies = [[copy.numpy() for copy in copies_of(v)] for v in model.trainable_variables]
+    drifted = [
+        v.path
+        for v, c in zip(model.trainable_variables, copies, strict=True)
+        if len({copy.tobytes() for copy in c}) > 1
+    ]
     if drifted:
         return failed(scenario.name, f"the replicas' copies of {drifted[0]} differ", ("replicas drift apart",))
     found = [np.asarray(c[0], np.float64) for c in copies]
@@ -168,18 +173,8 @@ def _with_statistics(verdict: Check, problem: Problem, task: VerifiedTask, model
     """Compares the moving averages of BatchNormalization too, where the weights are right."""
     follow(problem, task, task.forms()[0])
     theirs = [v for v in model.non_trainable_variables if keras.backend.is_float_dtype(v.dtype)]
-    values = [np.asarray(_copies(v)[0], np.float64) for v in theirs]
+    values = [np.asarray(value_of(raw_variable(v)), np.float64) for v in theirs]
     error = largest_difference(values, problem.averaged_statistics())
     if error <= _TOLERANCES[problem.dtype][1]:
         return verdict
     return failed(verdict.name, f"the moving averages of BatchNormalization differ by {error:.1e}")
-
-
-def _copies(variable: Variable) -> list[Any]:
-    """Every replica's copy of a Keras variable, as arrays."""
-    raw = variable.value
-    return [copy.numpy() for copy in getattr(raw, "values", [raw])]
-
-
-def _same_bits(copies: list[Any]) -> bool:
-    return all(copy.tobytes() == copies[0].tobytes() for copy in copies)

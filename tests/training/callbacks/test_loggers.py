@@ -11,8 +11,7 @@ import pytest
 import tfmb
 from tfmb.backend import keras, tf
 from tfmb.training.callbacks.loggers import MetricsLog, ProgressBar, TensorBoardLog, format_logs
-from tfmb.training.loop.reports import EpochReport, UpdatesReport
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import EpochReport, Meter, UpdatesReport
 
 
 def updates(step: int, *losses: float, epoch: int = 0, seconds: float = 0.5, traced: bool = False) -> UpdatesReport:

@@ -12,7 +12,7 @@ from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.optimizers import Adam
 from tfmb.training.execution.profiling import Profile, profile
-from tfmb.training.input.device_arrays import RowsOfBatches, arrays_on_device
+from tfmb.training.input.array_pipeline import RowsOfBatches, arrays_on_device
 
 
 @pytest.mark.compile
@@ -27,8 +27,8 @@ def test_parts_are_timed_and_nothing_changes(strategy: Any) -> None:
     steps = steps_of(model, optimizer, strategy, loss=loss, metrics=["accuracy"])
     batches = RowsOfBatches(arrays_on_device(source), Order(num_examples=200, batch_size=16, seed=0))
     steps.prepare(batches.element_spec)
-    assert bool(steps.state) == (strategy.num_replicas_in_sync == 1)  # Keras's own totals
-    variables = [*model.variables, *optimizer.variables, *steps.state]
+    assert bool(steps.update.state) == (strategy.num_replicas_in_sync == 1)  # Keras's own totals
+    variables = [*model.variables, *optimizer.variables, *steps.update.state]
     before = [np.asarray(v.numpy()) for v in variables]
     found = profile(steps, batches)
     for a, b in zip(before, variables, strict=True):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tfmb.backend import keras, tf
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.data_adapter import (
     TrainingData,
     make_pipeline,
@@ -18,7 +19,6 @@ from tfmb.training.input.data_adapter import (
     validation_pipeline,
 )
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.pipeline import ArrayPipeline
 
 X, Y = np.arange(20.0).reshape(10, 2), np.arange(10) % 3
 DEFAULTS: dict[str, Any] = {"shuffle": False}

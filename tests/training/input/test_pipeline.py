@@ -9,8 +9,9 @@ from tfmb.backend import keras, tf
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.pipeline import ArrayPipeline, EpochBatches, InputPipeline
+from tfmb.training.input.pipeline import EpochBatches, InputPipeline
 
 ROWS = np.arange(11)
 

@@ -9,20 +9,20 @@ import pytest
 
 import tfmb
 from tfmb.backend import keras, tf
-from tfmb.data import read_ahead
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError, DataError
-from tfmb.training.input import pipeline as pipeline_module
+from tfmb.training.input import array_pipeline as pipeline_module
+from tfmb.training.input import prefetch
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.pipeline import ArrayPipeline
 from tfmb.training.input.prefetch import PrefetchChoice, choose_prefetch
 
 X = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1)).astype("uint8")
 Y = np.arange(64) % 3
 SHIFT = Augmentation(shift=1)
-WAITS = read_ahead.waits
+WAITS = prefetch.waits
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Any]:
         asked.append(batches)
         return [1e-3, 1e-3, 5e-3]
 
-    monkeypatch.setattr(read_ahead, "waits", waits)
+    monkeypatch.setattr(prefetch, "waits", waits)
     monkeypatch.setenv("TFMB_CACHE", str(tmp_path / "cache"))
     return asked
 
@@ -170,7 +170,7 @@ def test_example_that_cannot_be_read_is_named_while_measuring(monkeypatch: pytes
                 raise OSError("the disk is gone")
             return X[number % 64], Y[number % 64]
 
-    monkeypatch.setattr(read_ahead, "waits", WAITS)
+    monkeypatch.setattr(prefetch, "waits", WAITS)
     model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3)])
     given: dict[str, Any] = {"loss": "mse", "optimizer": "sgd", "batch_size": 8, "shuffle": False, "verbose": 0}
     with pytest.raises(DataError, match=r"^example 990 of x cannot be read \(OSError: the disk is gone\)"):

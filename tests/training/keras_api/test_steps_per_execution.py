@@ -10,7 +10,7 @@ from spies import spy
 
 import tfmb
 from tfmb.backend import keras, tf
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution, whole_executions
+from tfmb.training.keras_api.limits import steps_of_execution, whole_executions
 
 X = np.random.default_rng(0).normal(size=(35, 4))
 Y = X[:, :1] * 2.0

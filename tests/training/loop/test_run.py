@@ -222,11 +222,9 @@ class _Looks(CallbackHook):
     def epoch_begin(self, epoch: int) -> None:
         self.seen.append(("epoch", epoch))
 
-    def batch_begin(self, step: int) -> None:
-        self.seen.append(("begin", step))
-
-    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        self.seen.append(("end", step))
+    def call(self, hook: str, *arguments: Any) -> None:
+        if "batch" in hook:
+            self.seen.append((hook.removeprefix("on_train_batch_"), arguments[0]))
 
 
 def test_callbacks_see_the_first_and_last_of_the_batches_between_its_looks() -> None:

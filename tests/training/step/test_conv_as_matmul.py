@@ -149,7 +149,7 @@ def test_products_are_for_what_xla_compiles_of_whole_batches(compiled: str, monk
 
     def spy(self: Any, *args: Any, **kwargs: Any) -> None:
         theirs(self, *args, **kwargs)
-        asked.append(getattr(self._update, "_reduction", self._update)._xla_on_cpu)
+        asked.append(getattr(self.update, "_reduction", self.update)._xla_on_cpu)
 
     monkeypatch.setattr(Steps, "__init__", spy)
     x, y = np.ones((8, 8, 8, 3), "float32"), np.zeros(8, "int64")

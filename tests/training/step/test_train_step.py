@@ -16,7 +16,9 @@ from tfmb.errors import ConfigError, DivergenceError
 from tfmb.optimizers import SGD, Adam, Optimizer
 from tfmb.training import trainer
 from tfmb.training.execution import step_cache
-from tfmb.training.input.pipeline import ArrayPipeline, configured
+from tfmb.training.input.array_pipeline import ArrayPipeline
+from tfmb.training.input.pipeline import configured
+from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import TrainingPlan, add_up
 from tfmb.training.loop.reports import EpochReport, UpdatesReport
 from tfmb.training.scoring import Validation
@@ -45,7 +47,7 @@ def steps_of(
 
 def is_whole(steps: Steps) -> bool:
     """Whether Keras's own objects do a whole batch; else its parts are added up, and reports tell more."""
-    return isinstance(steps._update, WholeUpdate)
+    return isinstance(steps.update, WholeUpdate)
 
 
 def logs(steps: Steps, reports: Any) -> dict[str, Any]:
@@ -169,10 +171,16 @@ def test_training_is_traced_once(strategy: Any, metrics: Any, monkeypatch: pytes
     pipelines = [ArrayPipeline(source, Order(num_examples=37, batch_size=size, seed=0)) for size in (8, 37)]
     model, optimizer = line(strategy), SGD(0.1)
     watch = _Watch(optimizer)
-    watching = trainer.Watching(loggers=[watch], validation=Validation(pipeline=pipelines[1]))
     placed, plan = placed_on(model, optimizer, strategy), TrainingPlan(epochs=4, log_every=3)
     on_device = configured(pipelines[0], on_device=True)
-    trainer.train(placed, spec_of(strategy, metrics=metrics), on_device, plan, watching)
+    trainer.train(
+        placed,
+        spec_of(strategy, metrics=metrics),
+        on_device,
+        plan,
+        Hooks(loggers=[watch]),
+        validation=Validation(pipeline=pipelines[1]),
+    )
     (steps,) = made
     assert len(set(watch.calls)) > 1
     assert optimizer.learning_rate < 0.1
@@ -227,9 +235,9 @@ def test_update_that_is_not_finite_is_not_made(strategy: Any) -> None:
     for model, other in ((stopped, optimizer), (expected, reference)):
         assert len(model.variables) == 6
         assert copies(other.iterations)[0] == 2
-    assert len(steps.state) == (4 if is_whole(steps) else 0)  # Keras's totals of the loss and the metric
-    ours = [v.value for v in stopped.variables] + optimizer.variables + steps.state
-    theirs = [v.value for v in expected.variables] + reference.variables + as_it_was.state
+    assert len(steps.update.state) == (4 if is_whole(steps) else 0)  # Keras's totals of the loss and the metric
+    ours = [v.value for v in stopped.variables] + optimizer.variables + steps.update.state
+    theirs = [v.value for v in expected.variables] + reference.variables + as_it_was.update.state
     for a, b in zip(ours, theirs, strict=True):
         for copy in copies(a):
             np.testing.assert_array_equal(copy, copies(b)[0])
@@ -242,10 +250,9 @@ def test_divergence_tells_where(strategy: Any, data: Callable[[], tuple[np.ndarr
     pipeline = ArrayPipeline(source, Order(num_examples=24, batch_size=8, seed=0, shuffle=False))
     model, losses = line(strategy, (0.5, 0.0)), _Losses()
     optimizer = SGD(lambda count: 0.125 / tf.cast(count + 1, tf.float64))
-    watching = trainer.Watching(loggers=[losses])
     placed = placed_on(model, optimizer, strategy)
     with pytest.raises(DivergenceError) as caught:
-        trainer.train(placed, spec_of(strategy), pipeline, TrainingPlan(epochs=1), watching)
+        trainer.train(placed, spec_of(strategy), pipeline, TrainingPlan(epochs=1), Hooks(loggers=[losses]))
     error = caught.value
     assert (error.update, error.exit_code) == (3, 3)
     assert error.learning_rate == pytest.approx(0.125 / 3)
@@ -311,9 +318,9 @@ def test_what_keras_does_not_know_is_refused_before_a_step(loss: Any, metrics: A
 def test_whole_batches_are_kerass_and_others_are_added_up(two_replicas: Any) -> None:
     one = tf.distribute.get_strategy()
     found = [
-        type(steps_of(line(where), SGD(0.1), where, parts=parts)._update)
+        type(steps_of(line(where), SGD(0.1), where, parts=parts).update)
         for where, parts in ((one, "auto"), (one, 1), (one, 2), (two_replicas, "auto"))
     ]
     assert found == [WholeUpdate, WholeUpdate, PartitionedUpdate, PartitionedUpdate]
     noisy = made_steps(line(one), SGD(0.1), one, noise_scale=True)
-    assert type(noisy._update) is PartitionedUpdate
+    assert type(noisy.update) is PartitionedUpdate

@@ -11,17 +11,15 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras
-from tfmb.errors import ConfigError
 from tfmb.optimizers import Optimizer
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.optimizers.shared_state import raw_variable, value_of
-from tfmb.training.keras_api.steps_per_execution import steps_of_execution
+from tfmb.training.callbacks.evaluate_callbacks import TEST_BATCH_HOOKS, InferenceCallbacks, overrides
 from tfmb.types import KerasModel
 
-__all__ = ["KerasCallbacks", "StandInOptimizer", "callback_list", "overrides", "terminates_on_nan"]
+__all__ = ["KerasCallbacks", "StandInOptimizer", "terminates_on_nan"]
 
 _TRAIN_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
-_TEST_BATCH_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
 
 
 class StandInOptimizer:
@@ -37,7 +35,7 @@ class StandInOptimizer:
         self.iterations = 0
 
 
-class KerasCallbacks:
+class KerasCallbacks(InferenceCallbacks):
     """Calls Keras callbacks as `fit` with one step an execution does; see `loop.CallbackHook`.
 
     Args:
@@ -50,7 +48,6 @@ class KerasCallbacks:
     Attributes:
         history: the History of the run.
         each_batch: whether a callback overrides a batch hook, so that the loop must run one step a call.
-        each_test_batch: the same for scoring.
 
     Raises:
         ConfigError: something among them is no Keras callback.
@@ -64,10 +61,9 @@ class KerasCallbacks:
         optimizer: Optimizer,
         params: dict[str, Any],
     ) -> None:
-        self._model, self._placed, self._optimizer = model, placed, optimizer
-        self._list = callback_list(callbacks, model, params, add_history=True)
+        super().__init__(callbacks, model, placed, params, add_history=True)
+        self._optimizer = optimizer
         self.each_batch = any(overrides(callback, _TRAIN_BATCH_HOOKS) for callback in self._list.callbacks)
-        self.each_test_batch = any(overrides(callback, _TEST_BATCH_HOOKS) for callback in self._list.callbacks)
         self.history = model.history
         self._before: Any = getattr(model, "optimizer", None)
         self._loss_scale: Any = None
@@ -110,13 +106,8 @@ class KerasCallbacks:
     @property
     def batch_watchers(self) -> list[str]:
         """The names of the callbacks that override a batch hook."""
-        hooks = (*_TRAIN_BATCH_HOOKS, *_TEST_BATCH_HOOKS)
+        hooks = (*_TRAIN_BATCH_HOOKS, *TEST_BATCH_HOOKS)
         return [type(callback).__name__ for callback in self._list.callbacks if overrides(callback, hooks)]
-
-    @property
-    def steps_between_looks(self) -> int:
-        """The batches between two looks: `steps_per_execution` of `compile`."""
-        return steps_of_execution(self._model)
 
     @property
     def stop(self) -> bool:
@@ -129,16 +120,11 @@ class KerasCallbacks:
         found: int | None = getattr(self._model, "_initial_epoch", None)
         return found
 
-    @property
-    def stop_scoring(self) -> bool:
-        """Whether a callback asked to stop scoring."""
-        return bool(getattr(self._model, "stop_evaluating", False))
-
     def train_begin(self) -> None:
         """Calls the callbacks before the first epoch."""
         self._model.stop_training = False
         self._model._initial_epoch = None  # of a training before this one
-        self._call("on_train_begin")
+        self.call("on_train_begin")
         self._fresh = [_plain(callback) for callback in self._others()]
         if self._resumed is not None:
             arrays = {key: [v if np.ndim(v) == 0 else np.asarray(v) for v in values]
@@ -149,7 +135,7 @@ class KerasCallbacks:
     def epoch_begin(self, epoch: int) -> None:
         """Calls the callbacks before an epoch. If a resumed run is in the epoch, they keep their saved state."""
         kept = None if self._resumed is None else [_plain(callback) for callback in self._others()]
-        self._call("on_epoch_begin", epoch)
+        self.call("on_epoch_begin", epoch)
         if kept is not None:
             self._set(kept)
         self._resumed = None
@@ -159,43 +145,10 @@ class KerasCallbacks:
             for name, value in values.items():
                 setattr(callback, name, value)
 
-    def batch_begin(self, step: int) -> None:
-        """Calls the callbacks before an update, if `each_batch`."""
-        self._call("on_train_batch_begin", step)
-
-    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """Calls the callbacks after an update, if `each_batch`, with the logs of the epoch so far."""
-        self._call("on_train_batch_end", step, logs)
-
-    def test_begin(self) -> None:
-        """Calls the callbacks before scoring."""
-        self._model.stop_evaluating = False
-        self._call("on_test_begin")
-
-    def test_batch_begin(self, step: int) -> None:
-        """Calls the callbacks before a batch is scored, if `each_test_batch`."""
-        self._call("on_test_batch_begin", step)
-
-    def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """Calls the callbacks after a batch was scored, if `each_test_batch`."""
-        self._call("on_test_batch_end", step, logs)
-
-    def test_end(self, logs: dict[str, Any]) -> None:
-        """Calls the callbacks after scoring."""
-        self._call("on_test_end", logs)
-
-    def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Calls the callbacks after an epoch and its validation; they may add to `logs`."""
-        self._call("on_epoch_end", epoch, logs)
-
     def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns the result of the model's own `evaluate`, which sees the current model, like a callback."""
         self._show()
         return scored(score, self._list)
-
-    def train_end(self, logs: dict[str, Any] | None) -> None:
-        """Calls the callbacks after the last epoch."""
-        self._call("on_train_end", logs)
 
     def close(self) -> None:
         """Gives the Keras optimizer the last state, and takes away what stood in its place."""
@@ -207,7 +160,8 @@ class KerasCallbacks:
         """Sets the model's optimizer past Keras's tracking: it is the model's for this training only."""
         self._model.__dict__["optimizer"] = optimizer
 
-    def _call(self, hook: str, *arguments: Any) -> None:
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Calls a hook of all callbacks, which see the state of our loop; takes over what they changed."""
         shown = self._show()
         getattr(self._list, hook)(*arguments)
         self._take_over(shown)
@@ -248,34 +202,10 @@ class KerasCallbacks:
         return [*self._optimizer.counterparts(trained), *scale]
 
 
-def callback_list(callbacks: Any, model: KerasModel, params: dict[str, Any], add_history: bool = False) -> Any:
-    """The user's callbacks as a `keras.callbacks.CallbackList`, which may be what they gave.
-
-    Raises:
-        ConfigError: something among them is no Keras callback.
-    """
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return callbacks
-    given = keras.tree.flatten(callbacks) if callbacks else []
-    for callback in given:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise ConfigError(f"callbacks: {callback!r} is no keras.callbacks.Callback")
-    return keras.callbacks.CallbackList(given, add_history=add_history, model=model, **params)
-
-
 def terminates_on_nan(callbacks: Any) -> bool:
     """Whether a loss that is not finite is left to a `keras.callbacks.TerminateOnNaN`."""
     given = keras.tree.flatten(getattr(callbacks, "callbacks", callbacks) or [])
     return any(isinstance(callback, keras.callbacks.TerminateOnNaN) for callback in given)
-
-
-def overrides(callback: Any, hooks: Sequence[str]) -> bool:
-    """Whether a callback does anything in one of the hooks; Keras marks its own empty ones."""
-    if isinstance(callback, keras.callbacks.ModelCheckpoint) and callback.save_freq == "epoch":
-        return False  # its batch hook only counts batches then
-    if isinstance(callback, keras.callbacks.BackupAndRestore) and callback.save_freq == "epoch":
-        return False
-    return any(not hasattr(getattr(callback, hook), "_is_default") for hook in hooks)
 
 
 def _plain(callback: Any) -> dict[str, Any]:

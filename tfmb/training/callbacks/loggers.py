@@ -14,8 +14,7 @@ from tfmb.backend import tf
 from tfmb.errors import DataError, StorageError
 from tfmb.storage.files import check_plain
 from tfmb.storage.folders import naming
-from tfmb.training.loop.reports import EpochReport, UpdatesReport
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import EpochReport, Meter, UpdatesReport
 from tfmb.training.step.noise_scale import NoiseScaleEstimator
 
 __all__ = ["MetricsLog", "ProgressBar", "TensorBoardLog", "format_logs"]

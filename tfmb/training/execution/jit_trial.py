@@ -14,7 +14,7 @@ from tfmb.backend import tf
 from tfmb.choices import COMPILE_NAMES, JitScope
 from tfmb.errors import ConfigError, DataError
 from tfmb.optimizers.optimizer import raw_variable, value_of
-from tfmb.storage.measurements import recall, remember
+from tfmb.storage.cache import recall, remember
 from tfmb.types import Dataset
 
 __all__ = ["TRIED", "ExecutionPlan", "autotune", "parse_jit_compile", "recorded_jit_scope"]

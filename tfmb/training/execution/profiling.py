@@ -6,14 +6,15 @@ does at the same time add up to more than the whole.
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tfmb.backend import tf
 from tfmb.optimizers.optimizer import raw_variable, value_of
-from tfmb.training.input.device_arrays import RowsOfBatches, gather
+from tfmb.training.input.array_pipeline import RowsOfBatches, gather
 from tfmb.training.step.train_step import Steps
+from tfmb.training.step.update import first_entries
 from tfmb.types import Tensor
 
 __all__ = ["Profile", "profile", "seconds_of_update"]
@@ -82,12 +83,12 @@ def profile(steps: Steps, batches: RowsOfBatches) -> Profile:
     numbers, most = batches.take(100)
     arrays, first = batches.arrays, strategy.experimental_local_results
     batch = gather(arrays, numbers[0])
-    means = [tf.convert_to_tensor(value_of(v)) * 1e-3 for v in steps.trainable]
+    means = [tf.convert_to_tensor(value_of(v)) * 1e-3 for v in steps.update.trainable]
     packed = tf.zeros([sum(int(tf.size(mean)) for mean in means)])
 
     def input_part(step: Any) -> Any:
         drawn = gather(arrays, tf.convert_to_tensor(numbers)[step % most])
-        return _touch(tf.nest.flatten(drawn))
+        return first_entries(tf.nest.flatten(drawn))
 
     def gradient_part(step: Any) -> Any:
         del step
@@ -135,7 +136,7 @@ def _put_back(steps: Steps) -> Iterator[None]:
     scale = [] if steps.loss_scale is None else steps.loss_scale.variables
     state = [
         raw_variable(v)
-        for v in (*steps.placed.model.variables, *steps.placed.optimizer.variables, *scale, *steps.state)
+        for v in (*steps.placed.model.variables, *steps.placed.optimizer.variables, *scale, *steps.update.state)
     ]
     before = [value_of(v) for v in state]
     try:
@@ -178,8 +179,3 @@ def _median(run: Callable[[int], int], most: int) -> float:
         done = run(count)
         seconds.append((time.perf_counter() - started) / max(done, 1))
     return sorted(seconds)[_ROUNDS // 2]
-
-
-def _touch(tensors: Sequence[Any]) -> Any:
-    """Returns a number that depends on all tensors, so that none of them is left out."""
-    return tf.add_n([tf.cast(tf.reshape(tensor, [-1])[0], tf.float32) for tensor in tensors])

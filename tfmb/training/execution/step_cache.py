@@ -13,8 +13,7 @@ from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.own_step import OwnStepOptimizer
 from tfmb.training.execution.jit_trial import TRIED, ExecutionPlan, autotune
 from tfmb.training.input.pipeline import InputPipeline
-from tfmb.training.keras_api.compile_args import compiled_with, objects_of
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics, compiled_with, objects_of
 from tfmb.training.step.eager_step import EagerSteps
 from tfmb.training.step.model_state import computes_in_float16
 from tfmb.training.step.partition import Partition
@@ -62,7 +61,7 @@ def execution_of(
     def state() -> list[Any]:
         steps = make_steps(JitScope.NOTHING)
         steps.prepare(pipeline.spec())
-        return [*placed.model.variables, *optimizer.variables, *steps.state]
+        return [*placed.model.variables, *optimizer.variables, *steps.update.state]
 
     fingerprint = {**fingerprint, "loss": spec.loss_and_metrics.names(), "batches": facts}
     candidates = [each for each in TRIED if not (own_step and each is JitScope.UPDATE)]
@@ -114,18 +113,17 @@ def steps_for(placed: PlacedModel, spec: StepSpec) -> Steps:
     key = (replace(spec, seed=0, loss_and_metrics=LossAndMetrics()), placed.original.run_eagerly)
     with compiled_with(placed.original, spec.loss_and_metrics):
         objects = objects_of(placed.original)
-    known = getattr(model, "_tfmb_steps", None)
-    if known is not None:
-        theirs, seen, steps = known
-        same = steps.placed.optimizer is optimizer and theirs == key
-        same = same and _same_strategy(steps.placed.strategy, placed.strategy)
-        if same and list(map(id, seen)) == list(map(id, [*objects, *_moved_by(placed)])):
-            steps.use_seed(spec.seed)
-            return steps
+    assert optimizer is not None
     kind = EagerSteps if placed.original.run_eagerly else Steps
-    steps = kind(placed, spec, _loss_scale(placed))
-    # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, "_tfmb_steps", (key, [*objects, *_moved_by(placed)], steps))
+    steps: Steps = kept(
+        model,
+        "_tfmb_steps",
+        placed.strategy,
+        key,
+        lambda: kind(placed, spec, _loss_scale(placed)),
+        lambda: [optimizer, *objects, *model.trainable_variables, *optimizer.variables],
+    )
+    steps.use_seed(spec.seed)
     return steps
 
 
@@ -169,27 +167,34 @@ def scoring_steps(placed: PlacedModel, loss_and_metrics: LossAndMetrics, partiti
     return found
 
 
-def kept(model: KerasModel, name: str, strategy: Strategy, key: Any, make: Callable[[], Any]) -> Any:
+def kept(
+    model: KerasModel,
+    name: str,
+    strategy: Strategy,
+    key: Any,
+    make: Callable[[], Any],
+    seen: Callable[[], list[Any]] | None = None,
+) -> Any:
     """Returns the object of this name that was made before from the model, or what `make` returns now.
 
-    It is made anew if the key, the strategy, or a variable is another one, or one is trainable that was not; and
-    after `compile`, as in Keras: the model's Python may have changed.
+    It is made anew if the key, the strategy, or one of the objects that `seen` gives is another. Without `seen` they
+    are the model's variables, those that are trainable, and what it was compiled with: after `compile`, as in Keras,
+    the model's Python may have changed.
     """
-    seen = [getattr(model, "_compile_config", None), *model.trainable_variables, *model.variables]
-    known = getattr(model, name, None)
-    if known is not None:
-        where, old_key, objects, made = known
-        if _same_strategy(where, strategy) and old_key == key and list(map(id, objects)) == list(map(id, seen)):
-            return made
+
+    def objects() -> list[Any]:
+        if seen is not None:
+            return seen()
+        return [getattr(model, "_compile_config", None), *model.trainable_variables, *model.variables]
+
+    where, old_key, before, made = getattr(model, name, (None, None, [], None))
+    same = made is not None and old_key == key and _same_strategy(where, strategy)
+    if same and list(map(id, before)) == list(map(id, objects())):
+        return made
     made = make()
     # On the model itself, past Keras's own tracking: it lives and dies with the model, and is not saved.
-    object.__setattr__(model, name, (strategy, key, seen, made))
+    object.__setattr__(model, name, (strategy, key, objects(), made))
     return made
-
-
-def _moved_by(placed: PlacedModel) -> list[Any]:
-    assert placed.optimizer is not None
-    return [*placed.model.trainable_variables, *placed.optimizer.variables]
 
 
 def _same_strategy(a: Any, b: Any) -> bool:

@@ -14,13 +14,13 @@ from tfmb.data.columns import Columns
 from tfmb.data.records import Records, has_random_access
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.training.input.arrays import to_arrays
 from tfmb.training.input.class_weights import check_class_weight, class_weighter, weights_of_classes
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.deferred_pipeline import DeferredPipeline
-from tfmb.training.input.keras_batches import StreamPipeline, is_distributed, open_stream, stream_kind
-from tfmb.training.input.pipeline import ArrayPipeline, InputPipeline, ScoredPipeline
-from tfmb.training.keras_api.steps_per_execution import whole_executions
+from tfmb.training.input.keras_batches import DeferredPipeline, StreamPipeline, is_distributed, open_stream, stream_kind
+from tfmb.training.input.pipeline import InputPipeline, ScoredPipeline
+from tfmb.training.keras_api.limits import whole_executions
 from tfmb.types import Data, Dataset
 
 __all__ = [

@@ -8,15 +8,18 @@ from tfmb.backend import tf
 from tfmb.errors import ConfigError
 from tfmb.training.input.elements import as_they_are, check_elements, in_parts, inputs_in
 from tfmb.training.input.first_inputs import FirstInputs
-from tfmb.training.input.pipeline import PREFETCHED, EpochBatches, ran_out
+from tfmb.training.input.pipeline import PREFETCHED, EpochBatches, InputPipeline, ran_out
 from tfmb.training.keras_api.method_calls import begins
 from tfmb.types import Dataset
 
 __all__ = ["DatasetPipeline"]
 
 
-class DatasetPipeline:
+class DatasetPipeline(InputPipeline):
     """Batches of the user's dataset, in its own order.
+
+    None of them is for a trial: drawing from the dataset may change what it yields next. Its own batches have a known
+    size, or are refused where one is needed.
 
     Args:
         dataset: batched; elements `(x, y)` or `(x, y, sample_weight)`.
@@ -45,9 +48,7 @@ class DatasetPipeline:
         whole: bool = False,
     ) -> None:
         self.batch_size: int | None = None
-        self.on_device = False  # which a dataset's batches never are
         self.prefetch = PREFETCHED  # what else is read ahead is the dataset's own affair
-        self.static = False  # the dataset's own batches have a known size, or are refused where one is needed
         if not whole:
             check_elements(dataset.element_spec, name)
         batches = as_they_are(dataset) if whole else in_parts(dataset)
@@ -80,9 +81,6 @@ class DatasetPipeline:
     def spec(self) -> Any:
         """See `InputPipeline`."""
         return self._dataset.element_spec
-
-    def begin_at(self, epoch: int) -> None:
-        """See `InputPipeline`: its own order."""
 
     def epoch(self, epoch: int) -> EpochBatches:
         """The batches of an epoch."""
@@ -165,19 +163,6 @@ class DatasetPipeline:
         """Returns the batches from the first one on: the dataset draws as soon as there is an iterator."""
         begins()
         return iter(self._dataset)
-
-    def rows_of_batches(self) -> None:
-        """See `InputPipeline`."""
-
-    def facts(self) -> None:
-        """See `InputPipeline`: drawing from a user's dataset may change what it yields next."""
-
-    def for_trial(self) -> None:
-        """See `InputPipeline`."""
-
-    def unread(self) -> Any:
-        """See `InputPipeline`."""
-        return None
 
 
 def _draw(batches: EpochBatches) -> None:

@@ -12,8 +12,8 @@ from tfmb.training.input.data_adapter import batched_kind, order_of, tell_of_unu
 from tfmb.training.input.elements import inputs_of, without_optionals
 from tfmb.training.input.first_inputs import FirstInputs, zeros_of
 from tfmb.training.input.keras_batches import open_stream
+from tfmb.training.keras_api.limits import whole_executions
 from tfmb.training.keras_api.method_calls import begins
-from tfmb.training.keras_api.steps_per_execution import whole_executions
 from tfmb.types import Data, Dataset
 
 __all__ = ["Batches", "input_batches"]

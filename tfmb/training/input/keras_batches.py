@@ -6,6 +6,7 @@ what it draws when: how far it looks ahead for shapes, when workers start, what 
 
 import types
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ from tfmb.backend import keras, tf
 from tfmb.distribution.strategy import is_multi_worker
 from tfmb.errors import ConfigError
 from tfmb.training.input.dataset_pipeline import DatasetPipeline
-from tfmb.training.input.deferred_pipeline import DeferredPipeline
 from tfmb.training.input.elements import inputs_in
 from tfmb.training.input.first_inputs import FirstInputs, zeros_of
 from tfmb.training.input.pipeline import EpochBatches, InputPipeline, ScoredPipeline
@@ -23,6 +23,7 @@ from tfmb.training.keras_api.method_calls import begins
 from tfmb.types import Data, Strategy
 
 __all__ = [
+    "DeferredPipeline",
     "Stream",
     "StreamPipeline",
     "is_distributed",
@@ -179,6 +180,43 @@ class StreamPipeline(DatasetPipeline):
                 "fit; give a steps_per_epoch that it lasts for, or a tf.data.Dataset or PyDataset",
                 stacklevel=2,
             )
+
+
+class DeferredPipeline(ScoredPipeline):
+    """A pipeline that is made when it is first asked for batches.
+
+    Keras looks at the first batches of validation data after the first epoch. Where data draw from Python's or NumPy's
+    generators, or count how often they were read, opening them before would change the training's batches.
+
+    Args:
+        name: the argument that the data came in.
+        kind: the name of the kind of data.
+        open_pipeline: makes the pipeline.
+    """
+
+    def __init__(self, name: str, kind: str, open_pipeline: Callable[[], ScoredPipeline]) -> None:
+        self.name, self.kind = name, kind
+        self._open = open_pipeline
+        self._pipeline: ScoredPipeline | None = None
+
+    def spec(self) -> object:
+        """See `InputPipeline`; opens the data."""
+        return self._opened().spec()
+
+    def once(self) -> EpochBatches:
+        """See `InputPipeline`."""
+        return self._opened().once()
+
+    def leave(self, whole: bool) -> None:
+        """See `InputPipeline`."""
+        if self._pipeline is not None:
+            self._pipeline.leave(whole)
+
+    def _opened(self) -> ScoredPipeline:
+        if self._pipeline is None:
+            self._pipeline = self._open()
+            self._pipeline.static = self.static
+        return self._pipeline
 
 
 def refuse_own_order(x: Data, strategy: Strategy, resume: bool, restores: bool) -> None:

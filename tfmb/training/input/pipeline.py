@@ -1,22 +1,16 @@
-"""The sources of an epoch's batches: arrays in our order, or the user's own `tf.data.Dataset`."""
+"""The interface of pipelines, which give the batches of one epoch after the other: see `array_pipeline`."""
 
 import copy
-import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
-from tfmb.backend import keras, tf
-from tfmb.data import read_ahead
-from tfmb.data.augment import Augmentation
-from tfmb.data.batches import Order, batched
-from tfmb.data.records import Records, telling_what_cannot_be_read
-from tfmb.data.source import Source
-from tfmb.training.input.device_arrays import Arrays, RowsOfBatches, arrays_on_device, element_spec, first_batches
 from tfmb.training.input.first_inputs import FirstInputs
+
+if TYPE_CHECKING:
+    from tfmb.training.input.array_pipeline import RowsOfBatches
 
 __all__ = [
     "PREFETCHED",
-    "ArrayPipeline",
     "EpochBatches",
     "InputPipeline",
     "Pipeline",
@@ -27,10 +21,6 @@ __all__ = [
 
 # Batches of a user's dataset that are read ahead.
 PREFETCHED = 2
-# Batches that a trial makes its updates of where it cannot have all.
-_TRIED = 8
-# A pipeline is timed from so many batches before the end of an epoch on.
-_BEFORE_THE_END = 8
 
 
 class EpochBatches(NamedTuple):
@@ -75,7 +65,7 @@ class ScoredPipeline(Protocol):
         static: whether all batches must have one static shape, a smaller one filled up.
     """
 
-    static: bool
+    static: bool = False
 
     def spec(self) -> Any:
         """The element spec of its batches `(x, y, sample_weight)`, absent ones `()`."""
@@ -85,10 +75,11 @@ class ScoredPipeline(Protocol):
 
     def leave(self, whole: bool) -> None:
         """Ends the epoch or pass that was given last; `whole` unless it was broken off."""
+        return
 
 
 class InputPipeline(ScoredPipeline, Protocol):
-    """Gives the batches of one epoch after the other.
+    """Gives the batches of one epoch after the other. What a pipeline leaves out of this, it has no need of.
 
     Attributes:
         batch_size: rows of a batch; None if the data decides that.
@@ -100,7 +91,7 @@ class InputPipeline(ScoredPipeline, Protocol):
 
     batch_size: int | None
     steps: int | None
-    on_device: bool
+    on_device: bool = False
     prefetch: int
 
     def first_inputs(self) -> FirstInputs:
@@ -111,9 +102,11 @@ class InputPipeline(ScoredPipeline, Protocol):
 
     def begin_at(self, epoch: int) -> None:
         """Begins at this epoch; data with an order of its own begins at its start."""
+        return
 
     def ended(self) -> None:
         """Notes that the iterator that was given last has no further batch."""
+        return
 
     def start_at(self, epoch: int, step: int, between: Sequence[Callable[[], None]] | None = None) -> None:
         """Starts the next epoch, `epoch`, at batch number `step`; its `steps` stay those of the whole epoch.
@@ -125,168 +118,27 @@ class InputPipeline(ScoredPipeline, Protocol):
                 this pipeline's batches; None for nothing after any.
         """
 
-    def rows_of_batches(self) -> RowsOfBatches | None:
+    def rows_of_batches(self) -> "RowsOfBatches | None":
         """All batches from the start; None if they do not lie on the device."""
+        return None
 
     def facts(self) -> dict[str, Any] | None:
         """Returns the facts that decide the time of a batch, and under `"on_device"` whether all lie on the device.
 
         None if only the training may draw batches, and if a trial could make nothing of them.
         """
+        return None
 
-    def for_trial(self) -> RowsOfBatches | None:
+    def for_trial(self) -> "RowsOfBatches | None":
         """Returns batches on the device for a trial, which draws none from the training; None if there are none."""
+        return None
 
     def unread(self) -> Any:
         """A `tf.data.Dataset` of the batches around the end of an epoch, none of them read ahead, for a trial.
 
         None if there are no `facts`.
         """
-
-
-class ArrayPipeline:
-    """Batches of a source in the order of `Order`.
-
-    Args:
-        source: the examples, in memory or read as they are needed.
-        order: which of them each update takes.
-        steps_per_epoch: None for one pass over the data; otherwise an epoch is that many updates, and as in Keras
-            the next one goes on where it stopped and the pass's last epoch may be shorter.
-        initial_epoch: the number of the first epoch that will be asked for.
-        augmentation: changes the images of the epochs; None leaves them.
-    """
-
-    def __init__(
-        self,
-        source: Source | Records,
-        order: Order,
-        steps_per_epoch: int | None = None,
-        initial_epoch: int = 0,
-        augmentation: Augmentation | None = None,
-    ) -> None:
-        self.static = self.on_device = False
-        self.prefetch = read_ahead.DEFAULT
-        self._augmentation = augmentation
-        self._source = source
-        self._order = order
-        self.batch_size: int | None = order.batch_size
-        self._steps_per_epoch = steps_per_epoch
-        self.steps: int | None = steps_per_epoch or order.steps_per_epoch
-        self._unshuffled: Any = None
-        self._arrays: Arrays | None = None
-        self._iterator: Any = None
-        self._update = self._skipped = self._first_epoch = 0
-        self.begin_at(initial_epoch)
-
-    def first_inputs(self) -> FirstInputs:
-        """See `InputPipeline`."""
-        return FirstInputs(spec=lambda: self.spec()[0], read=self._first_row)
-
-    def _first_row(self) -> Any:
-        if isinstance(self._source, Records):
-            return self._source.read(tf.zeros([1], tf.int64))[0]
-        first = keras.tree.map_structure(
-            lambda array: tf.constant(array[:1]), self._source.examples, none_is_leaf=False
-        )
-        return keras.tree.lists_to_tuples(first)
-
-    def spec(self) -> Any:
-        """See `InputPipeline`."""
-        if isinstance(self._source, Records):
-            return self._batched(0, 0).element_spec
-        return element_spec(self._source)
-
-    def begin_at(self, epoch: int) -> None:
-        """Rows that are not shuffled have the order of their own, and begin with the first, as in Keras."""
-        if self._steps_per_epoch is not None and not self._order.shuffle:
-            self._first_epoch = epoch
-        self.start_at(epoch, 0)
-
-    def ended(self) -> None:
-        """See `InputPipeline`: it is endless."""
-
-    def leave(self, whole: bool) -> None:
-        """See `InputPipeline`: the next one begins where it ends."""
-
-    def epoch(self, epoch: int) -> EpochBatches:
-        """The batches of an epoch: one endless source of them serves all."""
-        del epoch
-        if self._iterator is None:
-            first = self._update + self._skipped
-            self._iterator = self.rows_of_batches(first) if self.on_device else None
-            if self._iterator is None:
-                self._iterator = iter(self._batched(first, self.prefetch))
-        steps = self._next_steps()
-        if self._steps_per_epoch is not None and steps < self._steps_per_epoch:
-            warnings.warn(ran_out(steps, self._steps_per_epoch), stacklevel=2)
-        self._update += steps
-        return EpochBatches(self._iterator, steps)
-
-    def start_at(self, epoch: int, step: int, between: Sequence[Callable[[], None]] | None = None) -> None:
-        """See `InputPipeline`: the order is a function of the number of the batch, so nothing is drawn in vain."""
-        self._iterator = None
-        self._update, self._skipped = 0, step
-        for _ in range(self._first_epoch, epoch):
-            self._update += self._next_steps()
-
-    def once(self) -> EpochBatches:
-        """All examples once, unshuffled."""
-        steps = min(self._steps_per_epoch or self._order.steps_per_epoch, self._order.steps_per_epoch)
-        if self._unshuffled is None:
-            order = Order(
-                num_examples=self._order.num_examples, batch_size=self._order.batch_size, seed=0, shuffle=False
-            )
-            self._unshuffled = batched(self._source, order, static=self.static).take(steps)
-        return EpochBatches(iter(self._unshuffled), steps)
-
-    def rows_of_batches(self, first_update: int = 0) -> RowsOfBatches | None:
-        """See `InputPipeline`."""
-        if not self._lie_on_device or isinstance(self._source, Records):
-            return None
-        if self._arrays is None:
-            self._arrays = arrays_on_device(self._source)
-        return RowsOfBatches(self._arrays, self._order, first_update)
-
-    def for_trial(self) -> RowsOfBatches | None:
-        """See `InputPipeline`."""
-        if self._lie_on_device:
-            return self.rows_of_batches()
-        with telling_what_cannot_be_read():
-            return first_batches(self._batched(0, 0), self._order.batch_size, _TRIED)
-
-    def unread(self) -> Any:
-        """See `InputPipeline`."""
-        return self._batched(max(self._order.steps_per_epoch - _BEFORE_THE_END, 0), 0)
-
-    def facts(self) -> dict[str, Any] | None:
-        """See `InputPipeline`."""
-        source = self._source
-        if isinstance(source, Records) and not source.dense:
-            return None
-        if isinstance(source, Records):
-            kind = str(source.element_spec)
-        else:
-            arrays = keras.tree.flatten([source.examples, source.labels, source.sample_weight])
-            kind = " ".join("none" if a is None else f"{a.dtype}{list(a.shape[1:])}" for a in arrays)
-        return {
-            "batch_size": self._order.batch_size,
-            "examples": kind,
-            "records": isinstance(source, Records),
-            "augmentation": repr(self._augmentation),
-            "static": self.static,
-            "on_device": self.on_device and self._lie_on_device,
-        }
-
-    @property
-    def _lie_on_device(self) -> bool:
-        return not (self.static or self._augmentation is not None or isinstance(self._source, Records))
-
-    def _batched(self, first: int, prefetch: int) -> Any:
-        return batched(self._source, self._order, first, self._augmentation, self.static, prefetch)
-
-    def _next_steps(self) -> int:
-        left = self._order.steps_per_epoch - self._update % self._order.steps_per_epoch
-        return left if self._steps_per_epoch is None else min(left, self._steps_per_epoch)
+        return None
 
 
 def ran_out(steps: int, wanted: int) -> str:

@@ -4,8 +4,7 @@ from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
 from tfmb.data.records import Records
 from tfmb.data.source import Source
-from tfmb.training.input.device_arrays import Arrays
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline, Arrays
 
 __all__ = ["SlicePipeline"]
 

@@ -6,19 +6,19 @@ copied: whatever they are, they do what they do in `fit`.
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
 from tfmb.training.keras_api.method_calls import goes_through
 from tfmb.types import KerasModel
 
 __all__ = [
     "CompileArgs",
+    "LossAndMetrics",
     "check_model",
     "compiled_with",
     "in_order",
@@ -48,14 +48,55 @@ _SET_BY_COMPILE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompileArgs:
-    """The arguments of `compile` that a training loop needs, as the user gave them."""
+class LossAndMetrics:
+    """The arguments of `compile` besides the optimizer."""
 
-    optimizer: Any = None
     loss: Any = None
     loss_weights: Any = None
     metrics: Any = None
     weighted_metrics: Any = None
+
+    def with_given(self, loss: Any, metrics: Any) -> "LossAndMetrics":
+        """Returns the loss and the metrics of a call, each of them this one's where the call has None."""
+        return LossAndMetrics(
+            loss=self.loss if loss is None else loss,
+            loss_weights=self.loss_weights if loss is None else None,
+            metrics=self.metrics if metrics is None else metrics,
+            weighted_metrics=self.weighted_metrics if metrics is None else None,
+        )
+
+    def check(self) -> None:
+        """Refuses a name that Keras does not know.
+
+        Raises:
+            ConfigError: it names the loss or metric.
+        """
+        by_fit = ("accuracy", "acc", "crossentropy", "ce")  # which one is meant the outputs decide
+        metrics = [self.metrics, self.weighted_metrics]
+        for kind, parts, find, where in (
+            ("loss", self.loss, keras.losses.get, "losses"),
+            ("metric", metrics, keras.metrics.get, "metrics"),
+        ):
+            for part in keras.tree.flatten(parts):
+                if isinstance(part, str) and part.lower() not in by_fit:
+                    try:
+                        find(part)
+                    except ValueError as error:
+                        raise ConfigError(
+                            f"unknown {kind} {part!r}: give one of keras.{where}, or a function"
+                        ) from error
+
+    def names(self) -> list[str]:
+        """The names of all of them, in order."""
+        parts = keras.tree.flatten([self.loss, self.metrics, self.weighted_metrics])
+        return [str(getattr(part, "name", getattr(part, "__name__", part))) for part in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileArgs(LossAndMetrics):
+    """The arguments of `compile` that a training loop needs, as the user gave them."""
+
+    optimizer: Any = None
 
 
 def read_compiled(model: KerasModel) -> CompileArgs:
@@ -73,11 +114,7 @@ def read_compiled(model: KerasModel) -> CompileArgs:
             f"Keras {keras.__version__} hides what the model was compiled with: give optimizer=, loss= and metrics="
         )
     return CompileArgs(
-        optimizer=model.optimizer,
-        loss=config.get("loss"),
-        loss_weights=config.get("loss_weights"),
-        metrics=config.get("metrics"),
-        weighted_metrics=config.get("weighted_metrics"),
+        optimizer=model.optimizer, **{field.name: config.get(field.name) for field in fields(LossAndMetrics)}
     )
 
 
@@ -125,23 +162,11 @@ def compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> Iterat
         yield
         return
     before = {name: model.__dict__[name] for name in _SET_BY_COMPILE if name in model.__dict__}
-    given = (
-        loss_and_metrics.loss,
-        loss_and_metrics.loss_weights,
-        loss_and_metrics.metrics,
-        loss_and_metrics.weighted_metrics,
-    )
+    given = vars(loss_and_metrics)
     known, made = getattr(model, "_tfmb_compiled", (None, None))
-    if known is None or not all(_same(a, b) for a, b in zip(known, given, strict=True)):
+    if not _same(known, given):
         try:
-            keras.Model.compile(
-                model,
-                optimizer=None,
-                loss=loss_and_metrics.loss,
-                loss_weights=loss_and_metrics.loss_weights,
-                metrics=loss_and_metrics.metrics,
-                weighted_metrics=loss_and_metrics.weighted_metrics,
-            )
+            keras.Model.compile(model, optimizer=None, **given)
         except (ValueError, TypeError) as error:
             for name in _SET_BY_COMPILE:
                 model.__dict__.pop(name, None)
@@ -191,8 +216,7 @@ def _is_compiled_with(model: KerasModel, loss_and_metrics: LossAndMetrics) -> bo
     if not model.compiled:
         return False
     config = getattr(getattr(model, "_compile_config", None), "config", {})
-    names = ("loss", "loss_weights", "metrics", "weighted_metrics")
-    return all(_same(config.get(name), getattr(loss_and_metrics, name)) for name in names)
+    return all(_same(config.get(name), value) for name, value in vars(loss_and_metrics).items())
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -55,18 +55,15 @@ def through_own(model: KerasModel, method: str, ours: Callable[..., Any], given:
     known = inspect.signature(ours).parameters
     asked = {name: value for name, value in given.items() if name != "model" and value is not known[name].default}
     options = {name: value for name, value in asked.items() if known[name].kind is inspect.Parameter.KEYWORD_ONLY}
-    theirs = getattr(keras.Model, method)
 
-    def in_place(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self is not model:
-            return theirs(self, *args, **kwargs)
+    def in_place(*args: Any, **kwargs: Any) -> Any:
         with as_method(model, method):
-            return ours(self, *args, **{**options, **kwargs})
+            return ours(model, *args, **{**options, **kwargs})
 
     plain = {name: value for name, value in asked.items() if name not in options}
     # As most users write it: the method may call them otherwise.
     data = [plain.pop(name) for name in ("x", "y") if name in plain and (name == "x" or "x" in asked)]
-    with _replaced(method, in_place):
+    with _replaced(model, method, in_place):
         return getattr(model, method)(*data, **plain)
 
 
@@ -90,21 +87,18 @@ def scored_by_own(
         score: gives the logs of that data, which Keras scores whatever data `super().evaluate` gets.
         callbacks: Keras's list of them.
     """
-    theirs = keras.Model.evaluate
 
-    def in_place(self: Any, *args: Any, _use_cached_eval_dataset: bool = False, **kwargs: Any) -> Any:
-        if self is not model:
-            return theirs(self, *args, **kwargs)
+    def in_place(*args: Any, _use_cached_eval_dataset: bool = False, **kwargs: Any) -> Any:
         if _use_cached_eval_dataset:
             logs = score()
             return logs if kwargs.get("return_dict") else in_order(model, logs)
         with as_method(model, "evaluate"):
-            return ours(self, *args, **kwargs)
+            return ours(model, *args, **kwargs)
 
     if isinstance(data, (Source, Columns)):
         data = (data.examples, data.labels, data.sample_weight)
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    with _replaced("evaluate", in_place):
+    with _replaced(model, "evaluate", in_place):
         logs: dict[str, Any] = model.evaluate(
             x=x, y=y, sample_weight=sample_weight, batch_size=batch_size, steps=steps, callbacks=callbacks,
             return_dict=True, _use_cached_eval_dataset=True,
@@ -113,9 +107,15 @@ def scored_by_own(
 
 
 @contextlib.contextmanager
-def _replaced(method: str, function: Callable[..., Any]) -> Iterator[None]:
+def _replaced(model: KerasModel, method: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Puts a function in the place of a method of `keras.Model`, for one model alone."""
     before = keras.Model.__dict__.get(method)  # None where Keras inherits it
-    setattr(keras.Model, method, function)
+    theirs = getattr(keras.Model, method)
+
+    def in_place(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs) if self is model else theirs(self, *args, **kwargs)
+
+    setattr(keras.Model, method, in_place)
     try:
         yield
     finally:

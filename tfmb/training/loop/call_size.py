@@ -68,15 +68,15 @@ class BatchLooks:
     def before(self, state: LoopState) -> None:
         """Calls the callbacks before a call."""
         if self._callbacks.each_batch and not self._shown:
-            self._callbacks.batch_begin(state.step)
+            self._callbacks.call("on_train_batch_begin", state.step)
 
     def after(self, state: LoopState, drawn: int) -> None:
         """Calls the callbacks after a call that drew `drawn` batches."""
         self._shown = (self._shown + drawn) % self._callbacks.steps_between_looks
         if self._callbacks.each_batch and not self._shown and state.sums is not None:
-            self._callbacks.batch_end(state.step - 1, self._logs(state))
+            self._callbacks.call("on_train_batch_end", state.step - 1, self._logs(state))
 
     def end(self, state: LoopState) -> None:
         """Ends an epoch after its last call: Keras names the last batch that there might have been."""
         if self._callbacks.each_batch and self._shown and state.sums is not None:
-            self._callbacks.batch_end(state.step + self.until_next - 1, self._logs(state))
+            self._callbacks.call("on_train_batch_end", state.step + self.until_next - 1, self._logs(state))

@@ -65,29 +65,15 @@ class CallbackHook:
     def epoch_begin(self, epoch: int) -> None:
         """Called before an epoch."""
 
-    def batch_begin(self, step: int) -> None:
-        """Called before a batch, or the first of some, if `each_batch`."""
-
-    def batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """Called after a batch, or the last of some, if `each_batch`."""
-
-    def epoch_end(self, epoch: int, logs: dict[str, Any]) -> None:
-        """Called after an epoch; it may add to the logs."""
-
-    def train_end(self, logs: dict[str, Any] | None) -> None:
-        """Called after the last epoch."""
-
     def test_begin(self) -> None:
         """Called before scoring."""
 
-    def test_batch_begin(self, step: int) -> None:
-        """Called before a batch that is scored, or the first of some, if `each_test_batch`."""
+    def call(self, hook: str, *arguments: Any) -> None:
+        """Called where Keras calls another hook of its callbacks, with the hook's name and arguments.
 
-    def test_batch_end(self, step: int, logs: dict[str, Any]) -> None:
-        """Called after a batch that was scored, or the last of some, if `each_test_batch`."""
-
-    def test_end(self, logs: dict[str, Any]) -> None:
-        """Called after scoring."""
+        `on_epoch_end` may add to the logs. Batch hooks are called if `each_batch`, or `each_test_batch` in scoring.
+        They are called for the first and the last batch between two looks.
+        """
 
     def called(self, scored: Callable[..., dict[str, Any]], score: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Returns the result of the model's own `evaluate`, which calls `score`: see `scoring.Validation`."""

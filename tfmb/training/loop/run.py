@@ -16,8 +16,7 @@ from tfmb.training.loop.call_size import BatchLooks, CallSize
 from tfmb.training.loop.divergence import Divergence, rate_of
 from tfmb.training.loop.hooks import Hooks
 from tfmb.training.loop.plan import LoopState, TrainingPlan
-from tfmb.training.loop.reports import EpochReport, UpdatesReport
-from tfmb.training.loop.throughput import Meter
+from tfmb.training.loop.reports import EpochReport, Meter, UpdatesReport
 from tfmb.training.step.report import ReportView
 from tfmb.types import Dataset
 
@@ -83,7 +82,7 @@ def run(
     """
     callbacks, checkpoints = hooks.callbacks, hooks.checkpoints
     state, logs = start or LoopState.at_start(plan), None
-    calls, divergence, timed = CallSize(plan, hooks), Divergence(plan, step.optimizer), _Timed(step, clock)
+    calls, divergence = CallSize(plan, hooks), Divergence(plan, step.optimizer)
     begins()
     put_back = None if start is None or start.ended else checkpoints.hold()
     callbacks.train_begin()
@@ -104,7 +103,7 @@ def run(
             count = calls.next(state, drawn_from.steps, looks.until_next)
             looks.before(state)
             try:
-                call = timed.train(drawn_from.iterator, count)
+                call = _timed(step, clock, drawn_from.iterator, count)
             except tf.errors.OutOfRangeError:
                 break
             divergence.check(call.finite, call.made.loss, state, call.first_update)
@@ -120,7 +119,7 @@ def run(
             raise ConfigError(f"epoch {epoch + 1} has no batch: give a dataset with at least one (or repeat it)")
         sums = np.array(state.sums)
         logs = dict(sorted({**step.logs(sums), **hooks.validate(epoch)}.items()))  # sorted, as in Keras
-        callbacks.epoch_end(epoch, logs)
+        callbacks.call("on_epoch_end", epoch, logs)
         waiting = _waited(plan.plateau, state.waiting, logs, step.optimizer)
         told.epoch(logs, step.view(sums))
         checkpoints.scored(logs, state.drawn)
@@ -129,7 +128,7 @@ def run(
             break
     if not state.ended:
         hooks.finish()
-    callbacks.train_end(logs)
+    callbacks.call("on_train_end", logs)
     return replace(state, ended=True)
 
 
@@ -143,18 +142,12 @@ class _Call:
         self.made = reports if finite else ReportView(reports.values[:-1], reports.has_noise)
 
 
-class _Timed:
-    """Calls the step, by the clock."""
-
-    def __init__(self, step: TrainedStep, clock: Callable[[], float]) -> None:
-        self._step, self._clock = step, clock
-
-    def train(self, iterator: Dataset, count: int) -> _Call:
-        """See `TrainedStep.train`."""
-        first_update = int(self._step.optimizer.iterations.numpy())
-        traces, started = self._step.traces, self._clock()
-        reports, finite = self._step.train(iterator, count)
-        return _Call(reports, finite, first_update, self._clock() - started, self._step.traces != traces)
+def _timed(step: TrainedStep, clock: Callable[[], float], iterator: Dataset, count: int) -> _Call:
+    """Calls the step, by the clock: see `TrainedStep.train`."""
+    first_update = int(step.optimizer.iterations.numpy())
+    traces, started = step.traces, clock()
+    reports, finite = step.train(iterator, count)
+    return _Call(reports, finite, first_update, clock() - started, step.traces != traces)
 
 
 class _Told:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfmb.backend import tf
 from tfmb.optimizers.own_step import OwnStepOptimizer
-from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.input.array_pipeline import Arrays, gather
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.own_update import OwnUpdate
 from tfmb.training.step.train_step import Steps
@@ -21,12 +21,12 @@ class EagerSteps(Steps):
     It trains by the model's `train_step`, own or not, and scores by its `test_step`.
     """
 
-    _update: OwnUpdate
+    update: OwnUpdate
 
     def prepare(self, spec: Any) -> None:
         """Does nothing: the first step makes losses, metrics and slots, as in Keras."""
         del spec
-        self._update.choose(training=self.placed.optimizer is not None)
+        self.update.choose(training=self.placed.optimizer is not None)
 
     def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See `Steps`."""
@@ -36,23 +36,17 @@ class EagerSteps(Steps):
     def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See `Steps`."""
         self.prepare(None)
-        reports: list[np.ndarray] = []
-        finite = True
-        for chosen in np.asarray(numbers)[: int(count)]:
-            report, goes_on = self._train_batch(gather(arrays, tf.constant(chosen)))
-            reports.append(np.asarray(report))
-            finite = bool(goes_on)
-            if not finite:
-                break
-        return np.stack(reports), finite, len(reports)
+        batches = (gather(arrays, tf.constant(chosen)) for chosen in np.asarray(numbers))
+        reports, finite = self._each(batches, count, self._train_batch)
+        return reports, finite, len(reports)
 
     def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See `Steps`."""
-        self._update.choose(training=False)
+        self.update.choose(training=False)
 
         def score(batch: Batch) -> tuple[Any, Any]:
             with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-                return self._update.score(batch), True
+                return self.update.score(batch), True
 
         return self._each(iterator, num_steps, score)[0]
 

@@ -182,7 +182,7 @@ class _Sums(NamedTuple):
 def _loss_sums(
     loss: Any, y: Data, y_pred: Tensor, weight: Tensor, rows: Tensor, size: Tensor, present: Tensor
 ) -> _Sums:
-    mask = _mask(y_pred)
+    mask = getattr(y_pred, "_keras_mask", None)
     with _unreduced(loss) as reduction:
         values = loss(y, y_pred, weight)
     rows, size = tf.cast(rows, values.dtype), tf.cast(size, values.dtype)
@@ -231,10 +231,6 @@ def _like(present: Tensor, values: Any) -> Any:
 def _keep(present: Tensor, values: Any) -> Any:
     """The values, and 0 in rows that are not there."""
     return tf.where(_like(present, values), values, tf.zeros_like(values))
-
-
-def _mask(y_pred: Tensor) -> Any:
-    return getattr(y_pred, "_keras_mask", None)
 
 
 def _same_rank(y_true: Any, y_pred: Tensor) -> tuple[Any, Any]:

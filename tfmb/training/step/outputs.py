@@ -1,12 +1,11 @@
 """A model's outputs as a flat list with names, and the user's losses, targets or weights in the same order."""
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from tfmb.errors import ConfigError
 
-__all__ = ["flatten_outputs", "function_name", "per_output"]
+__all__ = ["flatten_outputs", "per_output"]
 
 
 def flatten_outputs(outputs: Any, output_names: Sequence[str] | None) -> tuple[list[str], list[Any]]:
@@ -33,13 +32,6 @@ def flatten_outputs(outputs: Any, output_names: Sequence[str] | None) -> tuple[l
     if any(isinstance(tensor, (list, tuple, dict)) for tensor in tensors):
         raise ConfigError("the model's outputs are nested: return a tensor, or one list or dict of tensors")
     return names, tensors
-
-
-def function_name(function: Any) -> str:
-    """Returns Keras's name of a loss or metric function: snake case, without characters that no scope may have."""
-    name = re.sub(r"\W+", "", getattr(function, "__name__", type(function).__name__))
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower() or "function"
 
 
 def per_output(value: Any, names: Sequence[str], what: str, *, shared: bool = False) -> list[Any]:

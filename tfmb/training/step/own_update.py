@@ -6,7 +6,7 @@ from typing import Any
 from tfmb.backend import keras, tf
 from tfmb.distribution.strategy import makes_copies
 from tfmb.errors import DivergenceError
-from tfmb.layers import PartOfBatch, part_of_batch
+from tfmb.layers import part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
 from tfmb.training.input.elements import as_keras_gives_it
 from tfmb.training.step import report as reports
@@ -87,12 +87,7 @@ class OwnUpdate(WholeUpdate):
     def train(self, batch: Batch) -> tuple[Any, Any]:
         """Makes one step; returns `(report [4], whether to draw on)`."""
         assert self.optimizer is not None
-        here = PartOfBatch(
-            keys=self._mask_keys,
-            update=tf.identity(self.optimizer.iterations),
-            start=tf.constant(0),
-            order=self._dropouts,
-        )
+        here = self._whole_batch(tf.identity(self.optimizer.iterations))
         data = as_keras_gives_it(batch)
         rows = rows_of(data)
         with part_of_batch(here):

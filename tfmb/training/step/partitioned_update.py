@@ -1,16 +1,13 @@
 """An update from a batch that is cut into parts: sums over them, one division, the same on every device."""
 
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.choices import JitScope
-from tfmb.distribution.strategy import is_on_cpu
 from tfmb.errors import ConfigError
 from tfmb.optimizers.loss_scale import LossScale
-from tfmb.optimizers.sparse import WithSquare, values_of
+from tfmb.optimizers.sparse import WithSquare
 from tfmb.runs.numerics import keep_additions_in_order
 from tfmb.training.input.elements import data_of
 from tfmb.training.keras_api import compile_args as keras_objects
@@ -23,7 +20,7 @@ from tfmb.training.step.partition_check import PartitionCheck
 from tfmb.training.step.reduction import GradientReduction, Scores
 from tfmb.training.step.report import ReportView
 from tfmb.training.step.spec import PlacedModel, StepSpec
-from tfmb.training.step.update import OF_THE_REST, Update, check_targets, square_of
+from tfmb.training.step.update import Update, absent, check_targets, first_entries, square_of
 from tfmb.training.step.written_variables import graph_of
 from tfmb.types import Batch, Tensor
 
@@ -71,24 +68,11 @@ class PartitionedUpdate(Update):
 
     def __init__(self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor, loss_scale: LossScale | None) -> None:
         super().__init__(placed.optimizer, loss_scale, spec.jit_scope)
-        partition, scope = spec.partition, spec.jit_scope
+        partition = spec.partition
         self.model, self._keras_model, self._strategy = placed.model, placed.original, placed.strategy
         self._partition, self._noise = partition, spec.noise_scale
         self.loss_terms, self._metrics = LossTerms(), Metrics()
-        # With parts the bits may not depend on the number of devices, and replicas share the model's layers.
-        alone = partition.virtual_replicas is None and partition.replicas == 1
-        compiles = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
-        self._reduction = GradientReduction(
-            placed.model,
-            self.loss_terms,
-            self._metrics,
-            partition,
-            mask_keys,
-            jit_compile=scope is JitScope.GRADIENTS,
-            xla_on_cpu=compiles and alone and is_on_cpu(placed.strategy),
-            noise=spec.noise_scale,
-            squares=placed.optimizer is not None and placed.optimizer.rounds_as_keras,
-        )
+        self._reduction = GradientReduction(placed, spec, mask_keys, self.loss_terms, self._metrics)
         self.dtype, self.trainable = self._reduction.dtype, self._reduction.trainable
         self.state: list[Any] = []
         self._prepared = False
@@ -139,6 +123,8 @@ class PartitionedUpdate(Update):
         self._refuse_other_metrics()
         if self._partition.num_microbatches > 1 and not self._partition.static:
             self._check = PartitionCheck(self.model, self._keras_model, self.loss_terms, self._metrics, self._partition)
+        metrics = sum(int(np.prod(variable.shape)) for variable in self._metrics.variables)
+        self.width = reports.width(len(self.loss_terms.weights), metrics, self._noise)
         self._prepared = True
 
     def train(self, batch: Batch) -> tuple[Any, Any]:
@@ -204,25 +190,15 @@ class PartitionedUpdate(Update):
         """Returns the logs that Keras shows after a batch: those so far."""
         return self.logs(sums)
 
-    @property
-    def width(self) -> int:
-        """See the class."""
-        metrics = sum(int(np.prod(variable.shape)) for variable in self._metrics.variables)
-        return reports.width(len(self.loss_terms.weights), metrics, self._noise)
-
-    def take_up(self, sums: tuple[float, ...]) -> tuple[float, ...]:
-        """The sum of an epoch's reports so far, from a run whose batches may have been cut otherwise."""
-        if len(sums) == self.width:
-            return sums
-        warnings.warn(OF_THE_REST, stacklevel=4)
+    def begun_anew(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """See `Update`."""
+        del sums
         return (0.0,) * self.width
 
     def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         _, _, _, means = self._gradients_on_replica(batch)
-        return tf.add_n(
-            [tf.cast(tf.reshape(values_of(mean), [-1])[0], tf.float32) for mean in means if mean is not None]
-        )
+        return first_entries(means)
 
     def _refuse_other_metrics(self) -> None:
         model = self._keras_model
@@ -265,12 +241,12 @@ class PartitionedUpdate(Update):
         return _Total(*sums, penalty, penalty_gradients, scale, before)
 
     def _scale_of_sums(self, batch: Batch) -> Any:
-        """The factor on the loss, which Keras puts on a mean: on a sum of so many rows the gradients would overflow.
+        """The factor on the loss, which Keras puts on a mean: on the sum over all rows the gradients would overflow.
 
         It is divided by the next power of two from the number of rows, which changes no bit of a gradient in range.
         """
         scale, rows = self.scale(), whole_batch(batch)[1]
-        if self._is_one or isinstance(scale, tuple):
+        if self._is_one or absent(scale):
             return scale
         exponent = tf.reduce_sum(tf.cast(tf.constant([2**k for k in range(31)]) < rows, tf.int64))
         return scale / tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), exponent), scale.dtype)
@@ -321,7 +297,7 @@ class PartitionedUpdate(Update):
         for number, (present, sums) in enumerate(zip(self._reduction.present, total.gradients, strict=True)):
             for i, gradient_sum in zip(present, sums, strict=True):
                 mean = gradient_sum if self._is_one else tf.math.divide_no_nan(gradient_sum, counts[number])
-                if not isinstance(scale, tuple):
+                if not absent(scale):
                     mean /= tf.cast(scale, dtype)
                 means[i] = mean if means[i] is None else mean + means[i]
         self._add_squares(means, total)
@@ -339,7 +315,7 @@ class PartitionedUpdate(Update):
                     continue
                 if not self._is_one:
                     square = tf.math.divide_no_nan(square, total.scores.counts[number] ** 2)
-                if not isinstance(total.scale, tuple):
+                if not absent(total.scale):
                     square /= tf.cast(total.scale, self.dtype) ** 2
                 means[i] = WithSquare(means[i], square)
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import inspect
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfmb.backend import keras, tf
+from tfmb.choices import JitScope
 from tfmb.data.batches import part_bounds
 from tfmb.distribution import collectives
-from tfmb.distribution.strategy import adds_up_on_one_device
+from tfmb.distribution.strategy import adds_up_on_one_device, is_on_cpu
 from tfmb.errors import ConfigError
 from tfmb.layers import PartOfBatch, part_of_batch
 from tfmb.optimizers.optimizer import raw_variable
@@ -20,7 +20,6 @@ from tfmb.training.step.metrics import Metrics
 from tfmb.training.step.model_state import dropouts, merged_state, refuse_padding
 from tfmb.training.step.outputs import flatten_outputs, per_output
 from tfmb.training.step.partition import (
-    Partition,
     add_in_tree,
     only_reads,
     over_own_parts,
@@ -28,14 +27,14 @@ from tfmb.training.step.partition import (
     static_rows,
     whole_batch,
 )
-from tfmb.training.step.update import report_dtype, square_of
+from tfmb.training.step.spec import PlacedModel, StepSpec
+from tfmb.training.step.update import absent, report_dtype, square_of
 from tfmb.types import Batch, DType, KerasModel, Tensor
 
 __all__ = ["GradientReduction", "Scores"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scores:
+class Scores(NamedTuple):
     """Sums over all rows of a batch.
 
     Attributes:
@@ -56,29 +55,17 @@ class Scores:
     metrics: Any
     squares: Any
 
-    def to_list(self) -> list[Any]:
-        """The fields in order."""
-        return [getattr(self, field.name) for field in fields(self)]
-
-    @classmethod
-    def from_list(cls, values: list[Any]) -> "Scores":
-        """The inverse of `to_list`."""
-        return cls(**{field.name: value for field, value in zip(fields(cls), values, strict=True)})
-
 
 class GradientReduction:
     """Adds up a batch, in the replica context: every device sees the whole batch and takes its own parts of it.
 
     Args:
-        model: whose variables were made in the strategy's scope.
+        placed: the model, whose variables were made in the strategy's scope; an optimizer that rounds as Keras has the
+            squares of every occurrence of an embedding's row added up too: see `sparse`.
+        spec: the options of the step.
+        mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
         loss_terms: the loss.
         metrics: the metrics.
-        partition: the cut of a batch.
-        mask_keys: int64 variable, `layers.mask_keys` of the seed for `len(dropouts(model))` layers.
-        jit_compile: whether XLA compiles the work on each part.
-        xla_on_cpu: whether XLA compiles a whole batch's work for one CPU: its slow operations are then replaced.
-        noise: whether the squares of the parts' gradients are added up too.
-        squares: whether the squares of every occurrence of an embedding's row are added up too: see `sparse`.
 
     Attributes:
         trainable: the raw trainable variables.
@@ -90,29 +77,26 @@ class GradientReduction:
     """
 
     def __init__(
-        self,
-        model: KerasModel,
-        loss_terms: LossTerms,
-        metrics: Metrics,
-        partition: Partition,
-        mask_keys: Tensor,
-        jit_compile: bool = False,
-        xla_on_cpu: bool = False,
-        noise: bool = False,
-        squares: bool = False,
+        self, placed: PlacedModel, spec: StepSpec, mask_keys: Tensor, loss_terms: LossTerms, metrics: Metrics
     ) -> None:
-        self.model = model
-        self.loss_terms = loss_terms
-        self.metrics = metrics
-        self.partition = partition
+        model, partition, scope = placed.model, spec.partition, spec.jit_scope
+        self.model, self.partition = model, partition
+        self.loss_terms, self.metrics = loss_terms, metrics
         self.trainable = [raw_variable(v) for v in model.trainable_variables]
         self.merged = [raw_variable(v) for v in merged_state(model)]
         self.dtype = report_dtype(self.trainable)
         self.present: list[list[int]] = []
         self.repeated: list[list[int]] = []
-        self._squares = squares
-        self._mask_keys, self._noise, self._xla_on_cpu = mask_keys, noise, xla_on_cpu
-        self._work: Any = tf.function(self._part, jit_compile=True, autograph=False) if jit_compile else self._part
+        self._squares = placed.optimizer is not None and placed.optimizer.rounds_as_keras
+        self._mask_keys, self._noise = mask_keys, spec.noise_scale
+        # XLA's slow operations are replaced for one CPU alone. With parts the bits may not depend on the number of
+        # devices, and replicas share the model's layers.
+        alone = partition.virtual_replicas is None and partition.replicas == 1
+        compiles = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
+        self._xla_on_cpu = compiles and alone and is_on_cpu(placed.strategy)
+        self._work: Any = self._part
+        if scope is JitScope.GRADIENTS:
+            self._work = tf.function(self._part, jit_compile=True, autograph=False)
         self._dropouts = {id(layer): number for number, layer in enumerate(dropouts(model))}
         self.has_own_loss = type(model).compute_loss is not keras.Model.compute_loss
 
@@ -135,9 +119,7 @@ class GradientReduction:
         batch, size = whole_batch(batch)
         if self.partition.virtual_replicas is None:
             part, start, rows = self._own_rows(batch, size, padded)
-            found = self._add_up(self._work(part, start, rows, size, before, update, scale))
-            gradients, scores, state, squares = found
-            return gradients, Scores.from_list(scores), state, squares
+            return self._add_up(self._work(part, start, rows, size, before, update, scale))
         layout: list[Any] = []
 
         def flat(*arguments: Any) -> Any:
@@ -163,8 +145,7 @@ class GradientReduction:
         elif self.partition.replicas > 2:
             everyone = collectives.gather(_pack(sums)[tf.newaxis])
             sums = _unpack(add_in_tree(tf.unstack(everyone, num=self.partition.replicas)), sums)
-        gradients, scores, state, squares = keras.tree.pack_sequence_as(layout[0], sums)
-        return gradients, Scores.from_list(scores), state, squares
+        return keras.tree.pack_sequence_as(layout[0], sums)
 
     def scoring(self, batch: Batch) -> Scores:
         """The scores of a batch, with the weights as they are."""
@@ -174,7 +155,7 @@ class GradientReduction:
         _, scores = self._forward(part, rows, size, training=False)
         if self.partition.replicas > 1:
             scores = keras.tree.map_structure(lambda tensor: _where_rows(rows, tensor), scores)
-        return Scores.from_list(self._add_up(scores))
+        return self._add_up(scores)
 
     def penalty(self, gradients: bool = True) -> tuple[Any, list[Any]]:
         """The regularisers' loss and its gradients: functions of the weights alone, added once, after the sums."""
@@ -214,11 +195,10 @@ class GradientReduction:
             objectives, scores = self._forward(part, rows, size, training=True)
             if self.partition.num_microbatches == 1:
                 # Nothing is to be added: the gradient of the mean saves a pass over all gradients.
-                objectives = [
-                    tf.math.divide_no_nan(o, count) for o, count in zip(objectives, tf.unstack(scores[0]), strict=True)
-                ]
-                scores = [tf.ones_like(scores[0]), *scores[1:]]
-            if not _absent(scale):
+                counts = tf.unstack(scores.counts)
+                objectives = [tf.math.divide_no_nan(o, count) for o, count in zip(objectives, counts, strict=True)]
+                scores = scores._replace(counts=tf.ones_like(scores.counts))
+            if not absent(scale):
                 objectives = [loss_terms * tf.cast(scale, loss_terms.dtype) for loss_terms in objectives]
         by_objective = [tape.gradient(loss_terms, self.trainable) for loss_terms in objectives]
         del tape
@@ -238,7 +218,8 @@ class GradientReduction:
         # What it moved the state by, and not the state: what no part moved keeps its bits.
         weight = tf.cast(rows, self.dtype)
         if self._noise:
-            scores[-1] = (weight * self.square_of_mean(flat, scores[0], scale))[tf.newaxis]
+            square = self.square_of_mean(flat, scores.counts, scale)
+            scores = scores._replace(squares=(weight * square)[tf.newaxis])
         state = [tf.cast(v - value, self.dtype) * weight for v, value in zip(self.merged, before, strict=True)]
         sums = keras.tree.map_structure(lambda tensor: tf.cast(tensor, self.dtype), (flat, scores, state, squares))
         if self.partition.num_microbatches == 1:
@@ -259,13 +240,13 @@ class GradientReduction:
                     mean = tf.math.divide_no_nan(tf.cast(gradient, self.dtype), counts[number])
                     means[i] = means[i] + mean if i in means else mean
             total = square_of(list(means.values()), self.dtype)
-        return total if _absent(scale) else total / tf.cast(scale, self.dtype) ** 2
+        return total if absent(scale) else total / tf.cast(scale, self.dtype) ** 2
 
-    def _forward(self, part: Any, rows: Tensor, size: Tensor, training: bool) -> tuple[list[Any], list[Any]]:
-        """The losses whose gradients are wanted, and the scores as a list."""
+    def _forward(self, part: Any, rows: Tensor, size: Tensor, training: bool) -> tuple[list[Any], Scores]:
+        """The losses whose gradients are wanted, and the scores."""
         batch, present = part
         x, y, sample_weight = data_of(batch)
-        present = None if _absent(present) else present
+        present = None if absent(present) else present
         with conv_as_matmul(self.model) if training and self._xla_on_cpu else contextlib.nullcontext():
             outputs = self.model(x, training=training)
         names, y_pred = flatten_outputs(outputs, getattr(self.model, "output_names", None))
@@ -301,7 +282,7 @@ class GradientReduction:
             metrics=self.metrics.sums(targets, y_pred, weight, self.dtype, rows / size, present),
             squares=tf.zeros([0], self.dtype),
         )
-        return sums.objectives, scores.to_list()
+        return sums.objectives, scores
 
     def _add_up(self, parts: Any) -> Any:
         """The sum of a structure over all replicas by one all-reduce; the same bits on each of them."""
@@ -347,11 +328,6 @@ def _where_rows(rows: Tensor, value: Any) -> Any:
 def _weighed(value: Any, rows: Tensor) -> Any:
     """`value * rows`, and 0 where there are no rows: the statistics of no example are NaN."""
     return _where_rows(rows, value) * rows
-
-
-def _absent(value: Any) -> bool:
-    """Whether the empty tuple stands for nothing, where a structure of tensors has no place for None."""
-    return isinstance(value, tuple) and not value
 
 
 def _added_losses(model: KerasModel, dtype: DType) -> Any:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tfmb.choices import JitScope
 from tfmb.optimizers import Optimizer
-from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
+from tfmb.training.keras_api.compile_args import LossAndMetrics
 from tfmb.training.step.partition import Partition
 
 __all__ = ["PlacedModel", "StepSpec"]

@@ -2,27 +2,26 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
-from tfmb.backend import keras, tf
+from tfmb.backend import tf
 from tfmb.choices import JitScope
 from tfmb.distribution.strategy import is_on_cpu, makes_copies
 from tfmb.layers import mask_keys
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.own_step import OwnStepOptimizer
-from tfmb.training.input.device_arrays import Arrays, gather
+from tfmb.training.input.array_pipeline import Arrays, gather, spec_of
 from tfmb.training.input.elements import of_any_size
 from tfmb.training.keras_api.compile_args import compiled_with
 from tfmb.training.step.model_state import dropouts
 from tfmb.training.step.own_update import OwnUpdate
 from tfmb.training.step.partitioned_update import PartitionedUpdate
 from tfmb.training.step.spec import PlacedModel, StepSpec
-from tfmb.training.step.traces import Traces
 from tfmb.training.step.whole_update import WholeUpdate
 from tfmb.types import Batch, Dataset, Strategy, Tensor
 
-__all__ = ["Steps", "stays_whole"]
+__all__ = ["Steps", "Traces", "stays_whole"]
 
 
 class Steps:
@@ -42,6 +41,7 @@ class Steps:
             batch drawn (unless the recipe `lets_diverge`).
         train_rows: `(arrays, numbers, count) -> (reports, finite, steps done)`: the same with batches of `Rows`.
         evaluate: `(iterator, num_steps) -> reports`, with the weights as they are.
+        update: makes an update of one batch, and scores one.
         operations: of an update, about; known once `train_rows` was traced.
         traces: of the functions that train.
     """
@@ -54,8 +54,8 @@ class Steps:
             keys = mask_keys(spec.seed, len(dropouts(placed.model)))
             self._mask_keys = tf.Variable(keys, trainable=False, name="mask_keys")
         compiles_model = scope in (JitScope.GRADIENTS, JitScope.STEP, JitScope.CALL)
-        self._update: WholeUpdate | PartitionedUpdate = self._make_update(compiles_model)
-        self._update.lets_diverge = spec.lets_diverge
+        self.update: WholeUpdate | PartitionedUpdate = self._make_update(compiles_model)
+        self.update.lets_diverge = spec.lets_diverge
         self.operations = 0
         # A function of its own: how long a report is must be known before the loop over batches.
         self._work = tf.function(_own(self._train_batch), jit_compile=scope is JitScope.STEP or None, autograph=False)
@@ -86,60 +86,33 @@ class Steps:
             ConfigError: the loss, the metrics and the model do not fit together.
         """
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.prepare(
-                of_any_size(spec[:3], self._update.keeps_rows), training=self.placed.optimizer is not None
+            self.update.prepare(
+                of_any_size(spec[:3], self.update.keeps_rows), training=self.placed.optimizer is not None
             )
 
     def begin(self) -> None:
         """Begins an epoch, or scoring: metrics begin anew."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.begin()
-
-    def check(self) -> None:
-        """Raises if an update was not made because the batch cannot be cut.
-
-        Raises:
-            ConfigError: a loss or a metric that does not add up over parts.
-        """
-        self._update.check()
+            self.update.begin()
 
     def logs(self, sums: Tensor) -> dict[str, Any]:
         """Keras's logs of all batches since `begin`, from the sum of their reports."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.logs(sums)
+            return self.update.logs(sums)
 
     def batch_logs(self, sums: Any) -> dict[str, Any]:
         """Returns the logs that Keras shows after a batch, from the sum of the reports since `begin`."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.batch_logs(sums)
-
-    def take_up(self, sums: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        """The sum of an epoch's reports so far, as a checkpoint has it."""
-        return None if sums is None else self._update.take_up(sums)
-
-    @property
-    def state(self) -> list[Any]:
-        """The variables that a step writes besides the model's and the optimizer's: metrics, and those of user code."""
-        return list(self._update.state)
-
-    @property
-    def unseen(self) -> Sequence[str]:
-        """The things a step uses whose state no checkpoint has, in words; known after `prepare`."""
-        return self._update.unseen
+            return self.update.batch_logs(sums)
 
     def use_seed(self, seed: int) -> None:
         """Takes another seed for the masks from here on; nothing is traced again."""
         self._mask_keys.assign(mask_keys(seed, self._mask_keys.shape[0]))
 
-    @property
-    def trainable(self) -> list[Any]:
-        """The raw trainable variables."""
-        return self._update.trainable
-
     def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's mean gradients' first entries, in the replica context: for timing them alone."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.first_gradients(batch)
+            return self.update.first_gradients(batch)
 
     def train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
         """See the class."""
@@ -150,7 +123,7 @@ class Steps:
     def evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         """See the class."""
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            self._update.prepare(of_any_size(iterator.element_spec[:3], self._update.keeps_rows), training=False)
+            self.update.prepare(of_any_size(iterator.element_spec[:3], self.update.keeps_rows), training=False)
         return self._evaluate_function(iterator, num_steps)
 
     def _train(self, iterator: Dataset, num_steps: Tensor) -> tuple[Any, Any]:
@@ -158,11 +131,11 @@ class Steps:
 
     def _train_batch(self, batch: Batch) -> tuple[Any, Any]:
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
-            return self._update.train(batch)
+            return self.update.train(batch)
 
     def train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
         """See the class."""
-        spec = _of_arrays(arrays)
+        spec = spec_of(arrays)
         self.prepare(spec)
         if (traced := self._concrete_rows.get(str(spec))) is None:
             # One trace for batches and data of any size; XLA compiles for each all the same.
@@ -173,7 +146,7 @@ class Steps:
         return found
 
     def _train_rows(self, arrays: Arrays, numbers: Tensor, count: Tensor) -> tuple[Any, Any, Any]:
-        spec = _of_arrays(arrays)
+        spec = spec_of(arrays)
         work = self._work.get_concrete_function(spec)
         (width,) = work.output_shapes[0].as_list()
         self.operations = len(work.graph.get_operations())
@@ -189,14 +162,14 @@ class Steps:
         def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < count, finite)
 
-        reports = tf.zeros([tf.shape(numbers)[0], width], self._update.dtype)
+        reports = tf.zeros([tf.shape(numbers)[0], width], self.update.dtype)
         start = (tf.constant(0), tf.constant(True), reports)
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         return reports, finite, done
 
     def _evaluate(self, iterator: Dataset, num_steps: Tensor) -> Any:
         def score(batch: Batch) -> tuple[Any, Any]:
-            return self._update.score(batch), tf.constant(True)
+            return self.update.score(batch), tf.constant(True)
 
         with compiled_with(self.placed.original, self.spec.loss_and_metrics):
             return self._repeat(iterator, num_steps, score)[0]
@@ -211,25 +184,43 @@ class Steps:
         def more(step: Any, finite: Tensor, _: Any) -> Any:
             return tf.logical_and(step < num_steps, finite)
 
-        reports = tf.TensorArray(self._update.dtype, size=0, dynamic_size=True, infer_shape=False)
+        reports = tf.TensorArray(self.update.dtype, size=0, dynamic_size=True, infer_shape=False)
         start = (tf.constant(0), tf.constant(True), reports)
         done, finite, reports = tf.while_loop(more, body, start, parallel_iterations=1)
         del done
         return reports.stack(), finite
 
 
+class Traces:
+    """Counts the traces of functions, and the shapes that XLA compiled them for.
+
+    XLA compiles for each new shape when it comes, and no trace shows it.
+
+    Args:
+        functions: `tf.function`s.
+        by_shape: whether XLA compiles them for each shape.
+    """
+
+    def __init__(self, functions: Sequence[Any], by_shape: bool) -> None:
+        self._functions = functions
+        self._by_shape = by_shape
+        self._shapes: set[Hashable] = set()
+
+    def met(self, shapes: Iterable[Hashable]) -> None:
+        """Notes the sizes that decide the shapes of some batches, after they were worked on."""
+        if self._by_shape:
+            self._shapes.update(shapes)
+
+    @property
+    def count(self) -> int:
+        """The number of times that something was traced or compiled so far."""
+        return sum(function.experimental_get_tracing_count() for function in self._functions) + len(self._shapes)
+
+
 def stays_whole(spec: StepSpec, strategy: Strategy) -> bool:
     """Whether a batch is worked on whole: on one device, in one part, without rows that fill it up."""
     partition, noise = spec.partition, spec.noise_scale
     return partition.num_microbatches == 1 and not partition.static and not noise and not makes_copies(strategy)
-
-
-def _of_arrays(arrays: Arrays) -> Arrays:
-    """The specs of arrays with any number of rows."""
-    spec: Arrays = keras.tree.map_structure(
-        lambda a: tf.TensorSpec([None, *a.shape[1:]], a.dtype), arrays, none_is_leaf=False
-    )
-    return spec
 
 
 def _own(method: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """The common part of all updates: an update is made if all is finite, else nothing moves."""
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,20 +14,16 @@ from tfmb.training.input.elements import data_of
 from tfmb.types import Batch, DType, KerasModel, Tensor
 
 __all__ = [
-    "OF_THE_REST",
     "Update",
+    "absent",
     "check_targets",
+    "first_entries",
     "report_dtype",
     "square_of",
 ]
 
 # Up to so many entries squaring and adding is twice as fast as `l2_loss`, which is the faster one beyond the caches.
 _SMALL = 2**18
-
-
-OF_THE_REST = (
-    "the run was made with batches cut otherwise: the metrics of this epoch are those of its remaining batches"
-)
 
 
 class Update:
@@ -38,12 +35,14 @@ class Update:
         compiled: the part of the work that XLA compiles.
 
     Attributes:
+        width: the number of entries of a report: see `report`.
         selects: whether XLA compiles the whole step: old or new is then chosen value by value, without a branch.
         unseen: the things a step uses whose state no checkpoint has, in words.
         keeps_rows: whether the step sees batches of a known size as such, as in Keras: a user's code may need it.
         lets_diverge: whether non-finite batches are trained on, as in Keras; a loss scale still leaves them out.
     """
 
+    width: int
     unseen: Sequence[str] = ()
     lets_diverge = False
     keeps_rows = False
@@ -54,6 +53,20 @@ class Update:
         self._apply: Any = None if optimizer is None else optimizer.apply
         if compiled is JitScope.UPDATE:
             self._apply = tf.function(self._apply, jit_compile=True, autograph=False)
+
+    def take_up(self, sums: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """The sum of an epoch's reports so far, from a run whose batches may have been cut otherwise."""
+        if sums is None or len(sums) == self.width:
+            return sums
+        warnings.warn(
+            "the run was made with batches cut otherwise: the metrics of this epoch are those of its remaining batches",
+            stacklevel=4,
+        )
+        return self.begun_anew(sums)
+
+    def begun_anew(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """A sum of reports of another width, as far as it holds for this one's reports."""
+        raise NotImplementedError(f"{type(self).__name__} must define begun_anew()")
 
     def apply_if(self, finite: Tensor, means: list[Any]) -> Any:
         """Makes the update, or leaves all unchanged; returns whether gradients were clipped."""
@@ -118,6 +131,16 @@ def check_targets(model: KerasModel, batch: Batch, name: str = "x") -> None:
     if data_of(batch)[1] is None and model._compile_loss is not None and not own:
         missing = "y is missing: give the targets of x" if name == "x" else f"{name} has no targets: give (x, y)"
         raise ConfigError(f"{missing}, or compile the model without a loss if it adds its own (add_loss)")
+
+
+def absent(value: Any) -> bool:
+    """Whether the empty tuple stands for nothing, where a structure of tensors has no place for None."""
+    return isinstance(value, tuple) and not value
+
+
+def first_entries(gradients: list[Any]) -> Any:
+    """The sum of the first entry of every gradient, a scalar that no one of them can be left out of."""
+    return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
 
 
 def report_dtype(variables: list[Any]) -> Any:

@@ -1,7 +1,6 @@
 """An update from a whole batch on one device: Keras's own objects compute the loss and update the metrics."""
 
 import contextlib
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ from tfmb.errors import ConfigError
 from tfmb.layers import PartOfBatch, part_of_batch
 from tfmb.optimizers.loss_scale import LossScale
 from tfmb.optimizers.optimizer import raw_variable
-from tfmb.optimizers.sparse import dense, on_values, values_of
+from tfmb.optimizers.sparse import dense, on_values
 from tfmb.training.input.elements import as_keras_gives_it, data_of
 from tfmb.training.keras_api import compile_args as keras_objects
 from tfmb.training.step import report as reports
@@ -20,7 +19,14 @@ from tfmb.training.step.last_logs import LastLogs
 from tfmb.training.step.model_state import dropouts
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.training.step.stock_models import is_stock, outputs_of
-from tfmb.training.step.update import OF_THE_REST, Update, check_targets, report_dtype, square_of
+from tfmb.training.step.update import (
+    Update,
+    absent,
+    check_targets,
+    first_entries,
+    report_dtype,
+    square_of,
+)
 from tfmb.training.step.written_variables import StateVariable, graph_of, written_here, written_in
 from tfmb.types import Batch, Data, KerasModel, Tensor
 
@@ -45,7 +51,6 @@ class WholeUpdate(Update):
         xla_on_cpu: whether XLA compiles the step for a CPU: its slow operations are then replaced by others.
 
     Attributes:
-        width: the number of entries of a report: see `report`.
         dtype: of reports.
     """
 
@@ -136,17 +141,14 @@ class WholeUpdate(Update):
             rows = self._strategy.run(self._score, args=(batch,))
         return reports.of_whole_batch(0.0, rows, clipped=False, applied=False, dtype=self.dtype)
 
-    def take_up(self, sums: tuple[float, ...]) -> tuple[float, ...]:
-        """The sum of an epoch's reports so far, from a run whose batches may have been cut."""
-        if len(sums) == self.width:
-            return sums
-        warnings.warn(OF_THE_REST, stacklevel=4)
+    def begun_anew(self, sums: tuple[float, ...]) -> tuple[float, ...]:
+        """See `Update`."""
         return reports.without_scores(sums)
 
     def first_gradients(self, batch: Batch) -> Any:
         """The sum of a batch's gradients' first entries, in the replica context: for timing them alone."""
         *_, gradients = self._gradients(batch)
-        return tf.add_n([tf.cast(tf.reshape(values_of(g), [-1])[0], tf.float32) for g in gradients if g is not None])
+        return first_entries(gradients)
 
     def begin(self) -> None:
         """Begins an epoch, or scoring: totals begin anew."""
@@ -180,7 +182,7 @@ class WholeUpdate(Update):
         scale = self.scale()
         with _naming_what_is_missing():
             loss, rows, found = self._differentiate(batch, tf.identity(self.optimizer.iterations), scale)
-        if not _absent(scale):
+        if not absent(scale):
             found = [on_values(lambda g: g / tf.cast(scale, g.dtype), gradient) for gradient in found]
         square = square_of(found, self.dtype) if found and not self.selects else None
         loss_finite, finite = self.verdict(loss, found, square, tf.constant(True))
@@ -210,7 +212,7 @@ class WholeUpdate(Update):
         """Returns (loss, rows, the existing gradients), times the scale; metrics are updated."""
         with tf.GradientTape() as tape:
             loss, rows, update_metrics = self._loss(batch, update)
-            target = loss if _absent(scale) else loss * tf.cast(scale, loss.dtype)
+            target = loss if absent(scale) else loss * tf.cast(scale, loss.dtype)
         gradients = tape.gradient(target, self.trainable)
         update_metrics()
         self._present = [i for i, gradient in enumerate(gradients) if gradient is not None]
@@ -237,18 +239,12 @@ class WholeUpdate(Update):
         """Returns (loss, rows, a function that updates the metrics) of a batch."""
         x, y, sample_weight = data_of(batch)
         model = self.model
-        here = PartOfBatch(
-            keys=self._mask_keys,
-            update=update,
-            start=tf.constant(0),
-            order=self._dropouts,
-            xla_on_cpu=self._xla_on_cpu,
-        )
+        here = self._whole_batch(update)
         products = conv_as_matmul(model) if self._xla_on_cpu else contextlib.nullcontext()
         with part_of_batch(here):
             with products:
                 y_pred = model(x, training=True) if model._call_has_training_arg else model(x)
-            loss = _loss_of(model, x, y, y_pred, sample_weight)
+            loss = model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
         rows = rows_of(x)
 
         def update_metrics() -> None:
@@ -256,6 +252,12 @@ class WholeUpdate(Update):
             self._own_logs.take(model.compute_metrics(x, y, y_pred, sample_weight=sample_weight), model)
 
         return loss, rows, update_metrics
+
+    def _whole_batch(self, update: Tensor) -> PartOfBatch:
+        start = tf.constant(0)
+        return PartOfBatch(
+            keys=self._mask_keys, update=update, start=start, order=self._dropouts, xla_on_cpu=self._xla_on_cpu
+        )
 
     def _kept(self, gradient: Tensor, shape: Any) -> Any:
         """A gradient of a known shape; rows stay rows where Keras's optimizer would see them."""
@@ -285,10 +287,6 @@ def _naming_what_is_missing() -> Iterator[None]:
         raise ConfigError("there is no loss: compile the model with one, or give loss=...") from error
 
 
-def _loss_of(model: KerasModel, x: Data, y: Data, y_pred: Tensor, sample_weight: Data) -> Any:
-    return model._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-
-
 def rows_of(data: Data) -> Any:
     """The number of rows of a batch, a scalar: of the first tensor in it."""
     return tf.shape(next(tensor for tensor in keras.tree.flatten(data) if tensor is not None))[0]
@@ -308,10 +306,6 @@ def _kind_of(batch: Batch) -> str:
 
     leaves = keras.tree.flatten_with_path(batch)  # a mapping of any class, in any order of its keys
     return str(sorted((str(path), kind(part)) for path, part in leaves if part is not None))
-
-
-def _absent(value: Any) -> bool:
-    return isinstance(value, tuple) and not value
 
 
 def _nothing(value: Any) -> Any:

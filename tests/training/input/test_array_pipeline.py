@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from tfmb.backend import keras
 from tfmb.data.batches import Order, stream
 from tfmb.data.source import Source
-from tfmb.training.input import device_arrays as rows_module
-from tfmb.training.input.device_arrays import RowsOfBatches, arrays_on_device, gather
+from tfmb.training.input import array_pipeline as rows_module
+from tfmb.training.input.array_pipeline import RowsOfBatches, arrays_on_device, gather
 
 
 def make(order: Order, first_update: int = 0, weights: bool = False) -> tuple[Source, RowsOfBatches]:

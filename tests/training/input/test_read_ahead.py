@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfmb.backend import tf
-from tfmb.data import read_ahead
-from tfmb.data.read_ahead import depth, waits
+from tfmb.training.input import prefetch
+from tfmb.training.input.prefetch import depth, waits
 
 SMALL = tf.TensorSpec([None, 4], tf.float32)
 
@@ -40,16 +40,16 @@ def test_one_batch_is_no_wait() -> None:
 
 def test_waits_are_those_between_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0, 3.5])
-    monkeypatch.setattr(read_ahead.time, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(read_ahead, "_SECONDS", 100.0)
+    monkeypatch.setattr(prefetch.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(prefetch, "_SECONDS", 100.0)
     assert waits(tf.data.Dataset.range(4)) == [1.0, 2.0, 0.5]
 
 
 def test_measuring_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     endless: Any = tf.data.Dataset.range(10).repeat()
-    monkeypatch.setattr(read_ahead, "_SECONDS", 100.0)
+    monkeypatch.setattr(prefetch, "_SECONDS", 100.0)
     assert len(waits(endless)) == 64
     ticks = itertools.count(0.0, 0.2)
-    monkeypatch.setattr(read_ahead.time, "perf_counter", lambda: next(ticks))
-    monkeypatch.setattr(read_ahead, "_SECONDS", 0.5)
+    monkeypatch.setattr(prefetch.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr(prefetch, "_SECONDS", 0.5)
     assert len(waits(endless)) == 3
