@@ -35,7 +35,7 @@ def page() -> str:
     for option, arguments in ARGUMENTS.items():
         for name, about in arguments.items():
             kind = "alone" if about.switch else "an integer" if about.whole else "a number"
-            of = "each" if len(about.of) > 4 else ", ".join(about.of)
+            of = "each" if not about.of or len(about.of) > 4 else ", ".join(about.of)
             rows.append(f"| `{flag(option)}` | `{name}` | {kind} | {of} | {about.help} |")
     return "\n\n".join([*parts, "\n".join(rows)]) + "\n"
 

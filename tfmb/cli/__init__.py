@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TfmbError as error:
         fail(error.exit_code, str(error))
     except _UsageError as error:
-        fail(2, _with_new_name(error.format_message()))
+        fail(2, _with_new_name(error.format_message(), getattr(getattr(error, "ctx", None), "info_name", "")))
     except BrokenPipeError:
         sys.stderr.close()
         return 141
@@ -121,13 +121,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _with_new_name(message: str) -> str:
+def _with_new_name(message: str, command: str) -> str:
     """The message on an option that there is not, with the name that it has now."""
     for word in message.split():
         if (new := NEW_NAMES.get(word.removeprefix("--").replace("-", "_"))) is not None:
             return f"{word} is called {flag(new)} now"
-        if word in NEW_OPTIONS:
-            return f"{word} is no option now: give {NEW_OPTIONS[word]}"
+        if (place := NEW_OPTIONS.get(f"{command} {word}", NEW_OPTIONS.get(word))) is not None:
+            return f"{word} is no option now: give {place}"
     return message
 
 

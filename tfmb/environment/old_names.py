@@ -14,8 +14,10 @@ NEW_NAMES = {
     "replicas": "devices",
     "static_shapes": "pad_batches",
 }
-# Options of before -> what stands in their place.
+# Options of before -> what stands in their place; COMMAND --OPTION where other commands have that option.
 NEW_OPTIONS = {
+    "--prefetch": "none, batches are read ahead as measured, or tfmb.fit(prefetch=...) in Python",
+    "--keep-checkpoints": "--checkpoint-every 100,keep=...",
     "--data": "--dataset module:function",
     "--dropout": "--model cnn,dropout=... (in a search, --search dropout=...)",
     "--warmup": "--schedule constant,warmup=... (in a search, --search warmup=...)",
@@ -74,6 +76,10 @@ def with_new_names(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     found = {NEW_NAMES.get(name, name): value for name, value in config.items()}
+    if "keep_checkpoints" in found and isinstance(every := found.get("checkpoint_every"), int):
+        keep = found.pop("keep_checkpoints")
+        found["checkpoint_every"] = str(every) if keep == 2 else f"{every},keep={keep}"
+        found.pop("prefetch", None)
     if "nesterov" in found:  # of `tfmb train`, with a field for each argument of an optimizer
         if own_data := found.pop("data", None):
             found["dataset"] = own_data

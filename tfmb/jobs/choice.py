@@ -18,7 +18,7 @@ class Argument:
 
     Attributes:
         help: what it does.
-        of: the names that take it.
+        of: the names that take it; empty where each does.
         below: a number is at least 0 and less than this.
         whole: whether it is an integer.
         least: the least integer.
@@ -26,7 +26,7 @@ class Argument:
     """
 
     help: str
-    of: tuple[str, ...]
+    of: tuple[str, ...] = ()
     below: float = math.inf
     whole: bool = False
     least: int = 0
@@ -93,6 +93,9 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
             help="The batch size that the rate was chosen for.", of=("linear", "sqrt"), whole=True, least=1
         ),
     },
+    "checkpoint_every": {
+        "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1),
+    },
 }
 # Option -> the names that it chooses among; a model may be a function of the user's besides.
 _NAMES = {"optimizer": _RULES, "schedule": SCHEDULE_NAMES, "rate_scaling": ("linear", "sqrt")}
@@ -133,6 +136,27 @@ class Choice:
             raise ConfigError(f"{flag(option)} {name}: {', '.join(_CLIPS)} cannot be given together: choose one")
         return cls(name=name, arguments=found)
 
+    @classmethod
+    def count(cls, option: str, text: str, least: int = 1) -> tuple[int, Mapping[str, Any]]:
+        """Reads a text such as `500,keep=3`: a number and its arguments.
+
+        Args:
+            option: the name of the option, one of `ARGUMENTS`.
+            text: what was given.
+            least: the least number.
+
+        Raises:
+            ConfigError: no such number, or an argument that it does not take.
+        """
+        choice = cls.parse(option, text)
+        try:
+            number = int(choice.name)
+        except ValueError:
+            number = -1
+        if not least <= number < 2**63:
+            raise ConfigError(f"{flag(option)} {choice.name!r} must be an integer of at least {least}")
+        return number, choice.arguments
+
     def __str__(self) -> str:
         """Returns the text of it; equal choices have equal texts."""
         arguments = sorted(self.arguments.items())
@@ -146,7 +170,7 @@ def _argument(option: str, name: str, key: str, before: Mapping[str, Any]) -> Ar
         ConfigError: the name takes no such argument, or it was given before.
     """
     known = ARGUMENTS[option]
-    taken = [each for each, about in known.items() if name in about.of]
+    taken = [each for each, about in known.items() if not about.of or name in about.of]
     if key in taken:
         if key in before:
             raise ConfigError(f"{flag(option)} {key} is given twice: leave one out")

@@ -86,8 +86,7 @@ def train_job(
         # A worker that is not the chief keeps in step with it: it only reads.
         run_dir=run_dir or resume or Path(),
         writes=run_dir is not None,
-        checkpoint_every=config.checkpoint_every,
-        keep_checkpoints=config.keep_checkpoints,
+        **config.checkpoints,
         resume=resume is not None,
         allow_mismatch=allow_mismatch,
     )
@@ -157,7 +156,7 @@ def _spec(
             on_divergence=config.on_divergence,
         ),
         jit_scope=JitScope.NOTHING if pinned else parse_jit_compile(config.jit_compile),
-        prefetch=read_ahead.DEFAULT if pinned and config.prefetch is None else config.prefetch,
+        prefetch=read_ahead.DEFAULT if pinned else None,
         saving=saving,
         config={**config.identity(), "epochs": parts.epochs, "virtual_replicas": partition.virtual_replicas},
         data={"fingerprint": parts.train.fingerprint},
