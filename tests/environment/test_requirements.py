@@ -103,10 +103,8 @@ def test_a_page_has_a_place_before_anything_is_measured(
     [
         (73, ["train", "--run-dir", "file/run"], "file/run cannot be made or written (Not a directory): give another"),
         (73, ["tune", "--run-dir", "file/search"], "file/search cannot be made or written"),
-        (73, ["tune", "--retrain", "1", "--export", "file/model"], "give another --export"),
-        (2, ["tune", "--retrain", "1", "--retrain-epochs", "0"], "--retrain-epochs 0 must be at least 1"),
+        (2, ["tune", "--retrain", "1,epochs=0"], "--retrain epochs='0' must be an integer at least 1"),
         (2, ["tune", "--retrain", "1", "--model", "mine:build"], "--retrain trains our models"),
-        (2, ["tune", "--export", "model"], "give --retrain"),
         (73, ["export", "run", "--output", "file/model"], "file/model cannot be made or written"),
         (2, ["export", "run", "--against", "latest"], "holds no version yet"),
         (65, ["export", "run", "--against", "missing"], "missing holds no SavedModel"),

@@ -34,8 +34,6 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("train", "allow_mismatch"): "a permission that was not needed",
     ("launch", "restarts"): "nobody died",
     ("tune", "workers"): "how it is done, not what",
-    ("tune", "round_size"): "a round of so few trials has the same",
-    ("tune", "max_failures"): "nothing failed",
     ("run", "strict"): "nothing was left to Keras",
     ("run", "on_divergence"): "nothing diverged",
     ("run", "checkpoint_every"): "the runs were shorter",

@@ -16,7 +16,7 @@ from tfmb.serving.provenance import check_export
 
 KILLS = {"tune": 50, "export": 30, "advise": 20}
 TUNE = ["tune", "--dataset", "digits", "--model", "mlp", "--oracle", "random", "--max-trials", "3", "--epochs", "2"]
-TUNE += ["--no-prune", "--json", "--run-dir", "s"]
+TUNE += ["--oracle", "random,no_pruning", "--json", "--run-dir", "s"]
 ADVISE = ["advise", "--dataset", "digits", "--model", "mlp", "--target", "loss<=0.5", "--json"]
 
 

@@ -22,7 +22,7 @@ LESS = {
     "advise": "--dataset digits --budget 3s",
     "lr-range": "--dataset digits --updates 20",
     "compare": "--dataset digits --seconds 0.3s --no-memory",
-    "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1 --retrain-epochs 1",
+    "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1,epochs=1",
     "doctor": "",
     "evaluate": "",
     "export": "",

@@ -21,10 +21,21 @@ NEW_OPTIONS = {
     "--data": "--dataset module:function",
     "--dropout": "--model cnn,dropout=... (in a search, --search dropout=...)",
     "--warmup": "--schedule constant,warmup=... (in a search, --search warmup=...)",
-    "--base-batch-size": "--rate-scaling linear,base_batch_size=...",
+    "--base-batch-size": "--rate-scaling linear,base_batch_size=... (in a search, --search rate_scaling=...)",
     "--low": "--learning-rates LOW:HIGH",
     "--high": "--learning-rates LOW:HIGH",
     "--retrain-seeds": "--retrain SEEDS",
+    "--retrain-epochs": "--retrain SEEDS,epochs=...",
+    "--round-size": "--oracle NAME,round_size=...",
+    "--no-prune": "--oracle NAME,no_pruning",
+    "--prune": "none, a search prunes without --oracle NAME,no_pruning",
+    "--executions-per-trial": "--objective METRIC,executions=...",
+    "--max-failures": "none, or tfmb.tune(max_failures=...) in Python",
+    "tune --export": "--retrain SEEDS, then tfmb export RUN",
+    **{
+        f"tune --{name.replace('_', '-')}": f"--search {name}=..."
+        for name in ("optimizer", "schedule", "augment", "rate_scaling")
+    },
     "--listen": "--executor dask:ADDRESS or --executor ray:ADDRESS",
     "--join": "--executor dask:ADDRESS or --executor ray:ADDRESS",
     **{

@@ -96,6 +96,25 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
     "checkpoint_every": {
         "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1),
     },
+    "objective": {
+        "executions": Argument(
+            help="Trainings per trial, whose metrics are averaged. Default: 1.", whole=True, least=1
+        ),
+    },
+    "oracle": {
+        "round_size": Argument(
+            help="The number of trials to choose before any is heard.",
+            of=("bayesian", "hyperband", "tpe"),
+            whole=True,
+            least=1,
+        ),
+        "no_pruning": Argument(
+            help="Train each trial to its end.", of=("bayesian", "random", "grid", "tpe"), switch=True
+        ),
+    },
+    "retrain": {
+        "epochs": Argument(help="Epochs of each. Default: the dataset's own number.", whole=True, least=1),
+    },
 }
 # Option -> the names that it chooses among; a model may be a function of the user's besides.
 _NAMES = {"optimizer": _RULES, "schedule": SCHEDULE_NAMES, "rate_scaling": ("linear", "sqrt")}
