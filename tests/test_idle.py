@@ -64,11 +64,11 @@ EARLY = {
     "--rate-scaling": "train --rate-scaling linear",
     "nesterov": "train --optimizer sgd,nesterov",
     "nesterov ": "train --optimizer momentum,momentum=0,nesterov",
-    "--made-up-samples": "export RUN --against latest --made-up-samples --dataset mine:load",
-    "--model ": "predict x.png --export there --model mine:build",
-    "--mirror": "predict x.png --export there --mirror m",
+    "--against": "export RUN --against latest,made_up --dataset mine:load",
+    "--model ": "predict x.png --run there --model mine:build",
+    "--mirror": "predict x.png --run there --mirror m",
     "--mirror ": "lr-range --dataset mine:load --mirror m",
-    "--steps": "verify mine:build --steps 3 --model mine:build --dataset mine:load",
+    "runs/a": "verify mine:build runs/a --model mine:build --dataset mine:load",
     "--retrain": "tune --retrain 0,epochs=1",
     "no_pruning": "tune --oracle hyperband,no_pruning",
     "round_size": "tune --oracle grid,round_size=2",
@@ -91,9 +91,11 @@ def test_what_is_looked_at_is_no_idle_option(finished: Path, here: Path, capsys:
     assert "--mirror is for rows" in refusal(["predict", "x.png", "--run", folder, "--mirror", "m"], capsys)
     assert "--invert is for image files" in refusal(["predict", "test:0", "--run", folder, "--invert"], capsys)
     assert main(["predict", "x.png", "test:0", "--run", folder, "--invert"]) == 0
-    assert "give --run" in refusal(["verify", str(exported(finished, here)), "--model", "mine:build"], capsys)
-    line = refusal(["verify", "there", "--steps", "4"], capsys)
-    assert "--steps does not belong to an export" in line
+    assert "name the run behind it" in refusal(
+        ["verify", str(exported(finished, here)), "--model", "mine:build"], capsys
+    )
+    line = refusal(["verify", "there", "--mirror", "m"], capsys)
+    assert "--mirror does not belong to an export" in line
 
 
 def exported(run: Path, folder: Path) -> Path:

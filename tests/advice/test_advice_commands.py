@@ -41,10 +41,12 @@ def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path, busy_or_not:
 @pytest.mark.compile
 def test_lr_range(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = tmp_path / "r.html"
-    found = answer(capsys, "lr-range", *OWN, "--batch-size", "16", "--updates", "60", "--html", str(page))
+    found = answer(
+        capsys, "lr-range", *OWN, "--batch-size", "16", "--learning-rates", "1e-6:10,updates=60", "--html", str(page)
+    )
     assert 1e-6 < found["learning_rate"] < 10
     assert page.exists()
-    assert main(["lr-range", *OWN, "--updates", "60"]) == 0
+    assert main(["lr-range", *OWN, "--learning-rates", "1e-6:10,updates=60"]) == 0
     assert "edge of divergence" in capsys.readouterr().out
 
 
@@ -65,7 +67,10 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
         (["advise", "--model", "vgg"], "unknown --model 'vgg'"),
         (["lr-range", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["lr-range", "--learning-rates", "2:1"], "0 < LOW < HIGH"),
-        (["lr-range", "--updates", "5"], "--updates 5 must be at least 10"),
+        (
+            ["lr-range", "--learning-rates", "1:2,updates=5"],
+            "--learning-rates updates='5' must be an integer at least 10",
+        ),
         (["compare", "--batch-size", "1"], "--batch-size 1 must be at least 2"),
         (["compare", "--seconds", "0"], "--seconds '0' must be more than 0"),
         (["compare", *OWN, "--target", "x"], "give METRIC>=VALUE"),

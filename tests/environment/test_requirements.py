@@ -109,7 +109,7 @@ def test_a_page_has_a_place_before_anything_is_measured(
         (2, ["export", "run", "--against", "latest"], "holds no version yet"),
         (65, ["export", "run", "--against", "missing"], "missing holds no SavedModel"),
         (65, ["export", "missing"], "missing holds no run"),
-        (65, ["verify", "export", "--run", "missing"], "missing holds no run"),
+        (65, ["verify", "export", "missing"], "missing holds no run"),
         (2, ["launch", "--workers", "2", "--", "missing-program"], "missing-program cannot be started"),
     ],
 )

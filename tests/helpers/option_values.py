@@ -20,7 +20,7 @@ _OURS, _OWN, _MADE = "option_subjects:load", "option_subjects:build", "option_su
 _RATE = ["0.01", "0.1", "0.001"]
 # By the option's name; by COMMAND.NAME where it means something else there. Flags have none.
 VALUES: dict[str, list[str]] = {
-    "against": ["latest", "exports/ours/1", "1"],
+    "against": ["latest", "exports/ours/1", "1", "latest,made_up"],
     "augment": ["shift=1", "rotate=10,erase=0.2"],
     "arguments": ["one"],
     "batch_size": ["8", "16", "7"],
@@ -39,14 +39,13 @@ VALUES: dict[str, list[str]] = {
     "directories": ["runs", "runs/ours", "runs/cut"],
     "epochs": ["1", "2"],
     "executor": ["dask:nowhere", "dask:", "slurm:here"],
-    "export": ["exports/ours", "exports/ours/1", "new"],
     "hosts": ["127.0.0.1:12345", "127.0.0.1:12345,127.0.0.1:12346"],
     "html": ["page.html", "nowhere/page.html"],
     "images": ["grey.png", "colour.jpg", "test:0", "train:3"],
     "index": ["0", "1"],
     "jit_compile": ["nothing", "update", "gradients", "step", "auto"],
     "learning_rate": _RATE,
-    "learning_rates": ["0.0001:1", "0.001:0.5"],
+    "learning_rates": ["0.0001:1", "0.001:0.5,updates=10", "0.001:0.5,updates=15"],
     "tune.learning_rate": ["0.01", "0.01,0.1", "0.001:0.1"],
     "log_every": ["1", "3"],
     "max_trials": ["1", "2"],
@@ -74,6 +73,7 @@ VALUES: dict[str, list[str]] = {
     "resume": ["runs/cut", "runs/ours"],
     "retrain": ["1", "2", "1,epochs=1"],
     "run": ["runs/ours", "runs/ours", "runs/own", "runs/ema", "runs/digits", "runs/cut"],
+    "predict.run": ["runs/ours", "runs/own", "runs/ema", "runs/digits", "runs/cut", "exports/ours", "exports/ours/1"],
     "run_dir": ["runs/new", "new"],
     "tune.run_dir": ["search", "new"],
     "search": [
@@ -84,13 +84,11 @@ VALUES: dict[str, list[str]] = {
     "schedule": ["cosine", "cosine,warmup=3", "step", "exponential", "polynomial", "one-cycle", "plateau"],
     "seconds": ["1s", "0.5"],
     "seed": ["1", "7"],
-    "steps": ["2", "4"],
     "strategy": ["one-device", "mirrored", "auto", "multi-worker"],
     "target": ["val_accuracy>=0.5", "val_loss<=1", "loss<=1.05"],
-    "verify.target": ["runs/ours", "runs/own", "exports/ours", "exports/ours/1", "option_subjects:by_hand", "runs/cut"],
+    "targets": ["runs/ours", "runs/own", "exports/ours", "exports/ours/1", "option_subjects:by_hand", "runs/cut"],
     "threads": ["1", "2"],
     "timeout": ["5s", "1m"],
-    "updates": ["10", "15"],
     "validation_size": ["10", "20"],
     "virtual_replicas": ["2", "4"],
     "weights": ["ema", "raw"],
@@ -105,7 +103,7 @@ _USUAL: dict[str, list[list[list[str]]]] = {
         [["--epochs", "2"]],
         [["--batch-size", "8"]],
     ],
-    "lr-range": [[_DATA], [["--model", "mlp"], ["--model", _OWN]], [["--updates", "10"]]],
+    "lr-range": [[_DATA], [["--model", "mlp"], ["--model", _OWN]], [["--learning-rates", "0.0001:1,updates=10"]]],
     "advise": [[_DATA], [["--model", "mlp"]], [["--budget", "2s"]], [["--batch-sizes", "4,8,16"]]],
     "compare": [[_DATA], [["--no-memory"]], [["--seconds", "0.3"]], [["--batch-size", "8"]]],
     "tune": [
@@ -126,7 +124,7 @@ _USUAL: dict[str, list[list[list[str]]]] = {
             ["grey.png", "--run", "runs/ours"],
             ["test:0", "colour.jpg", "--run", "runs/ours", *_DATA],
             ["train:3", "--run", "runs/digits"],
-            ["grey.png", "colour.jpg", "--export", "exports/ours"],
+            ["grey.png", "colour.jpg", "--run", "exports/ours"],
             ["grey.png"],
         ]
     ],
@@ -134,7 +132,7 @@ _USUAL: dict[str, list[list[list[str]]]] = {
         [
             ["runs/ours", *_DATA],
             ["exports/ours"],
-            ["exports/ours/1", "--run", "runs/ours"],
+            ["exports/ours/1", "runs/ours"],
             ["option_subjects:by_hand", "--model", "loops:build", "--dataset", "loops:data"],
         ]
     ],
@@ -147,7 +145,6 @@ _NOT_ALONE = {("run", "module")}
 # Options of which one is enough, mostly.
 _EITHER = [
     {"dataset", "mirror", "recipe", "resume"},
-    {"run", "export", "run_dir"},
     {"workers", "hosts", "executor"},
     {"virtual_replicas", "micro_batch_size", "threads"},
     {"deterministic", "threads", "jit_compile"},
@@ -159,8 +156,6 @@ _WITH: dict[str, list[str]] = {
     "measure_noise_scale": ["--virtual-replicas", "2"],
     "allow_mismatch": ["--resume", "runs/cut"],
     **{f"run.{name}": ["--run-dir", "new"] for name in ("allow_mismatch", "checkpoint_every")},
-    "against": ["--made-up-samples"],
-    "made_up": ["--against", "latest"],
     **{f"doctor.{name}": ["--profile"] for name in ("model", "batch_size", "dataset", "mirror", "devices")},
 }
 _ODD = [

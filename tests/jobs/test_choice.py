@@ -16,7 +16,7 @@ NAMES = [
 
 def text_of(option: str, key: str) -> str:
     about = ARGUMENTS[option][key]
-    return key if about.switch else f"{key}={'8' if about.whole else '0.5'}"
+    return key if about.switch else f"{key}={max(8, about.least) if about.whole else 0.5}"
 
 
 @pytest.mark.parametrize(("option", "name"), sorted(set(NAMES)))
@@ -50,7 +50,7 @@ def test_the_optimizers_take_their_arguments(rule: str) -> None:
             "momentum is no argument of it, but of sgd, momentum, rmsprop: leave it out",
         ),
         ("optimizer", "adam,learning_rate=1", "give --learning-rate"),
-        ("optimizer", "sgd,speed=1", "unknown argument 'speed': give momentum, nesterov, weight_decay"),
+        ("optimizer", "sgd,speed=1", "unknown argument 'speed': give momentum=VALUE, nesterov, weight_decay=VALUE"),
         ("optimizer", "sgd,", "unknown argument ''"),
         ("optimizer", "sgd,momentum", "--optimizer momentum='' must be a number in [0, 1)"),
         ("optimizer", "sgd,momentum=1", "--optimizer momentum='1' must be a number in [0, 1)"),
@@ -64,7 +64,7 @@ def test_the_optimizers_take_their_arguments(rule: str) -> None:
         ("schedule", "cosine,warmup=1.5", "--schedule warmup='1.5' must be an integer at least 0"),
         ("rate_scaling", "sqrt,base_batch_size=0", "must be an integer at least 1"),
         ("checkpoint_every", "5,keep=0", "--checkpoint-every keep='0' must be an integer at least 1"),
-        ("checkpoint_every", "5,best=1", "unknown argument 'best': give keep as NAME=VALUE"),
+        ("checkpoint_every", "5,best=1", "unknown argument 'best': give keep=VALUE"),
     ],
 )
 def test_what_makes_no_sense_is_named(option: str, text: str, words: Any) -> None:

@@ -90,7 +90,7 @@ def test_exports_beside_predictions(server: ForkServer, tmp_path: Path) -> None:
         kills += run(server, export, tmp_path, draw.uniform(0, 1.2 * took)).hung
         for version in (tmp_path / "m").glob("[0-9]*"):
             check_export(version)  # what has its number is whole, whenever its maker was killed
-        run_whole(server, ["predict", "--export", "m", "--json", str(picture(tmp_path))], tmp_path)
+        run_whole(server, ["predict", "--run", "m", "--json", str(picture(tmp_path))], tmp_path)
     run_whole(server, export, tmp_path)
     assert leftovers(tmp_path / "m") == []
     numbers = sorted(int(path.name) for path in (tmp_path / "m").iterdir())

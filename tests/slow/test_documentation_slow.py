@@ -20,7 +20,7 @@ from tfmb.cli import main
 LESS = {
     "train": "--dataset digits --model mlp --epochs 1 --validation-size 100",
     "advise": "--dataset digits --budget 3s",
-    "lr-range": "--dataset digits --updates 20",
+    "lr-range": "--dataset digits --learning-rates 1e-6:10,updates=20",
     "compare": "--dataset digits --seconds 0.3s --no-memory",
     "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1,epochs=1",
     "doctor": "",

@@ -9,6 +9,7 @@ from tfmb.cli.options import Json, Page, takes
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
+from tfmb.jobs.choice import Choice
 from tfmb.jobs.config import ProblemConfig
 
 __all__ = ["advise", "lr_range"]
@@ -82,8 +83,12 @@ def advise(
 def lr_range(
     options: dict[str, Any],
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 64,
-    learning_rates: Annotated[str, typer.Option(help="The first and the last learning rate: LOW:HIGH.")] = "1e-6:10",
-    updates: Annotated[int, typer.Option(help="The number of updates from the first rate to the last.")] = 150,
+    learning_rates: Annotated[
+        str,
+        typer.Option(
+            help="The first and the last learning rate, LOW:HIGH, and maybe the updates: 1e-6:10,updates=150."
+        ),
+    ] = "1e-6:10",
     html: Page = None,
     json: Json = False,
 ) -> None:
@@ -91,9 +96,8 @@ def lr_range(
     config = ProblemConfig(**options)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be at least 1")
-    low, high = _rates(learning_rates)
-    if updates < 10:
-        raise ConfigError(f"--updates {updates} must be at least 10")
+    swept = Choice.parse("learning_rates", learning_rates)
+    low, high = _rates(swept.name)
     page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.jobs import problem_of
@@ -102,7 +106,7 @@ def lr_range(
 
     problem, about = problem_of(config)
     say(about)
-    curve = sweep(ShortRuns(problem), batch_size, low, high, updates)
+    curve = sweep(ShortRuns(problem), batch_size, low, high, swept.arguments.get("updates", 150))
     if json:
         emit_json(
             {

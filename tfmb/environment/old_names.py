@@ -31,6 +31,11 @@ NEW_OPTIONS = {
     "--prune": "none, a search prunes without --oracle NAME,no_pruning",
     "--executions-per-trial": "--objective METRIC,executions=...",
     "--max-failures": "none, or tfmb.tune(max_failures=...) in Python",
+    "predict --export": "--run EXPORT",
+    "verify --run": "EXPORT RUN, the run behind the export",
+    "--steps": "none, a check makes about eight updates",
+    "--made-up-samples": "--against latest,made_up",
+    "--updates": "--learning-rates LOW:HIGH,updates=...",
     "tune --export": "--retrain SEEDS, then tfmb export RUN",
     **{
         f"tune --{name.replace('_', '-')}": f"--search {name}=..."

@@ -96,6 +96,12 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
     "checkpoint_every": {
         "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1),
     },
+    "learning_rates": {
+        "updates": Argument(help="Updates from the first rate to the last. Default: 150.", whole=True, least=10),
+    },
+    "against": {
+        "made_up": Argument(help="Compare on random rows in place of the run's test split.", switch=True),
+    },
     "objective": {
         "executions": Argument(
             help="Trainings per trial, whose metrics are averaged. Default: 1.", whole=True, least=1
@@ -200,5 +206,6 @@ def _argument(option: str, name: str, key: str, before: Mapping[str, Any]) -> Ar
         raise ConfigError(
             f"{flag(option)} {name!r}: {key} is no argument of it, but of {', '.join(known[key].of)}: leave it out"
         )
-    what = f"give {', '.join(taken)} as NAME=VALUE" if taken else "give it alone"
+    shown = [each if known[each].switch else f"{each}=VALUE" for each in taken]
+    what = f"give {', '.join(shown)}" if taken else "give it alone"
     raise ConfigError(f"{flag(option)} {name!r}: unknown argument {key!r}: {what}")
