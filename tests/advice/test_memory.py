@@ -199,7 +199,7 @@ def test_fits_ends_with_4_where_not_even_one_example_fits(
 ) -> None:
     monkeypatch.setattr("tfmb.advice.memory._available_bytes", lambda: 200 * 2**20)  # TensorFlow alone takes more
     with pytest.raises(SystemExit, match="4"):
-        main(["advise", "--fits", "--dataset", "digits", "--model", "mlp"])
+        main(["advise", "--memory", "--dataset", "digits", "--model", "mlp"])
     said = capsys.readouterr()
     assert said.out == ""
     line = said.err.strip().splitlines()[-1]

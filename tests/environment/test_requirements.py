@@ -23,7 +23,7 @@ from tfmb.errors import ConfigError, DataError, DirectoryError, StorageError
 ROOT = Path(__file__).parents[2]
 X = np.zeros((60, 3), "float32")
 Y = np.zeros(60, "int64")
-STARTS = ("train", "advise", "compare", "tune", "verify", "models", "doctor")
+STARTS = ("train", "advise", "tune", "verify", "models", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def refused(code: int, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
 MEASURE = {
     "advise": ["advise", "--dataset", "digits"],
     "lr-range": ["lr-range", "--dataset", "digits"],
-    "compare": ["compare", "--dataset", "digits"],
+    "compare": ["advise", "--compare", "--dataset", "digits"],
 }
 
 
@@ -197,8 +197,7 @@ def _ended_with_its_answer(capsys: pytest.CaptureFixture[str], *words: str) -> s
 def test_an_answer_is_there_before_the_page(
     json_line: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("advise", "compare"):
-        monkeypatch.setattr(importlib.import_module(f"tfmb.cli.{name}"), "start_tensorflow", lambda: None)
+    monkeypatch.setattr(importlib.import_module("tfmb.cli.advise"), "start_tensorflow", lambda: None)
     data = SimpleNamespace(train=SimpleNamespace(size=100))
     monkeypatch.setattr("tfmb.advice.jobs.problem_of", lambda config: (data, ""))
     extra = ["--html", "page.html", *(["--json"] if json_line else [])]
@@ -226,7 +225,7 @@ def test_an_answer_is_there_before_the_page(
     found = SimpleNamespace(methods=(), record=lambda: {"gradient noise": 1})
     monkeypatch.setattr("tfmb.advice.compare.compare", lambda *_, **__: found)
     monkeypatch.setattr("tfmb.advice.compare_page.write_comparison", _no_page)
-    assert "gradient noise" in _ended_with_its_answer(capsys, "compare", *extra)
+    assert "gradient noise" in _ended_with_its_answer(capsys, "advise", "--compare", *extra)
 
 
 @pytest.mark.parametrize("json_line", [False, True])

@@ -39,7 +39,6 @@ UNSEEN: dict[tuple[str, str], str] = {
     ("run", "checkpoint_every"): "the runs were shorter",
     ("run", "allow_mismatch"): "a permission that was not needed",
     ("run", "jit_compile"): "so short a training has the same losses, rounded",
-    ("compare", "memory"): "its numbers are times and bytes",
     **{(command, "model"): "names what the run holds" for command in ("evaluate", "export", "predict", "verify")},
     ("predict", "invert"): "the class and its rounded probability may be the same",
 }

@@ -82,7 +82,6 @@ VALUES: dict[str, list[str]] = {
         "rate_scaling=sqrt,base_batch_size=32",
     ],
     "schedule": ["cosine", "cosine,warmup=3", "step", "exponential", "polynomial", "one-cycle", "plateau"],
-    "seconds": ["1s", "0.5"],
     "seed": ["1", "7"],
     "strategy": ["one-device", "mirrored", "auto", "multi-worker"],
     "target": ["val_accuracy>=0.5", "val_loss<=1", "loss<=1.05"],
@@ -104,8 +103,12 @@ _USUAL: dict[str, list[list[list[str]]]] = {
         [["--batch-size", "8"]],
     ],
     "lr-range": [[_DATA], [["--model", "mlp"], ["--model", _OWN]], [["--learning-rates", "0.0001:1,updates=10"]]],
-    "advise": [[_DATA], [["--model", "mlp"]], [["--budget", "2s"]], [["--batch-sizes", "4,8,16"]]],
-    "compare": [[_DATA], [["--no-memory"]], [["--seconds", "0.3"]], [["--batch-size", "8"]]],
+    "advise": [
+        [_DATA],
+        [["--model", "mlp"]],
+        [["--budget", "2s"], ["--budget", "1s"]],
+        [["--batch-sizes", "4,8,16"], ["--batch-sizes", "4,8,16"], ["--compare", "--batch-sizes", "8"]],
+    ],
     "tune": [
         [_DATA],
         [["--model", "mlp"], ["--model", "mlp"], _SEARCHED],
@@ -152,6 +155,7 @@ _EITHER = [
 # What an option needs to be of use, mostly given with it.
 _WITH: dict[str, list[str]] = {
     "hosts": ["--index", "0"],
+    "compare": ["--batch-sizes", "8"],
     "index": ["--hosts", "127.0.0.1:12345"],
     "measure_noise_scale": ["--virtual-replicas", "2"],
     "allow_mismatch": ["--resume", "runs/cut"],

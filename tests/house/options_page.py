@@ -9,7 +9,7 @@ from tfmb.jobs.options import Option, flag, options_of
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 _HEAD = """# Options
 
-The options of `tfmb train`. The commands `advise`, `lr-range` and `compare` take those of the first table too, and mean
+The options of `tfmb train`. The commands `advise` and `lr-range` take those of the first table too, and mean
 the same by them. `tfmb COMMAND --help` shows what else a command takes. This page is made of the declarations in
 `tfmb/jobs/config.py`: `python tests/house/options_page.py` writes it, and a test compares it.
 """

@@ -9,7 +9,7 @@ from tfmb.advice.pages import BLUE, ORANGE, RED, draw_with
 from tfmb.report.appearance import Chart, duration, escaped, framed, scrolling, title_value_axis
 from tfmb.report.page import write_page
 
-__all__ = ["rows_of", "write_comparison"]
+__all__ = ["rows_of", "table_of", "write_comparison"]
 
 _COLOURS = {"batch": RED, "mini-batch": BLUE, "stochastic": ORANGE}
 HEAD = (
@@ -43,6 +43,11 @@ def write_comparison(found: Comparison, path: Path) -> None:
     table = scrolling(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>")
     title = f"Three ways down: {found.name}"
     write_page(path, title, title, [f"<p>{escaped(about, 300)}</p>", f"<p>{escaped(notes, 400)}</p>", table], charts)
+
+
+def table_of(found: Comparison) -> list[list[str]]:
+    """Returns the table's head and rows, as text."""
+    return [list(HEAD), *rows_of(found)]
 
 
 def rows_of(found: Comparison) -> list[list[str]]:

@@ -10,7 +10,6 @@ import typer
 
 from tfmb import __version__
 from tfmb.cli.advise import advise, lr_range
-from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.listing import list_runs
@@ -29,7 +28,7 @@ from tfmb.jobs.options import flag
 __all__ = ["app", "main"]
 
 # The names that commands had, and have.
-_RENAMED = {"runs": "list"}
+_RENAMED = {"compare": "advise --compare", "runs": "list"}
 
 
 class _Commands(typer.core.TyperGroup):
@@ -55,7 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: dict[str, Callable[..., Any]] = {
-    **{"train": train, "run": run, "lr-range": lr_range, "advise": advise, "compare": compare, "tune": tune},
+    **{"train": train, "run": run, "lr-range": lr_range, "advise": advise, "tune": tune},
     **{"evaluate": evaluate, "export": export, "predict": predict, "verify": verify, "list": list_runs},
     **{"launch": launch, "doctor": doctor},
 }
@@ -69,7 +68,7 @@ _TAKES_LESS = {
     "batch_size": "a smaller --batch-size",
     "batch_sizes": "smaller --batch-sizes",
     "micro_batch_size": "--micro-batch-size",
-    "fits": "--fits, which finds the largest that fits",
+    "memory": "--memory, which finds the largest that fits",
     "model": "a smaller --model",
 }
 

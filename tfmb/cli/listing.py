@@ -8,7 +8,7 @@ import typer
 
 from tfmb.choices import MODEL_NAMES
 from tfmb.cli.train import RUNS
-from tfmb.environment.console import emit_json, say, tell
+from tfmb.environment.console import emit_json, say, tell, tell_table
 from tfmb.errors import DataError
 
 __all__ = ["list_runs", "newest_run"]
@@ -48,9 +48,7 @@ def list_runs(
         say(f"no runs in {', '.join(map(str, directories or [RUNS]))}")
         return
     rows = [[_text(value) for value in _row(path, record).values()] for path, record in records]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in [list(_COLUMNS), *rows]:
-        tell("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    tell_table([list(_COLUMNS), *rows])
     differing = _differences([record.get("config") or {} for _, record in records])
     if differing and len(records) > 1:
         tell("options that differ: " + ", ".join(differing))
