@@ -34,8 +34,9 @@ def build():
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with a module of the user's."""
+    """A working directory with a module of the user's, and a folder that is no run."""
     (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "there").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "mine", raising=False)
     return tmp_path
