@@ -237,7 +237,7 @@ def test_the_answer_of_a_search_is_there_before_its_page(
     monkeypatch.setattr(importlib.import_module("tfmb.cli.tune"), "start_tensorflow", lambda: None)
     record = mixed(5)
 
-    def search_without_page(config: Any, folder: Any, say: Any, watch: Any, conclude: Any) -> Any:
+    def search_without_page(config: Any, plan: Any, folder: Any, say: Any, watch: Any, conclude: Any) -> Any:
         conclude(record)
         _no_page()
 

@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tfmb.advice.lr_range import sweep
@@ -44,7 +44,7 @@ class Method:
     name: str
     batch_size: int
     learning_rate: float
-    noise: float | None
+    noise: float | None = None
     updates_an_epoch: int
     epoch_seconds: float
     run: ShortRun
@@ -164,7 +164,6 @@ def compare(
                 name=kind,
                 batch_size=size,
                 learning_rate=rate,
-                noise=None,
                 updates_an_epoch=an_epoch,
                 epoch_seconds=an_epoch * each,
                 run=run,
@@ -181,9 +180,7 @@ def compare(
         target=target,
         seconds=seconds,
         examples=examples,
-        methods=tuple(
-            Method(**{**vars(method), "noise": noise}) for method, noise in zip(methods, noises, strict=True)
-        ),
+        methods=tuple(replace(method, noise=noise) for method, noise in zip(methods, noises, strict=True)),
         cost_seconds=time.perf_counter() - began,
     )
 

@@ -114,7 +114,11 @@ def export(
     say(f"model of {run}: to be written, and to be compared in a fresh process")
     samples = None if other is None or other.arguments else rows_to_compare(restored, dataset, mirror)
     options = Options(
-        batch_size=batch_size, weights=weights, keras=keras, against=other and other.name, samples=samples
+        batch_size=batch_size,
+        weights=weights,
+        keras=keras,
+        against=None if other is None else other.name,
+        samples=samples,
     )
     made = export_run(restored, folder, options)
     told = made.record

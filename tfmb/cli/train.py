@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json as json_module
 import os
 import re
 import sys
@@ -102,6 +101,7 @@ def _train(
     stack: contextlib.ExitStack,
     restart: Callable[[int, Path], None] | None,
 ) -> dict[str, Any]:
+    from tfmb.distribution.multi_worker import is_first_worker
     from tfmb.jobs.train import train_job
     from tfmb.runs.run_dir import create_run_dir, open_run_dir
 
@@ -128,7 +128,7 @@ def _train(
         say(f"run: {made}")
         return made
 
-    if resume is not None and _is_first_worker():
+    if resume is not None and is_first_worker():
         resume, lock = open_run_dir(resume)
         stack.callback(lock.release)
         say(f"run: {resume} goes on")
@@ -164,15 +164,6 @@ def _tell(result: dict[str, Any], json: bool) -> None:
 def _is_restarted() -> bool:
     """Whether `tfmb launch --restarts` started this process again."""
     return os.environ.get(RESTARTS, "0") not in ("", "0")
-
-
-def _is_first_worker() -> bool:
-    """Whether this process writes; before there is a strategy, by what `TF_CONFIG` says of it."""
-    try:
-        task = json_module.loads(os.environ.get("TF_CONFIG") or "{}").get("task") or {}
-        return task.get("type", "worker") in ("chief", "worker") and int(task.get("index", 0)) == 0
-    except (ValueError, AttributeError, TypeError):
-        return True  # which is refused with its own words later
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -132,6 +132,7 @@ def tune(
         seconds = seconds_of("--timeout", timeout)
     start_tensorflow()
     from tfmb.tuning.job import TuneConfig, tune_job
+    from tfmb.tuning.plan import SearchPlan
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -140,13 +141,15 @@ def tune(
         dropout=space.pop("dropout", None),
         validation_size=validation_size,
         space=Space(**space),
+        epochs=epochs,
+        executions=executions,
+    )
+    plan = SearchPlan(
         objective=compared.name,
         oracle=chosen.name,
         max_trials=max_trials,
         timeout=seconds,
-        epochs=epochs,
-        executions=executions,
-        pruning="no_pruning" not in chosen.arguments and executions == 1,
+        pruning="no_pruning" not in chosen.arguments and executions == 1 and chosen.name != "hyperband",
         workers=workers,
         executor=executor,
         round_size=chosen.arguments.get("round_size"),
@@ -154,6 +157,7 @@ def tune(
     say(f"search: {folder}")
     record = tune_job(
         config,
+        plan,
         folder,
         say,
         TrialTable(max_trials).show,
