@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from tfmb.advice.lr_range import sweep
 from tfmb.advice.short_runs import AdviceTask, ShortRun, ShortRuns
 from tfmb.advice.target import Target
@@ -105,13 +107,8 @@ def seconds_to_target(run: ShortRun) -> float | None:
     """The seconds of training up to the look that reached the target; None if no look did."""
     if run.updates is None:
         return None
-    before = 0.0, 0.0
-    for look in run.looks:
-        if look.updates >= run.updates:
-            share = (run.updates - before[0]) / max(look.updates - before[0], 1e-9)
-            return before[1] + share * (look.seconds - before[1])
-        before = float(look.updates), look.seconds
-    return run.looks[-1].seconds
+    updates, seconds = zip((0, 0.0), *((look.updates, look.seconds) for look in run.looks), strict=True)
+    return float(np.interp(run.updates, updates, seconds))
 
 
 def compare(

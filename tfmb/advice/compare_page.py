@@ -26,10 +26,7 @@ def write_comparison(found: Comparison, path: Path) -> None:
         StorageError: the page cannot be written; an old one stays.
     """
     objects = draw_with()
-    charts = [
-        _curves(found, objects, "seconds", "training time (s)"),
-        _curves(found, objects, "examples", "examples"),
-    ]
+    charts = [_curves(found, objects, "seconds", "training time (s)"), _curves(found, objects, "examples", "examples")]
     about = f"Each trained for {duration(found.seconds)} on {found.examples:,} examples. Target: {found.target}."
     notes = (
         "Gradient noise: the mean squared distance of a batch's gradient from that of all examples, at the start, as "

@@ -97,12 +97,7 @@ def _build(config: ProblemConfig, splits: Splits) -> Callable[[], Any]:
         seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
         shown = None if shape is None else tuple(shape[1:])
         return build_model(
-            config.model_name,
-            shown,
-            splits.train.num_classes,
-            splits.normalization,
-            seed=seed,
-            dropout=config.dropout,
+            config.model_name, shown, splits.train.num_classes, splits.normalization, seed=seed, dropout=config.dropout
         )
 
     return build

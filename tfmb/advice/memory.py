@@ -96,26 +96,11 @@ def largest_that_fits(fits: Callable[[int], Trial], most: int, tolerance: float 
     """
     trials: list[Trial] = []
 
-    def try_size(size: int) -> bool:
-        trials.append(fits(size))
-        return trials[-1].fits
-
     good, bad = 0, most + 1
-    size = 1
-    while size < bad:
-        if not try_size(size):
-            bad = size
-            break
-        good = size
-        if size == most:
-            break
-        size = min(2 * size, most)
-    while bad - good > 1 and good and bad - good > tolerance * good:
-        middle = (good + bad) // 2
-        if try_size(middle):
-            good = middle
-        else:
-            bad = middle
+    while good < most and (bad > most or bad - good > max(1, tolerance * good)):
+        size = min(max(2 * good, 1), most) if bad > most else (good + bad) // 2
+        trials.append(fits(size))
+        good, bad = (size, bad) if trials[-1].fits else (good, size)
     if good == most:
         reason = f"all {most:,} examples fit in one batch"
     else:

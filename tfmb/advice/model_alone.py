@@ -26,10 +26,7 @@ def model_bytes(build: Any, optimizer: Any = None) -> int:
         compiled_with.append(optimizer)
 
     # Keras makes no values in such a scope, which the variables of an optimizer and of metrics would need.
-    with (
-        mock.patch.object(keras.Model, "compile", compile_nothing),
-        keras.StatelessScope(initialize_variables=False),
-    ):
+    with mock.patch.object(keras.Model, "compile", compile_nothing), keras.StatelessScope(initialize_variables=False):
         model = build()
     known = [*compiled_with, "adam"][0] if optimizer is None else optimizer
     trained = sum(map(_bytes_of, model.trainable_variables))

@@ -29,8 +29,7 @@ def verify(
         ),
     ],
     quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled."),
+        bool, typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled.")
     ] = False,
     model: Annotated[str | None, typer.Option(help="For your own model: its function module:build.")] = None,
     dataset: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,

@@ -81,31 +81,27 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
         ),
     },
     "schedule": {
-        "warmup": Argument(help="Updates in which the rate first rises from 0.", of=SCHEDULE_NAMES, whole=True),
+        "warmup": Argument(help="Updates in which the rate first rises from 0.", of=SCHEDULE_NAMES, whole=True)
     },
     "model": {
         "dropout": Argument(
             help="The share of hidden outputs to drop. Default: 0.25 for cnn, else 0.", of=MODEL_NAMES, below=1
-        ),
+        )
     },
     "rate_scaling": {
         "base_batch_size": Argument(
             help="The batch size that the rate was chosen for.", of=("linear", "sqrt"), whole=True, least=1
-        ),
+        )
     },
     "checkpoint_every": {
-        "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1),
+        "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1)
     },
     "learning_rates": {
-        "updates": Argument(help="Updates from the first rate to the last. Default: 150.", whole=True, least=10),
+        "updates": Argument(help="Updates from the first rate to the last. Default: 150.", whole=True, least=10)
     },
-    "against": {
-        "made_up": Argument(help="Compare on random rows in place of the run's test split.", switch=True),
-    },
+    "against": {"made_up": Argument(help="Compare on random rows in place of the run's test split.", switch=True)},
     "objective": {
-        "executions": Argument(
-            help="Trainings per trial, whose metrics are averaged. Default: 1.", whole=True, least=1
-        ),
+        "executions": Argument(help="Trainings per trial, whose metrics are averaged. Default: 1.", whole=True, least=1)
     },
     "oracle": {
         "round_size": Argument(
@@ -118,9 +114,7 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
             help="Train each trial to its end.", of=("bayesian", "random", "grid", "tpe"), switch=True
         ),
     },
-    "retrain": {
-        "epochs": Argument(help="Epochs of each. Default: the dataset's own number.", whole=True, least=1),
-    },
+    "retrain": {"epochs": Argument(help="Epochs of each. Default: the dataset's own number.", whole=True, least=1)},
 }
 # Option -> the names that it chooses among; a model may be a function of the user's besides.
 _NAMES = {"optimizer": _RULES, "schedule": SCHEDULE_NAMES, "rate_scaling": ("linear", "sqrt")}

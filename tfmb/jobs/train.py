@@ -9,14 +9,7 @@ from tfmb.backend import tf
 from tfmb.choices import JitScope
 from tfmb.data import Augmentation, Source, read_ahead
 from tfmb.data.batches import Order
-from tfmb.distribution.strategy import (
-    describe,
-    is_chief,
-    is_on_cpu,
-    make_strategy,
-    needs_static_shapes,
-    steps_a_call,
-)
+from tfmb.distribution.strategy import describe, is_chief, is_on_cpu, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.environment.processor import available_cores
 from tfmb.jobs.build import Parts, loss_and_metrics_of, prepare
 from tfmb.jobs.config import TrainConfig
