@@ -28,7 +28,8 @@ def page() -> str:
         "## Arguments of a choice",
     ]
     parts.append(
-        "Some options, of other commands too, take arguments behind a comma, as in\n`--optimizer sgd,momentum=0.9,nesterov`, "
+        "Some options, of other commands too, take arguments behind a comma, as in\n"
+        "`--optimizer sgd,momentum=0.9,nesterov`, "
         "`--checkpoint-every 500,keep=3` and `tfmb tune --oracle bayesian,round_size=4`.\n"
         "A run's record writes them in the same words."
     )

@@ -375,7 +375,7 @@ def fresh(identifier: Any) -> Any:
         return copy_of(identifier)
     if isinstance(identifier, Optimizer):
         kind: Any = type(identifier)
-        return kind.from_config(identifier.get_config())
+        return kind(**{**identifier.get_config(), "learning_rate": identifier.learning_rate})
     return identifier
 
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.cli.compare import compare_on, mini_batch_of, with_plain_rule
-from tfmb.cli.durations import seconds_of
-from tfmb.cli.options import Json, Page, takes
+from tfmb.cli.options import Json, Page, seconds_of, takes
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell, tell_table
 from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError

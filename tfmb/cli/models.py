@@ -9,7 +9,7 @@ import typer
 
 from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.listing import newest_run
-from tfmb.cli.options import Json
+from tfmb.cli.options import Json, Mirror, UserData, UserModel
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_folder
 from tfmb.errors import ConfigError, DataError
@@ -19,13 +19,10 @@ from tfmb.runs.run_record import RUN_FILE, read_run
 __all__ = ["evaluate", "export", "predict"]
 
 _Run = Annotated[Path, typer.Argument(help="The run's directory.", metavar="RUN")]
-_Model = Annotated[str | None, typer.Option(help="For a run of your own model: its function package.module:build.")]
-_Dataset = Annotated[str | None, typer.Option(help="For a run on your own data: its function package.module:load.")]
-_Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
 
 
 def evaluate(
-    run: _Run, model: _Model = None, dataset: _Dataset = None, mirror: _Mirror = None, json: Json = False
+    run: _Run, model: UserModel = None, dataset: UserData = None, mirror: Mirror = None, json: Json = False
 ) -> None:
     """Score a run's model on the whole test split."""
     start_tensorflow()
@@ -66,7 +63,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="The model's folder. Default: saved_models/NAME, with the run's name.")
     ] = None,
-    model: _Model = None,
+    model: UserModel = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="The number of rows that every request must have. Default: any number.")
     ] = None,
@@ -85,8 +82,8 @@ def export(
             "on the run's test split. latest,made_up compares on random rows."
         ),
     ] = None,
-    dataset: _Dataset = None,
-    mirror: _Mirror = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     json: Json = False,
 ) -> None:
     """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and check it in a fresh process."""
@@ -161,9 +158,9 @@ def predict(
         Path | None,
         typer.Option(help="The run, or the exported model, to use. Default: the newest run of `tfmb train` in runs."),
     ] = None,
-    model: _Model = None,
-    dataset: _Dataset = None,
-    mirror: _Mirror = None,
+    model: UserModel = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     invert: Annotated[
         bool,
         typer.Option("--invert", help="Invert the images: dark ink on light paper becomes light on dark, as in MNIST."),

@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.determinism import start_pinned
 from tfmb.cli.idle import given_options, refuse_idle_rule
 from tfmb.cli.options import Json, takes
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
@@ -27,6 +26,8 @@ from tfmb.jobs.resume import resumed
 __all__ = ["train"]
 
 RUNS = Path("runs")
+# Of a deterministic run. Fixed, and not the number of cores: a sum's bits depend on how many threads share it.
+_PINNED_THREADS = 2
 
 
 @takes(TrainConfig)
@@ -84,13 +85,23 @@ def train(
             need_folder("--resume", resume)
     chooses = context.find_root().obj == OWN_PROCESS and resume is None  # in another program TensorFlow has started
     if config.deterministic:
-        start_pinned()
+        _start_pinned()
     else:
         config = _with_known_threads(config) if chooses else config
         start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
         restart = _start_again if chooses else None
         _tell(_train(config, run_dir, resume, allow_mismatch, stack, restart), json)
+
+
+def _start_pinned() -> None:
+    """Imports TensorFlow with oneDNN, threads and deterministic ops pinned, and finds its devices."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    with quiet_start():
+        from tfmb.runs.numerics import pin_threads_and_ops
+
+        pin_threads_and_ops(_PINNED_THREADS)
+    start_tensorflow()
 
 
 def _train(

@@ -5,9 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.durations import seconds_of
 from tfmb.cli.mismatch import told_of_words
-from tfmb.cli.options import Json, takes
+from tfmb.cli.options import Json, seconds_of, takes
 from tfmb.cli.train import RUNS
 from tfmb.cli.trial_table import TrialTable, searched, short
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell

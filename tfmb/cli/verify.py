@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfmb.cli.options import Json
+from tfmb.cli.options import Json, Mirror, UserData, UserModel
 from tfmb.environment.console import emit_json, say, start_tensorflow
 from tfmb.environment.imports import check_reference
 from tfmb.errors import ConfigError, DataError
@@ -25,15 +25,15 @@ def verify(
         typer.Argument(
             help="A run, an export (with or without its version) and maybe the run that it was made from, a training "
             "function module:train, or with --quick a function module:build.",
-            metavar="TARGET [RUN]",
+            metavar="TARGET",
         ),
     ],
     quick: Annotated[
         bool, typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled.")
     ] = False,
-    model: Annotated[str | None, typer.Option(help="For your own model: its function module:build.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
+    model: UserModel = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     json: Json = False,
 ) -> None:
     """Check a run, an export or your own training loop. The exit code is 70 if a check fails.
@@ -63,7 +63,7 @@ def verify(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _report(target: str, run: Path | None, model: str | None, dataset: str | None, mirror: Path | None) -> "Report":
+def _report(target: str, run: Path | None, model: str | None, dataset: str | None, mirror: str | None) -> "Report":
     folder = Path(target)
     if ":" in target and not folder.exists():
         _refuse("a training function", run, mirror=mirror)
@@ -74,7 +74,7 @@ def _report(target: str, run: Path | None, model: str | None, dataset: str | Non
         start_tensorflow()
         from tfmb.verification.runs import verify_run
 
-        return verify_run(folder, model, dataset, None if mirror is None else str(mirror))
+        return verify_run(folder, model, dataset, mirror)
     if not folder.is_dir():
         raise DataError(f"{target}: no such run or export: give a directory, or module:function of a training function")
     _refuse("an export", dataset=dataset, mirror=mirror)
