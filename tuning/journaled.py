@@ -36,6 +36,7 @@ class Progress:
         cause: why it diverged or failed, in words.
         seconds: its time by the clock, over all its turns.
         worker: which process ran it last.
+        ended: whether it came to its end before its budget, by a callback or by fewer epochs of its own.
     """
 
     history: list[Evaluation] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Progress:
     cause: str | None = None
     seconds: float = 0.0
     worker: str = ""
+    ended: bool = False
 
 
 class Journaled(keras_tuner.Oracle):
@@ -173,8 +175,8 @@ class Journaled(keras_tuner.Oracle):
             if progress.fate not in CUT_SHORT:
                 self._note("fate", trial=trial_id, fate=fate, update=update, words=words)
 
-    def end_trial(self, trial: Any) -> None:
-        """Ends a worker's turn with a trial, which may go on later."""
+    def end_trial(self, trial: Any, ended: bool = False) -> None:
+        """Ends a worker's turn with a trial, which may go on later unless it has `ended`."""
         with self._alone():
             own, progress = self._running(trial.trial_id)
             if not progress.history and progress.fate not in CUT_SHORT:
@@ -182,7 +184,9 @@ class Journaled(keras_tuner.Oracle):
             own.status = "COMPLETED"
             seconds = time.monotonic() - self._began.get(trial.trial_id, time.monotonic())
             super().end_trial(own)
-            self._note("ended", trial=trial.trial_id, seconds=progress.seconds + seconds, score=_finite(own.score))
+            early = {"early": True} if ended and not self.is_whole(trial.trial_id) else {}
+            about = {"seconds": progress.seconds + seconds, "score": _finite(own.score), **early}
+            self._note("ended", trial=trial.trial_id, **about)
 
     def score_trial(self, trial: Any) -> None:
         """What a trial is worth; the worst of all where it diverged."""
@@ -217,7 +221,7 @@ class Journaled(keras_tuner.Oracle):
         """Whether a trial spent its whole budget, or reached the target."""
         progress = self.progress[trial_id]
         spent = len(progress.history) >= self._slices or self.compares.reached(progress.history)
-        return progress.fate == "completed" and spent
+        return progress.fate == "completed" and (spent or progress.ended)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -307,6 +311,8 @@ class Journaled(keras_tuner.Oracle):
                 progress.fate = "waiting"
             if whole:
                 progress.fate = "completed"
+                if self.halving is not None:
+                    self.halving.call(trial_id)  # it may have reached the target where others do better
         elif event == "fate":
             progress.fate = "failed" if entries["fate"] == FAILED else "diverged"
             at = f" at update {entries['update']}" if entries["update"] else ""
@@ -316,9 +322,20 @@ class Journaled(keras_tuner.Oracle):
                     if rung > len(progress.history):
                         self.halving.report(trial_id, rung, None)
         else:
-            progress.seconds = float(entries["seconds"])
+            progress.seconds, progress.ended = float(entries["seconds"]), bool(entries.get("early"))
+            if progress.ended:
+                self._end_early(trial_id, progress)
             if progress.fate == "running":  # of a budget that the oracle itself divides
                 progress.fate = "completed"
+
+    def _end_early(self, trial_id: str, progress: Progress) -> None:
+        """A trial that ended counts on the rungs that it did not come to, and waits on none."""
+        progress.fate = "completed"
+        if self.halving is not None:
+            for rung in self.halving.rungs:
+                if rung > len(progress.history):
+                    self.halving.report(trial_id, rung, self.compares.score(progress.history, self._slices))
+            self.halving.call(trial_id)
 
     def _decide_again(self, trial_id: str) -> None:
         """Brings the oracle's own state to where it is after it decided on a trial."""

@@ -17,8 +17,8 @@ CAUSES = {
 
 def as_metrics(evaluation: Evaluation) -> dict[str, float]:
     """An evaluation as the metrics of a report."""
-    counts = {f"tfmb/{name}": float(getattr(evaluation, name)) for name in ("updates", "examples", "seconds")}
-    return {**evaluation.metrics, **counts}
+    names = ("updates", "examples", "seconds", *(() if evaluation.epochs is None else ("epochs",)))
+    return {**evaluation.metrics, **{f"tfmb/{name}": float(getattr(evaluation, name)) for name in names}}
 
 
 def evaluation_of(number: int, metrics: dict[str, float]) -> Evaluation:
@@ -28,5 +28,6 @@ def evaluation_of(number: int, metrics: dict[str, float]) -> Evaluation:
         updates=int(metrics["tfmb/updates"]),
         examples=int(metrics["tfmb/examples"]),
         seconds=float(metrics["tfmb/seconds"]),
-        metrics={name: float(value) for name, value in metrics.items() if name not in COUNTS},
+        metrics={name: float(value) for name, value in metrics.items() if not name.startswith("tfmb/")},
+        epochs=metrics.get("tfmb/epochs"),
     )

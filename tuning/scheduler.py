@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tfmb.distribution.rendezvous import join_seconds
 from tfmb.errors import ConfigError, PeerLostError, PreemptedError, TfmbError
 
 from .executors.base import Executor, WorkerLostError
@@ -29,6 +31,7 @@ WEIGHTS = "weights"  # the folder of the weights of the best trial, in its own
 # A trial whose workers die so often is recorded as failed.
 MOST_DEATHS = 3
 _LOOK_SECONDS = 0.2
+_FAR_LONGER = 20  # times as long as any slice before
 _SAVE_SECONDS = 10.0
 
 
@@ -40,6 +43,8 @@ class _Turn:
     task: SliceTask
     home: Path
     saved: float
+    began: float = 0.0
+    is_named: bool = False
     future: "futures.Future[SliceReport] | None" = None
 
 
@@ -71,7 +76,7 @@ class Scheduler:
         self._turns: dict[str, _Turn] = {}  # by the name of the worker, which the journal has
         self._heard: dict[str, SliceReport] = {}  # of a round, until all of it are there
         self._deaths: Counter[str] = Counter()
-        self._failures = 0
+        self._failures, self._longest, self._silent = 0, 0.0, 2 * join_seconds()
 
     def run(self, round_size: int | None, max_failures: int) -> None:
         """Runs them.
@@ -97,10 +102,25 @@ class Scheduler:
                     return
                 waiting = [turn.future for turn in self._turns.values() if turn.future is not None]
                 futures.wait(waiting, _LOOK_SECONDS, futures.FIRST_COMPLETED)
+                self._look_after_workers()
                 for worker, turn in list(self._turns.items()):
                     if turn.future is not None and turn.future.done():
                         self._hear(worker, turn)
                 self._end_round()
+
+    def _look_after_workers(self) -> None:
+        """Has workers that hang ended; where nobody sees that, names a slice that takes far longer than any before."""
+        self._executor.end_hanging()
+        for worker, turn in self._turns.items():
+            seconds = time.monotonic() - turn.began
+            is_long = seconds > max(self._silent, _FAR_LONGER * self._longest) and not self._executor.sees_hanging
+            if turn.future is not None and not turn.future.done() and is_long and not turn.is_named:
+                turn.is_named = True
+                warnings.warn(
+                    f"trial {turn.task.trial} on {worker} has not reported for {seconds:.0f} s, and no slice before "
+                    f"took more than {self._longest:.0f} s: if it hangs, end its worker, and the slice is done again",
+                    stacklevel=2,
+                )
 
     def _begin_trials(self) -> None:
         """Gives free workers what the oracle wants to be tried; in a round only once all of the last one has ended."""
@@ -150,6 +170,7 @@ class Scheduler:
 
     def _submit(self, worker: str) -> None:
         turn = self._turns[worker]
+        turn.began, turn.is_named = time.monotonic(), False
         try:
             turn.future = self._executor.submit(run_slice, self._shared, turn.task)
         except TfmbError:
@@ -178,7 +199,8 @@ class Scheduler:
                 f"the executor returned a {type(report).__name__} for trial {turn.task.trial}: submit(fn, *args) must "
                 "return the future of fn(*args)"
             )
-        turns_over = report.fate is not None or not report.evaluations
+        self._longest = max(self._longest, time.monotonic() - turn.began)
+        turns_over = report.fate is not None or not report.evaluations or report.ended
         partial = not turns_over and report.evaluations[-1].slice < turn.task.until
         if self._round_size is not None and not (partial and not self._objective.reached(report.evaluations[-1:])):
             self._heard[worker] = report
@@ -217,6 +239,7 @@ class Scheduler:
             goes_on = goes_on and found.status == "RUNNING"
         history = (*turn.task.begun, *report.evaluations)
         spent = bool(history) and (history[-1].slice >= turn.task.slices or self._objective.reached(history))
+        spent = spent or report.ended
         if report.fate is not None:
             self._oracle.cut_short(trial_id, report.fate, report.update, report.words)
         now = time.monotonic()
@@ -236,7 +259,7 @@ class Scheduler:
         """Ends a trial's turn."""
         turn.trial.status = "COMPLETED"
         del self._turns[worker]
-        self._oracle.end_trial(turn.trial)
+        self._oracle.end_trial(turn.trial, report.ended)
         best = self._oracle.get_best_trials(1)
         for other in self._folder.glob(f"trial_*/{WEIGHTS}"):
             if not best or other.parent.name != f"trial_{best[0].trial_id}":

@@ -76,6 +76,7 @@ class SliceReport:
         state: what the trial can go on from; None once its budget is spent.
         weights: those it has now, where its score is the best so far.
         values: of its hyper-parameters: those that `build` asked for, and the loop's; None if it failed before.
+        ended: whether the trial has come to its end, which a callback may decide.
         fate: one of `messages.CAUSES` if it was cut short; None if not.
         update: the update that did it, where it is known.
         words: the error of the user's code, in one line.
@@ -87,6 +88,7 @@ class SliceReport:
     state: bytes | None = None
     weights: bytes | None = None
     values: dict[str, Any] | None = None
+    ended: bool = False
     fate: float | None = None
     update: int = 0
     words: str = ""
@@ -116,14 +118,14 @@ def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
 
     def goes_on(evaluation: Evaluation) -> bool:
         found.append(evaluation)
-        late = time.monotonic() - began > _REPORT_SECONDS
+        late = time.monotonic() - began > _REPORT_SECONDS and trainer.can_pause
         return evaluation.slice < task.until and not late and not objective.reached([evaluation])
 
     def report(**rest: Any) -> SliceReport:
         return SliceReport(trial=task.trial, evaluations=tuple(found), **rest)
 
     try:
-        ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial)
+        ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial, objective, task.slices)
     except (DivergenceError, Exploded) as error:
         fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
         return report(fate=fate, update=error.update, values=trainer.values)
@@ -135,7 +137,7 @@ def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
         trainer.forget()  # it may hold half of a model
         return report(fate=FAILED, words=_words(error))
     weights = trainer.weights() if _is_best(objective, (*task.begun, *found), task) else None
-    return report(state=ran.state, weights=weights, values=trainer.values)
+    return report(state=ran.state, weights=weights, values=trainer.values, ended=ran.ended)
 
 
 def _words(error: Exception) -> str:

@@ -19,7 +19,7 @@ from tfmb.storage.files import load_arrays, read_plain
 
 __all__ = [
     "drop_states", "keep_state", "keep_weights", "kept_state", "load_weights", "newest_state", "pack_state",
-    "pack_weights", "unpack_state",
+    "pack_weights", "unpack_more", "unpack_state",
 ]  # fmt: skip
 
 _STATE, _WEIGHTS, _FIRST_LOSS = "state.npz", "weights.npz", "first_loss"
@@ -30,15 +30,16 @@ def pack_weights(arrays: Sequence[np.ndarray]) -> bytes:
     return _packed({f"w{number:05d}": weight for number, weight in enumerate(arrays)})
 
 
-def pack_state(variables: Sequence[Any], first_loss: float | None) -> bytes:
+def pack_state(variables: Sequence[Any], first_loss: float | None, more: dict[str, np.ndarray] | None = None) -> bytes:
     """Returns all that the next update depends on as the bytes of an NPZ file.
 
     Args:
         variables: of the model and its optimizer.
         first_loss: the loss of the trial's first update, or None.
+        more: what `unpack_more` is to return; no name in it begins like a variable's.
     """
     arrays = {f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(variables)}
-    return _packed({**arrays, _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)})
+    return _packed({**arrays, **(more or {}), _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)})
 
 
 def unpack_state(state: bytes, variables: Sequence[Any]) -> float:
@@ -53,12 +54,18 @@ def unpack_state(state: bytes, variables: Sequence[Any]) -> float:
         first_loss = float(arrays.pop(_FIRST_LOSS))
     except Exception as error:  # zipfile and NumPy raise a dozen kinds for a damaged archive
         raise DataError(f"the state of a trial cannot be read ({error}): it is damaged") from error
-    values = [arrays[name] for name in sorted(arrays)]
+    values = [arrays[name] for name in sorted(arrays) if name.startswith("v")]
     if [value.shape for value in values] != [tuple(v.shape) for v in variables]:
         raise DataError("the state of a trial is of another model: the code changed; begin the search anew")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return first_loss
+
+
+def unpack_more(state: bytes) -> dict[str, np.ndarray]:
+    """Returns what is in a state, which `unpack_state` has read, besides the variables and the first loss."""
+    with np.load(io.BytesIO(state), allow_pickle=False) as found:
+        return {name: array for name, array in found.items() if name != _FIRST_LOSS and not name.startswith("v")}
 
 
 def keep_weights(folder: Path, weights: bytes) -> None:

@@ -137,7 +137,7 @@ def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> No
     values = {**VALUES, "schedule": schedule}
     whole = trainer().run(values)
     assert whole.state is None
-    begun, state = trainer().run(values, lambda e: e.slice < stops)
+    begun, state, _ = trainer().run(values, lambda e: e.slice < stops)
     assert len(begun) == stops
     other = trainer()
     other.run({**VALUES, "learning_rate": 1.0})
@@ -148,7 +148,7 @@ def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> No
 
 @pytest.mark.compile
 def test_a_damaged_state_is_told() -> None:
-    begun, state = trainer().run(VALUES, lambda e: False)
+    begun, state, _ = trainer().run(VALUES, lambda e: False)
     assert state is not None
     for damaged in (b"x", state[:-40], b""):
         with pytest.raises(DataError, match="the state of a trial cannot be read"):

@@ -1,10 +1,11 @@
 """What a search wants of an executor, and data that travel by a file."""
 
+import contextlib
 import os
 import pickle
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ class Executor:
 
     Attributes:
         workers: the number of calls that it runs at the same time.
+        sees_hanging: whether `end_hanging` finds workers that hang.
     """
 
     workers = 1
+    sees_hanging = False
 
     def put(self, data: Any) -> Any:
         """Sends data to the workers once; returns what stands for them among the arguments of a call."""
@@ -45,6 +48,9 @@ class Executor:
     def new(self) -> bool:
         """Makes anew what a lost worker broke; returns whether calls can be submitted again."""
         return True
+
+    def end_hanging(self) -> None:
+        """Ends workers that have given no sign of life for long; their calls' futures raise `WorkerLostError`."""
 
     def close(self) -> None:
         """Ends what this object started."""
@@ -116,11 +122,12 @@ def as_future(given: Any, is_loss: Callable[[BaseException], bool]) -> "Future[A
     future: Future[Any] = Future()
 
     def pass_on(_: Any) -> None:
-        try:
-            future.set_result(given.result())
-        except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
-            lost = WorkerLostError(" ".join(str(error).split())[:200]) if is_loss(error) else error
-            future.set_exception(lost)
+        with contextlib.suppress(InvalidStateError):  # its worker was ended meanwhile
+            try:
+                future.set_result(given.result())
+            except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
+                lost = WorkerLostError(" ".join(str(error).split())[:200]) if is_loss(error) else error
+                future.set_exception(lost)
 
     if callable(getattr(given, "add_done_callback", None)):
         given.add_done_callback(pass_on)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 import loky
 
 from tfmb.distribution.launcher import visible_gpus
+from tfmb.distribution.rendezvous import join_seconds
 from tfmb.errors import PeerLostError
 
+from .. import signs
 from .base import Executor, OnDisk, WorkerLostError, as_future, on_disk
 
 __all__ = ["LocalProcesses"]
@@ -27,10 +30,14 @@ _LOOK_SECONDS = 0.5
 class LocalProcesses(Executor):
     """An executor of worker processes, each a pool of its own: the death of one breaks no other.
 
+    One that gives no sign of life for twice `TFMB_JOIN_SECONDS` is ended, and another takes its place.
+
     Args:
         workers: the number of processes.
         folder: for the file that they read the data from; it is removed at the end.
     """
+
+    sees_hanging = True
 
     def __init__(self, workers: int, folder: Path) -> None:
         self.workers = workers
@@ -38,7 +45,8 @@ class LocalProcesses(Executor):
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for number in range(workers):
             self._free.put(number)
-        self._folder = folder
+        self._folder, self._silent = folder, 2 * join_seconds()
+        self._running: dict[int, _Running] = {}
 
     def put(self, data: Any) -> OnDisk:
         """See `Executor`."""
@@ -47,19 +55,35 @@ class LocalProcesses(Executor):
     def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
         """See `Executor`."""
         number = self._free.get()
+        sign = self._folder / f"worker-{number}"
+        self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
+        sign.touch()
         if number not in self._pools:
-            self._pools[number] = _pool(number, self.workers)
+            self._pools[number] = _pool(number, self.workers, str(sign))
         future = as_future(
             self._pools[number].submit(fn, *args), lambda error: isinstance(error, loky.BrokenProcessPool)
         )
 
+        self._running[number] = _Running(future, sign)
+
         def free(_: Any) -> None:
+            self._running.pop(number, None)
             if isinstance(future.exception(), WorkerLostError):
                 del self._pools[number]
             self._free.put(number)
 
         future.add_done_callback(free)
         return future
+
+    def end_hanging(self) -> None:
+        """See `Executor`: a sign of life is each call of the training function, each few batches of scoring."""
+        for number, running in list(self._running.items()):
+            if running.silent() > self._silent:
+                pool = self._pools[number]
+                words = f"it gave no sign of life for {self._silent:g} s, twice TFMB_JOIN_SECONDS"
+                warnings.warn(f"worker-{number} of this machine is ended: {words}", stacklevel=2)
+                running.future.set_exception(WorkerLostError(words))
+                pool.shutdown(wait=False, kill_workers=True)
 
     def close(self) -> None:
         """See `Executor`."""
@@ -68,7 +92,21 @@ class LocalProcesses(Executor):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _pool(number: int, count: int) -> Any:
+class _Running:
+    """A call that a worker is at. Signs are compared, and not their times with ours: a clock may be set."""
+
+    def __init__(self, future: "Future[Any]", sign: Path) -> None:
+        self.future, self._sign = future, sign
+        self._last, self._heard = 0, time.monotonic()
+
+    def silent(self) -> float:
+        """Returns the seconds since the last sign that was seen."""
+        if (last := self._sign.stat().st_mtime_ns) != self._last:
+            self._last, self._heard = last, time.monotonic()
+        return time.monotonic() - self._heard
+
+
+def _pool(number: int, count: int, sign: str) -> Any:
     environment = {"PYTHONUNBUFFERED": "1"}
     if gpus := visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
@@ -79,13 +117,13 @@ def _pool(number: int, count: int) -> Any:
     share = cores[number * threads : (number + 1) * threads] if len(cores) >= count else []
     try:
         return loky.ProcessPoolExecutor(
-            1, timeout=None, initializer=_begin, initargs=(os.getpid(), share, threads, sys.path), env=environment
+            1, timeout=None, initializer=_begin, initargs=(os.getpid(), share, threads, sys.path, sign), env=environment
         )
     except OSError as error:
         raise PeerLostError(f"a worker cannot be started ({error.strerror})") from error
 
 
-def _begin(chief: int, cores: list[int], threads: int, path: list[str]) -> None:
+def _begin(chief: int, cores: list[int], threads: int, path: list[str], sign: str) -> None:
     """Makes a worker ready: its cores, the user's modules, its output to standard error, its end with the search's."""
     os.dup2(2, 1)
     sys.path[:] = path
@@ -97,6 +135,8 @@ def _begin(chief: int, cores: list[int], threads: int, path: list[str]) -> None:
 
     show_warnings()
     start_tensorflow(threads)
+    signs.give_by(sign)
+    signs.alive()
 
 
 def _end_with(chief: int) -> None:
