@@ -81,7 +81,6 @@ def test_a_command_gets_them() -> None:
 
 def test_a_command_may_take_some_with_other_defaults() -> None:
     assert run([], names=("rows", "word"), defaults={"word": "b"}) == {"rows": 3, "word": "b", "own": 0, "shown": ""}
-    assert set(run([], but=("rows", "rate"))) == {"size", "word", "lights", "fast_lane", "own", "shown"}
 
 
 def test_the_help_is_that_of_the_field() -> None:

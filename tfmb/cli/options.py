@@ -48,19 +48,16 @@ def seconds_of(option: str, text: str) -> float:
 
 
 def takes(
-    config: type, *names: str, but: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+    config: type, *names: str, defaults: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Gives a command the options that a dataclass declares; it gets their values as the dictionary `options`.
 
     Args:
         config: the dataclass.
         names: the options to take; all of them if none is named.
-        but: options to leave out.
         defaults: those that differ from the dataclass's.
     """
-    chosen = {
-        name: about for name, about in options_of(config).items() if name in (names or (name,)) and name not in but
-    }
+    chosen = {name: about for name, about in options_of(config).items() if name in (names or (name,))}
     added = [_parameter(about, (defaults or {}).get(name, about.default)) for name, about in chosen.items()]
 
     def with_options(command: Callable[..., Any]) -> Callable[..., Any]:
