@@ -51,6 +51,11 @@ def test_without_a_message_the_input_is_empty() -> None:
     assert children.run(["cat"]).output == ""
 
 
+def test_a_long_message_waits_for_a_late_reader() -> None:
+    """What was not sent within the first look was never sent: the child waited for it until its time was over."""
+    assert children.run(sh("sleep 0.5; wc -c"), "x" * 1_000_000, seconds=60).output.strip() == "1000000"
+
+
 def test_the_environment_is_given() -> None:
     assert children.run(sh("echo $WORD"), environment={**os.environ, "WORD": "said"}).output == "said\n"
 

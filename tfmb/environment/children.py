@@ -107,12 +107,14 @@ def run(
     """
     deadline, stopped = time.monotonic() + seconds, ""
     with start(command, environment, hears=True) as process:
+        # `communicate` would forget what of the input it has not sent when its time is over.
+        pipe, process.stdin = process.stdin, None
+        threading.Thread(target=_write, args=(pipe, told), daemon=True).start()
         try:
             while not stopped:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    output, errors = process.communicate(told, _LOOK_SECONDS)
+                    output, errors = process.communicate(timeout=_LOOK_SECONDS)
                     return Ended(code=process.returncode, output=output, errors=errors)
-                told = ""  # it is on its way
                 if time.monotonic() >= deadline:
                     stopped = f"it took more than {seconds:.0f} s"
                 elif watch is not None:
@@ -120,6 +122,12 @@ def run(
         finally:
             send(process, signal.SIGKILL)
     return Ended(code=-signal.SIGKILL, stopped=stopped)
+
+
+def _write(pipe: IO[str], text: str) -> None:
+    """Writes a child's input to its end, however late the child reads it."""
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(text)
 
 
 def ask(work: Callable[[Any], Any], message: Any, seconds: float = math.inf) -> Ended:
