@@ -28,7 +28,7 @@ def search(options: argparse.Namespace, workers: int, cores: set[int]) -> dict[s
         command = [
             *(sys.executable, "-m", "tfmb", "tune", "--dataset", "mnist", "--mirror", str(options.mirror.resolve())),
             *("--model", options.model, "--max-trials", str(options.trials), "--epochs", str(options.epochs)),
-            *("--oracle", "random", "--no-prune", "--workers", str(workers), "--json", "--run-dir", f"{folder}/search"),
+            *("--oracle", "random,no_pruning", "--workers", str(workers), "--json", "--run-dir", f"{folder}/search"),
         ]
         own = os.sched_getaffinity(0)
         os.sched_setaffinity(0, cores)  # which the command inherits

@@ -123,7 +123,7 @@ def test_export_then_predict(run: tuple[Path, dict[str, Any], str], commands: Co
     assert [answer["image"] for answer in answers] == ["test:0", "train:3"]
     assert all(0 < answer["probability"] <= 1 and 0 <= answer["label"] < 10 for answer in answers)
     assert f"model of {result['run_dir']}" in by_run.stderr
-    no_data = commands("predict", "test:0", "--export", version, cwd=folder)
+    no_data = commands("predict", "test:0", "--run", version, cwd=folder)
     assert "an export has no data" in refused(no_data, 2)
 
 

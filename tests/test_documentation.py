@@ -100,12 +100,16 @@ def test_a_wrong_option_or_value_would_be_found(monkeypatch: pytest.MonkeyPatch,
     for command in (
         "tfmb train --epoch 3",
         "tfmb list --jsn",
-        "tfmb verify a --steps many",
+        "tfmb export a --batch-size many",
         "tfmb launch -- tfmb train --x",
     ):
         with pytest.raises(Exception, match=r"(?i)no such option|valid integer"):
             check_any(words_of(command), monkeypatch)
-    for command in ("tfmb train --optimizer lion", "tfmb lr-range --updates 5", "tfmb advise --target accuracy"):
+    for command in (
+        "tfmb train --optimizer lion",
+        "tfmb lr-range --learning-rates 1:2,updates=5",
+        "tfmb advise --target accuracy",
+    ):
         with pytest.raises(SystemExit):
             check_any(words_of(command), monkeypatch)
 

@@ -15,18 +15,18 @@ from tfmb.jobs.build import build_model, loss_and_metrics_of
 from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
-from .plan import PRUNING_SLICES, SearchPlan
+from .plan import SearchPlan
 from .records import SearchRecord
 from .run_search import search_in
 from .space import Space
 from .trial import SearchTask
 
-__all__ = ["TuneConfig", "task_of", "tune_job"]
+__all__ = ["TuneConfig", "tune_job"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuneConfig:
-    """What a search on the command line is asked to do.
+    """What the trials of a search on the command line train.
 
     Attributes:
         dataset: as in `TrainConfig`.
@@ -35,19 +35,10 @@ class TuneConfig:
         dropout: of our models: a value, a list or a range; None for their own.
         validation_size: train examples that trials are compared on; None for a tenth.
         space: what of our loop is searched.
-        objective: see `Objective.parse`.
-        oracle: one of `ORACLES`.
-        max_trials: how many.
-        timeout: seconds after which no trial begins; None for no limit.
         epochs: passes over the data a trial may spend.
         executions: trainings a trial.
-        pruning: whether the worse trials are stopped early.
         seed: decides everything.
         devices: as in `TrainConfig`.
-        workers: the number of trials at the same time; None for one, or for the executor's own number.
-        executor: `dask:ADDRESS` or `ray:ADDRESS`; None for this machine.
-        round_size: see `tune`.
-        max_failures: see `tune`.
     """
 
     dataset: str = "auto"
@@ -56,42 +47,24 @@ class TuneConfig:
     dropout: Any = None
     validation_size: int | None = None
     space: Space
-    objective: str = "val_loss"
-    oracle: str = "bayesian"
-    max_trials: int = 20
-    timeout: float | None = None
     epochs: float = 1.0
     executions: int = 1
-    pruning: bool = True
     seed: int = 0
     devices: int | None = None
-    workers: int | None = None
-    executor: str | None = None
-    round_size: int | None = None
-    max_failures: int = 3
 
     def __post_init__(self) -> None:
         if self.dropout is not None and self.model not in MODEL_NAMES:
             raise ConfigError(f"--search dropout is for {', '.join(MODEL_NAMES)}: set it in {self.model}")
 
 
-def task_of(config: TuneConfig) -> tuple[SearchTask, Splits]:
-    """Loads the data, and makes what all trials of the search share.
-
-    Args:
-        config: of the search.
-
-    Raises:
-        ConfigError: options that cannot be honoured with this data or model.
-        DataError: the data make no sense.
-    """
+def _task_of(config: TuneConfig, slices: int) -> tuple[SearchTask, Splits]:
+    """Loads the data, and makes what all trials of the search share."""
     splits = load(config.dataset, config.mirror)
     train, validation = splits.train.hold_out(config.validation_size or max(1, splits.train.size // 10))
     loss, metrics = None, None
     if config.model in MODEL_NAMES:
         loss_and_metrics = loss_and_metrics_of(None, TrainConfig(model=config.model))
         loss, metrics = loss_and_metrics.loss, loss_and_metrics.metrics
-    slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
     task = SearchTask(
         build=_build(config, splits),
         train=train,
@@ -110,6 +83,7 @@ def task_of(config: TuneConfig) -> tuple[SearchTask, Splits]:
 
 def tune_job(
     config: TuneConfig,
+    plan: SearchPlan,
     folder: Path,
     say: Callable[[str], None],
     watch: Callable[[SearchRecord], None],
@@ -118,7 +92,8 @@ def tune_job(
     """Loads, searches, and writes the search's files.
 
     Args:
-        config: what to do.
+        config: what to train.
+        plan: how to go about it.
         folder: the search's directory.
         say: gets a line for the user now and then.
         watch: gets the record after each trial.
@@ -130,20 +105,9 @@ def tune_job(
         DirectoryError: the directory is in use.
         StorageError: the page cannot be written; all else was.
     """
-    task, splits = task_of(config)
+    task, splits = _task_of(config, plan.slices)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
-    plan = SearchPlan(
-        objective=config.objective,
-        oracle=config.oracle,
-        max_trials=config.max_trials,
-        pruning=config.pruning and config.oracle != "hyperband",
-        timeout=config.timeout,
-        executor=config.executor,
-        workers=config.workers,
-        round_size=config.round_size,
-        max_failures=config.max_failures,
-    )
     name = f"{train.name.partition('/')[0]} {config.model}"
     return search_in(folder, task, plan, name=name, watch=watch, say=say, conclude=conclude)
 

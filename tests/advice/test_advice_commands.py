@@ -1,4 +1,4 @@
-"""`tfmb advise`, `tfmb lr-range` and `tfmb compare`."""
+"""`tfmb advise`, with `--compare` too, and `tfmb lr-range`."""
 
 import json
 import sys
@@ -41,18 +41,21 @@ def test_advise(capsys: pytest.CaptureFixture[str], tmp_path: Path, busy_or_not:
 @pytest.mark.compile
 def test_lr_range(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = tmp_path / "r.html"
-    found = answer(capsys, "lr-range", *OWN, "--batch-size", "16", "--updates", "60", "--html", str(page))
+    found = answer(
+        capsys, "lr-range", *OWN, "--batch-size", "16", "--learning-rates", "1e-6:10,updates=60", "--html", str(page)
+    )
     assert 1e-6 < found["learning_rate"] < 10
     assert page.exists()
-    assert main(["lr-range", *OWN, "--updates", "60"]) == 0
+    assert main(["lr-range", *OWN, "--learning-rates", "1e-6:10,updates=60"]) == 0
     assert "edge of divergence" in capsys.readouterr().out
 
 
 @pytest.mark.slow
 def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
-    found = answer(capsys, "compare", *OWN, "--seconds", "0.3s", "--batch-size", "32", "--no-memory")
+    found = answer(capsys, "advise", "--compare", *OWN, "--budget", "0.9s", "--batch-sizes", "32")
     assert [method["name"] for method in found["methods"]] == ["batch", "mini-batch", "stochastic"]
-    assert main(["compare", *OWN, "--seconds", "0.2s", "--no-memory"]) == 0
+    assert (found["seconds"], found["methods"][1]["batch_size"]) == (pytest.approx(0.3), 32)
+    assert main(["advise", "--compare", *OWN, "--budget", "0.6s"]) == 0
     assert "gradient noise" in capsys.readouterr().out
 
 
@@ -65,10 +68,15 @@ def test_compare(capsys: pytest.CaptureFixture[str]) -> None:
         (["advise", "--model", "vgg"], "unknown --model 'vgg'"),
         (["lr-range", "--batch-size", "0"], "--batch-size 0 must be at least 1"),
         (["lr-range", "--learning-rates", "2:1"], "0 < LOW < HIGH"),
-        (["lr-range", "--updates", "5"], "--updates 5 must be at least 10"),
-        (["compare", "--batch-size", "1"], "--batch-size 1 must be at least 2"),
-        (["compare", "--seconds", "0"], "--seconds '0' must be more than 0"),
-        (["compare", *OWN, "--target", "x"], "give METRIC>=VALUE"),
+        (
+            ["lr-range", "--learning-rates", "1:2,updates=5"],
+            "--learning-rates updates='5' must be an integer at least 10",
+        ),
+        (["advise", "--compare", "--batch-sizes", "1"], "--compare takes one size of a mini-batch, at least 2"),
+        (["advise", "--compare", "--batch-sizes", "8,16"], "--compare takes one size of a mini-batch"),
+        (["advise", "--compare", "--budget", "0"], "--budget '0' must be more than 0"),
+        (["advise", "--compare", *OWN, "--target", "x"], "give METRIC>=VALUE"),
+        (["compare", *OWN], "`tfmb compare` is called `tfmb advise --compare` now"),
     ],
 )
 def test_words_that_make_no_sense(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +88,7 @@ def test_words_that_make_no_sense(words: list[str], said: str, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("command", "mend"),
     [
-        ("advise", "smaller --batch-sizes, or --fits, which finds the largest that fits, or a smaller --model"),
+        ("advise", "smaller --batch-sizes, or --memory, which finds the largest that fits, or a smaller --model"),
         ("lr-range", "a smaller --batch-size, or a smaller --model"),
         ("train", "a smaller --batch-size, or --micro-batch-size, or a smaller --model"),
     ],
@@ -98,7 +106,7 @@ def test_out_of_memory_names_options_that_the_command_has(
     assert capsys.readouterr().err == f"tfmb: error[4]: out of memory: give {mend}\n"
 
 
-def test_fits_comes_first_and_advice_chooses_among_what_fits(
+def test_memory_comes_first_and_advice_chooses_among_what_fits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[list[int]] = []
@@ -112,7 +120,7 @@ def test_fits_comes_first_and_advice_chooses_among_what_fits(
 
     monkeypatch.setattr("tfmb.advice.advise.advise_on", advise_on)
     monkeypatch.setattr("tfmb.advice.jobs.largest_batch_of", lambda *_: 40)
-    assert main(["advise", *OWN, "--fits"]) == 0
-    assert main(["advise", *OWN, "--fits", "--batch-sizes", "64,128"]) == 0
+    assert main(["advise", *OWN, "--memory"]) == 0
+    assert main(["advise", *OWN, "--memory", "--batch-sizes", "64,128"]) == 0
     assert asked == [[8, 16, 32], [40]]
     assert "largest batch that fits: 40" in capsys.readouterr().out

@@ -12,13 +12,16 @@ import tfmb
 from tfmb.advice import compare as comparison
 from tfmb.advice.compare_page import rows_of, write_comparison
 from tfmb.advice.pages import write_advice, write_rate_curve
-from tfmb.advice.short_runs import AdviceTask, ShortRuns
+from tfmb.advice.short_runs import AdviceTask, ShortRuns, fresh
 from tfmb.advice.target import Target
 from tfmb.advice.throughput import measure_throughput
 from tfmb.backend import keras
 from tfmb.data.source import Source
 from tfmb.distribution import make_strategy
 from tfmb.errors import ConfigError
+from tfmb.jobs.choice import Choice
+from tfmb.optimizers import interop
+from tfmb.optimizers.schedules import Step
 
 
 def problem(**given: Any) -> AdviceTask:
@@ -260,3 +263,13 @@ def test_the_noise_at_the_start_is_that_of_single_examples() -> None:
         gradients.append(np.concatenate([g.numpy().ravel() for g in found]))
     spread = np.var(np.array(gradients), axis=0, ddof=1).sum()
     assert 0.2 < noise / spread < 5  # with statistics of batches, and not of none
+
+
+@pytest.mark.parametrize("text", ["sgd,momentum=0.5,nesterov", "adam,beta_1=0.8", "rmsprop,rho=0.5,clipnorm=1"])
+def test_an_optimizer_with_arguments_is_made_anew(text: str) -> None:
+    """`tfmb advise --optimizer sgd,momentum=0.5` ended in a traceback."""
+    rule = Choice.parse("optimizer", text)
+    given = interop.OPTIMIZERS[rule.name](**rule.arguments, learning_rate=Step(0.1, every=3))
+    made = fresh(given)
+    assert made is not given
+    assert (type(made), made.get_config()) == (type(given), given.get_config())

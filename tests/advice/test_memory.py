@@ -153,7 +153,7 @@ def test_where_not_even_one_example_fits_it_says_what_there_is(
     optimizer: str | None, mend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nothing_fits(monkeypatch, why="out of memory", out_of_memory=True)
-    counted = Ended(code=0, output=json.dumps({"bytes": 3 * 2**30}))
+    counted = Ended(code=0, output=json.dumps(3 * 2**30))
     monkeypatch.setattr("tfmb.advice.jobs.ask", lambda *_: counted)
     with pytest.raises(NothingFitsError) as caught:
         largest_batch_of(config(optimizer=optimizer), 100, lambda line: None)
@@ -199,7 +199,7 @@ def test_fits_ends_with_4_where_not_even_one_example_fits(
 ) -> None:
     monkeypatch.setattr("tfmb.advice.memory._available_bytes", lambda: 200 * 2**20)  # TensorFlow alone takes more
     with pytest.raises(SystemExit, match="4"):
-        main(["advise", "--fits", "--dataset", "digits", "--model", "mlp"])
+        main(["advise", "--memory", "--dataset", "digits", "--model", "mlp"])
     said = capsys.readouterr()
     assert said.out == ""
     line = said.err.strip().splitlines()[-1]

@@ -1,5 +1,6 @@
 """Child processes: messages, answers, last words, and ends by time, by a watch and by signals."""
 
+import importlib
 import io
 import json
 import os
@@ -48,6 +49,11 @@ def test_a_child_that_does_not_listen_is_heard_all_the_same() -> None:
 
 def test_without_a_message_the_input_is_empty() -> None:
     assert children.run(["cat"]).output == ""
+
+
+def test_a_long_message_waits_for_a_late_reader() -> None:
+    """What was not sent within the first look was never sent: the child waited for it until its time was over."""
+    assert children.run(sh("sleep 0.5; wc -c"), "x" * 1_000_000, seconds=60).output.strip() == "1000000"
 
 
 def test_the_environment_is_given() -> None:
@@ -120,32 +126,33 @@ def test_an_error_of_the_watch_ends_the_child() -> None:
     assert all_are_gone()
 
 
+def fails(error: str) -> None:
+    """Work that fails on purpose."""
+    raise {"config": ConfigError, "data": DataError}[error]("it is\nso")
+
+
 @pytest.mark.process
-def test_a_module_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_twice.py").write_text(
-        "import sys\nfrom tfmb.environment import children\n"
-        "def work(told):\n    print('working', end='')\n    return [told, told]\n"
-        "sys.exit(children.reply(work))\n"
-    )
+def test_a_function_of_a_module_replies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_twice.py").write_text("def work(told):\n    print('working', end='')\n    return [told, told]\n")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    ended = children.ask("own_twice", {"word": "é"})
+    monkeypatch.syspath_prepend(tmp_path)
+    work = importlib.import_module("own_twice").work
+    ended = children.ask(work, {"word": "é"})
     assert (ended.code, ended.answer()) == (0, [{"word": "é"}, {"word": "é"}])
-    assert "no_such_module" in children.ask("no_such_module", None).last_words
+    work.__module__ = "no_such_module"
+    assert "no_such_module" in children.ask(work, None).last_words
 
 
 def test_an_error_on_purpose_is_the_last_line_and_the_code(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def work(error: str) -> None:
-        raise {"config": ConfigError, "data": DataError}[error]("it is\nso")
-
     for error, code in (("config", 2), ("data", 65)):
         monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(error)))
-        assert children.reply(work) == code
+        assert children.reply(f"{__name__}:fails") == code
         assert capsys.readouterr() == ("", "it is so\n")
     monkeypatch.setattr(sys, "stdin", io.StringIO('"other"'))
     with pytest.raises(KeyError):
-        children.reply(work)
+        children.reply(f"{__name__}:fails")
 
 
 def test_output_is_copied_with_a_prefix_and_the_pipe_is_closed() -> None:

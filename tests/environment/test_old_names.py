@@ -34,10 +34,11 @@ def test_an_old_option_is_refused_with_its_new_name(old: str, capsys: pytest.Cap
 
 @pytest.mark.parametrize("old", NEW_OPTIONS)
 def test_an_option_that_became_an_argument_says_where(old: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command, _, option = old.rpartition(" ")
     with pytest.raises(SystemExit) as ended:
-        main(["lr-range", old, "1"])
+        main([command or "lr-range", option, "1"])
     assert ended.value.code == 2
-    assert f"{old} is no option now: give {NEW_OPTIONS[old]}" in capsys.readouterr().err
+    assert f"{option} is no option now: give {NEW_OPTIONS[old]}" in capsys.readouterr().err
 
 
 def test_another_option_that_there_is_not_is_told_as_ever(capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,3 +92,5 @@ def test_the_arguments_of_a_run_of_before_are_read() -> None:
     with_beta = {**unchanged, "beta_1": 0.5}
     assert TrainConfig.from_dict(with_new_names(with_beta), "run.json").optimizer == "adam,beta_1=0.5"
     assert not changes({"config": BEFORE}, {"config": config.to_dict()})
+    kept = {**unchanged, "prefetch": 4, "checkpoint_every": 50, "keep_checkpoints": 3}
+    assert TrainConfig.from_dict(with_new_names(kept), "run.json").checkpoint_every == "50,keep=3"

@@ -23,7 +23,7 @@ from tfmb.errors import ConfigError, DataError, DirectoryError, StorageError
 ROOT = Path(__file__).parents[2]
 X = np.zeros((60, 3), "float32")
 Y = np.zeros(60, "int64")
-STARTS = ("train", "advise", "compare", "tune", "verify", "models", "doctor")
+STARTS = ("train", "advise", "tune", "verify", "models", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def refused(code: int, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
 MEASURE = {
     "advise": ["advise", "--dataset", "digits"],
     "lr-range": ["lr-range", "--dataset", "digits"],
-    "compare": ["compare", "--dataset", "digits"],
+    "compare": ["advise", "--compare", "--dataset", "digits"],
 }
 
 
@@ -103,15 +103,13 @@ def test_a_page_has_a_place_before_anything_is_measured(
     [
         (73, ["train", "--run-dir", "file/run"], "file/run cannot be made or written (Not a directory): give another"),
         (73, ["tune", "--run-dir", "file/search"], "file/search cannot be made or written"),
-        (73, ["tune", "--retrain", "1", "--export", "file/model"], "give another --export"),
-        (2, ["tune", "--retrain", "1", "--retrain-epochs", "0"], "--retrain-epochs 0 must be at least 1"),
+        (2, ["tune", "--retrain", "1,epochs=0"], "--retrain epochs='0' must be an integer at least 1"),
         (2, ["tune", "--retrain", "1", "--model", "mine:build"], "--retrain trains our models"),
-        (2, ["tune", "--export", "model"], "give --retrain"),
         (73, ["export", "run", "--output", "file/model"], "file/model cannot be made or written"),
         (2, ["export", "run", "--against", "latest"], "holds no version yet"),
         (65, ["export", "run", "--against", "missing"], "missing holds no SavedModel"),
         (65, ["export", "missing"], "missing holds no run"),
-        (65, ["verify", "export", "--run", "missing"], "missing holds no run"),
+        (65, ["verify", "export", "missing"], "missing holds no run"),
         (2, ["launch", "--workers", "2", "--", "missing-program"], "missing-program cannot be started"),
     ],
 )
@@ -199,8 +197,7 @@ def _ended_with_its_answer(capsys: pytest.CaptureFixture[str], *words: str) -> s
 def test_an_answer_is_there_before_the_page(
     json_line: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("advise", "compare"):
-        monkeypatch.setattr(importlib.import_module(f"tfmb.cli.{name}"), "start_tensorflow", lambda: None)
+    monkeypatch.setattr(importlib.import_module("tfmb.cli.advise"), "start_tensorflow", lambda: None)
     data = SimpleNamespace(train=SimpleNamespace(size=100))
     monkeypatch.setattr("tfmb.advice.jobs.problem_of", lambda config: (data, ""))
     extra = ["--html", "page.html", *(["--json"] if json_line else [])]
@@ -228,7 +225,7 @@ def test_an_answer_is_there_before_the_page(
     found = SimpleNamespace(methods=(), record=lambda: {"gradient noise": 1})
     monkeypatch.setattr("tfmb.advice.compare.compare", lambda *_, **__: found)
     monkeypatch.setattr("tfmb.advice.compare_page.write_comparison", _no_page)
-    assert "gradient noise" in _ended_with_its_answer(capsys, "compare", *extra)
+    assert "gradient noise" in _ended_with_its_answer(capsys, "advise", "--compare", *extra)
 
 
 @pytest.mark.parametrize("json_line", [False, True])
@@ -240,7 +237,7 @@ def test_the_answer_of_a_search_is_there_before_its_page(
     monkeypatch.setattr(importlib.import_module("tfmb.cli.tune"), "start_tensorflow", lambda: None)
     record = mixed(5)
 
-    def search_without_page(config: Any, folder: Any, say: Any, watch: Any, conclude: Any) -> Any:
+    def search_without_page(config: Any, plan: Any, folder: Any, say: Any, watch: Any, conclude: Any) -> Any:
         conclude(record)
         _no_page()
 

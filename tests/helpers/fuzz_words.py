@@ -79,7 +79,7 @@ _PLACES = [
 ]
 _OTHERS = [
     ["trian"], ["--unknown"], ["train", "more"], ["train", "--unknown", "1"], ["train", "--epochs"], ["train", "-x"],
-    ["evaluate"], ["evaluate", "a", "b"], ["export"], ["predict"], ["predict", "x.png", "--run", "a", "--export", "b"],
+    ["evaluate"], ["evaluate", "a", "b"], ["export"], ["predict"], ["predict", "x.png", "--run", "a", "--run", "b"],
     ["predict", "x.png"], ["list", "--unknown"], ["list", "nowhere"], ["launch"], ["doctor", "x"], [""], ["\x1b[2J"],
     ["runs"], ["run"], ["run", "--unknown", "x.py"], ["run", "--virtual-replicas", "3", "x.py"], ["run", "--seed"],
     ["run", "--allow-mismatch", "x.py"], ["run", "--checkpoint-every", "7", "x.py"], ["run", "--seed", "-1", "x.py"],

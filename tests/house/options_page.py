@@ -9,7 +9,7 @@ from tfmb.jobs.options import Option, flag, options_of
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 _HEAD = """# Options
 
-The options of `tfmb train`. The commands `advise`, `lr-range` and `compare` take those of the first table too, and mean
+The options of `tfmb train`. The commands `advise` and `lr-range` take those of the first table too, and mean
 the same by them. `tfmb COMMAND --help` shows what else a command takes. This page is made of the declarations in
 `tfmb/jobs/config.py`: `python tests/house/options_page.py` writes it, and a test compares it.
 """
@@ -28,14 +28,16 @@ def page() -> str:
         "## Arguments of a choice",
     ]
     parts.append(
-        "Some options take a name with arguments, as in `--optimizer sgd,momentum=0.9,nesterov`.\n"
+        "Some options, of other commands too, take arguments behind a comma, as in\n"
+        "`--optimizer sgd,momentum=0.9,nesterov`, "
+        "`--checkpoint-every 500,keep=3` and `tfmb tune --oracle bayesian,round_size=4`.\n"
         "A run's record writes them in the same words."
     )
     rows = ["| option | argument | values | of | meaning |", "|---|---|---|---|---|"]
     for option, arguments in ARGUMENTS.items():
         for name, about in arguments.items():
             kind = "alone" if about.switch else "an integer" if about.whole else "a number"
-            of = "each" if len(about.of) > 4 else ", ".join(about.of)
+            of = "each" if not about.of or len(about.of) > 4 else ", ".join(about.of)
             rows.append(f"| `{flag(option)}` | `{name}` | {kind} | {of} | {about.help} |")
     return "\n\n".join([*parts, "\n".join(rows)]) + "\n"
 

@@ -9,18 +9,20 @@ from tfmb.errors import ConfigError
 from tfmb.jobs.choice import ARGUMENTS, Choice
 from tfmb.optimizers import interop
 
-NAMES = [(option, name) for option, known in ARGUMENTS.items() for about in known.values() for name in about.of]
+NAMES = [
+    (option, name) for option, known in ARGUMENTS.items() for about in known.values() for name in about.of or ("100",)
+]
 
 
 def text_of(option: str, key: str) -> str:
     about = ARGUMENTS[option][key]
-    return key if about.switch else f"{key}={'8' if about.whole else '0.5'}"
+    return key if about.switch else f"{key}={max(8, about.least) if about.whole else 0.5}"
 
 
 @pytest.mark.parametrize(("option", "name"), sorted(set(NAMES)))
 def test_each_argument_of_each_name_is_read_and_written(option: str, name: str) -> None:
     for key, about in ARGUMENTS[option].items():
-        if name in about.of:
+        if name in (about.of or (name,)):
             text = f"{name},{text_of(option, key)}"
             choice = Choice.parse(option, text)
             assert (choice.name, list(choice.arguments)) == (name, [key])
@@ -48,7 +50,7 @@ def test_the_optimizers_take_their_arguments(rule: str) -> None:
             "momentum is no argument of it, but of sgd, momentum, rmsprop: leave it out",
         ),
         ("optimizer", "adam,learning_rate=1", "give --learning-rate"),
-        ("optimizer", "sgd,speed=1", "unknown argument 'speed': give momentum, nesterov, weight_decay"),
+        ("optimizer", "sgd,speed=1", "unknown argument 'speed': give momentum=VALUE, nesterov, weight_decay=VALUE"),
         ("optimizer", "sgd,", "unknown argument ''"),
         ("optimizer", "sgd,momentum", "--optimizer momentum='' must be a number in [0, 1)"),
         ("optimizer", "sgd,momentum=1", "--optimizer momentum='1' must be a number in [0, 1)"),
@@ -61,6 +63,8 @@ def test_the_optimizers_take_their_arguments(rule: str) -> None:
         ("model", "mine:build,dropout=0.5", "dropout is no argument of it, but of cnn, mlp, resnet"),
         ("schedule", "cosine,warmup=1.5", "--schedule warmup='1.5' must be an integer at least 0"),
         ("rate_scaling", "sqrt,base_batch_size=0", "must be an integer at least 1"),
+        ("checkpoint_every", "5,keep=0", "--checkpoint-every keep='0' must be an integer at least 1"),
+        ("checkpoint_every", "5,best=1", "unknown argument 'best': give keep=VALUE"),
     ],
 )
 def test_what_makes_no_sense_is_named(option: str, text: str, words: Any) -> None:
@@ -68,3 +72,14 @@ def test_what_makes_no_sense_is_named(option: str, text: str, words: Any) -> Non
         Choice.parse(option, text)
     assert words in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "", "x", str(2**63), ",keep=3"])
+def test_a_number_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"\A--checkpoint-every '[^']*' must be an integer of at least 1\Z"):
+        Choice.count("checkpoint_every", text)
+
+
+def test_a_number_with_an_argument() -> None:
+    assert Choice.count("checkpoint_every", "500,keep=3") == (500, {"keep": 3})
+    assert Choice.count("checkpoint_every", "500") == (500, {})

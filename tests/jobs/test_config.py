@@ -51,11 +51,9 @@ def test_the_defaults_are_the_reference_recipe_and_no_option_is_new() -> None:
         "jit_compile": "auto",
         "pad_batches": False,
         "strategy": "auto",
-        "prefetch": None,
         "threads": None,
         "log_every": 100,
-        "checkpoint_every": 100,
-        "keep_checkpoints": 2,
+        "checkpoint_every": "100",
         "on_divergence": "stop",
         "deterministic": False,
     }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tfmb.cli import main
-from tfmb.jobs import presets
+from tfmb.environment import processor
 from tfmb.jobs.config import TrainConfig
 from tfmb.jobs.presets import RECIPE_NAMES, options_of_recipe
 
@@ -25,7 +25,7 @@ def test_reference_is_the_defaults() -> None:
 
 @pytest.mark.parametrize(("flags", "precision"), [("sse avx512_bf16", "mixed_bfloat16"), ("sse avx2", "float32")])
 def test_bfloat16_needs_the_instructions(flags: str, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(presets.Path, "read_text", lambda self: f"flags : {flags}\n")
+    monkeypatch.setattr(processor.Path, "read_text", lambda self, **_: f"flags : {flags}\n")
     assert options_of_recipe("fast")["precision"] == precision
 
 

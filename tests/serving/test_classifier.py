@@ -122,12 +122,12 @@ def test_what_others_exported_is_served_but_not_a_program_that_writes(
         module = tf.Module()
         module.weights = [v.value for v in run.model.variables]
         tf.saved_model.save(module, str(tmp_path / name / "1"), signatures=serve)
-    assert main(["predict", path, "--export", str(tmp_path / "fair")]) == 0
+    assert main(["predict", path, "--run", str(tmp_path / "fair")]) == 0
     out, err = capsys.readouterr()
     assert f"class {RunClassifier(run).predict([path])[0].class_id} " in out
     assert err.count("fair/1 has no SHA256SUMS: it is unverified") == 1
     with pytest.raises(SystemExit) as ended:
-        main(["predict", path, "--export", str(tmp_path / "hostile")])
+        main(["predict", path, "--run", str(tmp_path / "hostile")])
     assert ended.value.code == 65
     out, err = capsys.readouterr()
     assert not out

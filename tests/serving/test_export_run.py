@@ -131,10 +131,10 @@ def test_on_the_command_line(
     assert "against version 1, on 360 given rows: logits max " in err
     assert "of the classes are the same" in err
     assert Path("m/2/model.keras").is_file()
-    assert main(["export", str(run), "--output", "m", "--against", "m/2", "--made-up-samples"]) == 0
+    assert main(["export", str(run), "--output", "m", "--against", "m/2,made_up"]) == 0
     assert "against version 2, on 256 made-up rows: logits max 0, mean 0" in capsys.readouterr().err
     for arguments, words in (
-        (["--made-up-samples"], "are for a comparison: give --against"),
+        (["--dataset", "mine:load"], "are for a comparison: give --against"),
         (["--weights", "best"], "unknown --weights 'best': give ema or raw"),
     ):
         with pytest.raises(SystemExit) as ended:

@@ -16,7 +16,7 @@ from tfmb.serving.provenance import check_export
 
 KILLS = {"tune": 50, "export": 30, "advise": 20}
 TUNE = ["tune", "--dataset", "digits", "--model", "mlp", "--oracle", "random", "--max-trials", "3", "--epochs", "2"]
-TUNE += ["--no-prune", "--json", "--run-dir", "s"]
+TUNE += ["--oracle", "random,no_pruning", "--json", "--run-dir", "s"]
 ADVISE = ["advise", "--dataset", "digits", "--model", "mlp", "--target", "loss<=0.5", "--json"]
 
 
@@ -90,7 +90,7 @@ def test_exports_beside_predictions(server: ForkServer, tmp_path: Path) -> None:
         kills += run(server, export, tmp_path, draw.uniform(0, 1.2 * took)).hung
         for version in (tmp_path / "m").glob("[0-9]*"):
             check_export(version)  # what has its number is whole, whenever its maker was killed
-        run_whole(server, ["predict", "--export", "m", "--json", str(picture(tmp_path))], tmp_path)
+        run_whole(server, ["predict", "--run", "m", "--json", str(picture(tmp_path))], tmp_path)
     run_whole(server, export, tmp_path)
     assert leftovers(tmp_path / "m") == []
     numbers = sorted(int(path.name) for path in (tmp_path / "m").iterdir())

@@ -20,9 +20,8 @@ from tfmb.cli import main
 LESS = {
     "train": "--dataset digits --model mlp --epochs 1 --validation-size 100",
     "advise": "--dataset digits --budget 3s",
-    "lr-range": "--dataset digits --updates 20",
-    "compare": "--dataset digits --seconds 0.3s --no-memory",
-    "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1 --retrain-epochs 1",
+    "lr-range": "--dataset digits --learning-rates 1e-6:10,updates=20",
+    "tune": "--dataset digits --model mlp --max-trials 2 --retrain 1,epochs=1",
     "doctor": "",
     "evaluate": "",
     "export": "",
@@ -31,7 +30,7 @@ LESS = {
     "predict": "",
     "verify": "",
 }
-ELSEWHERE = ("--executor", "--hosts", "--fits")  # several hosts, and a search of the machine's whole memory
+ELSEWHERE = ("--executor", "--hosts", "--memory")  # several hosts, and a search of the machine's whole memory
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(map(programs, BLOCKS[page]))], ids=by_name)

@@ -30,7 +30,7 @@ ENGINES = ("processes", "dask", "ray")  # by seed % 3
 def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Trial -> values of a search by one process."""
     folder = tmp_path_factory.mktemp("whole")
-    subprocess.run(command(folder, "--no-prune", trials=TRIALS), check=True, capture_output=True)
+    subprocess.run(command(folder, "--oracle", "random,no_pruning", trials=TRIALS), check=True, capture_output=True)
     return {event["trial"]: event["values"] for event in events(folder) if event["event"] == "began"}
 
 
@@ -105,7 +105,7 @@ def test_a_search_is_whole_whoever_is_killed(
 ) -> None:
     draw, engine = random.Random(seed), engines(ENGINES[seed % 3])
     folder = tmp_path / "s"
-    whole = command(folder, *engine.options, "--no-prune" if seed % 2 else "--prune", trials=TRIALS)
+    whole = command(folder, *engine.options, "--oracle", "random,no_pruning" if seed % 2 else "random", trials=TRIALS)
     with begin(whole) as process:
         count = draw.randint(0, 3 * TRIALS)
         wait_for(lambda: process.poll() is not None or len(events(folder)) >= count)
@@ -130,7 +130,7 @@ def test_a_search_is_whole_whoever_is_killed(
         assert process.returncode == 0, stderr
     found = json.loads(stdout)
     assert found["trials"] == TRIALS
-    assert_whole(folder, TRIALS, once="--no-prune" in whole)
+    assert_whole(folder, TRIALS, once="random,no_pruning" in whole)
     new = [event for event in events(folder) if event["event"] == "began" and event["new"]]
     assert {event["trial"]: event["values"] for event in new} == values
     assert load_weights(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)

@@ -115,7 +115,6 @@ OTHERWISE = {
     "tfmb/storage/files.py": "it is the way",
     "tfmb/storage/folders.py": "its own files, to try the disk",
     "tfmb/environment/processor.py": "/proc",
-    "tfmb/jobs/presets.py": "/proc",
     "tfmb/advice/processor.py": "/proc",
     "tfmb/advice/memory.py": "/proc and /sys",
     "tfmb/cli/gpus.py": "/proc and /sys",

@@ -174,7 +174,7 @@ def finished(folder: Path, *options: str) -> dict[str, Any]:
 
 
 @pytest.mark.process
-def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Path) -> None:
+def test_a_search_that_is_killed_goes_on_and_its_winner_is_a_run(tmp_path: Path) -> None:
     expected = finished(tmp_path / "whole")
     with subprocess.Popen(command(tmp_path / "s"), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
         journal = tmp_path / "s" / "journal.jsonl"
@@ -182,25 +182,18 @@ def test_a_search_that_is_killed_goes_on_and_the_winner_is_exported(tmp_path: Pa
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
     assert journal.read_bytes().count(b'"ended"') < 8
-    found = finished(
-        tmp_path / "s",
-        "--retrain",
-        "1",
-        "--retrain-epochs",
-        "1",
-        "--export",
-        str(tmp_path / "export"),
-    )
+    found = finished(tmp_path / "s", "--retrain", "1,epochs=1")
     assert {key: found[key] for key in ("score", "trial", "values", "trials")} == {
         key: expected[key] for key in ("score", "trial", "values", "trials")
     }
-    assert (tmp_path / "export" / "1" / "saved_model.pb").exists()
+    config = json.loads((Path(found["retrained_run"]) / "run.json").read_text())["config"]
+    assert (config["epochs"], config["learning_rate"]) == (1, found["values"]["learning_rate"])
     assert len(found["test_accuracy"]) == 1
 
 
 @pytest.mark.slow
 def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_path: Path) -> None:
-    retrain = ["--retrain", "2", "--retrain-epochs", "30"]
+    retrain = ["--retrain", "2,epochs=30"]
     with subprocess.Popen(
         command(tmp_path / "s", *retrain), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     ) as process:
@@ -217,7 +210,9 @@ def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_pa
     for run in runs:  # each epoch once
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         assert [line["epoch"] for line in lines if "val_loss" in line] == list(range(1, 31))
-    other = subprocess.run(command(tmp_path / "s", *retrain[:-1], "3"), capture_output=True, text=True, check=False)
+    other = subprocess.run(
+        command(tmp_path / "s", "--retrain", "2,epochs=3"), capture_output=True, text=True, check=False
+    )
     assert other.returncode == 2
     assert "seed-0 holds a run with another epochs" in other.stderr
 
@@ -225,13 +220,16 @@ def test_a_retrained_winner_goes_on_after_a_kill_and_is_not_trained_twice(tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--export", "x"], "--export writes the retrained winner: give --retrain"),
-        (["--retrain", "-1"], "--retrain -1 must be at least 0"),
+        (["--retrain", "-1"], "--retrain '-1' must be an integer of at least 0"),
+        (["--search", "augment=shift=1", "--search", "speed=1"], "--search 'speed=1': give NAME=VALUES, where NAME"),
+        (["--search", "optimizer=sgd,momentum=0.9"], "lists what is searched: give --search momentum=0.9"),
+        (["--search", "schedule=cosine", "--search", "schedule=step"], "--search schedule is given twice"),
+        (["--objective", "val_loss,executions=0"], "--objective executions='0' must be an integer at least 1"),
         (["--batch-size", "a:b"], "--batch-size 'a:b': give a number, several"),
         (["--learning-rate", "1:2:3"], "--learning-rate '1:2:3': give a number"),
         (["--timeout", "soon"], "--timeout 'soon': give seconds, or 90s"),
         (["--timeout", "0s"], "--timeout '0s' must be more than 0"),
-        (["--optimizer", "lion"], "unknown optimizer 'lion'"),
+        (["--search", "optimizer=lion"], "unknown optimizer 'lion'"),
         (["--learning-rate", "0:1"], "a range goes from a smaller number"),
         (["--objective", "mine"], "objective 'mine': give a metric"),
         (["--oracle", "x", "--dataset", "digits"], "unknown oracle 'x'"),

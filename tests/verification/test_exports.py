@@ -94,7 +94,7 @@ def test_provenance_is_asked_before_anything_is_loaded(made: tuple[Path, Path], 
 @pytest.mark.slow
 def test_the_command_on_an_export(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, saved = made
-    assert main(["verify", str(saved), "--run", str(run), "--json"]) == 0
+    assert main(["verify", str(saved), str(run), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["passed"] is True
     assert told["checks"][0]["name"] == "provenance"
@@ -132,7 +132,7 @@ def test_bad_targets_are_refused_in_one_line(
 
 def test_options_that_do_not_belong_are_refused(made: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     run, saved = made
-    for arguments in ([str(run), "--run", str(run)], [str(saved), "--dataset", "a:b"], [str(run), "--steps", "1"]):
+    for arguments in ([str(run), str(run)], [str(saved), "--dataset", "a:b"], [str(saved), str(run), str(run)]):
         with pytest.raises(SystemExit) as ended:
             main(["verify", *arguments])
         assert ended.value.code == 2

@@ -64,7 +64,7 @@ def test_a_model_that_begins_otherwise_each_time_is_found_on_the_users_data(fold
         (["mine:uncompiled"], "mine:uncompiled: the model is not compiled"),
         (["mine:nothing"], "TARGET mine:nothing: module 'mine' has no function 'nothing'"),
         (["runs/a"], "TARGET 'runs/a' is not of the form package.module:function"),
-        (["mine:build", "--steps", "3"], "--steps does not belong to a check of a model"),
+        (["mine:build", "runs/a"], "runs/a does not belong to a check of a model"),
         (["mine:build", "--model", "mine:build"], "--model does not belong to a check of a model"),
     ],
 )

@@ -17,7 +17,6 @@ from tfmb.types import Data, Strategy
 
 __all__ = ["advise", "advise_on", "default_batch_sizes"]
 
-_LARGEST = 2048
 _POWERS = [2**power for power in range(3, 12)]
 
 
@@ -93,9 +92,7 @@ def advise(
 
 def default_batch_sizes(examples: int) -> list[int]:
     """Powers of two from 8 to 2048, or to half of the data."""
-    return [size for size in (2**power for power in range(3, 12)) if size <= max(min(_LARGEST, examples // 2), 1)] or [
-        1
-    ]
+    return [size for size in _POWERS if size <= examples // 2] or [1]
 
 
 def advise_on(

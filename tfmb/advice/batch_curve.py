@@ -13,12 +13,12 @@ import numpy as np
 
 from tfmb.errors import ConfigError
 
-__all__ = ["BatchCurve", "Interval", "fit_curve"]
+__all__ = ["HIGH", "LOW", "BatchCurve", "Interval", "fit_curve"]
 
 # How uncertain a measured number of updates is at least: of S(B) on MNIST.
 _NOISE = 0.1
 _DRAWS, _SEED = 2000, 0
-_LOW, _HIGH = 5.0, 95.0
+LOW, HIGH = 5.0, 95.0
 _FACTORS = 1e4  # B_crit is looked for so far outside of the batches that were measured
 
 
@@ -29,6 +29,12 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def around(cls, value: float, drawn: np.ndarray) -> "Interval":
+        """A value, with 90 % of what was drawn around it."""
+        low, high = np.percentile(drawn, [LOW, HIGH])
+        return cls(value=float(value), low=float(low), high=float(high))
 
     def __str__(self) -> str:
         return f"{self.value:.3g} [{self.low:.3g}, {self.high:.3g}]"
@@ -57,8 +63,7 @@ class BatchCurve:
     def updates(self, batch_size: float) -> Interval:
         """Updates to the target."""
         value = self.least_updates.value * (1 + self.critical_batch_size.value / batch_size)
-        low, high = np.percentile(self.drawn(batch_size), [_LOW, _HIGH])
-        return Interval(value=value, low=float(low), high=float(high))
+        return Interval.around(value, self.drawn(batch_size))
 
     def drawn(self, batch_size: float) -> np.ndarray:
         """`[draws]`, updates to the target as they might have been found as well."""
@@ -86,10 +91,9 @@ def fit_curve(batch_sizes: Sequence[int], updates: Sequence[Sequence[float]]) ->
     noise = random.normal(size=(_DRAWS, len(sizes))) * max(residual, _of_means(updates), _NOISE)
     fitted = logs - off
     draws = np.array([_fit(sizes, fitted + one) for one in noise])
-    lows, highs = np.percentile(draws, _LOW, axis=0), np.percentile(draws, _HIGH, axis=0)
     return BatchCurve(
-        least_updates=Interval(value=least, low=float(lows[0]), high=float(highs[0])),
-        critical_batch_size=Interval(value=critical, low=float(lows[1]), high=float(highs[1])),
+        least_updates=Interval.around(least, draws[:, 0]),
+        critical_batch_size=Interval.around(critical, draws[:, 1]),
         residual=residual,
         draws=draws,
     )

@@ -4,8 +4,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from tfmb.advice.lr_range import sweep
 from tfmb.advice.short_runs import AdviceTask, ShortRun, ShortRuns
@@ -44,7 +46,7 @@ class Method:
     name: str
     batch_size: int
     learning_rate: float
-    noise: float | None
+    noise: float | None = None
     updates_an_epoch: int
     epoch_seconds: float
     run: ShortRun
@@ -105,13 +107,8 @@ def seconds_to_target(run: ShortRun) -> float | None:
     """The seconds of training up to the look that reached the target; None if no look did."""
     if run.updates is None:
         return None
-    before = 0.0, 0.0
-    for look in run.looks:
-        if look.updates >= run.updates:
-            share = (run.updates - before[0]) / max(look.updates - before[0], 1e-9)
-            return before[1] + share * (look.seconds - before[1])
-        before = float(look.updates), look.seconds
-    return run.looks[-1].seconds
+    updates, seconds = zip((0, 0.0), *((look.updates, look.seconds) for look in run.looks), strict=True)
+    return float(np.interp(run.updates, updates, seconds))
 
 
 def compare(
@@ -164,7 +161,6 @@ def compare(
                 name=kind,
                 batch_size=size,
                 learning_rate=rate,
-                noise=None,
                 updates_an_epoch=an_epoch,
                 epoch_seconds=an_epoch * each,
                 run=run,
@@ -181,9 +177,7 @@ def compare(
         target=target,
         seconds=seconds,
         examples=examples,
-        methods=tuple(
-            Method(**{**vars(method), "noise": noise}) for method, noise in zip(methods, noises, strict=True)
-        ),
+        methods=tuple(replace(method, noise=noise) for method, noise in zip(methods, noises, strict=True)),
         cost_seconds=time.perf_counter() - began,
     )
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from tfmb.advice.compare import Comparison, seconds_to_target
 from tfmb.advice.pages import BLUE, ORANGE, RED, draw_with
-from tfmb.report.appearance import Chart, duration, escaped, framed, scrolling, title_value_axis
+from tfmb.report.appearance import Chart, duration, escaped, framed, table, title_value_axis
 from tfmb.report.page import write_page
 
-__all__ = ["rows_of", "write_comparison"]
+__all__ = ["rows_of", "table_of", "write_comparison"]
 
 _COLOURS = {"batch": RED, "mini-batch": BLUE, "stochastic": ORANGE}
 HEAD = (
@@ -26,23 +26,24 @@ def write_comparison(found: Comparison, path: Path) -> None:
         StorageError: the page cannot be written; an old one stays.
     """
     objects = draw_with()
-    charts = [
-        _curves(found, objects, "seconds", "training time (s)"),
-        _curves(found, objects, "examples", "examples"),
-    ]
+    charts = [_curves(found, objects, "seconds", "training time (s)"), _curves(found, objects, "examples", "examples")]
     about = f"Each trained for {duration(found.seconds)} on {found.examples:,} examples. Target: {found.target}."
     notes = (
         "Gradient noise: the mean squared distance of a batch's gradient from that of all examples, at the start, as "
     )
     notes += "a share of the latter's square. It falls with the batch size; what an update costs rises with it."
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in HEAD)
-    body = "\n".join(
+    body = [
         f'<tr data-method="{escaped(row[0])}">' + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>"
         for row in rows_of(found)
-    )
-    table = scrolling(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>")
+    ]
     title = f"Three ways down: {found.name}"
-    write_page(path, title, title, [f"<p>{escaped(about, 300)}</p>", f"<p>{escaped(notes, 400)}</p>", table], charts)
+    sections = [f"<p>{escaped(about, 300)}</p>", f"<p>{escaped(notes, 400)}</p>", table(HEAD, body)]
+    write_page(path, title, title, sections, charts)
+
+
+def table_of(found: Comparison) -> list[list[str]]:
+    """Returns the table's head and rows, as text."""
+    return [list(HEAD), *rows_of(found)]
 
 
 def rows_of(found: Comparison) -> list[list[str]]:

@@ -14,6 +14,7 @@ from tfmb.advice.records import Advice, SizePrediction
 from tfmb.advice.short_runs import AdviceTask, ShortRun, ShortRuns
 from tfmb.advice.target import Target, crossing
 from tfmb.advice.throughput import Throughput, measure_throughput
+from tfmb.report.appearance import duration
 
 __all__ = ["Inquiry"]
 
@@ -116,8 +117,8 @@ class Inquiry:
         assert self._throughput is not None
         updates = self._problem.train.size * 4 / middle
         about = 3 * 4 * updates * self._throughput.seconds(middle)
-        limit = "" if self._budget == math.inf else f", and no longer than about {_time(self._budget)} (the budget)"
-        self._say(f"about {_time(about)}{limit}: three batch sizes, each with some learning rates from {start:.2g}")
+        limit = "" if self._budget == math.inf else f", and no longer than about {duration(self._budget)} (the budget)"
+        self._say(f"about {duration(about)}{limit}: three batch sizes, each with some learning rates from {start:.2g}")
 
     def _choose_target(self, start: float, middle: int) -> Target | None:
         """Returns a validation loss that a training reaches early; None if the loss does not fall."""
@@ -231,7 +232,7 @@ class Inquiry:
         most = self._throughput.fastest
         other = next(p for p in predictions if p.batch_size == most)
         slower = other.seconds.value / best.seconds.value
-        why = f"{_time(best.seconds.value)} to {self._target}"
+        why = f"{duration(best.seconds.value)} to {self._target}"
         if most != best.batch_size:
             why += f"; batch size {most}, with the highest throughput, takes {slower:.1f} times as long"
         return self._made_of(
@@ -265,15 +266,8 @@ class Inquiry:
     def _undetermined(
         self, reason: str, predictions: tuple[SizePrediction, ...] = (), as_good: tuple[int, ...] = ()
     ) -> Advice:
-        return self._made_of(
-            batch_size=None,
-            learning_rate=None,
-            as_good=as_good,
-            least_compute=None,
-            reason=f"undetermined: {reason.removeprefix('undetermined: ')}",
-            predictions=predictions,
-            extras=(),
-        )
+        why = f"undetermined: {reason.removeprefix('undetermined: ')}"
+        return self._made_of(reason=why, predictions=predictions, as_good=as_good)
 
     def _made_of(self, **found: Any) -> Advice:
         return Advice(
@@ -291,7 +285,3 @@ class Inquiry:
             cost_examples=self._runs.spent_examples,
             **found,
         )
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from tfmb.advice.memory import LargestBatch, NothingFitsError, free_memory, largest_batch, try_batch
+from tfmb.advice.memory import NothingFitsError, free_memory, largest_batch, try_batch
+from tfmb.advice.model_alone import count_bytes
 from tfmb.advice.short_runs import AdviceTask
 from tfmb.backend import keras
 from tfmb.data import Splits, load
@@ -18,8 +19,6 @@ from tfmb.optimizers import interop
 
 __all__ = ["largest_batch_of", "peak_of", "problem_of"]
 
-# Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
-_TOLERANCE = 0.05
 _COUNTING_SECONDS = 120
 
 
@@ -54,7 +53,7 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
         NothingFitsError: memory is too small for one example.
         ConfigError: not even one example runs, for another reason.
     """
-    found: LargestBatch = largest_batch(asdict(config), examples, tolerance=_TOLERANCE, say=say)
+    found = largest_batch(asdict(config), examples, say)
     if found.batch_size is None and found.trials[0].out_of_memory:
         mend = (
             "a smaller --model"
@@ -70,11 +69,10 @@ def largest_batch_of(config: ProblemConfig, examples: int, say: Callable[[str], 
 
 def _model_alone(config: ProblemConfig) -> str:
     """Returns, for people, the model's memory without an example, counted in a process of its own."""
-    ended = ask("tfmb.advice.model_alone", asdict(config), _COUNTING_SECONDS)
+    ended = ask(count_bytes, asdict(config), _COUNTING_SECONDS)
     if ended.code:
         return f"what the model alone takes could not be counted ({ended.last_words})"
-    alone = ended.answer()["bytes"]
-    return f"the model alone (weights, gradients, the optimizer's slots) takes {alone / 2**20:,.0f} MiB"
+    return f"the model alone (weights, gradients, the optimizer's slots) takes {ended.answer() / 2**20:,.0f} MiB"
 
 
 def peak_of(config: ProblemConfig, batch_size: int) -> tuple[int | None, str]:
@@ -99,12 +97,7 @@ def _build(config: ProblemConfig, splits: Splits) -> Callable[[], Any]:
         seed = int(keras.random.randint((), 0, 2**31 - 1, seed=keras.random.SeedGenerator()))
         shown = None if shape is None else tuple(shape[1:])
         return build_model(
-            config.model_name,
-            shown,
-            splits.train.num_classes,
-            splits.normalization,
-            seed=seed,
-            dropout=config.dropout,
+            config.model_name, shown, splits.train.num_classes, splits.normalization, seed=seed, dropout=config.dropout
         )
 
     return build

@@ -1,5 +1,6 @@
 """The largest batch that fits: each candidate trains and evaluates in a process of its own, which may die of it."""
 
+import contextlib
 import json
 import math
 import os
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.environment import children
+from tfmb.environment.console import start_tensorflow
 from tfmb.errors import TfmbError
+from tfmb.jobs.config import ProblemConfig
 
 __all__ = [
     "OUT_OF_MEMORY",
@@ -28,6 +31,10 @@ __all__ = [
 
 # What a process of its own must take to start and train a few updates, before it counts as one that hangs.
 _SECONDS = 300.0
+# Of the batch size: a size that is known to run, and one so much larger that is known not to, are enough.
+_TOLERANCE = 0.05
+# Updates of a candidate, and a rate at which nothing diverges.
+_UPDATES, _RATE = 2, 1e-6
 # What is left to everybody else while a batch is tried.
 _SPARED = 0.05
 _ALL_TAKEN = "it takes nearly all memory that is left"
@@ -89,26 +96,11 @@ def largest_that_fits(fits: Callable[[int], Trial], most: int, tolerance: float 
     """
     trials: list[Trial] = []
 
-    def try_size(size: int) -> bool:
-        trials.append(fits(size))
-        return trials[-1].fits
-
     good, bad = 0, most + 1
-    size = 1
-    while size < bad:
-        if not try_size(size):
-            bad = size
-            break
-        good = size
-        if size == most:
-            break
-        size = min(2 * size, most)
-    while bad - good > 1 and good and bad - good > tolerance * good:
-        middle = (good + bad) // 2
-        if try_size(middle):
-            good = middle
-        else:
-            bad = middle
+    while good < most and (bad > most or bad - good > max(1, tolerance * good)):
+        size = min(max(2 * good, 1), most) if bad > most else (good + bad) // 2
+        trials.append(fits(size))
+        good, bad = (size, bad) if trials[-1].fits else (good, size)
     if good == most:
         reason = f"all {most:,} examples fit in one batch"
     else:
@@ -117,37 +109,50 @@ def largest_that_fits(fits: Callable[[int], Trial], most: int, tolerance: float 
     return LargestBatch(batch_size=good or None, reason=reason, trials=tuple(trials))
 
 
-def largest_batch(
-    config: dict[str, Any],
-    most: int,
-    *,
-    tolerance: float = 0.0,
-    say: Callable[[str], None] = lambda line: None,
-    seconds: float = _SECONDS,
-) -> LargestBatch:
+def largest_batch(config: dict[str, Any], most: int, say: Callable[[str], None] = lambda line: None) -> LargestBatch:
     """The largest batch of a problem: real updates and an evaluation, each candidate in a process of its own.
 
     Args:
         config: the fields of a `ProblemConfig`.
         most: no larger batch is tried.
-        tolerance: see `largest_that_fits`.
         say: gets a line for each that was tried.
-        seconds: after which a process counts as one that hangs.
     """
 
     def fits(size: int) -> Trial:
-        found = try_batch(config, size, seconds)
+        found = try_batch(config, size)
         peak = "" if found.peak_bytes is None else f", {found.peak_bytes / 2**20:,.0f} MiB at most"
         say(f"batch size {size:,}: {'fits' if found.fits else found.why}{peak}")
         return found
 
-    return largest_that_fits(fits, most, tolerance)
+    return largest_that_fits(fits, most, _TOLERANCE)
 
 
-def try_batch(config: dict[str, Any], batch_size: int, seconds: float = _SECONDS) -> Trial:
+def try_batch(config: dict[str, Any], batch_size: int) -> Trial:
     """Trains and evaluates a problem with one batch size, in a process of its own: see `largest_batch`."""
-    command = [sys.executable, "-m", "tfmb.advice.one_batch"]
-    return try_in_process(command, json.dumps({**config, "batch_size": batch_size}), batch_size, seconds)
+    told = json.dumps({**config, "batch_size": batch_size})
+    return try_in_process(children.command_of(_train), told, batch_size, _SECONDS)
+
+
+def _train(told: dict[str, Any]) -> dict[str, int]:
+    """Trains a few updates and evaluates; returns the most memory that the process took."""
+    with contextlib.suppress(OSError):  # not on Linux
+        # The kernel ends this process, and not its parent, if memory runs out all the same.
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    size = told.pop("batch_size")
+    start_tensorflow()
+    from tfmb.advice.jobs import problem_of
+    from tfmb.advice.short_runs import ShortRuns
+    from tfmb.advice.target import Target
+    from tfmb.backend import tf
+
+    try:
+        problem, _ = problem_of(ProblemConfig(**told))
+        never = Target(metric="val_loss", value=-1e300, rises=False)
+        ShortRuns(problem).run(size, _RATE, never, most_updates=_UPDATES)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise NothingFitsError("out of memory") from error
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {"peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit}
 
 
 def try_in_process(command: list[str], told: str, size: int, seconds: float) -> Trial:

@@ -1,19 +1,14 @@
-"""Counts a model's memory without an example: `python -m tfmb.advice.model_alone`, started by `jobs`.
-
-Nothing is allocated: the model may be one that does not fit.
-"""
+"""Counts a model's memory without an example. Nothing is allocated: the model may be one that does not fit."""
 
 import math
-import sys
 from typing import Any
 from unittest import mock
 
-from tfmb.environment import children
 from tfmb.environment.console import start_tensorflow
 from tfmb.jobs.config import ProblemConfig
 from tfmb.types import Variable
 
-__all__ = ["main", "model_bytes"]
+__all__ = ["count_bytes", "model_bytes"]
 
 
 def model_bytes(build: Any, optimizer: Any = None) -> int:
@@ -31,10 +26,7 @@ def model_bytes(build: Any, optimizer: Any = None) -> int:
         compiled_with.append(optimizer)
 
     # Keras makes no values in such a scope, which the variables of an optimizer and of metrics would need.
-    with (
-        mock.patch.object(keras.Model, "compile", compile_nothing),
-        keras.StatelessScope(initialize_variables=False),
-    ):
+    with mock.patch.object(keras.Model, "compile", compile_nothing), keras.StatelessScope(initialize_variables=False):
         model = build()
     known = [*compiled_with, "adam"][0] if optimizer is None else optimizer
     trained = sum(map(_bytes_of, model.trainable_variables))
@@ -58,18 +50,10 @@ def _slots_of(optimizer: Any) -> int:
     return sum(tuple(variable.shape) == (1, 3) for variable in made.variables)
 
 
-def main() -> int:
-    """Reads a problem's configuration; prints the bytes."""
-    return children.reply(_count)
-
-
-def _count(config: dict[str, Any]) -> dict[str, int]:
+def count_bytes(config: dict[str, Any]) -> int:
+    """The bytes of a problem's model, in a process that has not started TensorFlow."""
     start_tensorflow()
     from tfmb.advice.jobs import problem_of
 
     problem, _ = problem_of(ProblemConfig(**config))
-    return {"bytes": model_bytes(problem.build, problem.optimizer)}
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return model_bytes(problem.build, problem.optimizer)

@@ -9,7 +9,7 @@ from tfmb.advice.rate_curve import RateCurve
 from tfmb.advice.records import Advice
 from tfmb.environment.requirements import PAGE_MODULES, need_modules
 from tfmb.errors import ConfigError
-from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, scrolling, ticks
+from tfmb.report.appearance import GREY, INK, Chart, duration, escaped, framed, log_axis, table
 from tfmb.report.page import write_page
 
 __all__ = ["draw_with", "figure_of", "rate_chart", "write_advice", "write_rate_curve"]
@@ -106,7 +106,7 @@ def rate_chart(curve: RateCurve, objects: Any) -> Chart:
                     x=[rate, rate], y=[low, first], mode="lines", line=line, name=f"{name} {rate:.3g}", hoverinfo="name"
                 )
             )
-    _log_axis(figure, "x", "learning rate", rates)
+    log_axis(figure, "x", "learning rate", rates)
     top = max(first * 1.5, low * 2)
     figure.update_yaxes(title_text="training loss", range=[min(low, 0.0), top])
     return Chart(name="range-test", title=title, note=note, figure=figure)
@@ -125,8 +125,8 @@ def _updates_chart(advice: Advice, objects: Any) -> Chart:
     _band(figure, sizes, [p.updates for p in advice.predictions], "fitted", objects)
     dots = [(run.batch_size, run.updates) for run in reached if run.updates is not None]
     figure.add_trace(_dots([b for b, _ in dots], [u for _, u in dots], "measured", ORANGE, objects))
-    _log_axis(figure, "x", "batch size (examples)", sizes)
-    _log_axis(figure, "y", "updates", [u for _, u in dots] + [p.updates.high for p in advice.predictions])
+    log_axis(figure, "x", "batch size (examples)", sizes)
+    log_axis(figure, "y", "updates", [u for _, u in dots] + [p.updates.high for p in advice.predictions])
     return Chart(name="updates", title=title, note=note, figure=figure)
 
 
@@ -140,8 +140,8 @@ def _seconds_chart(advice: Advice, objects: Any) -> Chart:
     if advice.chosen is not None:
         chosen = advice.chosen
         figure.add_trace(_dots([chosen.batch_size], [chosen.seconds.value], "advice", INK, objects, size=13))
-    _log_axis(figure, "x", "batch size (examples)", sizes)
-    _log_axis(figure, "y", "training time (s)", [p.seconds.value for p in advice.predictions])
+    log_axis(figure, "x", "batch size (examples)", sizes)
+    log_axis(figure, "y", "training time (s)", [p.seconds.value for p in advice.predictions])
     note = "Updates to the target times the measured time of an update."
     return Chart(name="seconds", title=title, note=note, figure=figure)
 
@@ -164,8 +164,8 @@ def _rates_chart(advice: Advice, objects: Any) -> Chart:
         line = {"color": INK, "width": 2}
         x, y = [p.batch_size for p in advice.predictions], [p.learning_rate for p in advice.predictions]
         figure.add_trace(objects.Scatter(x=x, y=y, mode="lines", line=line, name="advice"))
-    _log_axis(figure, "x", "batch size (examples)", [run.batch_size for run in advice.runs])
-    _log_axis(figure, "y", "learning rate", [run.learning_rate for run in advice.runs])
+    log_axis(figure, "x", "batch size (examples)", [run.batch_size for run in advice.runs])
+    log_axis(figure, "y", "learning rate", [run.learning_rate for run in advice.runs])
     return Chart(name="rates", title=title, note="A dot is a training.", figure=figure)
 
 
@@ -179,8 +179,8 @@ def _throughput_chart(advice: Advice, objects: Any) -> Chart:
     figure.add_trace(
         objects.Scatter(x=list(found.batch_sizes), y=rates, mode="lines+markers", line=line, name="examples/s")
     )
-    _log_axis(figure, "x", "batch size (examples)", found.batch_sizes)
-    _log_axis(figure, "y", "examples a second", rates)
+    log_axis(figure, "x", "batch size (examples)", found.batch_sizes)
+    log_axis(figure, "y", "examples a second", rates)
     note = f"Measured here. From batch size {found.knee} on there is little left to gain."
     return Chart(name="throughput", title=title, note=note, figure=figure)
 
@@ -201,16 +201,14 @@ def _sentences(advice: Advice) -> list[str]:
 def _table(advice: Advice) -> str:
     if not advice.predictions:
         return ""
-    head = "".join(f'<th scope="col" class="number">{name}</th>' for name in _COLUMNS)
     rows = []
     for p in advice.predictions:
         cells = (p.batch_size, f"{p.learning_rate:.3g}", p.updates, p.seconds, f"{p.examples.value:,.0f}")
         best = ' class="best"' if p.batch_size == advice.batch_size else ""
         body = "".join(f'<td class="number">{escaped(str(cell))}</td>' for cell in cells)
         rows.append(f'<tr data-batch="{p.batch_size}"{best}>{body}</tr>')
-    table = "\n".join(rows)
-    whole = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{table}\n</tbody>\n</table>"
-    return f"<h2>All batch sizes</h2>\n{scrolling(whole)}"
+    whole = table(_COLUMNS, rows, ' class="number"')
+    return f"<h2>All batch sizes</h2>\n{whole}"
 
 
 _COLUMNS = ("batch size", "learning rate", "updates", "seconds", "examples")
@@ -229,13 +227,6 @@ def _band(figure: Any, sizes: Sequence[int], intervals: Sequence[Any], name: str
 def _dots(x: Sequence[Any], y: Sequence[Any], name: str, colour: str, objects: Any, size: int = 9) -> Any:
     marker = {"color": colour, "size": size}
     return objects.Scatter(x=list(x), y=list(y), mode="markers", marker=marker, name=name)
-
-
-def _log_axis(figure: Any, axis: str, title: str, values: Sequence[float]) -> None:
-    places = ticks([value for value in values if value > 0], log=True)
-    labels = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
-    update = figure.update_xaxes if axis == "x" else figure.update_yaxes
-    update(title_text=title, type="log", **labels)
 
 
 def _drawable(value: float) -> bool:

@@ -4,14 +4,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tfmb.advice.batch_curve import BatchCurve, Interval
+from tfmb.advice.batch_curve import HIGH, LOW, BatchCurve, Interval
 from tfmb.advice.records import SizePrediction, listed
 from tfmb.advice.rounds import TELLS
 from tfmb.advice.throughput import Throughput
 
 __all__ = ["as_good_as", "predict", "untold"]
 
-_LOW, _HIGH = 5.0, 95.0
 # The curve is off by so much at a batch size: residuals of S(B) on MNIST, MLP, over nine of them.
 _MISFIT, _SEED = 0.08, 2
 
@@ -36,8 +35,8 @@ def predict(
                 learning_rate=rate_of(size),
                 updates=updates,
                 step_seconds=step,
-                seconds=_interval(updates.value * step, _seconds(curve, throughput, size)),
-                examples=_interval(updates.value * size, curve.drawn(size) * size),
+                seconds=Interval.around(updates.value * step, _seconds(curve, throughput, size)),
+                examples=Interval.around(updates.value * size, curve.drawn(size) * size),
             )
         )
     return tuple(found)
@@ -54,7 +53,7 @@ def as_good_as(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequ
     for size in sizes:
         off = np.exp(random.normal(size=len(least)) * _MISFIT * np.sqrt(2))
         ratio = _seconds(curve, throughput, size) / least * off
-        if size == best or np.percentile(ratio, _LOW) <= 1:
+        if size == best or np.percentile(ratio, LOW) <= 1:
             found.append(size)
     return tuple(found)
 
@@ -67,10 +66,10 @@ def untold(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequence
     """
     times = {size: curve.updates(size).value * throughput.draws(size) for size in sizes}
     regret = times[best] / np.min(list(times.values()), axis=0)
-    low, high = np.percentile(throughput.draws(best), [_LOW, _HIGH])
+    low, high = np.percentile(throughput.draws(best), [LOW, HIGH])
     value = throughput.seconds(best)
     why = throughput.trouble or "the time of an update differs from round to round"
-    if np.percentile(regret, _HIGH) > TELLS:
+    if np.percentile(regret, HIGH) > TELLS:
         rivals = listed(as_good_as(best, curve, throughput, sizes))
         return f"{why}; it cannot tell whether batch size {rivals} is the fastest: ask again when it is quiet"
     if high > TELLS * value or value > TELLS * low:
@@ -80,8 +79,3 @@ def untold(best: int, curve: BatchCurve, throughput: Throughput, sizes: Sequence
 
 def _seconds(curve: BatchCurve, throughput: Throughput, size: int) -> np.ndarray:
     return np.asarray(curve.drawn(size) * throughput.draws(size))
-
-
-def _interval(value: float, drawn: np.ndarray) -> Interval:
-    low, high = np.percentile(drawn, [_LOW, _HIGH])
-    return Interval(value=value, low=float(low), high=float(high))

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scipy.optimize import isotonic_regression
+
 from tfmb.advice.short_runs import ShortRun
 from tfmb.advice.target import Target
 
@@ -127,11 +129,5 @@ def _between(sizes: Sequence[float], rates: Sequence[float]) -> list[float]:
 
 
 def _rising(values: Sequence[float]) -> list[float]:
-    """The nearest values that never fall: those that do are replaced by their mean (pool adjacent violators)."""
-    blocks: list[list[float]] = []
-    for value in values:
-        blocks.append([value])
-        while len(blocks) > 1 and statistics.fmean(blocks[-2]) > statistics.fmean(blocks[-1]):
-            last = blocks.pop()
-            blocks[-1] += last
-    return [statistics.fmean(block) for block in blocks for _ in block]
+    """The nearest values that never fall: those that do are replaced by their mean."""
+    return [float(value) for value in isotonic_regression(values).x]

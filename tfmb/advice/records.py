@@ -1,5 +1,6 @@
 """The parts of an advice as plain values: measurements, conclusions and cost."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,10 +40,8 @@ class SizePrediction:
         return {
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,
-            "updates": self.updates.value,
-            "updates_interval": self.updates.to_list(),
-            "seconds": self.seconds.value,
-            "seconds_interval": self.seconds.to_list(),
+            **_told("updates", self.updates),
+            **_told("seconds", self.seconds),
         }
 
 
@@ -77,19 +76,19 @@ class Advice:
     optimizer: str
     target: Target | None
     target_is_ours: bool
-    batch_size: int | None
-    learning_rate: float | None
-    as_good: tuple[int, ...]
-    least_compute: tuple[int, float] | None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    as_good: tuple[int, ...] = ()
+    least_compute: tuple[int, float] | None = None
     reason: str
     curve: BatchCurve | None
     transfer: RateTransfer | None
-    predictions: tuple[SizePrediction, ...]
+    predictions: tuple[SizePrediction, ...] = ()
     throughput: Throughput | None
     sweep: RateCurve | None
     runs: tuple[ShortRun, ...]
     confirmed: ShortRun | None
-    extras: tuple[str, ...]
+    extras: tuple[str, ...] = ()
     cost_seconds: float
     cost_examples: int
 
@@ -130,12 +129,9 @@ class Advice:
             "as_good_batch_sizes": list(self.as_good),
             "learning_rate": self.learning_rate,
             "learning_rate_interval": self._rates(),
-            "critical_batch_size": None if curve is None else curve.critical_batch_size.value,
-            "critical_batch_size_interval": None if curve is None else curve.critical_batch_size.to_list(),
-            "updates": None if chosen is None else chosen.updates.value,
-            "updates_interval": None if chosen is None else chosen.updates.to_list(),
-            "seconds": None if chosen is None else chosen.seconds.value,
-            "seconds_interval": None if chosen is None else chosen.seconds.to_list(),
+            **_told("critical_batch_size", None if curve is None else curve.critical_batch_size),
+            **_told("updates", None if chosen is None else chosen.updates),
+            **_told("seconds", None if chosen is None else chosen.seconds),
             "measured_seconds": None if self.confirmed is None else self.confirmed.seconds,
             "least_compute_batch_size": None if self.least_compute is None else self.least_compute[0],
             "least_compute_learning_rate": None if self.least_compute is None else self.least_compute[1],
@@ -150,18 +146,13 @@ class Advice:
         """The smallest and largest batch size around the answer between which all are as good: none is slower."""
         if self.batch_size is None:
             return None
-        low = high = self.batch_size
         sizes = [p.batch_size for p in self.predictions]
-        place = sizes.index(low)
-        for size in reversed(sizes[:place]):
-            if size not in self.as_good:
-                break
-            low = size
-        for size in sizes[place + 1 :]:
-            if size not in self.as_good:
-                break
-            high = size
-        return [low, high]
+        place = sizes.index(self.batch_size)
+        as_good = self.as_good.__contains__
+        return [
+            [self.batch_size, *itertools.takewhile(as_good, around)][-1]
+            for around in (reversed(sizes[:place]), sizes[place + 1 :])
+        ]
 
     @property
     def answer(self) -> str:
@@ -175,6 +166,12 @@ class Advice:
     def _rates(self) -> list[float] | None:
         """Rates were tried in steps of two: the best one is not a step away from that which was best."""
         return None if self.learning_rate is None else [self.learning_rate / 2, self.learning_rate * 2]
+
+
+def _told(name: str, interval: Interval | None) -> dict[str, Any]:
+    """A value and its interval, as JSON names them."""
+    both = (None, None) if interval is None else (interval.value, interval.to_list())
+    return dict(zip((name, f"{name}_interval"), both, strict=True))
 
 
 def listed(sizes: Sequence[int]) -> str:

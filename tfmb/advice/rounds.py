@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfmb.advice.batch_curve import HIGH, LOW
 from tfmb.advice.processor import Meanwhile
 
 __all__ = ["TELLS", "Rounds", "draws_of", "time_in_rounds"]
@@ -20,7 +21,6 @@ _ROUNDS, _ATTEMPTS, _ENOUGH = 5, 2, 3
 # nine, and 0.91 in one (digits, MLP and CNN; Intel Xeon, 2 cores, 2026-11-29); beside a test suite 0.60 to 0.79.
 _PACE = 1.15
 _DRAWS, _SEED = 2000, 1
-_LOW, _HIGH = 5.0, 95.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +143,7 @@ def _trouble(made: Sequence[_Round], enough: int) -> str:
         )
     for size in counting[0].seconds:
         found = [one.seconds[size] for one in counting]
-        low, middle, high = np.percentile(draws_of(found), [_LOW, 50.0, _HIGH])
+        low, middle, high = np.percentile(draws_of(found), [LOW, 50.0, HIGH])
         if max(high / middle, middle / low) > TELLS:
             least, most = 1000 * min(found), 1000 * max(found)
             return f"the pace is unsteady: an update of batch size {size} took {least:.2g} to {most:.2g} ms"

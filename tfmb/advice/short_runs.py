@@ -222,9 +222,6 @@ class ShortRuns:
             diverged = True
             at = int(getattr(error, "update", 0))
             looks.append(Look(updates=at, examples=meter.examples, seconds=watch.seconds, value=math.nan))
-        spent = time.perf_counter() - began
-        self.spent_seconds += spent
-        self.spent_examples += meter.examples
         return ShortRun(
             batch_size=size,
             learning_rate=learning_rate,
@@ -232,7 +229,7 @@ class ShortRuns:
             diverged=diverged,
             looks=tuple(looks),
             step_seconds=watch.step_seconds,
-            spent_seconds=spent,
+            spent_seconds=self._spend(began, meter),
         )
 
     def sweep(self, batch_size: int, learning_rates: Sequence[float]) -> list[float]:
@@ -250,8 +247,7 @@ class ShortRuns:
             ramp.losses.append(math.nan)
         except Exploded:
             pass  # its loss is the last one
-        self.spent_seconds += time.perf_counter() - began
-        self.spent_examples += meter.examples
+        self._spend(began, meter)
         return ramp.losses
 
     def time_updates(self, batch_size: int, count: int, *, traces: bool = True) -> float:
@@ -275,8 +271,7 @@ class ShortRuns:
             self._train(pipeline, TrainingPlan(epochs=1, steps_a_call=1), [meter], watch, 0)
         plan = TrainingPlan(epochs=before + 1, initial_epoch=before, steps_a_call=a_call)
         self._train(pipeline, plan, [meter, watch], watch, 0)
-        self.spent_seconds += time.perf_counter() - began
-        self.spent_examples += meter.examples
+        self._spend(began, meter)
         return watch.seconds_an_update
 
     def noise_at_start(self) -> NoiseScaleEstimator:
@@ -293,14 +288,20 @@ class ShortRuns:
         pipeline = self._slices(order, [0, updates])
         meter, found = Meter(), NoiseScaleEstimator(window=None)
         self._train(pipeline, TrainingPlan(epochs=1), [meter, found], TimedWatch(), self.problem.seed, noise=True)
-        self.spent_seconds += time.perf_counter() - began
-        self.spent_examples += meter.examples
+        self._spend(began, meter)
         return found
 
     def values(self) -> dict[str, float]:
         """Returns all metrics of the validation split, with the weights that the last training left."""
         logs = self._score()
         return {key: float(value) for key, value in logs.items() if np.ndim(value) == 0}
+
+    def _spend(self, began: float, meter: Meter) -> float:
+        """Adds the cost of a run to that of all; returns its seconds."""
+        seconds = time.perf_counter() - began
+        self.spent_seconds += seconds
+        self.spent_examples += meter.examples
+        return seconds
 
     def _train(
         self, pipeline: Any, plan: TrainingPlan, loggers: list[Any], hook: CallbackHook, seed: int, noise: bool = False
@@ -373,7 +374,7 @@ def fresh(identifier: Any) -> Any:
         return copy_of(identifier)
     if isinstance(identifier, Optimizer):
         kind: Any = type(identifier)
-        return kind.from_config(identifier.get_config())
+        return kind(**{**identifier.get_config(), "learning_rate": identifier.learning_rate})
     return identifier
 
 

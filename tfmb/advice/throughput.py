@@ -58,15 +58,10 @@ class Throughput:
         return self.batch_sizes[rates.index(max(rates))]
 
     def seconds(self, batch_size: float) -> float:
-        """Returns the seconds of an update: interpolated between measured sizes, in proportion beyond them."""
+        """Returns the seconds of an update: interpolated between measured sizes, in proportion above them."""
         sizes, times = self.batch_sizes, self.step_seconds
-        if batch_size <= sizes[0]:
-            return times[0]  # what a small update takes is mostly not its examples
-        if batch_size >= sizes[-1]:
-            return times[-1] * batch_size / sizes[-1]
-        place = sum(size <= batch_size for size in sizes) - 1
-        share = (batch_size - sizes[place]) / (sizes[place + 1] - sizes[place])
-        return times[place] + share * (times[place + 1] - times[place])
+        # Below the smallest it is constant: what a small update takes is mostly not its examples.
+        return float(np.interp(batch_size, sizes, times)) * max(batch_size / sizes[-1], 1.0)
 
     def draws(self, batch_size: int) -> np.ndarray:
         """Seconds of an update of a measured batch size as they might have been found as well: see `draws_of`."""

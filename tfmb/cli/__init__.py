@@ -10,7 +10,6 @@ import typer
 
 from tfmb import __version__
 from tfmb.cli.advise import advise, lr_range
-from tfmb.cli.compare import compare
 from tfmb.cli.doctor import doctor
 from tfmb.cli.launch import launch
 from tfmb.cli.listing import list_runs
@@ -29,7 +28,7 @@ from tfmb.jobs.options import flag
 __all__ = ["app", "main"]
 
 # The names that commands had, and have.
-_RENAMED = {"runs": "list"}
+_RENAMED = {"compare": "advise --compare", "runs": "list"}
 
 
 class _Commands(typer.core.TyperGroup):
@@ -55,7 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _COMMANDS: dict[str, Callable[..., Any]] = {
-    **{"train": train, "run": run, "lr-range": lr_range, "advise": advise, "compare": compare, "tune": tune},
+    **{"train": train, "run": run, "lr-range": lr_range, "advise": advise, "tune": tune},
     **{"evaluate": evaluate, "export": export, "predict": predict, "verify": verify, "list": list_runs},
     **{"launch": launch, "doctor": doctor},
 }
@@ -69,7 +68,7 @@ _TAKES_LESS = {
     "batch_size": "a smaller --batch-size",
     "batch_sizes": "smaller --batch-sizes",
     "micro_batch_size": "--micro-batch-size",
-    "fits": "--fits, which finds the largest that fits",
+    "memory": "--memory, which finds the largest that fits",
     "model": "a smaller --model",
 }
 
@@ -98,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TfmbError as error:
         fail(error.exit_code, str(error))
     except _UsageError as error:
-        fail(2, _with_new_name(error.format_message()))
+        fail(2, _with_new_name(error.format_message(), getattr(getattr(error, "ctx", None), "info_name", "")))
     except BrokenPipeError:
         sys.stderr.close()
         return 141
@@ -121,13 +120,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return result if isinstance(result, int) else 0
 
 
-def _with_new_name(message: str) -> str:
+def _with_new_name(message: str, command: str) -> str:
     """The message on an option that there is not, with the name that it has now."""
     for word in message.split():
         if (new := NEW_NAMES.get(word.removeprefix("--").replace("-", "_"))) is not None:
             return f"{word} is called {flag(new)} now"
-        if word in NEW_OPTIONS:
-            return f"{word} is no option now: give {NEW_OPTIONS[word]}"
+        if (place := NEW_OPTIONS.get(f"{command} {word}", NEW_OPTIONS.get(word))) is not None:
+            return f"{word} is no option now: give {place}"
     return message
 
 

@@ -1,14 +1,17 @@
 """`tfmb advise` and `tfmb lr-range`: which batch size and which learning rate."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.durations import seconds_of
-from tfmb.cli.options import Json, Page, takes
-from tfmb.environment.console import emit_json, say, start_tensorflow, tell
+from tfmb.cli.compare import compare_on, mini_batch_of, with_plain_rule
+from tfmb.cli.options import Json, Page, seconds_of, takes
+from tfmb.environment.console import emit_json, say, start_tensorflow, tell, tell_table
 from tfmb.environment.requirements import need_page
 from tfmb.errors import ConfigError
+from tfmb.jobs.choice import Choice
 from tfmb.jobs.config import ProblemConfig
 
 __all__ = ["advise", "lr_range"]
@@ -20,20 +23,38 @@ def advise(
     target: Annotated[
         str | None,
         typer.Option(
-            help="The target to reach: METRIC>=VALUE or METRIC<=VALUE, such as val_accuracy>=0.97. "
-            "Default: a validation loss that is chosen for you."
+            help="The target to reach: METRIC>=VALUE or METRIC<=VALUE, such as val_accuracy>=0.97. Default: a "
+            "validation loss that is chosen for you, or with --compare val_accuracy>=0.95."
         ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="About how long the advice may take: 90s, 10m, 2h. Default: no limit.")
+        str | None,
+        typer.Option(
+            help="About how long it may take: 90s, 10m, 2h. Default: no limit, or with --compare 90s of training."
+        ),
     ] = None,
     batch_sizes: Annotated[
         str | None,
         typer.Option(
-            help="Batch sizes to choose among: A,B,C. Default: powers of two from 8 to 2048, or to half of the data."
+            help="Batch sizes to choose among: A,B,C. Default: powers of two from 8 to 2048, or to half of the data. "
+            "With --compare: the size of a mini-batch. Default: 64."
         ),
     ] = None,
-    fits: Annotated[bool, typer.Option("--fits", help="Also find the largest batch that fits in memory.")] = False,
+    memory: Annotated[
+        bool,
+        typer.Option(
+            "--memory",
+            help="Also find the largest batch that fits in memory; with --compare, the memory of each method.",
+        ),
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Compare batch, mini-batch and stochastic gradient descent instead: the textbook's table, measured. "
+            "Each trains for a third of --budget, and by sgd without --optimizer.",
+        ),
+    ] = False,
     html: Page = None,
     json: Json = False,
 ) -> None:
@@ -46,35 +67,53 @@ def advise(
     limit = None if budget is None else seconds_of("--budget", budget)
     sizes = None if batch_sizes is None else _sizes(batch_sizes)
     page = None if html is None else need_page("--html", html)
+    if compare:
+        config, batch_size = with_plain_rule(config), mini_batch_of(sizes)
     start_tensorflow()
-    from tfmb.advice.advise import advise_on
     from tfmb.advice.jobs import problem_of
 
     problem, about = problem_of(config)
     say(about)
-    largest: int | None = None
-    if fits:
-        from tfmb.advice.advise import default_batch_sizes
-        from tfmb.advice.jobs import largest_batch_of
+    if compare:
+        from tfmb.advice.compare_page import table_of, write_comparison
 
-        # First, because it runs out of memory in processes of its own; then no larger batch is tried in this one.
-        largest = largest_batch_of(config, problem.train.size, say)
-        asked = default_batch_sizes(problem.train.size) if sizes is None else sizes
-        sizes = [size for size in asked if size <= largest or size > problem.train.size] or [largest]
+        compared = compare_on(problem, config, target, limit, batch_size, memory)
+        if json:
+            emit_json(compared.record())
+        else:
+            tell_table(table_of(compared))
+        _leave(page, lambda path: write_comparison(compared, path))
+        return
+    from tfmb.advice.advise import advise_on
+    from tfmb.advice.pages import write_advice
+
+    largest = None
+    if memory:  # first, in processes of its own: then no larger batch is tried in this one
+        largest, sizes = _that_fit(config, problem.train.size, sizes)
     found = advise_on(problem, target, limit, sizes, name=config.name, say=say)
-    record: dict[str, Any] = found.record()
-    if largest is not None:
-        record["largest_batch_size"] = largest
     if json:
-        emit_json(record)
+        emit_json(found.record() | ({} if largest is None else {"largest_batch_size": largest}))
     else:
         _show(found)
         if largest is not None:
             tell(f"largest batch that fits: {largest}")
-    if page is not None:  # after the answer, which a page that cannot be written must not take along
-        from tfmb.advice.pages import write_advice
+    _leave(page, lambda path: write_advice(found, path))
 
-        write_advice(found, page)
+
+def _that_fit(config: ProblemConfig, examples: int, sizes: list[int] | None) -> tuple[int, list[int]]:
+    """The largest batch size that fits in memory, and those of the sizes that do."""
+    from tfmb.advice.advise import default_batch_sizes
+    from tfmb.advice.jobs import largest_batch_of
+
+    largest = largest_batch_of(config, examples, say)
+    asked = default_batch_sizes(examples) if sizes is None else sizes
+    return largest, [size for size in asked if size <= largest or size > examples] or [largest]
+
+
+def _leave(page: Path | None, write: Callable[[Path], None]) -> None:
+    """Writes a page: after the answer, which a page that cannot be written must not take along."""
+    if page is not None:
+        write(page)
         say(f"page: {page}")
 
 
@@ -82,8 +121,12 @@ def advise(
 def lr_range(
     options: dict[str, Any],
     batch_size: Annotated[int, typer.Option(help="Examples per update.")] = 64,
-    learning_rates: Annotated[str, typer.Option(help="The first and the last learning rate: LOW:HIGH.")] = "1e-6:10",
-    updates: Annotated[int, typer.Option(help="The number of updates from the first rate to the last.")] = 150,
+    learning_rates: Annotated[
+        str,
+        typer.Option(
+            help="The first and the last learning rate, LOW:HIGH, and maybe the updates: 1e-6:10,updates=150."
+        ),
+    ] = "1e-6:10",
     html: Page = None,
     json: Json = False,
 ) -> None:
@@ -91,18 +134,18 @@ def lr_range(
     config = ProblemConfig(**options)
     if batch_size < 1:
         raise ConfigError(f"--batch-size {batch_size} must be at least 1")
-    low, high = _rates(learning_rates)
-    if updates < 10:
-        raise ConfigError(f"--updates {updates} must be at least 10")
+    swept = Choice.parse("learning_rates", learning_rates)
+    low, high = _rates(swept.name)
     page = None if html is None else need_page("--html", html)
     start_tensorflow()
     from tfmb.advice.jobs import problem_of
     from tfmb.advice.lr_range import sweep
+    from tfmb.advice.pages import write_rate_curve
     from tfmb.advice.short_runs import ShortRuns
 
     problem, about = problem_of(config)
     say(about)
-    curve = sweep(ShortRuns(problem), batch_size, low, high, updates)
+    curve = sweep(ShortRuns(problem), batch_size, low, high, swept.arguments.get("updates", 150))
     if json:
         emit_json(
             {
@@ -117,11 +160,7 @@ def lr_range(
         )
     else:
         _show_curve(curve)
-    if page is not None:  # after the answer
-        from tfmb.advice.pages import write_rate_curve
-
-        write_rate_curve(curve, page, config.name)
-        say(f"page: {page}")
+    _leave(page, lambda path: write_rate_curve(curve, path, config.name))
 
 
 def _show_curve(curve: Any) -> None:

@@ -8,25 +8,15 @@ import typer
 
 from tfmb.choices import MODEL_NAMES
 from tfmb.cli.train import RUNS
-from tfmb.environment.console import emit_json, say, tell
+from tfmb.environment.console import emit_json, say, tell, tell_table
 from tfmb.errors import DataError
 
 __all__ = ["list_runs", "newest_run"]
 
-_COLUMNS = (
-    "run",
-    "status",
-    "dataset",
-    "model",
-    "optimizer",
-    "rate",
-    "batch",
-    "epochs",
-    "seed",
-    "test acc",
-    "ex/s",
-    "s",
-)
+_COLUMNS = [
+    *("run", "status", "dataset", "model", "optimizer", "rate", "batch", "epochs", "seed"),
+    *("test acc", "ex/s", "s"),
+]
 
 
 def list_runs(
@@ -48,9 +38,7 @@ def list_runs(
         say(f"no runs in {', '.join(map(str, directories or [RUNS]))}")
         return
     rows = [[_text(value) for value in _row(path, record).values()] for path, record in records]
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    for row in [list(_COLUMNS), *rows]:
-        tell("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    tell_table([_COLUMNS, *rows])
     differing = _differences([record.get("config") or {} for _, record in records])
     if differing and len(records) > 1:
         tell("options that differ: " + ", ".join(differing))
@@ -128,13 +116,9 @@ def _text(value: Any) -> str:
         inner = value.get("schedule")
         name = value.get("class") or value.get("keras_class") or "schedule"
         return f"{name} {_text(inner if isinstance(inner, dict) else value.get('learning_rate'))}"
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:,.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return str(value)
 
 
 def _differences(configs: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """`tfmb evaluate`, `tfmb export`, `tfmb predict`: what one does with a finished run."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,22 +9,20 @@ import typer
 
 from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.listing import newest_run
-from tfmb.cli.options import Json
+from tfmb.cli.options import Json, Mirror, UserData, UserModel
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
 from tfmb.environment.requirements import need_folder
-from tfmb.errors import ConfigError
-from tfmb.runs.run_record import read_run
+from tfmb.errors import ConfigError, DataError
+from tfmb.jobs.choice import Choice
+from tfmb.runs.run_record import RUN_FILE, read_run
 
 __all__ = ["evaluate", "export", "predict"]
 
 _Run = Annotated[Path, typer.Argument(help="The run's directory.", metavar="RUN")]
-_Model = Annotated[str | None, typer.Option(help="For a run of your own model: its function package.module:build.")]
-_Dataset = Annotated[str | None, typer.Option(help="For a run on your own data: its function package.module:load.")]
-_Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
 
 
 def evaluate(
-    run: _Run, model: _Model = None, dataset: _Dataset = None, mirror: _Mirror = None, json: Json = False
+    run: _Run, model: UserModel = None, dataset: UserData = None, mirror: Mirror = None, json: Json = False
 ) -> None:
     """Score a run's model on the whole test split."""
     start_tensorflow()
@@ -64,7 +63,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option(help="The model's folder. Default: saved_models/NAME, with the run's name.")
     ] = None,
-    model: _Model = None,
+    model: UserModel = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="The number of rows that every request must have. Default: any number.")
     ] = None,
@@ -80,31 +79,29 @@ def export(
         str | None,
         typer.Option(
             help="The folder of a version to compare with, or latest. The outputs of both are compared "
-            "on the run's test split."
+            "on the run's test split. latest,made_up compares on random rows."
         ),
     ] = None,
-    made_up: Annotated[
-        bool,
-        typer.Option("--made-up-samples", help="With --against: compare on random rows in place of the test split."),
-    ] = False,
-    dataset: _Dataset = None,
-    mirror: _Mirror = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     json: Json = False,
 ) -> None:
     """Write a run's model as a SavedModel in the next free OUTPUT/<version>, and check it in a fresh process."""
-    if against is None and (made_up or dataset is not None or mirror is not None):
-        raise ConfigError("--made-up-samples, --dataset and --mirror are for a comparison: give --against")
-    if made_up and (dataset is not None or mirror is not None):
-        raise ConfigError("--made-up-samples takes the place of the test split: leave --dataset and --mirror out")
+    other = None if against is None else Choice.parse("against", against)
+    named_data = dataset is not None or mirror is not None
+    if other is None and named_data:
+        raise ConfigError("--dataset and --mirror are for a comparison: give --against")
+    if other is not None and other.arguments and named_data:
+        raise ConfigError(f"--against {against} takes no rows of the test split: leave --dataset and --mirror out")
     if weights not in (None, "ema", "raw"):
         raise ConfigError(f"unknown --weights {weights!r}: give ema or raw")
     read_run(run)
     folder = Path("saved_models") / run.resolve().name if output is None else output.expanduser()
     need_folder("--output", folder)
-    if against is not None:
+    if other is not None:
         from tfmb.serving.versions import version_before
 
-        version_before(against, folder)
+        version_before(other.name, folder)
     start_tensorflow()
     from tfmb.jobs.restore import restore_run
     from tfmb.serving.export import Options
@@ -112,8 +109,14 @@ def export(
 
     restored = restore_run(run, model)
     say(f"model of {run}: to be written, and to be compared in a fresh process")
-    samples = None if against is None or made_up else rows_to_compare(restored, dataset, mirror)
-    options = Options(batch_size=batch_size, weights=weights, keras=keras, against=against, samples=samples)
+    samples = None if other is None or other.arguments else rows_to_compare(restored, dataset, mirror)
+    options = Options(
+        batch_size=batch_size,
+        weights=weights,
+        keras=keras,
+        against=None if other is None else other.name,
+        samples=samples,
+    )
     made = export_run(restored, folder, options)
     told = made.record
     if json:
@@ -152,12 +155,12 @@ def predict(
         typer.Argument(help="PNG or JPEG files, or rows of the run's data such as test:0.", metavar="IMAGE..."),
     ],
     run: Annotated[
-        Path | None, typer.Option(help="The run to use. Default: the newest run of `tfmb train` in runs.")
+        Path | None,
+        typer.Option(help="The run, or the exported model, to use. Default: the newest run of `tfmb train` in runs."),
     ] = None,
-    export: Annotated[Path | None, typer.Option(help="An exported model to use in place of a run.")] = None,
-    model: _Model = None,
-    dataset: _Dataset = None,
-    mirror: _Mirror = None,
+    model: UserModel = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     invert: Annotated[
         bool,
         typer.Option("--invert", help="Invert the images: dark ink on light paper becomes light on dark, as in MNIST."),
@@ -166,13 +169,14 @@ def predict(
 ) -> None:
     """Print the class of each image and its probability."""
     given = given_options(context)
-    if run is not None and export is not None:
-        raise ConfigError("--run and --export cannot both be given")
-    if export is not None:
-        refuse_idle(given, ["model", "dataset", "mirror"], "is for a run, and an export holds all it needs: give --run")
-    if run is None and export is None:
+    if run is None:
         run = newest_run(named_model=model is not None)
         say(f"model of {run}")
+    is_run = os.path.lexists(run / RUN_FILE)
+    if not is_run and not run.is_dir():
+        raise DataError(f"{run}: no such run or export")
+    if not is_run:
+        refuse_idle(given, ["model", "dataset", "mirror"], "is for a run, and an export holds all it needs: give a run")
     start_tensorflow()
     from tfmb.jobs.restore import restore_run
     from tfmb.serving.classifier import ExportedClassifier, RunClassifier, check_images, is_row
@@ -182,14 +186,13 @@ def predict(
         refuse_idle(given, ["dataset", "mirror"], "is for rows of the run's data: give one, such as test:0")
     elif all(is_row(image) for image in images):
         refuse_idle(given, ["invert"], "is for image files: give one")
-    if export is not None:
-        exported = ExportedClassifier(export)
-        if exported.provenance is None:
-            say(f"{exported.folder} has no SHA256SUMS: it is unverified")
-        classifier: ExportedClassifier | RunClassifier = exported
-    else:
-        assert run is not None
+    classifier: ExportedClassifier | RunClassifier
+    if is_run:
         classifier = RunClassifier(restore_run(run, model), dataset, mirror)
+    else:
+        classifier = ExportedClassifier(run)
+        if classifier.provenance is None:
+            say(f"{classifier.folder} has no SHA256SUMS: it is unverified")
     for prediction in classifier.predict(images, invert=invert):
         if json:
             emit_json(prediction.to_dict())

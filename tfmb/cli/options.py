@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from tfmb.environment.console import results_alone
+from tfmb.errors import ConfigError
 from tfmb.jobs.options import Option, flag, options_of
 
-__all__ = ["Json", "Page", "takes"]
+__all__ = ["Json", "Mirror", "Page", "UserData", "UserModel", "seconds_of", "takes"]
+
+_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def results_alone_if(ctx: typer.Context, json: bool) -> bool:
@@ -23,23 +26,38 @@ def results_alone_if(ctx: typer.Context, json: bool) -> bool:
 Json = Annotated[
     bool, typer.Option("--json", help="Print one line of JSON on standard output.", callback=results_alone_if)
 ]
+UserModel = Annotated[str | None, typer.Option(help="For your own model: its function package.module:build.")]
+UserData = Annotated[str | None, typer.Option(help="For your own data: its function package.module:load.")]
+Mirror = Annotated[str | None, typer.Option(help="A folder with the files that TFDS would download.")]
 Page = Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")]
 
 
+def seconds_of(option: str, text: str) -> float:
+    """Seconds of a text such as `90s`, `10m`, `2h` or `90`.
+
+    Raises:
+        ConfigError: it is none, or not more than 0.
+    """
+    try:
+        found = float(text[:-1]) * _UNITS[text[-1]] if text[-1:] in _UNITS else float(text)
+    except ValueError as error:
+        raise ConfigError(f"{option} {text!r}: give seconds, or 90s, 10m, 2h") from error
+    if not 0 < found < float("inf"):
+        raise ConfigError(f"{option} {text!r} must be more than 0")
+    return found
+
+
 def takes(
-    config: type, *names: str, but: tuple[str, ...] = (), defaults: Mapping[str, Any] | None = None
+    config: type, *names: str, defaults: Mapping[str, Any] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Gives a command the options that a dataclass declares; it gets their values as the dictionary `options`.
 
     Args:
         config: the dataclass.
         names: the options to take; all of them if none is named.
-        but: options to leave out.
         defaults: those that differ from the dataclass's.
     """
-    chosen = {
-        name: about for name, about in options_of(config).items() if name in (names or (name,)) and name not in but
-    }
+    chosen = {name: about for name, about in options_of(config).items() if name in (names or (name,))}
     added = [_parameter(about, (defaults or {}).get(name, about.default)) for name, about in chosen.items()]
 
     def with_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -17,10 +17,10 @@ from tfmb.patching.keras_patch import patch_keras
 __all__ = ["run"]
 
 _SHARED = (
-    *("checkpoint_every", "keep_checkpoints", "virtual_replicas", "micro_batch_size", "strategy", "devices"),
-    *("jit_compile", "on_divergence"),
+    *("checkpoint_every", "virtual_replicas", "micro_batch_size", "strategy", "devices", "jit_compile"),
+    "on_divergence",
 )
-_FOR_RUNS = ("checkpoint_every", "keep_checkpoints", "allow_mismatch")
+_FOR_RUNS = ("checkpoint_every", "allow_mismatch")
 
 
 @takes(TrainConfig, *_SHARED)
@@ -73,6 +73,8 @@ def run(
         if config.strategy != "multi-worker":
             need_folder("--run-dir", run_dir)
     chosen = {name: context.params[name] for name in given & {*_SHARED, "allow_mismatch", "seed"}}
+    if "checkpoint_every" in chosen:
+        chosen |= config.checkpoints
     return Program(
         name=program,
         arguments=arguments or [],

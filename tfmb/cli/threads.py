@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from tfmb.environment.children import ask
+from tfmb.environment.console import start_tensorflow
 from tfmb.environment.processor import available_cores as cores
 from tfmb.errors import ConfigError
 from tfmb.jobs.config import TrainConfig
@@ -109,7 +110,16 @@ def _fingerprint(config: TrainConfig) -> dict[str, Any]:
 
 def _seconds_with(config: TrainConfig, threads: int, compiled: str) -> float:
     told = dataclasses.replace(config, threads=threads, jit_compile=compiled)
-    ended = ask("tfmb.cli.timed_update", told.to_dict(), _CHILD_SECONDS)
+    ended = ask(_timed, told.to_dict(), _CHILD_SECONDS)
     if ended.code:
         raise ConfigError(f"the profile with {threads} thread(s) failed ({ended.last_words}): give --threads")
-    return float(ended.answer()["seconds"])
+    return float(ended.answer())
+
+
+def _timed(options: dict[str, Any]) -> float:
+    """Seconds of an update, in a process that has not started TensorFlow."""
+    config = TrainConfig.from_dict(options, "standard input")
+    start_tensorflow(config.threads)
+    from tfmb.jobs.timing import time_update
+
+    return time_update(config)

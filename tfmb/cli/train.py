@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import itertools
-import json as json_module
 import os
 import re
 import sys
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.determinism import start_pinned
 from tfmb.cli.idle import given_options, refuse_idle_rule
 from tfmb.cli.options import Json, takes
 from tfmb.cli.threads import best_of, cores, described, fewer_threads, known_threads
@@ -28,6 +26,8 @@ from tfmb.jobs.resume import resumed
 __all__ = ["train"]
 
 RUNS = Path("runs")
+# Of a deterministic run. Fixed, and not the number of cores: a sum's bits depend on how many threads share it.
+_PINNED_THREADS = 2
 
 
 @takes(TrainConfig)
@@ -85,13 +85,23 @@ def train(
             need_folder("--resume", resume)
     chooses = context.find_root().obj == OWN_PROCESS and resume is None  # in another program TensorFlow has started
     if config.deterministic:
-        start_pinned()
+        _start_pinned()
     else:
         config = _with_known_threads(config) if chooses else config
         start_tensorflow(config.threads)
     with contextlib.ExitStack() as stack:
         restart = _start_again if chooses else None
         _tell(_train(config, run_dir, resume, allow_mismatch, stack, restart), json)
+
+
+def _start_pinned() -> None:
+    """Imports TensorFlow with oneDNN, threads and deterministic ops pinned, and finds its devices."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    with quiet_start():
+        from tfmb.runs.numerics import pin_threads_and_ops
+
+        pin_threads_and_ops(_PINNED_THREADS)
+    start_tensorflow()
 
 
 def _train(
@@ -102,6 +112,7 @@ def _train(
     stack: contextlib.ExitStack,
     restart: Callable[[int, Path], None] | None,
 ) -> dict[str, Any]:
+    from tfmb.distribution.multi_worker import is_first_worker
     from tfmb.jobs.train import train_job
     from tfmb.runs.run_dir import create_run_dir, open_run_dir
 
@@ -128,7 +139,7 @@ def _train(
         say(f"run: {made}")
         return made
 
-    if resume is not None and _is_first_worker():
+    if resume is not None and is_first_worker():
         resume, lock = open_run_dir(resume)
         stack.callback(lock.release)
         say(f"run: {resume} goes on")
@@ -164,15 +175,6 @@ def _tell(result: dict[str, Any], json: bool) -> None:
 def _is_restarted() -> bool:
     """Whether `tfmb launch --restarts` started this process again."""
     return os.environ.get(RESTARTS, "0") not in ("", "0")
-
-
-def _is_first_worker() -> bool:
-    """Whether this process writes; before there is a strategy, by what `TF_CONFIG` says of it."""
-    try:
-        task = json_module.loads(os.environ.get("TF_CONFIG") or "{}").get("task") or {}
-        return task.get("type", "worker") in ("chief", "worker") and int(task.get("index", 0)) == 0
-    except (ValueError, AttributeError, TypeError):
-        return True  # which is refused with its own words later
 
 
 def _summary(result: dict[str, Any]) -> str:

@@ -1,15 +1,12 @@
 """`tfmb tune`."""
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfmb.cli.durations import seconds_of
-from tfmb.cli.idle import given_options, refuse_idle
 from tfmb.cli.mismatch import told_of_words
-from tfmb.cli.options import Json, takes
+from tfmb.cli.options import Json, seconds_of, takes
 from tfmb.cli.train import RUNS
 from tfmb.cli.trial_table import TrialTable, searched, short
 from tfmb.environment.console import emit_json, say, start_tensorflow, tell
@@ -17,174 +14,124 @@ from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_module
 from tfmb.errors import ConfigError
 from tfmb.jobs.choice import Choice
 from tfmb.jobs.config import DATA, MODEL, ProblemConfig
-from tfmb.serving.versions import check_is_no_version
 
 __all__ = ["tune"]
 
 _SPACE, _SEARCH, _WINNER = "Space", "Search", "Winner"
-_ALSO = ("epochs", "dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
+_NUMBERS = ("epochs", "dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
+_ALSO = ("optimizer", "schedule", "augment", "rate_scaling", *_NUMBERS)
+
+
+def _shown(panel: str, help: str, **rest: Any) -> Any:
+    """An option in a group of `--help`."""
+    return typer.Option(help=help, rich_help_panel=panel, **rest)
 
 
 @takes(ProblemConfig, "dataset", "mirror", "devices", "seed")
 def tune(
-    context: typer.Context,
     options: dict[str, Any],
     validation_size: Annotated[
         int | None,
-        typer.Option(
-            help="The number of training examples to hold out and to compare trials on. Default: a tenth.",
-            rich_help_panel=DATA,
-        ),
+        _shown(DATA, "The number of training examples to hold out and to compare trials on. Default: a tenth."),
     ] = None,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="cnn, mlp, resnet, or your own function of hp: package.module:build.", rich_help_panel=MODEL,
-        ),
-    ] = "cnn",
+    model: Annotated[str, _shown(MODEL, "cnn, mlp, resnet, or your own function of hp: package.module:build.")] = "cnn",
     batch_size: Annotated[
         str,
-        typer.Option(
-            help="Examples per update: a range LOW:HIGH (searched in powers of two), values A,B,C or one value.",
-            rich_help_panel=_SPACE,
-        ),
+        _shown(_SPACE, "Examples per update: a range LOW:HIGH (searched in powers of two), values A,B,C or one value."),
     ] = "16:1024",
     learning_rate: Annotated[
-        str,
-        typer.Option(
-            help="A range LOW:HIGH (searched on a logarithmic scale), values A,B,C or one value.",
-            rich_help_panel=_SPACE,
-        ),
+        str, _shown(_SPACE, "A range LOW:HIGH (searched on a logarithmic scale), values A,B,C or one value.")
     ] = "1e-4:1e-1",
-    optimizer: Annotated[
-        str, typer.Option(help="sgd, momentum, rmsprop, adam or adamw, or several: A,B.", rich_help_panel=_SPACE)
-    ] = "adam",
-    schedule: Annotated[
-        str,
-        typer.Option(
-            help="How the rate changes over a trial, as in tfmb train, or several: A,B.", rich_help_panel=_SPACE,
-        ),
-    ] = "constant",
-    augment: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="As in tfmb train. Give the option again for each further choice; '' is no augmentation.",
-            rich_help_panel=_SPACE,
-        ),
-    ] = None,
     search: Annotated[
         list[str] | None,
-        typer.Option(
+        _shown(
+            _SPACE,
+            f"Also search {', '.join(_NUMBERS)}: momentum=0.8:0.99, warmup=0,100 or one value. "
+            "optimizer=sgd,adam and schedule=constant,cosine list choices. augment=shift=2,rotate=10 is one choice, "
+            "augment= is none. rate_scaling=linear,base_batch_size=64 (or sqrt) searches the rate at that batch size. "
+            "May be repeated.",
             metavar="NAME=VALUES",
-            help=f"Also search {', '.join(_ALSO)}: momentum=0.8:0.99, warmup=0,100 or one value. May be repeated.",
-            rich_help_panel=_SPACE,
-        ),
-    ] = None,
-    rate_scaling: Annotated[
-        str | None,
-        typer.Option(
-            help="Search the rate at a batch size, and scale it to each trial's: linear,base_batch_size=64 or "
-            "sqrt,base_batch_size=64.",
-            rich_help_panel=_SPACE,
         ),
     ] = None,
     objective: Annotated[
         str,
-        typer.Option(
-            help="How to compare trials: METRIC, min:METRIC, max:METRIC, or seconds|examples|updates:METRIC>=VALUE.",
-            rich_help_panel=_SEARCH,
+        _shown(
+            _SEARCH,
+            "How to compare trials: METRIC, min:METRIC, max:METRIC, or seconds|examples|updates:METRIC>=VALUE. "
+            "val_loss,executions=3 takes the mean over three trainings a trial, without pruning.",
         ),
     ] = "val_loss",
     oracle: Annotated[
         str,
-        typer.Option(
-            help="How values are chosen: bayesian, random, grid, hyperband or tpe (Optuna's).", rich_help_panel=_SEARCH
+        _shown(
+            _SEARCH,
+            "How values are chosen: bayesian, random, grid, hyperband or tpe (Optuna's). random,no_pruning ends no "
+            "trial early. bayesian,round_size=4 chooses four trials before any is heard: equal rounds give equal "
+            "trials on every executor.",
         ),
     ] = "bayesian",
     max_trials: Annotated[
         int, typer.Option("--max-trials", "--trials", help="The largest number of trials.", rich_help_panel=_SEARCH)
     ] = 20,
-    timeout: Annotated[
-        str | None, typer.Option(help="Begin no trial after this time: 90s, 10m, 2h.", rich_help_panel=_SEARCH)
-    ] = None,
-    epochs: Annotated[
-        float, typer.Option(help="The number of passes over the data that a trial may spend.", rich_help_panel=_SEARCH)
-    ] = 1,
-    executions_per_trial: Annotated[
-        int,
-        typer.Option(
-            help="Trainings per trial, whose metrics are averaged. More than 1 turns pruning off.",
-            rich_help_panel=_SEARCH,
-        ),
-    ] = 1,
-    prune: Annotated[
-        bool, typer.Option(help="Stop trials early that do worse than others.", rich_help_panel=_SEARCH)
-    ] = True,
+    timeout: Annotated[str | None, _shown(_SEARCH, "Begin no trial after this time: 90s, 10m, 2h.")] = None,
+    epochs: Annotated[float, _shown(_SEARCH, "The number of passes over the data that a trial may spend.")] = 1,
     workers: Annotated[
         int | None,
-        typer.Option(
-            help="The number of trials to run at once, each in its own process. Default: 1, or the number of the "
+        _shown(
+            _SEARCH,
+            "The number of trials to run at once, each in its own process. Default: 1, or the number of the "
             "executor's workers.",
-            rich_help_panel=_SEARCH,
         ),
     ] = None,
     executor: Annotated[
         str | None,
-        typer.Option(
-            help="Run the trials on a cluster: dask:ADDRESS or ray:ADDRESS. Its workers need the same versions.",
-            rich_help_panel=_SEARCH,
+        _shown(
+            _SEARCH, "Run the trials on a cluster: dask:ADDRESS or ray:ADDRESS. Its workers need the same versions."
         ),
     ] = None,
-    round_size: Annotated[
-        int | None,
-        typer.Option(
-            help="For bayesian, hyperband and tpe: choose so many trials before any is heard. Equal rounds give equal "
-            "trials on every executor.",
-            rich_help_panel=_SEARCH,
-        ),
-    ] = None,
-    max_failures: Annotated[
-        int, typer.Option(help="End after so many failed trials in a row.", rich_help_panel=_SEARCH)
-    ] = 3,
     run_dir: Annotated[
         Path | None,
-        typer.Option(
-            help="The search's directory. A search that was stopped there goes on. Default: a new one in runs.",
-            rich_help_panel=_SEARCH,
-        ),
+        _shown(_SEARCH, "The search's directory. A search that was stopped there goes on. Default: a new one in runs."),
     ] = None,
     retrain: Annotated[
-        int,
-        typer.Option(
-            metavar="SEEDS", help="Train the winner in full, once with each of so many seeds.", rich_help_panel=_WINNER
+        str,
+        _shown(
+            _WINNER,
+            "Train the winner in full, once with each of so many seeds. 3,epochs=40 trains each for 40 epochs, not for "
+            "the dataset's own number.",
+            metavar="SEEDS",
         ),
-    ] = 0,
-    retrain_epochs: Annotated[
-        int | None,
-        typer.Option(help="The number of epochs of --retrain. Default: the dataset's own.", rich_help_panel=_WINNER),
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(help="Write the best retrained model to this folder, as tfmb export does.",
-                                  rich_help_panel=_WINNER)
-    ] = None,
+    ] = "0",
     json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Search for the best batch size and learning rate (and more) on a validation split.
 
     The test split is not looked at. A search that was stopped goes on with the same command and --run-dir. It repeats
     no trial.
     """
-    asked = {name: value for name, value in locals().items() if name not in ("context", "options")} | options
     ProblemConfig(**options)
-    _check(asked, given_options(context))
+    if "," in model:
+        raise ConfigError(f"--model {model}: a search takes arguments of a model by --search dropout=...")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers {workers} must be at least 1")
+    seeds, retrained = Choice.count("retrain", retrain, least=0)
+    if retrained and not seeds:
+        raise ConfigError(f"--retrain {retrain} trains nothing: give the number of seeds")
+    if seeds and ":" in model:
+        raise ConfigError(
+            f"--retrain trains our models: search without it, then call {model} with the values in best.json"
+        )
+    chosen, compared = Choice.parse("oracle", oracle), Choice.parse("objective", objective)
+    executions = compared.arguments.get("executions", 1)
     folder = _new_folder() if run_dir is None else run_dir
     need_modules("the report of a search", PAGE_MODULES)
     need_folder("--run-dir", folder)
-    if export is not None:
-        need_folder("--export", export)
-    space, seconds = _space(asked), None if timeout is None else seconds_of("--timeout", timeout)
+    space, seconds = _space(batch_size, learning_rate, search or []), None
+    if timeout is not None:
+        seconds = seconds_of("--timeout", timeout)
     start_tensorflow()
     from tfmb.tuning.job import TuneConfig, tune_job
+    from tfmb.tuning.plan import SearchPlan
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -193,52 +140,30 @@ def tune(
         dropout=space.pop("dropout", None),
         validation_size=validation_size,
         space=Space(**space),
-        objective=objective,
-        oracle=oracle,
+        epochs=epochs,
+        executions=executions,
+    )
+    plan = SearchPlan(
+        objective=compared.name,
+        oracle=chosen.name,
         max_trials=max_trials,
         timeout=seconds,
-        epochs=epochs,
-        executions=executions_per_trial,
-        pruning=prune and executions_per_trial == 1,
+        pruning="no_pruning" not in chosen.arguments and executions == 1 and chosen.name != "hyperband",
         workers=workers,
         executor=executor,
-        round_size=round_size,
-        max_failures=max_failures,
+        round_size=chosen.arguments.get("round_size"),
     )
     say(f"search: {folder}")
     record = tune_job(
-        config, folder, say, TrialTable(max_trials).show, lambda ended: _conclude(ended, config, folder, asked)
+        config,
+        plan,
+        folder,
+        say,
+        TrialTable(max_trials).show,
+        lambda ended: _conclude(ended, config, folder, seeds, retrained.get("epochs"), json),
     )
     if record.best is None:
         raise ConfigError(_without_score(record, folder / "report.html"))
-
-
-def _check(asked: dict[str, Any], given: Collection[str]) -> None:
-    """Refuses options that make no sense, alone or together, before TensorFlow is imported."""
-    retrain, export, model = (asked[name] for name in ("retrain", "export", "model"))
-    if export is not None and not retrain:
-        raise ConfigError("--export writes the retrained winner: give --retrain 1, or more seeds")
-    if export is not None:
-        check_is_no_version(export)
-    if "," in model:
-        raise ConfigError(f"--model {model}: a search takes arguments of a model by --search dropout=...")
-    least = {"workers": 1, "round_size": 1, "max_failures": 1, "retrain": 0}
-    if retrain:
-        least["retrain_epochs"] = 1
-    for name, low in least.items():
-        if asked[name] is not None and asked[name] < low:
-            raise ConfigError(f"--{name.replace('_', '-')} {asked[name]} must be at least {low}")
-    if retrain and ":" in model:
-        raise ConfigError(
-            f"--retrain trains our models: search without it, then call {model} with the values in best.json"
-        )
-    if not retrain:
-        refuse_idle(given, ["retrain_epochs"], "is for --retrain: give that too")
-    if asked["executions_per_trial"] > 1 and asked["prune"]:
-        refuse_idle(given, ["prune"], "and --executions-per-trial do not go together: give one of them")
-    if asked["oracle"] == "hyperband":
-        why = "changes nothing about hyperband, which stops trials itself: give another --oracle"
-        refuse_idle(given, ["prune"], why)
 
 
 def _without_score(record: Any, page: Path) -> str:
@@ -252,70 +177,54 @@ def _without_score(record: Any, page: Path) -> str:
     )
 
 
-def _space(asked: dict[str, Any]) -> dict[str, Any]:
+def _space(batch_size: str, learning_rate: str, search: list[str]) -> dict[str, Any]:
     """The arguments of `tuning.space.Space`, and `dropout`: what is searched, and among which values."""
-    space: dict[str, Any] = {"augment": asked["augment"] or ""}
-    for name in ("batch_size", "learning_rate"):
-        space[name] = _values(f"--{name.replace('_', '-')}", asked[name])
-    for name in ("optimizer", "schedule"):
-        space[name] = asked[name].split(",")
-        if fixed := next((part for part in space[name] if "=" in part), None):
-            raise ConfigError(f"--{name} {asked[name]} lists what is searched: give --search {fixed}")
-    for text in asked["search"] or ():
+    space: dict[str, Any] = {
+        "batch_size": _values("--batch-size", batch_size),
+        "learning_rate": _values("--learning-rate", learning_rate),
+    }
+    for text in search:
         name, _, values = text.partition("=")
         if name not in _ALSO:
             raise ConfigError(f"--search {text!r}: give NAME=VALUES, where NAME is one of {', '.join(_ALSO)}")
-        if name in space:
+        if name in space and name != "augment":
             raise ConfigError(f"--search {name} is given twice: leave one out")
-        space[name] = _values(f"--search {name}", values)
-    if asked["rate_scaling"] is not None:
-        scaling = Choice.parse("rate_scaling", asked["rate_scaling"])
-        space |= {"rate_scaling": scaling.name, **scaling.arguments}
+        if name == "augment":
+            space[name] = [*space.get(name, []), values]
+        elif name == "rate_scaling":
+            scaling = Choice.parse(name, values)
+            space |= {name: scaling.name, **scaling.arguments}
+        elif name in _NUMBERS:
+            space[name] = _values(f"--search {name}", values)
+        else:
+            space[name] = values.split(",")
+            if fixed := next((part for part in space[name] if "=" in part), None):
+                raise ConfigError(f"--search {text} lists what is searched: give --search {fixed}")
     return space
 
 
-def _conclude(record: Any, config: Any, folder: Path, asked: dict[str, Any]) -> None:
-    """Tells of the best trial, and trains and exports it if that was asked for."""
-    best = record.best
+def _conclude(record: Any, config: Any, folder: Path, seeds: int, epochs: int | None, json: bool) -> None:
+    """Tells of the best trial, and trains it in full with each of some seeds."""
+    best, retrained = record.best, {}
     if best is None:
         return
-    if not asked["json"]:
+    if not json:
         shown = ", ".join(f"{name} {short(value)}" for name, value in searched(record, best))
         found = f"{record.objective} {best.score:.4g} with {shown}"
         how = " (asynchronous)" if record.asynchronous else ""
         tell(f"best of {len(record.trials)} trials{how}: {found}; {folder / 'report.html'}")
-    result: dict[str, Any] = {
-        "objective": record.objective,
-        "score": best.score,
-        "trial": best.trial,
-        "values": best.values,
-        "trials": len(record.trials),
-        "seconds": round(record.seconds, 2),
-        "run_dir": str(folder),
-        "report": str(folder / "report.html"),
-    }
-    if asked["retrain"]:
+    if seeds:
         from tfmb.tuning.retrain import retrain
 
-        seeds, epochs = asked["retrain"], asked["retrain_epochs"]
         results, chosen = retrain(config, best, seeds, epochs, folder / "retrained", say)
-        result |= {"test_accuracy": [found["test_accuracy"] for found in results], "retrained": chosen}
-        if asked["export"] is not None:
-            result["export"] = str(_export(Path(results[chosen]["run_dir"]), asked["export"]))
-    if asked["json"]:
-        emit_json(result)
-    elif "export" in result:
-        tell(result["export"])
-
-
-def _export(run: Path, output: Path) -> Path:
-    from tfmb.jobs.restore import restore_run
-    from tfmb.serving.export_run import export_run
-
-    made = export_run(restore_run(run, None), output)
-    difference = made.record["verification"]["max_difference"]
-    say(f"exported to {made.folder}; the outputs in a fresh process differ by at most {difference:.3g}")
-    return made.folder
+        accuracies = [result["test_accuracy"] for result in results]
+        retrained = {"test_accuracy": accuracies, "retrained": chosen, "retrained_run": results[chosen]["run_dir"]}
+    if json:
+        about = {"objective": record.objective, "score": best.score, "trial": best.trial, "values": best.values}
+        about |= {"trials": len(record.trials), "seconds": round(record.seconds, 2)}
+        emit_json({**about, "run_dir": str(folder), "report": str(folder / "report.html"), **retrained})
+    elif retrained:
+        tell(retrained["retrained_run"])
 
 
 def _values(option: str, text: str) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tfmb.cli.options import Json
+from tfmb.cli.options import Json, Mirror, UserData, UserModel
 from tfmb.environment.console import emit_json, say, start_tensorflow
 from tfmb.environment.imports import check_reference
 from tfmb.errors import ConfigError, DataError
@@ -20,41 +20,41 @@ CHECK_FAILED = 70
 
 
 def verify(
-    target: Annotated[
-        str,
+    targets: Annotated[
+        list[str],
         typer.Argument(
-            help="A run, an export (with or without its version), a training function module:train, or with --quick "
-            "a function module:build.",
+            help="A run, an export (with or without its version) and maybe the run that it was made from, a training "
+            "function module:train, or with --quick a function module:build.",
             metavar="TARGET",
         ),
     ],
     quick: Annotated[
-        bool,
-        typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled."),
+        bool, typer.Option("--quick", help="Check a model in a minute, for your CI: TARGET returns it, compiled.")
     ] = False,
-    run: Annotated[Path | None, typer.Option(help="For an export: the run that it was made from.")] = None,
-    model: Annotated[str | None, typer.Option(help="For your own model: its function module:build.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="For your own data: its function module:load.")] = None,
-    mirror: Annotated[Path | None, typer.Option(help="A folder with the files that TFDS would download.")] = None,
-    steps: Annotated[int | None, typer.Option(help="For a run: about how many updates to make. Default: 8.")] = None,
+    model: UserModel = None,
+    dataset: UserData = None,
+    mirror: Mirror = None,
     json: Json = False,
 ) -> None:
     """Check a run, an export or your own training loop. The exit code is 70 if a check fails.
 
     A run is checked for parity with model.fit, replica invariance and exact resume.
 
-    An export is checked for its provenance, for the same outputs in fresh processes, and for parity with --run.
+    An export is checked for its provenance, for the same outputs in fresh processes, and for parity with its run.
 
     With --quick a model is checked for parity with model.fit, replica invariance and exact resume, on made-up rows or
     the first ones of --dataset.
 
     A function train(model, x, y, ...) is checked against the equations. A fault that is recognised is named.
     """
+    if len(targets) > 2:
+        raise ConfigError(f"{targets[2]}: give one TARGET, and for an export its RUN")
+    target, run = targets[0], Path(targets[1]) if len(targets) > 1 else None
     if quick:
-        _refuse("a check of a model", run=run, model=model, mirror=mirror, steps=steps)
+        _refuse("a check of a model", run, model=model, mirror=mirror)
         report = _quick(target, dataset)
     else:
-        report = _report(target, run, model, dataset, mirror, steps)
+        report = _report(target, run, model, dataset, mirror)
     if json:
         emit_json(report.to_dict())
     else:
@@ -63,27 +63,23 @@ def verify(
         raise typer.Exit(CHECK_FAILED)
 
 
-def _report(
-    target: str, run: Path | None, model: str | None, dataset: str | None, mirror: Path | None, steps: int | None
-) -> "Report":
+def _report(target: str, run: Path | None, model: str | None, dataset: str | None, mirror: str | None) -> "Report":
     folder = Path(target)
     if ":" in target and not folder.exists():
-        _refuse("a training function", run=run, mirror=mirror, steps=steps)
+        _refuse("a training function", run, mirror=mirror)
         return _loop(target, model, dataset)
     if (folder / "run.json").is_file():
-        _refuse("a run", run=run)
+        _refuse("a run", run)
         say(f"checking {target}: some updates, here and in two processes more")
         start_tensorflow()
         from tfmb.verification.runs import verify_run
 
-        return verify_run(
-            folder, model, dataset, None if mirror is None else str(mirror), 8 if steps is None else steps
-        )
+        return verify_run(folder, model, dataset, mirror)
     if not folder.is_dir():
         raise DataError(f"{target}: no such run or export: give a directory, or module:function of a training function")
-    _refuse("an export", dataset=dataset, mirror=mirror, steps=steps)
+    _refuse("an export", dataset=dataset, mirror=mirror)
     if run is None and model is not None:
-        raise ConfigError(f"--model {model} is that of the run which {target} was made of: give --run")
+        raise ConfigError(f"--model {model} is that of the run which {target} was made from: name the run behind it")
     from tfmb.verification.exports import newest_version, verify_export
 
     newest_version(folder)
@@ -120,7 +116,9 @@ def _loop(reference: str, model: str | None, dataset: str | None) -> "Report":
     return verify_loop(train, build, (source.examples, source.labels))
 
 
-def _refuse(what: str, **options: object) -> None:
+def _refuse(what: str, run: Path | None = None, **options: object) -> None:
+    if run is not None:
+        raise ConfigError(f"{run} does not belong to {what}: leave it out")
     for name, value in options.items():
         if value is not None:
             raise ConfigError(f"--{name} does not belong to {what}: leave it out")

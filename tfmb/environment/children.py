@@ -4,6 +4,7 @@ Each leads a session of its own: Ctrl-C comes through us alone, and its own chil
 """
 
 import contextlib
+import importlib
 import json
 import math
 import os
@@ -18,7 +19,7 @@ from typing import IO, Any
 
 from tfmb.errors import TfmbError
 
-__all__ = ["Ended", "ask", "copy_lines", "describe", "end", "reply", "run", "send", "start"]
+__all__ = ["Ended", "ask", "command_of", "copy_lines", "describe", "end", "reply", "run", "send", "start"]
 
 _LOOK_SECONDS = 0.05
 _MOST_WORDS = 300
@@ -106,12 +107,14 @@ def run(
     """
     deadline, stopped = time.monotonic() + seconds, ""
     with start(command, environment, hears=True) as process:
+        # `communicate` would forget what of the input it has not sent when its time is over.
+        pipe, process.stdin = process.stdin, None
+        threading.Thread(target=_write, args=(pipe, told), daemon=True).start()
         try:
             while not stopped:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    output, errors = process.communicate(told, _LOOK_SECONDS)
+                    output, errors = process.communicate(timeout=_LOOK_SECONDS)
                     return Ended(code=process.returncode, output=output, errors=errors)
-                told = ""  # it is on its way
                 if time.monotonic() >= deadline:
                     stopped = f"it took more than {seconds:.0f} s"
                 elif watch is not None:
@@ -121,28 +124,41 @@ def run(
     return Ended(code=-signal.SIGKILL, stopped=stopped)
 
 
-def ask(module: str, message: Any, seconds: float = math.inf) -> Ended:
-    """Runs a module, which is to `reply` to a message, in a fresh interpreter.
-
-    Args:
-        module: its dotted name.
-        message: of values that JSON knows.
-        seconds: after which it is killed.
-    """
-    return run([sys.executable, "-m", module], json.dumps(message), seconds=seconds)
+def _write(pipe: IO[str], text: str) -> None:
+    """Writes a child's input to its end, however late the child reads it."""
+    with contextlib.suppress(BrokenPipeError), pipe:
+        pipe.write(text)
 
 
-def reply(work: Callable[[Any], Any]) -> int:
-    """Answers the message of `ask`, in the child.
+def ask(work: Callable[[Any], Any], message: Any, seconds: float = math.inf) -> Ended:
+    """Runs a function of a module in a fresh interpreter.
 
     Args:
         work: gets the message; returns the answer, of values that JSON knows.
+        message: of values that JSON knows.
+        seconds: after which it is killed.
+    """
+    return run(command_of(work), json.dumps(message), seconds=seconds)
+
+
+def command_of(work: Callable[[Any], Any]) -> list[str]:
+    """The command of `ask`, which gets the message as JSON on its standard input."""
+    code = "import sys; from tfmb.environment import children; sys.exit(children.reply(sys.argv[1]))"
+    return [sys.executable, "-c", code, f"{work.__module__}:{work.__qualname__}"]
+
+
+def reply(name: str) -> int:
+    """Answers the message of `ask`, in the child.
+
+    Args:
+        name: `module:function`.
 
     Returns:
-        The exit code: 0, or that of a `TfmbError` of `work`, which is written as one line.
+        The exit code: 0, or that of a `TfmbError` of the function, which is written as one line.
     """
+    module, _, function = name.partition(":")
     try:
-        answer = work(json.load(sys.stdin))
+        answer = getattr(importlib.import_module(module), function)(json.load(sys.stdin))
     except TfmbError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return error.exit_code

@@ -20,6 +20,7 @@ __all__ = [
     "show_warnings",
     "start_tensorflow",
     "tell",
+    "tell_table",
 ]
 
 # What a command's context holds where the process is that command's and no other program's.
@@ -38,6 +39,13 @@ def tell(line: str, to: TextIO | None = None) -> None:
     stream = (_results or sys.stdout) if to is None else to
     steers = stream.isatty()
     print("".join(c if _is_shown(c, steers) else ascii(c)[1:-1] for c in line), file=stream, flush=True)
+
+
+def tell_table(rows: list[list[str]]) -> None:
+    """Writes rows of text as a table, on standard output."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        tell("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _is_shown(character: str, on_terminal: bool) -> bool:

@@ -14,15 +14,36 @@ NEW_NAMES = {
     "replicas": "devices",
     "static_shapes": "pad_batches",
 }
-# Options of before -> what stands in their place.
+# Options of before -> what stands in their place; COMMAND --OPTION where other commands have that option.
 NEW_OPTIONS = {
+    "--prefetch": "none, batches are read ahead as measured, or tfmb.fit(prefetch=...) in Python",
+    "--keep-checkpoints": "--checkpoint-every 100,keep=...",
     "--data": "--dataset module:function",
     "--dropout": "--model cnn,dropout=... (in a search, --search dropout=...)",
     "--warmup": "--schedule constant,warmup=... (in a search, --search warmup=...)",
-    "--base-batch-size": "--rate-scaling linear,base_batch_size=...",
+    "--base-batch-size": "--rate-scaling linear,base_batch_size=... (in a search, --search rate_scaling=...)",
     "--low": "--learning-rates LOW:HIGH",
     "--high": "--learning-rates LOW:HIGH",
     "--retrain-seeds": "--retrain SEEDS",
+    "--retrain-epochs": "--retrain SEEDS,epochs=...",
+    "--round-size": "--oracle NAME,round_size=...",
+    "--no-prune": "--oracle NAME,no_pruning",
+    "--prune": "none, a search prunes without --oracle NAME,no_pruning",
+    "--executions-per-trial": "--objective METRIC,executions=...",
+    "--max-failures": "none, or tfmb.tune(max_failures=...) in Python",
+    "--fits": "--memory",
+    "--no-memory": "none, or --memory to have it measured",
+    "--seconds": "--budget, a third of which each method trains",
+    "predict --export": "--run EXPORT",
+    "verify --run": "EXPORT RUN, the run behind the export",
+    "--steps": "none, a check makes about eight updates",
+    "--made-up-samples": "--against latest,made_up",
+    "--updates": "--learning-rates LOW:HIGH,updates=...",
+    "tune --export": "--retrain SEEDS, then tfmb export RUN",
+    **{
+        f"tune --{name.replace('_', '-')}": f"--search {name}=..."
+        for name in ("optimizer", "schedule", "augment", "rate_scaling")
+    },
     "--listen": "--executor dask:ADDRESS or --executor ray:ADDRESS",
     "--join": "--executor dask:ADDRESS or --executor ray:ADDRESS",
     **{
@@ -74,6 +95,10 @@ def with_new_names(config: Any) -> Any:
     if not isinstance(config, dict):
         return config
     found = {NEW_NAMES.get(name, name): value for name, value in config.items()}
+    if "keep_checkpoints" in found and isinstance(every := found.get("checkpoint_every"), int):
+        keep = found.pop("keep_checkpoints")
+        found["checkpoint_every"] = str(every) if keep == 2 else f"{every},keep={keep}"
+        found.pop("prefetch", None)
     if "nesterov" in found:  # of `tfmb train`, with a field for each argument of an optimizer
         if own_data := found.pop("data", None):
             found["dataset"] = own_data

@@ -18,7 +18,7 @@ class Argument:
 
     Attributes:
         help: what it does.
-        of: the names that take it.
+        of: the names that take it; empty where each does.
         below: a number is at least 0 and less than this.
         whole: whether it is an integer.
         least: the least integer.
@@ -26,7 +26,7 @@ class Argument:
     """
 
     help: str
-    of: tuple[str, ...]
+    of: tuple[str, ...] = ()
     below: float = math.inf
     whole: bool = False
     least: int = 0
@@ -81,18 +81,40 @@ ARGUMENTS: dict[str, dict[str, Argument]] = {
         ),
     },
     "schedule": {
-        "warmup": Argument(help="Updates in which the rate first rises from 0.", of=SCHEDULE_NAMES, whole=True),
+        "warmup": Argument(help="Updates in which the rate first rises from 0.", of=SCHEDULE_NAMES, whole=True)
     },
     "model": {
         "dropout": Argument(
             help="The share of hidden outputs to drop. Default: 0.25 for cnn, else 0.", of=MODEL_NAMES, below=1
-        ),
+        )
     },
     "rate_scaling": {
         "base_batch_size": Argument(
             help="The batch size that the rate was chosen for.", of=("linear", "sqrt"), whole=True, least=1
+        )
+    },
+    "checkpoint_every": {
+        "keep": Argument(help="The number of newest checkpoints to keep. Default: 2.", whole=True, least=1)
+    },
+    "learning_rates": {
+        "updates": Argument(help="Updates from the first rate to the last. Default: 150.", whole=True, least=10)
+    },
+    "against": {"made_up": Argument(help="Compare on random rows in place of the run's test split.", switch=True)},
+    "objective": {
+        "executions": Argument(help="Trainings per trial, whose metrics are averaged. Default: 1.", whole=True, least=1)
+    },
+    "oracle": {
+        "round_size": Argument(
+            help="The number of trials to choose before any is heard.",
+            of=("bayesian", "hyperband", "tpe"),
+            whole=True,
+            least=1,
+        ),
+        "no_pruning": Argument(
+            help="Train each trial to its end.", of=("bayesian", "random", "grid", "tpe"), switch=True
         ),
     },
+    "retrain": {"epochs": Argument(help="Epochs of each. Default: the dataset's own number.", whole=True, least=1)},
 }
 # Option -> the names that it chooses among; a model may be a function of the user's besides.
 _NAMES = {"optimizer": _RULES, "schedule": SCHEDULE_NAMES, "rate_scaling": ("linear", "sqrt")}
@@ -133,6 +155,27 @@ class Choice:
             raise ConfigError(f"{flag(option)} {name}: {', '.join(_CLIPS)} cannot be given together: choose one")
         return cls(name=name, arguments=found)
 
+    @classmethod
+    def count(cls, option: str, text: str, least: int = 1) -> tuple[int, Mapping[str, Any]]:
+        """Reads a text such as `500,keep=3`: a number and its arguments.
+
+        Args:
+            option: the name of the option, one of `ARGUMENTS`.
+            text: what was given.
+            least: the least number.
+
+        Raises:
+            ConfigError: no such number, or an argument that it does not take.
+        """
+        choice = cls.parse(option, text)
+        try:
+            number = int(choice.name)
+        except ValueError:
+            number = -1
+        if not least <= number < 2**63:
+            raise ConfigError(f"{flag(option)} {choice.name!r} must be an integer of at least {least}")
+        return number, choice.arguments
+
     def __str__(self) -> str:
         """Returns the text of it; equal choices have equal texts."""
         arguments = sorted(self.arguments.items())
@@ -146,7 +189,7 @@ def _argument(option: str, name: str, key: str, before: Mapping[str, Any]) -> Ar
         ConfigError: the name takes no such argument, or it was given before.
     """
     known = ARGUMENTS[option]
-    taken = [each for each, about in known.items() if name in about.of]
+    taken = [each for each, about in known.items() if not about.of or name in about.of]
     if key in taken:
         if key in before:
             raise ConfigError(f"{flag(option)} {key} is given twice: leave one out")
@@ -157,5 +200,6 @@ def _argument(option: str, name: str, key: str, before: Mapping[str, Any]) -> Ar
         raise ConfigError(
             f"{flag(option)} {name!r}: {key} is no argument of it, but of {', '.join(known[key].of)}: leave it out"
         )
-    what = f"give {', '.join(taken)} as NAME=VALUE" if taken else "give it alone"
+    shown = [each if known[each].switch else f"{each}=VALUE" for each in taken]
+    what = f"give {', '.join(shown)}" if taken else "give it alone"
     raise ConfigError(f"{flag(option)} {name!r}: unknown argument {key!r}: {what}")

@@ -165,18 +165,15 @@ class TrainConfig(ProblemConfig):
         RUN,
         names=STRATEGY_NAMES,
     )
-    prefetch: int | None = option(
-        None, "Batches to read ahead, where they are read from files or augmented. Default: as measured.", RUN, least=1
-    )
     threads: int | None = option(
         None, "Threads that share the work of one operation. Default: one per core, or as measured.", RUN, least=1
     )
     log_every: int = option(100, "The number of updates between two reports of the running loss.", RUN, least=1)
-    checkpoint_every: int = option(
-        100, "The number of updates between two checkpoints in the run's directory.", RUN, least=1
-    )
-    keep_checkpoints: int = option(
-        2, "The number of newest checkpoints to keep. The best one is kept too.", RUN, least=1
+    checkpoint_every: str = option(
+        "100",
+        "The number of updates between two checkpoints in the run's directory. The newest two and the best one are "
+        "kept; with 500,keep=3 the newest three and the best one.",
+        RUN,
     )
     on_divergence: str = option(
         "stop",
@@ -189,8 +186,9 @@ class TrainConfig(ProblemConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("schedule", "rate_scaling"):
+        for name in ("schedule", "rate_scaling", "checkpoint_every"):
             self._in_one_form(name)
+        Choice.count("checkpoint_every", self.checkpoint_every)
         if self.rate_scaling is not None and self.base_batch_size is None:
             raise ConfigError(
                 f"--rate-scaling {self.rate_scaling}: give the batch size that the rate was chosen for, as in "
@@ -221,6 +219,12 @@ class TrainConfig(ProblemConfig):
         """The batch size that the rate was chosen for; None if it is not scaled."""
         return None if self.rate_scaling is None else self._choice("rate_scaling").arguments.get("base_batch_size")
 
+    @property
+    def checkpoints(self) -> dict[str, int]:
+        """`checkpoint_every` and `keep_checkpoints`, as `tfmb.fit` takes them."""
+        every, arguments = Choice.count("checkpoint_every", self.checkpoint_every)
+        return {"checkpoint_every": every, "keep_checkpoints": arguments.get("keep", 2)}
+
     def optimizer_arguments(self) -> dict[str, Any]:
         """The optimizer's arguments that were asked for; its defaults hold for the rest."""
         given = dict(() if self.rule is None else self.rule.arguments)
@@ -232,7 +236,7 @@ class TrainConfig(ProblemConfig):
 
     def identity(self) -> dict[str, Any]:
         """The options that a run must keep to go on exactly: not where it runs, nor how often it saves."""
-        free = ("mirror", "strategy", "devices", "prefetch", "checkpoint_every", "keep_checkpoints")
+        free = ("mirror", "strategy", "devices", "checkpoint_every")
         return {name: value for name, value in self.to_dict().items() if name not in free}
 
     def to_dict(self) -> dict[str, Any]:

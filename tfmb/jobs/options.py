@@ -30,7 +30,6 @@ class Option:
         help: its line of `--help`.
         panel: the group of `--help` that it stands in.
         least: the least number that it may be.
-        below: a number is less than this.
         names: the words that a text is one of; empty where any text will do.
         words: words that may stand in place of a number.
     """
@@ -42,7 +41,6 @@ class Option:
     help: str
     panel: str
     least: int = 0
-    below: float = math.inf
     names: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
 
@@ -101,9 +99,7 @@ def _wrong(about: Option, value: Any) -> str | None:
     if about.kind is int:
         whole = isinstance(value, int) and not isinstance(value, bool) and about.least <= value < 2**63
         return None if whole else f"an integer of at least {about.least}{other}"
-    return (
-        None if is_number(value, about.least, about.below) else f"a number {in_range(about.least, about.below)}{other}"
-    )
+    return None if is_number(value, about.least, math.inf) else f"a number {in_range(about.least, math.inf)}{other}"
 
 
 def is_number(value: Any, least: float, below: float) -> bool:

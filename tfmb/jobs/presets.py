@@ -1,12 +1,15 @@
 """Named sets of options for `tfmb train`."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
+
+from tfmb.environment.processor import instruction_sets
 
 __all__ = ["RECIPE_NAMES", "options_of_recipe"]
 
 RECIPE_NAMES = ("reference", "fast")
+# With one of these a processor multiplies bfloat16 matrices by itself; elsewhere TensorFlow would emulate it.
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 # Chosen on a validation split of 6,000 train examples: see docs/recipes.md.
 _FAST = {
     "dataset": "mnist",
@@ -30,14 +33,5 @@ def options_of_recipe(recipe: str, given: Mapping[str, Any] | None = None) -> di
     """
     if recipe == "reference":
         return {}
-    options = {**_FAST, "precision": "mixed_bfloat16" if _has_bfloat16() else "float32"}
+    options = {**_FAST, "precision": "mixed_bfloat16" if _BFLOAT16 & {*instruction_sets()} else "float32"}
     return {name: value for name, value in options.items() if name not in (given or {})}
-
-
-def _has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices by itself; elsewhere TensorFlow would emulate it."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -9,14 +9,7 @@ from tfmb.backend import tf
 from tfmb.choices import JitScope
 from tfmb.data import Augmentation, Source
 from tfmb.data.batches import READ_AHEAD, Order
-from tfmb.distribution.strategy import (
-    describe,
-    is_chief,
-    is_on_cpu,
-    make_strategy,
-    needs_static_shapes,
-    steps_a_call,
-)
+from tfmb.distribution.strategy import describe, is_chief, is_on_cpu, make_strategy, needs_static_shapes, steps_a_call
 from tfmb.environment.processor import available_cores
 from tfmb.jobs.build import Parts, loss_and_metrics_of, prepare
 from tfmb.jobs.config import TrainConfig
@@ -86,8 +79,7 @@ def train_job(
         # A worker that is not the chief keeps in step with it: it only reads.
         run_dir=run_dir or resume or Path(),
         writes=run_dir is not None,
-        checkpoint_every=config.checkpoint_every,
-        keep_checkpoints=config.keep_checkpoints,
+        **config.checkpoints,
         resume=resume is not None,
         allow_mismatch=allow_mismatch,
     )
@@ -157,7 +149,7 @@ def _spec(
             on_divergence=config.on_divergence,
         ),
         jit_scope=JitScope.NOTHING if pinned else parse_jit_compile(config.jit_compile),
-        prefetch=READ_AHEAD if pinned and config.prefetch is None else config.prefetch,
+        prefetch=READ_AHEAD if pinned else None,
         saving=saving,
         config={**config.identity(), "epochs": parts.epochs, "virtual_replicas": partition.virtual_replicas},
         data={"fingerprint": parts.train.fingerprint},
@@ -165,8 +157,15 @@ def _spec(
 
 
 def _say_what_is_trained(config: TrainConfig, parts: Parts, strategy: Strategy, say: Callable[[str], None]) -> None:
-    say(f"data: {_describe_data(parts)}")
-    say(f"model: {_describe_model(config, parts)}; on {_describe_strategy(strategy)}")
+    held = "" if parts.validation is None else f", {parts.validation.size:,} for validation"
+    test = "no test split" if parts.splits.test is None else f"{parts.splits.test.size:,} test examples"
+    say(f"data: {parts.splits.origin}: {parts.train.size:,} train{held}, {test}")
+    rate, about = parts.optimizer.learning_rate, describe(strategy)
+    say(
+        f"model: {parts.model.name}, {parts.model.count_params():,} parameters; {type(parts.optimizer).__name__}, "
+        f"learning rate {f'{rate:g}' if isinstance(rate, float) else 'by schedule'}; batch {parts.batch_size:,}, "
+        f"{parts.epochs} epochs; seed {config.seed}; on {', '.join(about['devices'])} ({about['name']})"
+    )
     if is_on_cpu(strategy) and strategy.num_replicas_in_sync > available_cores():
         say(
             f"warning: {strategy.num_replicas_in_sync} devices share {available_cores()} core(s): each is traced and "
@@ -199,26 +198,6 @@ def _record(config: TrainConfig, parts: Parts, partition: Partition) -> dict[str
         },
         "virtual_replicas": "auto" if partition.virtual_replicas is None else partition.virtual_replicas,
     }
-
-
-def _describe_data(parts: Parts) -> str:
-    held = "" if parts.validation is None else f", {parts.validation.size:,} for validation"
-    test = "no test split" if parts.splits.test is None else f"{parts.splits.test.size:,} test examples"
-    return f"{parts.splits.origin}: {parts.train.size:,} train{held}, {test}"
-
-
-def _describe_model(config: TrainConfig, parts: Parts) -> str:
-    rate = parts.optimizer.learning_rate
-    shown = f"{rate:g}" if isinstance(rate, float) else "by schedule"
-    return (
-        f"{parts.model.name}, {parts.model.count_params():,} parameters; {type(parts.optimizer).__name__}, "
-        f"learning rate {shown}; batch {parts.batch_size:,}, {parts.epochs} epochs; seed {config.seed}"
-    )
-
-
-def _describe_strategy(strategy: Strategy) -> str:
-    about = describe(strategy)
-    return f"{', '.join(about['devices'])} ({about['name']})"
 
 
 def _last_epoch(history: Any) -> dict[str, float]:

@@ -17,8 +17,10 @@ __all__ = [
     "duration",
     "escaped",
     "framed",
+    "log_axis",
     "number",
     "scrolling",
+    "table",
     "ticks",
     "title_value_axis",
 ]
@@ -52,6 +54,26 @@ class Chart:
 def scrolling(table: str) -> str:
     """A table in a box of its own, which scrolls where the screen is narrower."""
     return f'<div class="wide">\n{table}\n</div>'
+
+
+def table(head: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
+    """A table, whose rows are HTML already, in a box that scrolls.
+
+    Args:
+        head: the titles of its columns.
+        rows: each a `<tr>`.
+        kind: attributes of each title.
+    """
+    titles = "".join(f'<th scope="col"{kind}>{escaped(name)}</th>' for name in head)
+    lines = "\n".join(rows)
+    return scrolling(f"<table>\n<thead><tr>{titles}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table>")
+
+
+def log_axis(figure: Any, axis: str, title: str, values: Sequence[float]) -> None:
+    """Titles a figure's `"x"` or `"y"` axis, and makes it a log one with readable places."""
+    places = ticks([value for value in values if value > 0], log=True)
+    labels = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
+    figure.update_layout({f"{axis}axis": {"title_text": title, "type": "log", **labels}})
 
 
 def number(value: Any) -> float | None:
@@ -114,9 +136,7 @@ def title_value_axis(figure: Any, label: str, values: Sequence[float]) -> None:
     """Titles the upright axis, and makes it a log one where its positive values differ by more than thirty times."""
     figure.update_yaxes(title_text=escaped(label, 40))
     if min(values) > 0 and max(values) > LOG_RATIO * min(values):
-        places = ticks(values, log=True)
-        labels = {"tickvals": places, "ticktext": [f"{place:g}" for place in places]}
-        figure.update_yaxes(title_text=f"{escaped(label, 30)} (log scale)", type="log", **labels)
+        log_axis(figure, "y", f"{escaped(label, 30)} (log scale)", values)
 
 
 def framed(objects: Any, height: int) -> Any:

@@ -1,4 +1,4 @@
-"""The part of a verification in a process of its own: `python -m tfmb.verification.child`, told on its input.
+"""The part of a verification in a process of its own.
 
 Two replicas must be made before TensorFlow starts, and a run that goes on must do so where nothing is left of it.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 from tfmb.environment import children
 
-__all__ = ["Told", "ask", "main"]
+__all__ = ["Told", "ask"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +42,11 @@ def ask(told: Told) -> list[dict[str, Any]]:
     Raises:
         RuntimeError: it ended otherwise; its last words, in one line.
     """
-    ended = children.ask("tfmb.verification.child", {**asdict(told), "path": sys.path})
+    ended = children.ask(_do, {**asdict(told), "path": sys.path})
     if ended.code:
         raise RuntimeError(f"a process of its own ended with {ended.code} ({ended.last_words})")
     checks: list[dict[str, Any]] = ended.answer()
     return checks
-
-
-def main() -> int:
-    """Reads the message, makes its checks and writes them; returns the exit code."""
-    return children.reply(_do)
 
 
 def _do(message: dict[str, Any]) -> list[dict[str, Any]]:
@@ -73,7 +68,3 @@ def _do(message: dict[str, Any]) -> list[dict[str, Any]]:
     resume.train_and_stop(subject, Path(told.folder))
     checks = [invariance.check_bits] if told.run_dir is None else [invariance.check_bits, invariance.check_tolerance]
     return [asdict(check(subject)) for check in checks]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -107,7 +107,7 @@ def _restored(run: str | Path, model: str | None) -> Any:
 
 def _check_parity(answers: dict[str, Arrays], run: str | Path | None, restored: Any) -> Check:
     if run is None:
-        return not_applicable(PARITY, "no run was named: give --run")
+        return not_applicable(PARITY, "no run was named: give it behind the export")
     try:
         expected = _outputs_of(restored, answers["inputs"], "logits" in answers["outputs"])
     except (KeyError, ValueError) as error:

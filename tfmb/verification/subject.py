@@ -77,7 +77,7 @@ def read_subject(run_dir: str | Path, model: str | None, data: str | None, mirro
         DataError: no run, a damaged record, or other data.
     """
     if not 2 <= steps <= _MOST_STEPS:
-        raise ConfigError(f"--steps {steps} must be from 2 to {_MOST_STEPS}")
+        raise ConfigError(f"steps={steps} must be from 2 to {_MOST_STEPS}")
     run_dir = Path(run_dir)
     record = read_run(run_dir)
     if record.get("made_by") == "tfmb train":

@@ -211,7 +211,7 @@ def test_no_process_outlives_the_searchs_and_the_same_call_goes_on(number: int, 
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     # trials of seconds each: most of the search is still to come when the first of them has ended
-    whole = command(tmp_path / "s", "--workers", "2", "--no-prune", epochs=40)
+    whole = command(tmp_path / "s", "--workers", "2", "--oracle", "random,no_pruning", epochs=40)
     with begin(whole, preexec_fn=heed) as process:
         wait_for(lambda: process.poll() is not None or "ended" in [event["event"] for event in events(tmp_path / "s")])
         below = children_of(process.pid)
@@ -231,7 +231,7 @@ def test_no_process_outlives_the_searchs_and_the_same_call_goes_on(number: int, 
 
 @pytest.mark.process
 def test_a_process_that_is_killed_in_a_search_is_started_again_and_the_trial_goes_on(tmp_path: Path) -> None:
-    with begin(command(tmp_path / "s", "--workers", "2", "--no-prune", epochs=40)) as process:
+    with begin(command(tmp_path / "s", "--workers", "2", "--oracle", "random,no_pruning", epochs=40)) as process:
         wait_for(lambda: process.poll() is not None or "report" in [event["event"] for event in events(tmp_path / "s")])
         before = workers_of(process.pid)
         os.kill(before[0], signal.SIGKILL)
