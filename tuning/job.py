@@ -15,7 +15,7 @@ from tfmb.jobs.build import build_model, loss_and_metrics_of
 from tfmb.jobs.config import TrainConfig
 
 from .budget import Budget
-from .plan import PRUNING_SLICES, SearchPlan
+from .plan import SearchPlan
 from .records import SearchRecord
 from .run_search import search_in
 from .space import Space
@@ -35,19 +35,11 @@ class TuneConfig:
         dropout: of our models: a value, a list or a range; None for their own.
         validation_size: train examples that trials are compared on; None for a tenth.
         space: what of our loop is searched.
-        objective: see `Objective.parse`.
-        oracle: one of `ORACLES`.
-        max_trials: how many.
-        timeout: seconds after which no trial begins; None for no limit.
+        plan: how the search goes about its trials.
         epochs: passes over the data a trial may spend.
         executions: trainings a trial.
-        pruning: whether the worse trials are stopped early.
         seed: decides everything.
         devices: as in `TrainConfig`.
-        workers: the number of trials at the same time; None for one, or for the executor's own number.
-        executor: `dask:ADDRESS` or `ray:ADDRESS`; None for this machine.
-        round_size: see `tune`.
-        max_failures: see `tune`.
     """
 
     dataset: str = "auto"
@@ -56,19 +48,11 @@ class TuneConfig:
     dropout: Any = None
     validation_size: int | None = None
     space: Space
-    objective: str = "val_loss"
-    oracle: str = "bayesian"
-    max_trials: int = 20
-    timeout: float | None = None
+    plan: SearchPlan
     epochs: float = 1.0
     executions: int = 1
-    pruning: bool = True
     seed: int = 0
     devices: int | None = None
-    workers: int | None = None
-    executor: str | None = None
-    round_size: int | None = None
-    max_failures: int = 3
 
     def __post_init__(self) -> None:
         if self.dropout is not None and self.model not in MODEL_NAMES:
@@ -91,14 +75,12 @@ def task_of(config: TuneConfig) -> tuple[SearchTask, Splits]:
     if config.model in MODEL_NAMES:
         loss_and_metrics = loss_and_metrics_of(None, TrainConfig(model=config.model))
         loss, metrics = loss_and_metrics.loss, loss_and_metrics.metrics
-    slices = PRUNING_SLICES if config.pruning or config.oracle == "hyperband" else 1
     task = SearchTask(
         build=_build(config, splits),
         train=train,
         validation=validation,
-        budget=Budget(amount=config.epochs, slices=slices),
+        budget=Budget(amount=config.epochs, slices=config.plan.slices),
         space=config.space,
-        strategy="auto",
         devices=config.devices,
         seed=config.seed,
         loss=loss,
@@ -133,19 +115,8 @@ def tune_job(
     task, splits = task_of(config)
     train, size = task.train, task.validation.size
     say(f"data: {splits.origin}: {train.size:,} train, {size:,} for validation; the test split is not looked at")
-    plan = SearchPlan(
-        objective=config.objective,
-        oracle=config.oracle,
-        max_trials=config.max_trials,
-        pruning=config.pruning and config.oracle != "hyperband",
-        timeout=config.timeout,
-        executor=config.executor,
-        workers=config.workers,
-        round_size=config.round_size,
-        max_failures=config.max_failures,
-    )
     name = f"{train.name.partition('/')[0]} {config.model}"
-    return search_in(folder, task, plan, name=name, watch=watch, say=say, conclude=conclude)
+    return search_in(folder, task, config.plan, name=name, watch=watch, say=say, conclude=conclude)
 
 
 def _build(config: TuneConfig, splits: Splits) -> Callable[[Any], Any]:

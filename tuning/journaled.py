@@ -1,7 +1,6 @@
 """What `oracles` adds to Keras Tuner's: a journal that is the truth, reports of every slice, halving, and fates."""
 
 import contextlib
-import io
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,17 +12,21 @@ from tfmb.errors import ConfigError, DataError
 
 from .halving import SuccessiveHalving
 from .journal import Journal
-from .messages import CAUSES, COUNTS, FAILED, evaluation_of
 from .objective import Objective
+from .quiet import engine_oracle, keras_tuner
 from .records import Evaluation
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
-    from keras_tuner.src.engine import oracle as their_oracle
 
 __all__ = ["CUT_SHORT", "Journaled", "Progress"]
 
 CUT_SHORT = ("diverged", "failed")
+# The journal's entries of a report that are no metrics of the model.
+_COUNTS = ("tfmb/updates", "tfmb/examples", "tfmb/seconds")
+# Journals of tfmb 0.2 and before have numbers for what a trial was cut short by.
+_NUMBERED = {
+    1.0: ("diverged", "the loss or a gradient became NaN or infinite"),
+    2.0: ("diverged", "the loss rose far above its start"),
+    3.0: ("failed", "it failed"),
+}
 
 
 @dataclass(kw_only=True)
@@ -51,6 +54,7 @@ class Journaled(keras_tuner.Oracle):
     Attributes:
         progress: trial id -> `Progress`.
         compares: what trials are compared by.
+        slices: of a whole budget.
         told: is called whenever a trial ended.
     """
 
@@ -80,7 +84,7 @@ class Journaled(keras_tuner.Oracle):
         """
         self.verbose = 0
         self.max_consecutive_failed_trials = 2**31
-        self.compares, self._slices, self._most = objective, slices, most
+        self.compares, self.slices, self._most = objective, slices, most
         self.halving, self._is_over = halving, deadline
         self.progress: dict[str, Progress] = {}
         self.ongoing_trials: dict[str, Any] = {}
@@ -134,23 +138,22 @@ class Journaled(keras_tuner.Oracle):
             )
         return trial
 
-    def update_trial(self, trial_id: str, metrics: dict[str, float], step: int = 0) -> Any:
-        """Notes the evaluation after slice `step`; the trial that is returned is `STOPPED` where it shall wait."""
-        with self._alone():
-            return self._update(trial_id, metrics, step)
+    def report(self, trial_id: str, evaluation: Evaluation) -> bool:
+        """Notes an evaluation; returns whether the trial goes on, and does not wait on its rung.
 
-    def _update(self, trial_id: str, metrics: dict[str, float], step: int) -> Any:
-        trial, progress = self._running(trial_id)
-        metrics = {str(key): float(value) for key, value in dict(metrics).items()}
-        known = all(np.isfinite(value) for value in metrics.values()) and all(metrics.get(n, -1) >= 0 for n in COUNTS)
-        if not 1 <= int(step) <= min(self._slices, len(progress.history) + 1) or not known:
-            raise ConfigError(f"trial {trial_id}: the report of slice {step} is no evaluation")
-        self.compares.score([evaluation_of(int(step), metrics)], self._slices)  # nothing is noted that has none
-        if int(step) == len(progress.history) + 1:  # an earlier one was told before: the same, to the bit
-            self._note("report", trial=trial_id, slice=int(step), metrics=metrics)
-        goes_on = progress.fate == "running" and int(step) < self._slices
-        trial.status = "RUNNING" if goes_on or int(step) < len(progress.history) else "STOPPED"
-        return trial
+        Raises:
+            ConfigError: the trial does not run, or the evaluation is not its next one, or not finite.
+        """
+        with self._alone():
+            _, progress = self._running(trial_id)
+            metrics = {**evaluation.metrics, **{name: float(getattr(evaluation, name[5:])) for name in _COUNTS}}
+            done = len(progress.history)
+            if not 1 <= evaluation.slice <= min(self.slices, done + 1) or not np.isfinite(list(metrics.values())).all():
+                raise ConfigError(f"trial {trial_id}: the report of slice {evaluation.slice} is no evaluation")
+            self.compares.score([evaluation], self.slices)  # nothing is noted that has none
+            if evaluation.slice == done + 1:  # an earlier one was told before: the same, to the bit
+                self._note("report", trial=trial_id, slice=evaluation.slice, metrics=metrics)
+            return evaluation.slice < done or (progress.fate == "running" and evaluation.slice < self.slices)
 
     def settle(self, trial_id: str, values: dict[str, Any]) -> None:
         """Notes the values that `build` asked for: without those of branches that it did not enter."""
@@ -159,19 +162,18 @@ class Journaled(keras_tuner.Oracle):
             own = {name: value for name, value in trial.hyperparameters.values.items() if name.startswith("tuner/")}
             self._note("values", trial=trial_id, values={**values, **own})
 
-    def cut_short(self, trial_id: str, fate: float, update: int, words: str = "") -> None:
+    def cut_short(self, trial_id: str, fate: str, cause: str) -> None:
         """Notes that a trial ends before its time.
 
         Args:
             trial_id: of a trial that runs.
-            fate: one of `messages.CAUSES`.
-            update: the update after which it was; 0 if it is not known.
-            words: the error, for a trial that failed.
+            fate: one of `CUT_SHORT`.
+            cause: of that, in words.
         """
         with self._alone():
             _, progress = self._running(trial_id)
             if progress.fate not in CUT_SHORT:
-                self._note("fate", trial=trial_id, fate=fate, update=update, words=words)
+                self._note("fate", trial=trial_id, fate=fate, words=cause)
 
     def end_trial(self, trial: Any) -> None:
         """Ends a worker's turn with a trial, which may go on later."""
@@ -187,7 +189,7 @@ class Journaled(keras_tuner.Oracle):
     def score_trial(self, trial: Any) -> None:
         """What a trial is worth; the worst of all where it diverged."""
         progress = self.progress[trial.trial_id]
-        score = self.compares.score(progress.history, self._slices)
+        score = self.compares.score(progress.history, self.slices)
         trial.best_step = len(progress.history)
         trial.score = self._worst() if progress.fate in CUT_SHORT or score is None else score
 
@@ -216,7 +218,7 @@ class Journaled(keras_tuner.Oracle):
     def is_whole(self, trial_id: str) -> bool:
         """Whether a trial spent its whole budget, or reached the target."""
         progress = self.progress[trial_id]
-        spent = len(progress.history) >= self._slices or self.compares.reached(progress.history)
+        spent = len(progress.history) >= self.slices or self.compares.reached(progress.history)
         return progress.fate == "completed" and spent
 
     @contextlib.contextmanager
@@ -225,9 +227,9 @@ class Journaled(keras_tuner.Oracle):
         try:
             yield
         except BaseException:
-            their_oracle.THREADS[self] = None
-            if their_oracle.LOCKS[self].locked():
-                their_oracle.LOCKS[self].release()
+            engine_oracle.THREADS[self] = None
+            if engine_oracle.LOCKS[self].locked():
+                engine_oracle.LOCKS[self].release()
             raise
 
     def _note(self, event: str, **entries: Any) -> None:
@@ -294,23 +296,30 @@ class Journaled(keras_tuner.Oracle):
             self.trials[trial_id].hyperparameters.values = dict(entries["values"])
         elif event == "report":
             metrics, trial = dict(entries["metrics"]), self.trials[trial_id]
-            evaluation = evaluation_of(int(entries["slice"]), metrics)
+            updates, examples, seconds = (float(metrics[name]) for name in _COUNTS)
+            evaluation = Evaluation(
+                slice=int(entries["slice"]),
+                updates=int(updates),
+                examples=int(examples),
+                seconds=seconds,
+                metrics={name: float(value) for name, value in metrics.items() if name not in _COUNTS},
+            )
             progress.history.append(evaluation)
             for name, value in metrics.items():
                 if not trial.metrics.exists(name):
                     better = self.compares.better if name == self.compares.metric else "min"
                     trial.metrics.register(name, direction=better)
                 trial.metrics.update(name, value, step=evaluation.slice)
-            score = self.compares.score(progress.history, self._slices)
-            whole = evaluation.slice >= self._slices or self.compares.reached(progress.history)
+            score = self.compares.score(progress.history, self.slices)
+            whole = evaluation.slice >= self.slices or self.compares.reached(progress.history)
             if self.halving is not None and not self.halving.report(trial_id, evaluation.slice, score) and not whole:
                 progress.fate = "waiting"
             if whole:
                 progress.fate = "completed"
         elif event == "fate":
-            progress.fate = "failed" if entries["fate"] == FAILED else "diverged"
-            at = f" at update {entries['update']}" if entries["update"] else ""
-            progress.cause = (entries.get("words") or CAUSES[entries["fate"]]) + at
+            progress.fate, cause = _NUMBERED.get(entries["fate"], (entries["fate"], ""))
+            at = f" at update {entries['update']}" if entries.get("update") else ""
+            progress.cause = (entries.get("words") or cause) + at
             if self.halving is not None:
                 for rung in self.halving.rungs:
                     if rung > len(progress.history):

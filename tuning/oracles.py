@@ -6,8 +6,6 @@ diverged has the worst score of all; every slice is reported; and whatever ended
 again in their order, bring an oracle to where it was.
 """
 
-import contextlib
-import io
 import warnings
 from typing import Any
 
@@ -19,11 +17,8 @@ from tfmb.errors import ConfigError
 
 from .journaled import CUT_SHORT, Journaled
 from .objective import Objective
+from .quiet import keras_tuner
 from .tpe import Tpe, need_optuna
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
-    from keras_tuner import oracles as their
 
 __all__ = ["ADAPTIVE", "ORACLES", "make_oracle"]
 
@@ -32,16 +27,16 @@ ORACLES = ("bayesian", "random", "grid", "hyperband", "tpe")
 ADAPTIVE = ("bayesian", "hyperband", "tpe")
 
 
-class _Random(Journaled, their.RandomSearchOracle):
+class _Random(Journaled, keras_tuner.oracles.RandomSearchOracle):
     pass
 
 
-class _Grid(Journaled, their.GridSearchOracle):
+class _Grid(Journaled, keras_tuner.oracles.GridSearchOracle):
     def _ended_again(self, trial: Any) -> None:
         self._populate_next.append(trial.trial_id)
 
 
-class _Bayesian(Journaled, their.BayesianOptimizationOracle):
+class _Bayesian(Journaled, keras_tuner.oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
         """See Keras Tuner; what it draws is a function of the seed and the trial's number."""
         self._random_state = np.random.RandomState((self.seed + int(trial_id)) % 2**32)
@@ -71,7 +66,7 @@ class _Bayesian(Journaled, their.BayesianOptimizationOracle):
                 points.append(point)
                 progress, sign = self.progress[trial.trial_id], 1.0 if self.objective.direction == "min" else -1.0
                 bad = progress.fate in CUT_SHORT
-                whole = self._slices if progress.fate == "completed" else len(progress.history)
+                whole = self.slices if progress.fate == "completed" else len(progress.history)
                 keys.append((True, 0, 0.0) if bad else (False, -whole, sign * trial.score))
             elif trial.status == "RUNNING":
                 middling.append(point)
@@ -81,7 +76,7 @@ class _Bayesian(Journaled, their.BayesianOptimizationOracle):
         return np.array(points + middling), np.concatenate([quantiles, np.zeros(len(middling))])
 
 
-class _Hyperband(Journaled, their.HyperbandOracle):
+class _Hyperband(Journaled, keras_tuner.oracles.HyperbandOracle):
     pass
 
 

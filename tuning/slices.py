@@ -1,42 +1,23 @@
-"""A slice of a trial as one function call: what goes to a worker, what it does there, and what comes back.
+"""A slice of a trial: the task, its training, and the report. Task and report are plain data that travel by pickle."""
 
-Everything here is plain data that travels by pickle: between processes of one machine, by Dask, Ray or Slurm. A worker
-keeps nothing of a trial but what it traced and compiled, and writes nothing.
-"""
-
-import functools
-import os
-import socket
 import time
 import traceback
-from dataclasses import dataclass, field
-from importlib import metadata
+from dataclasses import dataclass
 from typing import Any
 
-from tfmb.errors import ConfigError, DivergenceError, TfmbError
+from tfmb.errors import DivergenceError, TfmbError
 from tfmb.training.loop.explosion import Exploded
 
-from .building import FAILED_TRIAL
-from .executors.base import OnDisk
-from .messages import DIVERGED, EXPLODED, FAILED
+from .building import FAILED_TRIAL, words_of
 from .objective import Objective
 from .records import Evaluation
-from .trial import SearchTask, Trainer
+from .states import Arrays
+from .trial import Trainer
 
-__all__ = ["SliceReport", "SliceTask", "forget_trainers", "run_slice", "versions"]
+__all__ = ["SliceReport", "SliceTask", "train_slice"]
 
 # A worker reports at the end of a slice of the budget once so many seconds went by: what is lost in a death is no more.
 _REPORT_SECONDS = 10.0
-_MOST_WORDS = 500
-_STACK = ('File "', "Detected at node", "Graph execution error", "Stack trace", "Node: ", "[[")
-# Another version of one of these may train other bits, or not understand the task.
-_PACKAGES = ("tfmb", "tensorflow", "keras", "keras-tuner", "numpy")
-
-
-@functools.cache
-def versions() -> dict[str, str]:
-    """Returns the versions that a worker must share with the search."""
-    return {name: metadata.version(name) for name in _PACKAGES}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +25,7 @@ class SliceTask:
     """A trial, or the slice of one up to the next rung.
 
     Attributes:
+        search: the fingerprint of what the search's trials share.
         trial: its id.
         values: of its hyper-parameters.
         begun: its evaluations so far.
@@ -55,20 +37,21 @@ class SliceTask:
         versions: of the search; a worker must have the same.
     """
 
+    search: str
     trial: str
     values: dict[str, Any]
-    begun: tuple[Evaluation, ...]
-    state: bytes | None
+    begun: tuple[Evaluation, ...] = ()
+    state: Arrays | None = None
     until: int
     slices: int
     objective: str
-    best: float | None
-    versions: dict[str, str] = field(default_factory=versions)
+    best: float | None = None
+    versions: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class SliceReport:
-    """What a worker found.
+    """The outcome of a slice.
 
     Attributes:
         trial: the task's.
@@ -76,43 +59,30 @@ class SliceReport:
         state: what the trial can go on from; None once its budget is spent.
         weights: those it has now, where its score is the best so far.
         values: of its hyper-parameters: those that `build` asked for, and the loop's; None if it failed before.
-        fate: one of `messages.CAUSES` if it was cut short; None if not.
-        update: the update that did it, where it is known.
-        words: the error of the user's code, in one line.
-        worker: the host and the number of the process.
+        fate: `diverged` or `failed` if it was cut short; None if not.
+        cause: of that, in one line.
     """
 
     trial: str
     evaluations: tuple[Evaluation, ...] = ()
-    state: bytes | None = None
-    weights: bytes | None = None
+    state: Arrays | None = None
+    weights: Arrays | None = None
     values: dict[str, Any] | None = None
-    fate: float | None = None
-    update: int = 0
-    words: str = ""
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    fate: str | None = None
+    cause: str = ""
 
 
-# The trainer of the search that this process worked for last.
-_trainers: dict[str, Trainer] = {}
-
-
-def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
-    """Trains a slice of a trial, in whichever process this is.
-
-    Args:
-        shared: what the search's trials share, or the file that it lies in.
-        task: what to do.
+def train_slice(trainer: Trainer, task: SliceTask) -> SliceReport:
+    """Trains a slice of a trial.
 
     Returns:
         The report. A trial that diverged, ran out of memory or whose `build` failed for its values is a report too.
 
     Raises:
-        ConfigError: other versions here than in the search, or a model or values that no trial can be trained with.
+        ConfigError: a model or values that no trial can be trained with.
         DataError: the trial's state is damaged.
     """
-    trainer, objective = _trainer_of(shared, task.versions), Objective.parse(task.objective)
-    began, found = time.monotonic(), list[Evaluation]()
+    objective, found, began = Objective.parse(task.objective), list(task.begun), time.monotonic()
 
     def goes_on(evaluation: Evaluation) -> bool:
         found.append(evaluation)
@@ -120,51 +90,21 @@ def run_slice(shared: "SearchTask | OnDisk", task: SliceTask) -> SliceReport:
         return evaluation.slice < task.until and not late and not objective.reached([evaluation])
 
     def report(**rest: Any) -> SliceReport:
-        return SliceReport(trial=task.trial, evaluations=tuple(found), **rest)
+        return SliceReport(trial=task.trial, evaluations=tuple(found[len(task.begun) :]), **rest)
 
     try:
         ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial)
     except (DivergenceError, Exploded) as error:
-        fate = DIVERGED if isinstance(error, DivergenceError) else EXPLODED
-        return report(fate=fate, update=error.update, values=trainer.values)
+        what = "rose far above its start" if isinstance(error, Exploded) else "or a gradient became NaN or infinite"
+        return report(fate="diverged", cause=f"the loss {what} at update {error.update}", values=trainer.values)
     except TfmbError:
         raise
     except Exception as error:  # whatever the user's code, or TensorFlow, raises for these values
         if not isinstance(error, FAILED_TRIAL):  # which says all
             traceback.print_exc()
         trainer.forget()  # it may hold half of a model
-        return report(fate=FAILED, words=_words(error))
-    weights = trainer.weights() if _is_best(objective, (*task.begun, *found), task) else None
-    return report(state=ran.state, weights=weights, values=trainer.values)
-
-
-def _words(error: Exception) -> str:
-    """Returns an error in one line, without the stack of the graph that TensorFlow puts before its reason."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    said = " ".join(line for line in lines if line and not line.startswith(_STACK))
-    return f"{type(error).__name__}: {' '.join(said.split())}".removesuffix(": ")[:_MOST_WORDS]
-
-
-def _is_best(objective: Objective, history: tuple[Evaluation, ...], task: SliceTask) -> bool:
-    score = objective.score(history, task.slices)
-    if score is None or task.best is None:
-        return score is not None
+        return report(fate="failed", cause=words_of(error))
+    score, best = objective.score(found, task.slices), task.best
     # Of equal ones the oracle takes the one that began first, which may end last.
-    return score <= task.best if objective.direction == "min" else score >= task.best
-
-
-def _trainer_of(shared: "SearchTask | OnDisk", wanted: dict[str, str]) -> Trainer:
-    """Keeps data, traces and compiled programs from task to task, of one search at a time."""
-    if shared.fingerprint not in _trainers:
-        for name, here in versions().items():
-            if here != wanted[name]:
-                where = f"a worker on {socket.gethostname()} has {name} {here}"
-                raise ConfigError(f"{where}, and the search {wanted[name]}: install the same versions")
-        _trainers.clear()
-        _trainers[shared.fingerprint] = Trainer(shared.load() if isinstance(shared, OnDisk) else shared)
-    return _trainers[shared.fingerprint]
-
-
-def forget_trainers() -> None:
-    """Gives the memory of data and models in this process back."""
-    _trainers.clear()
+    is_best = score is not None and (best is None or objective.sign * score <= objective.sign * best)
+    return report(state=ran.state, weights=trainer.weights() if is_best else None, values=trainer.values)

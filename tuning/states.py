@@ -1,12 +1,10 @@
-"""The state that a trial goes on from and the weights that it ends with: bytes on their way, whole folders at rest.
+"""The state that a trial goes on from and the weights that it ends with: arrays on their way, files at rest.
 
-A worker makes and takes bytes, and writes nothing: the process of the search alone writes into its directory.
+A worker writes nothing: the process of the search alone writes into its directory.
 """
 
-import io
 import math
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,122 +12,65 @@ import numpy as np
 
 from tfmb.errors import DataError
 from tfmb.optimizers.optimizer import value_of
-from tfmb.storage.atomic import commit_folder, remove_temporary, verify_folder
-from tfmb.storage.files import load_arrays, read_plain
+from tfmb.storage.atomic import write_arrays
+from tfmb.storage.files import load_arrays
 
-__all__ = [
-    "drop_states", "keep_state", "keep_weights", "kept_state", "load_weights", "newest_state", "pack_state",
-    "pack_weights", "unpack_state",
-]  # fmt: skip
+__all__ = ["Arrays", "keep", "kept", "newest_state", "numbered", "put_state", "take_state"]
 
-_STATE, _WEIGHTS, _FIRST_LOSS = "state.npz", "weights.npz", "first_loss"
+Arrays = dict[str, np.ndarray]
+_SLICES, _FIRST_LOSS, _VARIABLE = "slices", "first_loss", "v"
 
 
-def pack_weights(arrays: Sequence[np.ndarray]) -> bytes:
-    """Returns weights as the bytes of an NPZ file."""
-    return _packed({f"w{number:05d}": weight for number, weight in enumerate(arrays)})
+def numbered(arrays: Iterable[Any], letter: str = "w") -> Arrays:
+    """Returns copies of arrays under names that sort in their order: TensorFlow may write into what it gave."""
+    return {f"{letter}{number:05d}": np.array(array) for number, array in enumerate(arrays)}
 
 
-def pack_state(variables: Sequence[Any], first_loss: float | None) -> bytes:
-    """Returns all that the next update depends on as the bytes of an NPZ file.
+def take_state(variables: Sequence[Any], slices: int, first_loss: float | None) -> Arrays:
+    """Returns all that the next update depends on.
 
     Args:
         variables: of the model and its optimizer.
-        first_loss: the loss of the trial's first update, or None.
+        slices: the number of slices of its budget that the trial has spent.
+        first_loss: the loss of its first update, or None.
     """
-    arrays = {f"v{number:05d}": np.asarray(value_of(variable)) for number, variable in enumerate(variables)}
-    return _packed({**arrays, _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)})
+    numbers = {_SLICES: np.array(slices), _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)}
+    return {**numbers, **numbered(map(value_of, variables), _VARIABLE)}
 
 
-def unpack_state(state: bytes, variables: Sequence[Any]) -> float:
+def put_state(state: Arrays, variables: Sequence[Any]) -> float:
     """Puts a state back; returns the trial's first loss.
 
     Raises:
-        DataError: it is damaged, or of another model.
+        DataError: it is of another model.
     """
-    try:
-        with np.load(io.BytesIO(state), allow_pickle=False) as found:
-            arrays = dict(found.items())
-        first_loss = float(arrays.pop(_FIRST_LOSS))
-    except Exception as error:  # zipfile and NumPy raise a dozen kinds for a damaged archive
-        raise DataError(f"the state of a trial cannot be read ({error}): it is damaged") from error
-    values = [arrays[name] for name in sorted(arrays)]
+    values = [state[name] for name in sorted(state) if name.startswith(_VARIABLE)]
     if [value.shape for value in values] != [tuple(v.shape) for v in variables]:
         raise DataError("the state of a trial is of another model: the code changed; begin the search anew")
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
-    return first_loss
+    return float(state[_FIRST_LOSS])
 
 
-def keep_weights(folder: Path, weights: bytes) -> None:
-    """Writes weights into a new folder, whole or not at all; one that is there is replaced."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-    commit_folder(folder, _writer(_WEIGHTS, weights), {})
+def newest_state(path: Path, most: int) -> tuple[int, Arrays | None]:
+    """Returns the number of slices, up to `most`, after which a state is kept, and the state; `(0, None)` for none."""
+    state = kept(path) if path.exists() else None
+    return (0, None) if state is None or state[_SLICES] > most else (int(state[_SLICES]), state)
 
 
-def load_weights(folder: Path) -> list[np.ndarray]:
-    """Returns the weights that `keep_weights` wrote.
+def keep(path: Path, arrays: Arrays) -> None:
+    """Writes arrays into a file, whole or not at all; one that is there is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_arrays(path, arrays)
+
+
+def kept(path: Path) -> Arrays:
+    """Returns the arrays that `keep` wrote.
 
     Raises:
         DataError: they are missing or damaged.
     """
-    verify_folder(folder)
     try:
-        arrays = load_arrays(folder / _WEIGHTS)
+        return load_arrays(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder / _WEIGHTS} cannot be read ({error}): it is damaged") from error
-    return [arrays[name] for name in sorted(arrays)]
-
-
-def keep_state(folder: Path, state: bytes, slices: int) -> None:
-    """Writes a trial's state after some slices, whole or not at all; the states of earlier slices go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_temporary(folder)
-    place = _place(folder, slices)
-    if not place.exists():
-        commit_folder(place, _writer(_STATE, state), {"slices": slices})
-    drop_states(folder, slices)
-
-
-def drop_states(folder: Path, below: int) -> None:
-    """Removes the states of less than so many slices."""
-    for other in folder.glob("state-*"):
-        if other.name < _place(folder, below).name:
-            shutil.rmtree(other, ignore_errors=True)
-
-
-def kept_state(folder: Path, slices: int) -> bytes:
-    """Returns the state that `keep_state` wrote.
-
-    Raises:
-        DataError: it is missing or damaged.
-    """
-    place = _place(folder, slices)
-    verify_folder(place)
-    try:
-        return read_plain(place / _STATE, (place / _STATE).stat().st_size)
-    except OSError as error:
-        raise DataError(f"{place} cannot be read ({error.strerror}): it is damaged") from error
-
-
-def newest_state(folder: Path, most: int) -> int:
-    """Returns the highest number of slices, up to `most`, whose state is kept; 0 for none."""
-    return next((slices for slices in range(most, 0, -1) if _place(folder, slices).is_dir()), 0)
-
-
-def _packed(arrays: dict[str, Any]) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def _writer(name: str, content: bytes) -> Callable[[Path], None]:
-    def write(into: Path) -> None:
-        (into / name).write_bytes(content)
-
-    return write
-
-
-def _place(folder: Path, slices: int) -> Path:
-    return folder / f"state-{slices:04d}"
+        raise DataError(f"{path} cannot be read ({error}): it is damaged") from error

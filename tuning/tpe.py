@@ -4,17 +4,13 @@ A study is made anew for each trial, of what is known then: what it proposes is 
 number and the trials before, so that a journal leads to the same end.
 """
 
-import contextlib
-import io
 import warnings
 from typing import Any
 
 from tfmb.errors import ConfigError
 
 from .journaled import CUT_SHORT, Journaled
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
+from .quiet import keras_tuner
 
 __all__ = ["Tpe", "need_optuna"]
 

@@ -45,7 +45,7 @@ from .hyper_fit import passed_to_fit
 from .records import Evaluation
 from .slice_watch import SliceWatch
 from .space import LOOP_NAMES, Space
-from .states import pack_state, pack_weights, unpack_state
+from .states import Arrays, numbered, put_state, take_state
 
 __all__ = ["Ran", "SearchTask", "Trainer"]
 
@@ -98,7 +98,7 @@ class Ran(NamedTuple):
     """
 
     history: list[Evaluation]
-    state: bytes | None = None
+    state: Arrays | None = None
 
 
 class Trainer:
@@ -131,7 +131,7 @@ class Trainer:
         self,
         values: dict[str, Any],
         goes_on: Callable[[Evaluation], bool] = lambda evaluation: True,
-        state: bytes | None = None,
+        state: Arrays | None = None,
         begun: Sequence[Evaluation] = (),
         trial: str = "",
     ) -> "Ran":
@@ -168,7 +168,7 @@ class Trainer:
         values: dict[str, Any],
         number: int,
         goes_on: Callable[[Evaluation], bool],
-        state: bytes | None,
+        state: Arrays | None,
         history: list[Evaluation],
     ) -> "Ran":
         task = self.task
@@ -179,7 +179,7 @@ class Trainer:
         budget = task.space.budget(values, task.budget)
         bounds = [budget.updates(k, task.train.size, size) for k in range(budget.slices + 1)]
         kept = self._prepare(model, values, bounds[-1], math.ceil(task.train.size / size))
-        first_loss = None if state is None else unpack_state(state, kept.variables)
+        first_loss = None if state is None else put_state(state, kept.variables)
         order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
         augmentation = task.space.augmentation(values)
@@ -207,7 +207,7 @@ class Trainer:
             if not goes_on(history[-1]):
                 break
         ended = len(history) == task.budget.slices
-        return Ran(history=history, state=None if ended else pack_state(kept.variables, watch.first))
+        return Ran(history=history, state=None if ended else take_state(kept.variables, len(history), watch.first))
 
     def _build(self, values: dict[str, Any], seed: int) -> KerasModel:
         """Builds a trial's model, and notes in `values` what it is trained with."""
@@ -254,10 +254,10 @@ class Trainer:
         self._kept = _Kept(key, placed, loss_and_metrics)
         return self._kept
 
-    def weights(self) -> bytes:
-        """Returns the weights that the last trial has now."""
+    def weights(self) -> Arrays:
+        """Returns copies of the weights that the last trial has now."""
         assert self._kept is not None
-        return pack_weights(self._kept.model.get_weights())
+        return numbered(self._kept.model.get_weights())
 
     def forget(self) -> None:
         """Forgets the last trial's model, which may be half made."""

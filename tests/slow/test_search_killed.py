@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from search_processes import assert_whole, begin, children_of, command, events, is_alive, wait_for, workers_of
 
-from tfmb.tuning.scheduler import WEIGHTS
-from tfmb.tuning.states import load_weights
+from tfmb.tuning.states import kept
+from tfmb.tuning.turns import WEIGHTS
 
 TRIALS = 8
 KILLS = 20
@@ -59,7 +59,7 @@ def test_a_search_is_whole_whoever_is_killed(seed: int, values: dict[str, Any], 
     assert_whole(folder, TRIALS, once="--no-prune" in whole)
     new = [event for event in events(folder) if event["event"] == "began" and event["new"]]
     assert {event["trial"]: event["values"] for event in new} == values
-    assert load_weights(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)
+    assert kept(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)
 
 
 def test_a_search_whose_process_slept_goes_on_with_its_workers(tmp_path: Path) -> None:

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 from cases import here
-from fake_trials import REPORT, SLICES, FakeTrainer, Sessions, space, table
+from fake_trials import SLICES, FakeTrainer, Sessions, look, space, table
 
 from tfmb.errors import ConfigError, DataError
 from tfmb.tuning.journal import Journal
-from tfmb.tuning.messages import DIVERGED, FAILED
 from tfmb.tuning.objective import Objective
 from tfmb.tuning.oracles import ORACLES, make_oracle
 
@@ -104,37 +103,36 @@ def begun(tmp_path: Path) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("trial", "metrics", "step"),
+    ("trial", "evaluation"),
     [
-        ("../x", REPORT, 1),
-        ("11", REPORT, 1),
-        (None, REPORT, 0),
-        (None, REPORT, SLICES + 1),
-        (None, {**REPORT, "val_loss": float("nan")}, 1),
-        (None, {**REPORT, "val_loss": float("inf")}, 1),
-        (None, {name: REPORT[name] for name in ("val_loss", "tfmb/updates", "tfmb/seconds")}, 1),
+        ("../x", look()),
+        ("11", look()),
+        (None, look(0)),
+        (None, look(SLICES + 1)),
+        (None, look(val_loss=float("nan"))),
+        (None, look(val_loss=float("inf"))),
     ],
 )
-def test_a_bad_call_is_refused_and_holds_no_lock(trial: Any, metrics: Any, step: int, begun: Any) -> None:
+def test_a_bad_call_is_refused_and_holds_no_lock(trial: Any, evaluation: Any, begun: Any) -> None:
     running = begun.create_trial("worker-0")
     before = table(begun)
     with pytest.raises(ConfigError, match="trial"):
-        begun.update_trial(running.trial_id if trial is None else trial, metrics, step=step)
+        begun.report(running.trial_id if trial is None else trial, evaluation)
     with pytest.raises(ConfigError, match="ends without an evaluation"):
         begun.end_trial(running)
     assert table(begun) == before
-    begun.update_trial(running.trial_id, REPORT, step=1)
+    begun.report(running.trial_id, look())
     begun.end_trial(running)
     assert begun.create_trial("worker-0").trial_id != running.trial_id
 
 
 def test_the_trial_of_a_lost_worker_goes_to_the_next_one(begun: Any) -> None:
     first, second = begun.create_trial("worker-0"), begun.create_trial("worker-1")
-    begun.update_trial(first.trial_id, REPORT, step=1)
+    begun.report(first.trial_id, look())
     begun.give_back("worker-0")
     begun.give_back("worker-0")
     assert begun.create_trial("worker-2").trial_id == first.trial_id
-    begun.update_trial(first.trial_id, REPORT, step=1)  # told again: it counts once
+    begun.report(first.trial_id, look())  # told again: it counts once
     assert len(begun.progress[first.trial_id].history) == 1
     assert begun.create_trial("worker-1").trial_id == second.trial_id  # it asks again: it has one
 
@@ -155,7 +153,7 @@ def test_no_trial_of_workers_that_are_gone_is_forgotten(tmp_path: Path) -> None:
 def test_a_lost_worker_whose_turn_was_over_has_ended_its_trial(begun: Any) -> None:
     trial = begun.create_trial("worker-0")
     for number in range(1, SLICES + 1):
-        begun.update_trial(trial.trial_id, REPORT, step=number)
+        begun.report(trial.trial_id, look(number))
     begun.give_back("worker-0")
     assert begun.end_order == [trial.trial_id]
     assert begun.create_trial("worker-0").trial_id != trial.trial_id
@@ -163,18 +161,39 @@ def test_a_lost_worker_whose_turn_was_over_has_ended_its_trial(begun: Any) -> No
 
 def test_a_trial_that_failed_has_its_cause_and_is_the_worst(begun: Any, tmp_path: Path) -> None:
     good, bad, worse = (begun.create_trial(f"worker-{number}") for number in range(3))
-    begun.update_trial(good.trial_id, {**REPORT, "val_loss": 9.0}, step=1)
-    begun.cut_short(bad.trial_id, FAILED, 0, "KeyError: 'my bug'")
-    begun.cut_short(worse.trial_id, DIVERGED, 7)
+    begun.report(good.trial_id, look(val_loss=9.0))
+    begun.cut_short(bad.trial_id, "failed", "KeyError: 'my bug'")
+    begun.cut_short(worse.trial_id, "diverged", "the loss became NaN at update 7")
     for trial in (bad, worse, good):
         begun.end_trial(trial)
     found = {trial: (progress.fate, progress.cause) for trial, progress in begun.progress.items()}
     assert found[bad.trial_id] == ("failed", "KeyError: 'my bug'")
-    assert found[worse.trial_id] == ("diverged", "the loss or a gradient became NaN or infinite at update 7")
+    assert found[worse.trial_id] == ("diverged", "the loss became NaN at update 7")
     assert begun.get_best_trials(1)[0].trial_id == good.trial_id
     assert begun.trials[bad.trial_id].score > 9.0
     with Journal(tmp_path / "journal.jsonl") as journal:
         assert table(Sessions("random", tmp_path).oracle(journal)) == table(begun)
+
+
+@pytest.mark.parametrize(
+    ("number", "fate", "cause"),
+    [
+        (1.0, "diverged", "the loss or a gradient became NaN or infinite at update 7"),
+        (2.0, "diverged", "the loss rose far above its start at update 7"),
+    ],
+)
+def test_a_journal_of_an_earlier_version_has_numbers_for_fates(
+    number: float, fate: str, cause: str, tmp_path: Path
+) -> None:
+    Sessions("random", tmp_path).run()
+    path, lines = tmp_path / "journal.jsonl", []
+    for event in Sessions("random", tmp_path).events():
+        old = {"event": "fate", "trial": event.get("trial"), "fate": number, "update": 7, "words": ""}
+        lines.append(json.dumps(old if event["event"] == "fate" else event))
+    path.write_text("\n".join(lines) + "\n")
+    with Journal(path) as journal:
+        found = table(Sessions("random", tmp_path).oracle(journal))
+    assert {(row[2], row[3]) for row in found} == {("completed", None), (fate, cause)}
 
 
 def test_a_trial_that_waits_is_called_only_when_its_turn_is_over(tmp_path: Path) -> None:
@@ -184,7 +203,7 @@ def test_a_trial_that_waits_is_called_only_when_its_turn_is_over(tmp_path: Path)
         names = ["a", "b", "c", "d"]
         trials = [oracle.create_trial(name).trial_id for name in names]
         for trial, loss in zip(trials, (1.0, 5.0, 0.5, 3.0), strict=True):
-            oracle.update_trial(trial, {**REPORT, "val_loss": loss}, step=1)
+            oracle.report(trial, look(val_loss=loss))
         # The third is the best, and trains on; the second waits, but its worker has not said so yet.
         oracle.halving._waiting[trials[2]] = 1
         assert oracle.create_trial("e").trial_id not in trials

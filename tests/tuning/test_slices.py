@@ -3,7 +3,6 @@
 import dataclasses
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +11,16 @@ from fake_trials import SLICES, FakeTrainer, Shared, trained_by
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.loop.explosion import Exploded
 from tfmb.tuning import slices
-from tfmb.tuning.executors.base import OnDisk
-from tfmb.tuning.messages import DIVERGED, EXPLODED, FAILED
-from tfmb.tuning.slices import SliceReport, SliceTask, run_slice
+from tfmb.tuning.executors.worker import run_slice, versions
+from tfmb.tuning.slices import SliceReport, SliceTask
 
 VALUES = {"learning_rate": 0.003, "batch_size": 128}
 
 
 def task(**given: Any) -> SliceTask:
-    kept: dict[str, Any] = {"trial": "0", "values": VALUES, "begun": (), "state": None, "until": SLICES}
-    return SliceTask(**{**kept, "slices": SLICES, "objective": "val_loss", "best": None, **given})
+    kept: dict[str, Any] = {"search": Shared.fingerprint, "trial": "0", "values": VALUES, "until": SLICES}
+    kept |= {"slices": SLICES, "objective": "val_loss", "versions": versions()}
+    return SliceTask(**{**kept, **given})
 
 
 @pytest.fixture
@@ -42,7 +41,6 @@ def test_a_trial_is_run_to_its_end_and_leaves_weights_but_no_state(trainer: Fake
     found = run(task())
     assert [look.slice for look in found.evaluations] == list(range(1, SLICES + 1))
     assert (found.fate, found.state, found.weights is None) == (None, None, False)
-    assert found.worker.rpartition(":")[2].isdigit()
 
 
 @pytest.mark.usefixtures("trainer")
@@ -111,58 +109,33 @@ LONG = "x" * 9999
 
 
 @pytest.mark.parametrize(
-    ("error", "fate", "words", "forgotten"),
+    ("error", "fate", "cause", "forgotten"),
     [
-        (Exploded("the loss rose", 7), EXPLODED, "", 0),
-        (KeyError("my\n  bug"), FAILED, r"KeyError: 'my\n bug'", 1),
-        (MemoryError(), FAILED, "MemoryError", 1),
-        (ValueError(LONG), FAILED, f"ValueError: {LONG}"[:500], 1),
+        (Exploded("the loss rose", 7), "diverged", "the loss rose far above its start at update 7", 0),
+        (KeyError("my\n  bug"), "failed", r"KeyError: 'my\n bug'", 1),
+        (MemoryError(), "failed", "MemoryError", 1),
+        (ValueError(LONG), "failed", f"ValueError: {LONG}"[:500], 1),
     ],
 )
-def test_a_trial_that_is_cut_short_is_a_report(error: Exception, fate: float, words: str, forgotten: int) -> None:
+def test_a_trial_that_is_cut_short_is_a_report(error: Exception, fate: str, cause: str, forgotten: int) -> None:
     ending = Ending(error)
     with trained_by(ending):
         found = run(task())
-    assert (found.fate, found.words, len(found.evaluations)) == (fate, words, 2)
+    assert (found.fate, found.cause, len(found.evaluations)) == (fate, cause, 2)
     assert (found.state, found.weights, ending.forgotten) == (None, None, forgotten)
-    assert found.update == (7 if fate == EXPLODED else 0)
 
 
 @pytest.mark.usefixtures("trainer")
 def test_a_trial_that_diverged_says_at_which_update() -> None:
     found = run(task(values={**VALUES, "learning_rate": 9.0}))
-    assert (found.fate, found.update, found.evaluations) == (DIVERGED, 7, ())
+    assert (found.fate, found.evaluations) == ("diverged", ())
+    assert found.cause == "the loss or a gradient became NaN or infinite at update 7"
 
 
 @pytest.mark.parametrize("error", [ConfigError("the model has no loss"), DataError("the state is damaged")])
 def test_what_no_trial_can_be_trained_with_is_an_error(error: Exception) -> None:
     with trained_by(Ending(error)), pytest.raises(type(error), match=str(error)):
         run(task())
-
-
-@pytest.mark.parametrize("name", ["tfmb", "tensorflow", "keras", "keras-tuner", "numpy"])
-def test_a_worker_with_another_version_is_refused_by_name(name: str) -> None:
-    here = slices.versions()
-    words = rf"^a worker on .* has {name} {here[name]}, and the search 0.0.1: install the same versions$"
-    with pytest.raises(ConfigError, match=words):
-        run_slice(OnDisk("other", "nowhere"), task(versions={**here, name: "0.0.1"}))
-
-
-def test_a_worker_fetches_the_data_of_a_search_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[str] = []
-    monkeypatch.setattr(OnDisk, "load", lambda self: loaded.append(self.fingerprint))
-    monkeypatch.setattr(slices, "Trainer", lambda shared: FakeTrainer())
-    try:
-        for fingerprint in ("one", "one", "one", "two", "two", "one"):
-            assert run_slice(OnDisk(fingerprint, "nowhere"), task()).fate is None
-    finally:
-        slices.forget_trainers()
-    assert loaded == ["one", "two", "one"]  # of one search at a time
-
-
-def test_a_worker_that_does_not_see_the_file_says_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"cannot read .*gone \(No such file or directory\): give a run_dir that all"):
-        run_slice(OnDisk("x", str(tmp_path / "gone")), task())
 
 
 def test_a_task_cannot_be_changed() -> None:

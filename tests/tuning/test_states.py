@@ -1,5 +1,6 @@
-"""States and weights as bytes, and in folders that are whole or not there."""
+"""States and weights as arrays, and in files that are whole or what was there before."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,7 @@ import pytest
 
 from tfmb.backend import tf
 from tfmb.errors import DataError
-from tfmb.tuning.states import (
-    drop_states,
-    keep_state,
-    keep_weights,
-    kept_state,
-    load_weights,
-    newest_state,
-    pack_state,
-    pack_weights,
-    unpack_state,
-)
+from tfmb.tuning.states import keep, kept, newest_state, numbered, put_state, take_state
 
 _random = np.random.default_rng(0)
 ARRAYS: list[Any] = [
@@ -35,55 +26,73 @@ def variables(values: list[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("first_loss", [None, 0.1, 1e300])
-def test_a_state_comes_back_to_the_bit(first_loss: float | None) -> None:
-    state = pack_state(variables(ARRAYS), first_loss)
+def test_a_state_comes_back_to_the_bit(first_loss: float | None, tmp_path: Path) -> None:
+    keep(tmp_path / "trial_0" / "state.npz", take_state(variables(ARRAYS), 3, first_loss))
+    slices, state = newest_state(tmp_path / "trial_0" / "state.npz", 3)
+    assert slices == 3
+    assert state is not None
     found = variables([np.zeros_like(value) for value in ARRAYS])
-    loss = unpack_state(state, found)
+    loss = put_state(state, found)
     assert np.isnan(loss) if first_loss is None else loss == first_loss
     for one, other in zip(found, ARRAYS, strict=True):
         assert (one.numpy().dtype, one.numpy().tobytes()) == (other.dtype, other.tobytes())
-    assert pack_state(found, first_loss) == state
 
 
-def test_more_than_ten_variables_keep_their_order() -> None:
+def test_a_state_is_a_copy() -> None:
+    (found,) = variables([np.zeros(3)])
+    state = take_state([found], 1, None)
+    found.assign_add(np.ones(3))
+    assert not state["v00000"].any()
+
+
+def test_more_than_ten_arrays_keep_their_order(tmp_path: Path) -> None:
     values = [np.array([float(number)]) for number in range(120)]
+    keep(tmp_path / "a.npz", numbered(values))
+    assert list(kept(tmp_path / "a.npz").values()) == values
     found = variables([np.zeros(1)] * 120)
-    unpack_state(pack_state(variables(values), None), found)
+    put_state(take_state(variables(values), 1, None), found)
     assert [float(variable[0]) for variable in found] == list(range(120))
 
 
-def test_a_state_of_another_model_or_a_damaged_one_is_refused_and_nothing_is_assigned() -> None:
-    state = pack_state(variables(ARRAYS), None)
+def test_a_state_of_another_model_is_refused_and_nothing_is_assigned() -> None:
+    state = take_state(variables(ARRAYS), 1, None)
     found = variables([np.zeros_like(value) for value in ARRAYS[:1]])
     with pytest.raises(DataError, match="is of another model"):
-        unpack_state(state, found)
-    for cut in (0, 1, len(state) // 2, len(state) - 1):
-        with pytest.raises(DataError, match="cannot be read"):
-            unpack_state(state[:cut], found)
+        put_state(state, found)
     assert not found[0].numpy().any()
 
 
-def test_the_newest_state_is_kept_and_those_before_it_go(tmp_path: Path) -> None:
-    assert newest_state(tmp_path, 9) == 0
+def test_a_newer_state_replaces_an_older_one_and_none_is_taken_that_is_ahead(tmp_path: Path) -> None:
+    path = tmp_path / "state.npz"
+    assert newest_state(path, 9) == (0, None)
     for slices in (1, 3):
-        keep_state(tmp_path, f"after {slices}".encode(), slices)
-    assert (newest_state(tmp_path, 9), newest_state(tmp_path, 2)) == (3, 0)
-    assert kept_state(tmp_path, 3) == b"after 3"
-    keep_state(tmp_path, b"told again", 3)
-    assert kept_state(tmp_path, 3) == b"after 3"
-    drop_states(tmp_path, 9)
-    assert list(tmp_path.iterdir()) == []
+        keep(path, take_state([], slices, None))
+    assert [newest_state(path, most)[0] for most in (9, 3, 2)] == [3, 3, 0]
+    assert [file.name for file in tmp_path.iterdir()] == ["state.npz"]
 
 
-def test_a_kept_state_that_was_changed_is_told(tmp_path: Path) -> None:
-    keep_state(tmp_path, b"as it was", 1)
-    (tmp_path / "state-0001" / "state.npz").write_bytes(b"as it is.")
-    with pytest.raises(DataError, match=r"state.npz is not as it was written"):
-        kept_state(tmp_path, 1)
+def test_what_is_kept_is_whole_or_what_was_there_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(number: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    keep(tmp_path / "a.npz", numbered(ARRAYS[:1]))
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        keep(tmp_path / "a.npz", numbered(ARRAYS[1:]))
+    (found,) = kept(tmp_path / "a.npz").values()
+    np.testing.assert_array_equal(found, ARRAYS[0])
 
 
-def test_weights_replace_those_before_them(tmp_path: Path) -> None:
-    for factor in (1, 2):
-        keep_weights(tmp_path / "trial_0" / "weights", pack_weights([factor * ARRAYS[0]]))
-    (found,) = load_weights(tmp_path / "trial_0" / "weights")
-    np.testing.assert_array_equal(found, 2 * ARRAYS[0])
+@pytest.mark.parametrize("place", [0.01, 0.3, 0.7, 0.99])
+def test_what_was_changed_or_cut_is_told(place: float, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    keep(path, numbered([_random.normal(size=(100, 100))]))
+    whole = path.read_bytes()
+    at = int(place * len(whole))
+    for damaged in (whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :], whole[:at], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match=r"a.npz cannot be read .*: it is damaged"):
+            kept(path)
+    path.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        kept(path)

@@ -22,6 +22,8 @@ from tfmb.serving.versions import check_is_no_version
 __all__ = ["tune"]
 
 _SPACE, _SEARCH, _WINNER = "Space", "Search", "Winner"
+# Options that are fields of a `SearchPlan` as they are.
+_PLAN = ("objective", "oracle", "max_trials", "workers", "executor", "round_size", "max_failures")
 _ALSO = ("epochs", "dropout", "momentum", "beta_1", "beta_2", "rho", "weight_decay", "warmup")
 
 
@@ -185,6 +187,7 @@ def tune(
     space, seconds = _space(asked), None if timeout is None else seconds_of("--timeout", timeout)
     start_tensorflow()
     from tfmb.tuning.job import TuneConfig, tune_job
+    from tfmb.tuning.plan import SearchPlan
     from tfmb.tuning.space import Space
 
     config = TuneConfig(
@@ -193,17 +196,13 @@ def tune(
         dropout=space.pop("dropout", None),
         validation_size=validation_size,
         space=Space(**space),
-        objective=objective,
-        oracle=oracle,
-        max_trials=max_trials,
-        timeout=seconds,
+        plan=SearchPlan(
+            **{name: asked[name] for name in _PLAN},
+            timeout=seconds,
+            pruning=prune and executions_per_trial == 1 and oracle != "hyperband",
+        ),
         epochs=epochs,
         executions=executions_per_trial,
-        pruning=prune and executions_per_trial == 1,
-        workers=workers,
-        executor=executor,
-        round_size=round_size,
-        max_failures=max_failures,
     )
     say(f"search: {folder}")
     record = tune_job(

@@ -2,14 +2,11 @@
 
 import contextlib
 import os
-import queue
-import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any
 
 import loky
@@ -17,72 +14,33 @@ import loky
 from tfmb.distribution.launcher import visible_gpus
 from tfmb.errors import PeerLostError
 
-from .base import Executor, OnDisk, WorkerLostError, as_future, on_disk
+from .base import OwnWorkers
 
 __all__ = ["LocalProcesses"]
 
 _LOOK_SECONDS = 0.5
 
 
-class LocalProcesses(Executor):
-    """An executor of worker processes, each a pool of its own: the death of one breaks no other.
+class LocalProcesses(OwnWorkers):
+    """An executor of worker processes, each a pool of its own: the death of one breaks no other."""
 
-    Args:
-        workers: the number of processes.
-        folder: for the file that they read the data from; it is removed at the end.
-    """
-
-    def __init__(self, workers: int, folder: Path) -> None:
-        self.workers = workers
-        self._pools: dict[int, Any] = {}
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(workers):
-            self._free.put(number)
-        self._folder = folder
-
-    def put(self, data: Any) -> OnDisk:
-        """See `Executor`."""
-        return on_disk(data, self._folder)
-
-    def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """See `Executor`."""
-        number = self._free.get()
-        if number not in self._pools:
-            self._pools[number] = _pool(number, self.workers)
-        future = as_future(
-            self._pools[number].submit(fn, *args), lambda error: isinstance(error, loky.BrokenProcessPool)
-        )
-
-        def free(_: Any) -> None:
-            if isinstance(future.exception(), WorkerLostError):
-                del self._pools[number]
-            self._free.put(number)
-
-        future.add_done_callback(free)
-        return future
-
-    def close(self) -> None:
-        """See `Executor`."""
-        for pool in list(self._pools.values()):
-            pool.shutdown(wait=True, kill_workers=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def _pool(number: int, count: int) -> Any:
-    environment = {"PYTHONUNBUFFERED": "1"}
-    if gpus := visible_gpus():
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        if count > len(gpus):  # or the first one would take all of its memory
-            environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    threads = max((len(cores) or os.cpu_count() or 1) // count, 1)
-    share = cores[number * threads : (number + 1) * threads] if len(cores) >= count else []
-    try:
-        return loky.ProcessPoolExecutor(
-            1, timeout=None, initializer=_begin, initargs=(os.getpid(), share, threads, sys.path), env=environment
-        )
-    except OSError as error:
-        raise PeerLostError(f"a worker cannot be started ({error.strerror})") from error
+    def begin(self, number: int) -> "Callable[..., Future[Any]]":
+        """See `OwnWorkers`."""
+        environment = {"PYTHONUNBUFFERED": "1"}
+        if gpus := visible_gpus():
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            if self.workers > len(gpus):  # or the first one would take all of its memory
+                environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        threads = max((len(cores) or os.cpu_count() or 1) // self.workers, 1)
+        share = cores[number * threads : (number + 1) * threads] if len(cores) >= self.workers else []
+        given = (os.getpid(), share, threads, sys.path)
+        try:
+            pool = loky.ProcessPoolExecutor(1, timeout=None, initializer=_begin, initargs=given, env=environment)
+        except OSError as error:
+            raise PeerLostError(f"a worker cannot be started ({error.strerror})") from error
+        self.callback(pool.shutdown, wait=True, kill_workers=True)
+        return pool.submit
 
 
 def _begin(chief: int, cores: list[int], threads: int, path: list[str]) -> None:

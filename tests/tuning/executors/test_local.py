@@ -29,7 +29,6 @@ from worker_trials import MARK, TUNE, X, Y
 import tfmb
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
-from tfmb.tuning.executors.base import WorkerLostError
 from tfmb.tuning.executors.local import LocalProcesses
 from tfmb.tuning.result import SearchResult
 
@@ -167,6 +166,10 @@ def pause_then(number: int) -> int:
     return number
 
 
+def pause_then_tell() -> int:
+    return pause_then(os.getpid())
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -176,11 +179,13 @@ def test_the_death_of_a_process_breaks_no_other_and_its_place_is_filled(tmp_path
     processes = LocalProcesses(2, tmp_path / "handover")
     try:
         lost, kept = processes.submit(die), processes.submit(pause_then, 3)
-        assert isinstance(lost.exception(120), WorkerLostError)
+        assert processes.is_loss(lost.exception(120))
         assert kept.result(120) == 3
-        more = [processes.submit(pause_then, number) for number in range(6)]  # more than there are processes
-        assert [future.result(120) for future in more] == list(range(6))
-        assert len({processes.submit(os.getpid).result(120) for _ in range(2)}) == 2
+        for number in range(3):
+            pair = [processes.submit(pause_then, number + more) for more in (0, 1)]
+            assert [future.result(120) for future in pair] == [number, number + 1]
+        pair = [processes.submit(pause_then_tell) for _ in range(2)]
+        assert len({future.result(120) for future in pair}) == 2
         assert len(workers_of(os.getpid())) == 2
     finally:
         processes.close()
