@@ -76,6 +76,13 @@ def judge(program: dict[str, Any], sides: dict[str, Any], side: str) -> Verdict:
     error, their_error = ours["error"], theirs["error"]
     if their_error is not None and not their_error["fits"]:
         return Verdict("set apart", _said("Keras raises before a training", their_error), their_error["trace"])
+    if (
+        their_error is not None
+        and error is None
+        and "_overwrite_model_variables_with_average_value" in their_error["trace"]
+    ):
+        # An optimizer with averages was not built, because all is frozen.
+        return Verdict("set apart", _said("Keras raises after a training", their_error), their_error["trace"])
     if their_error is not None:
         if error is not None:
             return Verdict("both raise", _said("fit", their_error), _said("ours", error))

@@ -121,7 +121,7 @@ def _callback(random: Random, program: dict[str, Any], validated: bool) -> Term:
         given = {f"on_{hook}": code(f"lambda {names}: note({hook!r}, logs)")}
     elif kind == "CSVLogger":
         of = ["log.csv"]
-    elif kind == "BackupAndRestore" and program["form"] == "subclass":
+    elif kind == "BackupAndRestore" and program["form"] in ("subclass", "unbuilt"):
         return call("callbacks.CSVLogger", "log.csv")  # fit wants it built; ours builds it before
     elif kind == "BackupAndRestore":
         of = ["backup"]

@@ -172,7 +172,8 @@ def test_samples_by_name() -> None:
 def test_refusals() -> None:
     x = keras.Input((3,))
     nested = keras.Model(x, {"a": [keras.layers.Dense(1)(x)]})
-    alike = keras.Model({"a b": x, "a_b": keras.Input((3,))}, keras.layers.Dense(1)(x))
+    other = keras.Input((3,))
+    alike = keras.Model({"a b": x, "a_b": other}, keras.layers.Dense(1)(keras.layers.add([x, other])))
     for model, arguments, words in (
         (nested, (False,), "outputs are nested"),
         (alike, (False,), "two inputs of the model would be named 'a_b'"),

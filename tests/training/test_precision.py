@@ -95,8 +95,8 @@ def batches(*targets: float) -> Any:
 
 def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None:
     # Float16 ends at 65504. At target 0.5 the scaled gradient is 2^15; at 1.5 it is 98304, and half of it fits.
-    # Two replicas add up their 8 rows before they divide, so they overflow at an eighth of the scale.
-    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**12
+    # Each of two replicas has half of the batch, and half of its mean gradient.
+    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**16
     model, optimizer, scale = float16_line(strategy), Adam(0.001), LossScale(initial)
     with strategy.scope():
         optimizer.build(model.trainable_variables)
@@ -122,7 +122,7 @@ def test_planted_overflow_is_skipped_and_halves_the_scale(strategy: Any) -> None
 @pytest.mark.compile
 def test_updates_that_were_made_are_those_without_the_overflow(strategy: Any) -> None:
     weights = []
-    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**12
+    initial = 2.0**15 if strategy.num_replicas_in_sync == 1 else 2.0**16
     for targets in ((0.5, 1.5, 0.5, 0.25), (0.5, 0.5, 0.25)):
         model, optimizer, scale = float16_line(strategy), SGD(0.125, momentum=0.5), LossScale(initial)
         with strategy.scope():
@@ -158,6 +158,25 @@ def test_fit_skips_until_the_scale_fits() -> None:
     assert callback.seen[:5] == [0] * 5
     assert callback.seen[5] == pytest.approx(0.32, rel=1e-5)
     assert callback.seen[5] < callback.seen[6] < callback.seen[7]
+
+
+@pytest.mark.filterwarnings("ignore:.*must see every batch")
+@pytest.mark.parametrize("rows", [ROWS, ROWS - 5])
+@pytest.mark.parametrize("cut", [{"virtual_replicas": 2}, {"virtual_replicas": 4}, {"micro_batch_size": 8}])
+def test_sums_of_a_part_overflow_no_sooner_than_the_mean_of_a_batch(cut: dict[str, int], rows: int) -> None:
+    """Seed 1131 of tests/differential: the first updates of a batch of 16 rows were skipped four times more often."""
+    x = np.ones((8 * rows, 1), "float32")
+    made = []
+    for fit, given in ((keras.Model.fit, {}), (tfmb.fit, cut)):
+        model = float16_line(tfmb.distribution.make_strategy("one-device"))
+        model.compile("sgd", "mse")
+        callback = Weights()
+        fit(model, x, 16 * x, batch_size=rows, shuffle=False, verbose=0, callbacks=[callback], **given)
+        made.append(callback.seen)
+    skipped = [sum(weight == 0 for weight in weights) for weights in made]
+    assert skipped[0] >= skipped[1] > 0
+    updates = 8 - skipped[0]
+    assert made[1][skipped[1] :][:updates] == pytest.approx(made[0][skipped[0] :], rel=1e-3)
 
 
 def test_loss_that_is_not_finite_still_ends_the_run() -> None:

@@ -7,11 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
+from tfmb.environment.console import results_alone
 from tfmb.jobs.options import Option, flag, options_of
 
 __all__ = ["Json", "Page", "takes"]
 
-Json = Annotated[bool, typer.Option("--json", help="Print one line of JSON on standard output.")]
+
+def results_alone_if(ctx: typer.Context, json: bool) -> bool:
+    """Keeps standard output to the command's result where it is asked for as JSON."""
+    if json:
+        ctx.with_resource(results_alone())
+    return json
+
+
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON on standard output.", callback=results_alone_if)
+]
 Page = Annotated[str | None, typer.Option(help="Write a page with the curves to this file.")]
 
 

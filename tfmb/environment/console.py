@@ -9,10 +9,22 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-__all__ = ["OWN_PROCESS", "emit_json", "fail", "quiet_start", "say", "show_warnings", "start_tensorflow", "tell"]
+__all__ = [
+    "OWN_PROCESS",
+    "emit_json",
+    "fail",
+    "quiet_start",
+    "results_alone",
+    "say",
+    "show_warnings",
+    "start_tensorflow",
+    "tell",
+]
 
 # What a command's context holds where the process is that command's and no other program's.
 OWN_PROCESS = "own process"
+# Where results go while `results_alone` holds.
+_results: TextIO | None = None
 
 
 def say(line: str) -> None:
@@ -22,7 +34,7 @@ def say(line: str) -> None:
 
 def tell(line: str, to: TextIO | None = None) -> None:
     """Writes a line of a result, on standard output or `to`; a terminal gets no characters that would steer it."""
-    stream = sys.stdout if to is None else to
+    stream = (_results or sys.stdout) if to is None else to
     steers = stream.isatty()
     print("".join(c if _is_shown(c, steers) else ascii(c)[1:-1] for c in line), file=stream, flush=True)
 
@@ -48,7 +60,36 @@ def _plain(line: str) -> str:
 def emit_json(result: dict[str, Any]) -> None:
     """Writes one machine-readable line on standard output; numbers that are not finite become null."""
     finite = {key: None if isinstance(value, float) and value - value != 0 else value for key, value in result.items()}
-    print(json.dumps(finite), flush=True)
+    print(json.dumps(finite), file=_results or sys.stdout, flush=True)
+
+
+@contextlib.contextmanager
+def results_alone() -> Iterator[None]:
+    """Leaves standard output to results: what else is printed while the block runs goes to standard error.
+
+    A user's `build`, a library (Ray, where a worker died) or a child process may print, and none is to stand in a line
+    of JSON.
+    """
+    global _results
+    sys.stdout.flush()
+    results = sys.stdout
+    try:
+        is_descriptor = results.fileno() == 1
+    except OSError:  # a notebook's, or a test's
+        is_descriptor = False
+    if is_descriptor:
+        results = os.fdopen(os.dup(1), "w", encoding=results.encoding, errors=results.errors)
+        os.dup2(2, 1)
+    _results = results
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _results = None
+        if is_descriptor:
+            os.dup2(results.fileno(), 1)
+            with contextlib.suppress(BrokenPipeError):
+                results.close()
 
 
 def show_warnings() -> None:

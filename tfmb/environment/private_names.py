@@ -70,11 +70,11 @@ MODULES: Final = {
     "keras.src.backend.common": "global_state",
     "keras.src.backend.tensorflow.trainer": "potentially_ragged_concat",
     "keras.src.random": "seed_generator",
-    "keras.src.random.seed_generator": "GLOBAL_SEED_GENERATOR",
     "keras.src.trainers": "data_adapters",
     "keras.src.utils.naming": "to_snake_case",
     "keras.src.utils.rng_utils": "GLOBAL_RANDOM_SEED",
     "keras_tuner.src": "protos",
     "keras_tuner.src.engine": "oracle",
     "tensorflow.python.framework": "op_def_registry",
+    "tensorflow.python.framework.none_tensor": "NoneTensorSpec",
 }

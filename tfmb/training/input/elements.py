@@ -99,7 +99,9 @@ def of_any_size(spec: Any, keeps_rows: bool = False) -> Any:
         spec: of an element, or of a part of it.
         keeps_rows: whether a number of rows that is known stays.
     """
-    if isinstance(spec, tf.NoneTensorSpec):  # tf.data's, of None
+    from tensorflow.python.framework.none_tensor import NoneTensorSpec  # public since TensorFlow 2.21
+
+    if isinstance(spec, NoneTensorSpec):  # tf.data's, of None
         return None
     if isinstance(spec, tf.TensorSpec):
         if keeps_rows:

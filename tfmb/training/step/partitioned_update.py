@@ -18,7 +18,7 @@ from tfmb.training.step import report as reports
 from tfmb.training.step.loss import LossTerms
 from tfmb.training.step.metrics import Metrics
 from tfmb.training.step.outputs import flatten_outputs
-from tfmb.training.step.partition import check_dense
+from tfmb.training.step.partition import check_dense, whole_batch
 from tfmb.training.step.partition_check import PartitionCheck
 from tfmb.training.step.reduction import GradientReduction, Scores
 from tfmb.training.step.report import ReportView
@@ -258,11 +258,22 @@ class PartitionedUpdate(Update):
     def _total(self, batch: Batch) -> _Total:
         optimizer, reduction = self.optimizer, self._reduction
         assert optimizer is not None
-        scale = self.scale()
+        scale = self._scale_of_sums(batch)
         before = [tf.identity(v) for v in reduction.merged]
         sums = reduction.training(batch, before, tf.identity(optimizer.iterations), scale)
         penalty, penalty_gradients = reduction.penalty()
         return _Total(*sums, penalty, penalty_gradients, scale, before)
+
+    def _scale_of_sums(self, batch: Batch) -> Any:
+        """The factor on the loss, which Keras puts on a mean: on a sum of so many rows the gradients would overflow.
+
+        It is divided by the next power of two from the number of rows, which changes no bit of a gradient in range.
+        """
+        scale, rows = self.scale(), whole_batch(batch)[1]
+        if self._is_one or isinstance(scale, tuple):
+            return scale
+        exponent = tf.reduce_sum(tf.cast(tf.constant([2**k for k in range(31)]) < rows, tf.int64))
+        return scale / tf.cast(tf.bitwise.left_shift(tf.constant(1, tf.int64), exponent), scale.dtype)
 
     def _judged(self, total: _Total, means: list[Any], holds: Tensor) -> tuple[Any, Any, Any]:
         """(report, whether the loss is finite, whether all is) of a batch; the state is brought on.
