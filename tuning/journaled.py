@@ -351,11 +351,10 @@ class Journaled(keras_tuner.Oracle):
             for trial in self.trials.values()
             if trial.score is not None and self.progress[trial.trial_id].fate not in CUT_SHORT
         ]
-        sign = 1.0 if self.compares.direction == "min" else -1.0
         if not scores:
             return 0.0
         margin = 0.1 * (max(scores) - min(scores)) or 0.1 * abs(scores[0]) or 0.1
-        return float(max(sign * score for score in scores) + margin) * sign
+        return float(max(self.compares.sign * score for score in scores) + margin) * self.compares.sign
 
     def _rescore(self) -> None:
         """A trial that ends now may be worse than those that diverged were said to be."""

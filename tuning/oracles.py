@@ -64,10 +64,10 @@ class _Bayesian(Journaled, keras_tuner.oracles.BayesianOptimizationOracle):
             point = [hp.value_to_prob(known.values.get(hp.name, hp.default)) for hp in self._nonfixed_space()]
             if trial.status == "COMPLETED":
                 points.append(point)
-                progress, sign = self.progress[trial.trial_id], 1.0 if self.objective.direction == "min" else -1.0
+                progress = self.progress[trial.trial_id]
                 bad = progress.fate in CUT_SHORT
                 whole = self.slices if progress.fate == "completed" else len(progress.history)
-                keys.append((True, 0, 0.0) if bad else (False, -whole, sign * trial.score))
+                keys.append((True, 0, 0.0) if bad else (False, -whole, self.compares.sign * trial.score))
             elif trial.status == "RUNNING":
                 middling.append(point)
         order = {key: place for place, key in enumerate(sorted(set(keys)))}

@@ -1,5 +1,6 @@
 """Searches on Dask: which clusters are refused, and a real one of this machine. Whole searches are in tests/slow."""
 
+import gc
 import os
 import signal
 import sys
@@ -56,6 +57,8 @@ def test_what_is_no_address_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(ConfigError, match="no Dask scheduler answers at") as refused:
         OnDask(address, None)
     assert "\n" not in str(refused.value)
+    del refused
+    gc.collect()  # a client that did not connect closes itself when it is collected: not in the next one's thread
 
 
 def test_a_cluster_that_is_gone_takes_no_more_tasks() -> None:
