@@ -49,7 +49,7 @@ def ours(options: argparse.Namespace, pruned: bool) -> dict[str, Any]:
     """Values, scores and overheads of a search by `tfmb.tune`."""
     import tfmb
     from tfmb.backend import keras
-    from tfmb.tuning import trial
+    from tfmb.tuning.trials import trial
 
     train, validation, normalization = data(options.mirror)
     scoring: list[float] = []

@@ -19,7 +19,7 @@ from .plan import SearchPlan
 from .records import SearchRecord
 from .run_search import search_in
 from .space import Space
-from .trial import SearchTask
+from .trials.trial import SearchTask
 
 __all__ = ["TuneConfig", "task_of", "tune_job"]
 

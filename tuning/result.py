@@ -13,7 +13,7 @@ from tfmb.storage.folders import naming
 
 from .records import SearchRecord, TrialRecord
 from .space import hyperparameters
-from .states import kept
+from .trials.states import kept
 from .turns import WEIGHTS
 
 __all__ = ["SearchResult", "write_best"]

@@ -15,12 +15,12 @@ from .executors.worker import forget_trainers
 from .objective import Objective
 from .plan import SearchPlan
 from .records import SearchRecord
-from .report import write_report
+from .report.page import write_report
+from .report.tensorboard import HParamsLog
 from .result import write_best
 from .search import Search
 from .space import RULE_NAMES
-from .tensorboard import HParamsLog
-from .trial import SearchTask
+from .trials.trial import SearchTask
 
 __all__ = ["search_in"]
 

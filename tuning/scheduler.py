@@ -16,7 +16,7 @@ from tfmb.errors import ConfigError, PeerLostError, PreemptedError, TfmbError
 
 from .executors.base import Executor
 from .executors.worker import run_slice
-from .slices import SliceReport
+from .trials.slices import SliceReport
 from .turns import Turn, Turns
 
 __all__ = ["Scheduler"]

@@ -10,16 +10,16 @@ from typing import Any
 from tfmb.errors import ConfigError
 
 from .executors.base import Executor
-from .halving import SuccessiveHalving
-from .journal import Journal
-from .journaled import CUT_SHORT
 from .objective import Objective
-from .oracles import ADAPTIVE, make_oracle
+from .oracles.halving import SuccessiveHalving
+from .oracles.journal import Journal
+from .oracles.journaled import CUT_SHORT
+from .oracles.make import ADAPTIVE, make_oracle
 from .plan import SearchPlan
 from .records import SearchRecord, TrialRecord
 from .scheduler import Scheduler
 from .space import discover
-from .trial import SearchTask
+from .trials.trial import SearchTask
 from .turns import Turns
 
 __all__ = ["Search"]

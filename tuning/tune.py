@@ -21,7 +21,7 @@ from .records import SearchRecord
 from .result import SearchResult
 from .run_search import search_in
 from .space import Space
-from .trial import SearchTask
+from .trials.trial import SearchTask
 
 __all__ = ["tune"]
 

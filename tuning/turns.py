@@ -10,8 +10,8 @@ from typing import Any
 from tfmb.errors import ConfigError
 
 from .executors.worker import versions
-from .slices import SliceReport, SliceTask
-from .states import Arrays, keep, newest_state
+from .trials.slices import SliceReport, SliceTask
+from .trials.states import Arrays, keep, newest_state
 
 __all__ = ["WEIGHTS", "Turn", "Turns"]
 

@@ -7,7 +7,7 @@ from typing import Any
 from unittest import mock
 
 from tfmb.tuning.executors.base import Executor
-from tfmb.tuning.slices import SliceReport, SliceTask
+from tfmb.tuning.trials.slices import SliceReport, SliceTask
 
 __all__ = ["Drawn", "Killed", "Odd", "drawn", "ended"]
 

@@ -13,15 +13,15 @@ import numpy as np
 from tfmb.errors import DivergenceError
 from tfmb.tuning.executors import worker
 from tfmb.tuning.executors.base import Executor
-from tfmb.tuning.halving import SuccessiveHalving
-from tfmb.tuning.journal import Journal
 from tfmb.tuning.objective import Objective
-from tfmb.tuning.oracles import make_oracle
+from tfmb.tuning.oracles.halving import SuccessiveHalving
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.oracles.make import make_oracle
 from tfmb.tuning.records import Evaluation
 from tfmb.tuning.scheduler import Scheduler
 from tfmb.tuning.space import Space, hyperparameters
-from tfmb.tuning.states import Arrays, numbered
-from tfmb.tuning.trial import Ran, Trainer
+from tfmb.tuning.trials.states import Arrays, numbered
+from tfmb.tuning.trials.trial import Ran, Trainer
 from tfmb.tuning.turns import Turns
 
 SLICES = 9

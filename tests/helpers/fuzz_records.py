@@ -22,8 +22,8 @@ from tfmb.serving import export_run
 from tfmb.serving.classifier import read_image
 from tfmb.training.execution.jit_trial import ExecutionPlan
 from tfmb.training.execution.jit_trial import _known as known_execution
-from tfmb.tuning.journal import Journal
-from tfmb.tuning.states import keep, kept, numbered, take_state
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.trials.states import keep, kept, numbered, take_state
 
 __all__ = ["KINDS"]
 

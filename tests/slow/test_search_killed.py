@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from search_processes import assert_whole, begin, children_of, command, events, is_alive, wait_for, workers_of
 
-from tfmb.tuning.states import kept
+from tfmb.tuning.trials.states import kept
 from tfmb.tuning.turns import WEIGHTS
 
 TRIALS = 8

@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfmb.errors import ConfigError, DataError, PeerLostError, StorageError, TfmbError
-from tfmb.tuning import scheduler, slices, turns
+from tfmb.tuning import scheduler, turns
 from tfmb.tuning.executors.adapt import adapt
 from tfmb.tuning.executors.base import Executor
-from tfmb.tuning.journal import Journal
-from tfmb.tuning.slices import SliceReport
-from tfmb.tuning.states import kept
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.trials import slices
+from tfmb.tuning.trials.slices import SliceReport
+from tfmb.tuning.trials.states import kept
 from tfmb.tuning.turns import WEIGHTS
 
 

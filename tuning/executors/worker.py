@@ -12,8 +12,8 @@ from pathlib import Path
 from tfmb.errors import ConfigError
 from tfmb.storage.files import read_plain
 
-from ..slices import SliceReport, SliceTask, train_slice
-from ..trial import SearchTask, Trainer
+from ..trials.slices import SliceReport, SliceTask, train_slice
+from ..trials.trial import SearchTask, Trainer
 
 __all__ = ["forget_trainers", "run_slice", "versions"]
 

@@ -10,7 +10,7 @@ from fake_trials import SLICES, FakeTrainer
 from tfmb.errors import ConfigError
 from tfmb.tuning.executors import worker
 from tfmb.tuning.executors.worker import forget_trainers, run_slice, versions
-from tfmb.tuning.slices import SliceTask
+from tfmb.tuning.trials.slices import SliceTask
 
 
 def task(**given: Any) -> SliceTask:

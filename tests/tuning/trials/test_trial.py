@@ -18,9 +18,9 @@ from tfmb.seeds import derive
 from tfmb.training.loop.explosion import Exploded
 from tfmb.tuning.budget import Budget
 from tfmb.tuning.space import Space
-from tfmb.tuning.states import keep
-from tfmb.tuning.states import kept as kept_arrays
-from tfmb.tuning.trial import Ran, SearchTask, Trainer
+from tfmb.tuning.trials.states import keep
+from tfmb.tuning.trials.states import kept as kept_arrays
+from tfmb.tuning.trials.trial import Ran, SearchTask, Trainer
 
 layers = keras.layers
 _random = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 from fake_trials import look
 
 from tfmb.tuning.objective import Objective
-from tfmb.tuning.oracles import make_oracle
+from tfmb.tuning.oracles.make import make_oracle
 from tfmb.tuning.space import hyperparameters
 
 pytest.importorskip("optuna", reason="the extra optuna is not installed")
@@ -47,7 +47,7 @@ def run(found: Any, trials: int) -> list[dict[str, Any]]:
 
 
 def test_values_are_of_the_space_and_get_better(tmp_path: Path) -> None:
-    from tfmb.tuning.journal import Journal
+    from tfmb.tuning.oracles.journal import Journal
 
     with Journal(tmp_path / "journal.jsonl") as journal:
         values = run(oracle(tmp_path, journal), 30)
@@ -65,7 +65,7 @@ def test_values_are_of_the_space_and_get_better(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [1, 11, 17])
 def test_a_search_that_was_stopped_tries_what_it_would_have_tried(stop: int, tmp_path: Path) -> None:
-    from tfmb.tuning.journal import Journal
+    from tfmb.tuning.oracles.journal import Journal
 
     with Journal(tmp_path / "whole.jsonl") as journal:
         whole = run(oracle(tmp_path / "a", journal), 20)

@@ -6,8 +6,8 @@ from tensorboard.plugins.hparams import api
 
 from tfmb.backend import tf
 
-from .objective import Objective
-from .records import SearchRecord
+from ..objective import Objective
+from ..records import SearchRecord
 
 __all__ = ["HParamsLog"]
 

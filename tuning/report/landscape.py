@@ -8,6 +8,7 @@ from typing import Any
 
 from tfmb.report.appearance import GREY, INK, LOG_RATIO, Chart, cut, escaped, framed, number, ticks, title_value_axis
 
+from ..records import SearchRecord, TrialRecord
 from .appearance import (
     FATE_COLOURS,
     FATE_SYMBOLS,
@@ -17,7 +18,6 @@ from .appearance import (
     trial_in_words,
 )
 from .colours import SCORE_COLOURS, ScoreScale, scale_of
-from .records import SearchRecord, TrialRecord
 
 __all__ = ["map_chart", "parallel_chart"]
 

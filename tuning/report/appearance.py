@@ -4,7 +4,7 @@ from collections import Counter
 
 from tfmb.report.appearance import escaped, number
 
-from .records import FATES, SearchRecord, TrialRecord
+from ..records import FATES, SearchRecord, TrialRecord
 
 __all__ = [
     "FATE_COLOURS",

@@ -5,9 +5,9 @@ from typing import Any
 from tfmb.environment.requirements import PAGE_MODULES, need_modules
 from tfmb.report.appearance import GREY, INK, Chart, cut, escaped, framed, number, title_value_axis
 
+from ..records import SearchRecord, TrialRecord
 from .appearance import FATE_COLOURS, FATE_SYMBOLS, place_of_best, score_of, trial_in_words
 from .landscape import map_chart, parallel_chart
-from .records import SearchRecord, TrialRecord
 
 __all__ = ["best_points", "charts", "curve_metric"]
 

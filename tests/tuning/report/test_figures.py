@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from searches import NASTY, mixed, search, trial
 
-from tfmb.tuning.figures import best_points, charts, curve_metric
 from tfmb.tuning.records import FATES, Evaluation, SearchRecord, TrialRecord
+from tfmb.tuning.report.figures import best_points, charts, curve_metric
 
 # Not finite, or too large for a sum to be so, or no number at all.
 NUMBERS = st.none() | st.floats() | st.integers() | st.sampled_from([0.0, 1e-3, 5e-324, 1e308, -1e308, 10**400])

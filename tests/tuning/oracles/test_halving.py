@@ -1,6 +1,6 @@
 """Who goes on: the best third of those seen, now or later."""
 
-from tfmb.tuning.halving import SuccessiveHalving
+from tfmb.tuning.oracles.halving import SuccessiveHalving
 
 
 def test_rungs_are_powers_below_the_whole_budget() -> None:

@@ -8,9 +8,9 @@ from typing import Any
 from tfmb.errors import DivergenceError, TfmbError
 from tfmb.training.loop.explosion import Exploded
 
-from .building import FAILED_TRIAL, words_of
-from .objective import Objective
-from .records import Evaluation
+from ..building import FAILED_TRIAL, words_of
+from ..objective import Objective
+from ..records import Evaluation
 from .states import Arrays
 from .trial import Trainer
 

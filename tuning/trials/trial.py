@@ -39,12 +39,12 @@ from tfmb.training.step.partition import Partition
 from tfmb.training.step.spec import PlacedModel, StepSpec
 from tfmb.types import KerasModel
 
-from .budget import Budget
-from .building import Asked, build_model, own_generator, refuse_large
-from .hyper_fit import passed_to_fit
-from .records import Evaluation
+from ..budget import Budget
+from ..building import Asked, build_model, own_generator, refuse_large
+from ..hyper_fit import passed_to_fit
+from ..records import Evaluation
+from ..space import LOOP_NAMES, Space
 from .slice_watch import SliceWatch
-from .space import LOOP_NAMES, Space
 from .states import Arrays, numbered, put_state, take_state
 
 __all__ = ["Ran", "SearchTask", "Trainer"]

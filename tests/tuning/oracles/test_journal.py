@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfmb.errors import DataError, StorageError
-from tfmb.tuning.journal import Journal
+from tfmb.tuning.oracles.journal import Journal
 
 
 def names(path: Path) -> list[str]:

@@ -8,9 +8,9 @@ from typing import Any
 from tfmb.report.appearance import duration, escaped, number, scrolling
 from tfmb.report.page import write_page
 
+from ..records import SearchRecord, TrialRecord
 from .appearance import fates_in_words, names_of_values
 from .figures import charts
-from .records import SearchRecord, TrialRecord
 
 __all__ = ["write_report"]
 

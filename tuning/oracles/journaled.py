@@ -10,11 +10,11 @@ import numpy as np
 
 from tfmb.errors import ConfigError, DataError
 
+from ..objective import Objective
+from ..quiet import engine_oracle, keras_tuner
+from ..records import Evaluation
 from .halving import SuccessiveHalving
 from .journal import Journal
-from .objective import Objective
-from .quiet import engine_oracle, keras_tuner
-from .records import Evaluation
 
 __all__ = ["CUT_SHORT", "Journaled", "Progress"]
 

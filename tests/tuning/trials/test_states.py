@@ -9,7 +9,7 @@ import pytest
 
 from tfmb.backend import tf
 from tfmb.errors import DataError
-from tfmb.tuning.states import keep, kept, newest_state, numbered, put_state, take_state
+from tfmb.tuning.trials.states import keep, kept, newest_state, numbered, put_state, take_state
 
 _random = np.random.default_rng(0)
 ARRAYS: list[Any] = [

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from tfmb.report.appearance import ticks
 
+from ..records import SearchRecord
 from .appearance import score_of
-from .records import SearchRecord
 
 __all__ = ["SCORE_COLOURS", "ScoreScale", "scale_of"]
 

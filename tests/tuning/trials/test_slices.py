@@ -10,9 +10,9 @@ from fake_trials import SLICES, FakeTrainer, Shared, trained_by
 
 from tfmb.errors import ConfigError, DataError
 from tfmb.training.loop.explosion import Exploded
-from tfmb.tuning import slices
 from tfmb.tuning.executors.worker import run_slice, versions
-from tfmb.tuning.slices import SliceReport, SliceTask
+from tfmb.tuning.trials import slices
+from tfmb.tuning.trials.slices import SliceReport, SliceTask
 
 VALUES = {"learning_rate": 0.003, "batch_size": 128}
 

@@ -5,9 +5,9 @@ import math
 import pytest
 from searches import search, trial
 
-from tfmb.tuning.colours import scale_of
-from tfmb.tuning.figures import charts
 from tfmb.tuning.records import SearchRecord
+from tfmb.tuning.report.colours import scale_of
+from tfmb.tuning.report.figures import charts
 
 
 def of(*scores: float, **changes: str) -> SearchRecord:

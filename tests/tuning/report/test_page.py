@@ -13,9 +13,9 @@ from made_up_pages import opened
 from searches import NASTY, mixed, search, trial
 
 from tfmb.errors import ConfigError, StorageError
-from tfmb.tuning.figures import charts
 from tfmb.tuning.records import Evaluation, SearchRecord
-from tfmb.tuning.report import write_report
+from tfmb.tuning.report.figures import charts
+from tfmb.tuning.report.page import write_report
 
 BOTH = ("batch_size", "learning_rate")
 

@@ -9,9 +9,9 @@ from cases import here
 from fake_trials import SLICES, FakeTrainer, Sessions, look, space, table
 
 from tfmb.errors import ConfigError, DataError
-from tfmb.tuning.journal import Journal
 from tfmb.tuning.objective import Objective
-from tfmb.tuning.oracles import ORACLES, make_oracle
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.oracles.make import ORACLES, make_oracle
 
 KINDS = [
     ("bayesian", False),

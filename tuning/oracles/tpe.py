@@ -9,8 +9,8 @@ from typing import Any
 
 from tfmb.errors import ConfigError
 
+from ..quiet import keras_tuner
 from .journaled import CUT_SHORT, Journaled
-from .quiet import keras_tuner
 
 __all__ = ["Tpe", "need_optuna"]
 

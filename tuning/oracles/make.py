@@ -15,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 from tfmb.errors import ConfigError
 
+from ..objective import Objective
+from ..quiet import keras_tuner
 from .journaled import CUT_SHORT, Journaled
-from .objective import Objective
-from .quiet import keras_tuner
 from .tpe import Tpe, need_optuna
 
 __all__ = ["ADAPTIVE", "ORACLES", "make_oracle"]
