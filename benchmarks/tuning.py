@@ -49,15 +49,15 @@ def ours(options: argparse.Namespace, pruned: bool) -> dict[str, Any]:
     """Values, scores and overheads of a search by `tfmb.tune`."""
     import tfmb
     from tfmb.backend import keras
-    from tfmb.tuning.trials import trial
+    from tfmb.training.scoring import Validation
 
     train, validation, normalization = data(options.mirror)
     scoring: list[float] = []
-    score = trial._Kept.score
+    score = Validation.logs
 
-    def timed(self: Any, feed: Any) -> Any:
+    def timed(self: Any, *about: Any) -> Any:
         started = time.perf_counter()
-        found = score(self, feed)
+        found = score(self, *about)
         scoring.append(time.perf_counter() - started)
         return found
 
@@ -68,7 +68,7 @@ def ours(options: argparse.Namespace, pruned: bool) -> dict[str, Any]:
         trained = sum(t.history[-1].seconds for t in record.trials if t.history)
         ends.append((time.perf_counter(), trained, sum(scoring)))
 
-    with mock.patch.object(trial._Kept, "score", timed):
+    with mock.patch.object(Validation, "logs", timed):
         result = tfmb.tune(
             lambda hp: build_model(options.model, normalization),
             *train,

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from tfmb.backend import keras, tf
-from tfmb.data.records import Records
+from tfmb.data.records import Records, has_random_access
 from tfmb.data.source import Source
 from tfmb.errors import ConfigError
-from tfmb.training.input.class_weights import check_class_weight, weights_of_classes
+from tfmb.training.input.class_weights import check_class_weight, class_weighter, weights_of_classes
 from tfmb.training.input.data_adapter import to_source, train_and_validation
 from tfmb.types import Data, Strategy
 
@@ -20,17 +20,20 @@ from .by_value import pickled
 from .hyper_fit import HyperFit
 from .quiet import keras_tuner
 
-__all__ = ["arrays_of", "build_of", "check_handed_over", "objective_of", "refuse_unknown", "sources_of"]
+__all__ = [
+    "HELD_OUT", "arrays_of", "build_of", "check_handed_over", "epochs_of", "objective_of", "refuse_unknown",
+    "sources_of",
+]  # fmt: skip
+
+HELD_OUT = 0.1  # of the examples, where the user says nothing of validation
 
 # Bytes of the user's code; it goes to each worker once.
 _MOST_CODE = 64 * 2**20
 
 # Names of Keras Tuner's and of `fit`'s -> what to give here.
 _MENDS = {
-    "callbacks": "a trial has none: pruning=True stops bad trials early, and tfmb.fit of the best one takes them",
     "directory": "give run_dir",
     "distribution_strategy": "give strategy",
-    "folds": "call the search once with each validation_data",
     "hyperband_iterations": "give max_trials",
     "hypermodel": "give it as the first argument",
     "hyperparameters": "give ranges by their names, such as batch_size=(16, 256), or ask for them in build(hp)",
@@ -117,8 +120,14 @@ def check_handed_over(strategy: Strategy, **code: Any) -> None:
 
 
 def sources_of(
-    x: Data, y: Data, sample_weight: Data, class_weight: Any, validation_data: Data, validation_split: float
-) -> tuple[Source, Source]:
+    x: Data,
+    y: Data,
+    sample_weight: Data,
+    class_weight: Any,
+    validation_data: Data,
+    validation_split: float,
+    folds: int | None = None,
+) -> tuple[Source | Records, Source | Records]:
     """Returns the examples to learn from and those to compare trials on.
 
     Args:
@@ -126,8 +135,9 @@ def sources_of(
         y: targets.
         sample_weight: a weight for each example, or None.
         class_weight: a weight for the examples of each class, or None.
-        validation_data: `(x, y)`, a dataset, or None.
+        validation_data: `(x, y)`, a dataset, a source of examples by number, or None.
         validation_split: the share that is held out without `validation_data`.
+        folds: the number of folds that both are cut into later, which then are the same examples; None for none.
 
     Raises:
         ConfigError: data that a search does not take.
@@ -142,13 +152,56 @@ def sources_of(
         found = arrays_of(validation_data, None, "validation_data")
         validation_data = tuple(part for part in found if part is not None)
     source = to_source(x, y, weight if sample_weight is None else sample_weight)
-    if isinstance(source, Records):
-        raise ConfigError("a search keeps its data in memory: give arrays")
-    source, held_out = train_and_validation(source, validation_data, validation_split)
-    if class_weight is not None:
+    if folds is not None:
+        _check_folds(folds, source, validation_data, validation_split, type(x).__name__)
+        held_out: Source | Records = source
+    elif has_random_access(validation_data):
+        held_out = to_source(validation_data, None, name="validation_data")
+    elif isinstance(source, Records) and validation_data is None:
+        raise ConfigError(f"validation_split needs arrays: give validation_data, another {type(x).__name__}")
+    else:
+        source, held_out = train_and_validation(source, validation_data, validation_split)
+    if class_weight is not None and isinstance(source, Records):
+        source = source.weighted(class_weighter(class_weight))
+    elif class_weight is not None and isinstance(source, Source):
         weights = weights_of_classes(source.labels, source.sample_weight, check_class_weight(class_weight))
         source = dataclasses.replace(source, sample_weight=weights)
     return source, held_out
+
+
+def _check_folds(folds: int, source: Any, validation_data: Data, validation_split: float, kind: str) -> None:
+    if isinstance(source, Records):
+        raise ConfigError(
+            f"folds cut arrays: a {kind} gives its examples by number; give validation_data in their place"
+        )
+    if validation_data is not None or validation_split != HELD_OUT:
+        given = "validation_split" if validation_data is None else "validation_data"
+        raise ConfigError(f"folds hold each example out once: leave {given} out")
+    if not 2 <= folds <= source.size:
+        raise ConfigError(f"folds={folds} of {source.size} examples: give at least 2, and at most one for each example")
+
+
+def epochs_of(epochs: Any, budget: Any, is_cut: bool) -> int:
+    """Returns the most epochs of a trial, each of which its callbacks see.
+
+    Args:
+        epochs: of a trial; a range or a list where they are searched.
+        budget: what the user gave in their place, or None.
+        is_cut: whether pruning or Hyperband stops a trial after some of them.
+
+    Raises:
+        ConfigError: callbacks cannot see such a trial.
+    """
+    given = list(epochs) if isinstance(epochs, (tuple, list)) else [epochs]
+    if budget is not None:
+        raise ConfigError("callbacks see whole epochs: give epochs=N in place of budget")
+    if any(isinstance(each, bool) or not isinstance(each, int) or each < 1 for each in given):
+        raise ConfigError(f"epochs={epochs!r}: callbacks see whole epochs, at least 1")
+    if is_cut and max(given) == 1:
+        raise ConfigError(
+            "with callbacks a trial is looked at after 1, 3, 9, ... epochs: give epochs=3 or more to prune"
+        )
+    return max(given)
 
 
 def arrays_of(x: Any, y: Any, name: str) -> tuple[Any, Any, Any]:

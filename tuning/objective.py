@@ -96,6 +96,17 @@ class Objective:
         distance = abs(best - self.target)
         return whole * (1.0 + distance / (1.0 + distance))
 
+    def best(self, history: Sequence[Evaluation]) -> Evaluation:
+        """The evaluation that counts for a training: the one that reached the target, else that of the best metric.
+
+        Raises:
+            ConfigError: the metric is not among those measured.
+        """
+        self.score(history, history[-1].slice)
+        reached = next((each for each in history if self.reached([each])), None)
+        sign = -1.0 if self.better == "max" else 1.0
+        return reached or min(history, key=lambda each: sign * each.metrics[self.metric])
+
     def reached(self, history: Sequence[Evaluation]) -> bool:
         """Whether the target was reached, after which more training says nothing."""
         if self.clock is None or not history:

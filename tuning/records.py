@@ -21,7 +21,8 @@ class Evaluation:
         updates: updates made.
         examples: examples drawn.
         seconds: of training, without evaluation, tracing and compiling.
-        metrics: name -> value: the training's and the validation's (`val_...`), the mean over executions.
+        metrics: name -> value: the training's and the validation's (`val_...`), the mean over executions and folds.
+        epochs: passes over the data that were made; None in a record of an earlier version.
     """
 
     slice: int
@@ -29,6 +30,7 @@ class Evaluation:
     examples: int
     seconds: float
     metrics: dict[str, float]
+    epochs: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,14 @@ import asyncio
 import contextlib
 import signal
 import threading
+import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from concurrent import futures
 from typing import Any
 
+from tfmb.distribution.rendezvous import join_seconds
 from tfmb.errors import ConfigError, PeerLostError, PreemptedError, TfmbError
 
 from .executors.base import Executor
@@ -24,6 +27,7 @@ __all__ = ["Scheduler"]
 # A trial whose workers die so often is recorded as failed.
 MOST_DEATHS = 3
 _LOOK_SECONDS = 0.2
+_FAR_LONGER = 20  # times as long as any slice before
 
 
 class Scheduler:
@@ -42,6 +46,7 @@ class Scheduler:
         self._open: list[Turn] = []
         self._deaths: Counter[str] = Counter()
         self._is_here = type(executor) is Executor
+        self._longest, self._silent = 0.0, 2 * join_seconds()
 
     def run(self) -> None:
         """Runs them.
@@ -58,6 +63,7 @@ class Scheduler:
                 self._submit()
                 waiting = [turn.future for turn in self._open if turn.future is not None]
                 futures.wait(waiting, _LOOK_SECONDS, futures.FIRST_COMPLETED)
+                self._look_after_workers()
                 for turn in self._open:
                     if turn.future is not None and turn.future.done():
                         turn.report, turn.future = self._report_of(turn, turn.future), None
@@ -83,12 +89,28 @@ class Scheduler:
         idle = [turn for turn in self._open if turn.future is None and turn.report is None]
         busy = sum(turn.future is not None for turn in self._open)
         for turn in idle[: self._executor.workers - busy]:
+            turn.began, turn.is_named = time.monotonic(), False
             try:
                 turn.future = self._executor.submit(run_slice, self._shared, turn.task)
             except TfmbError:
                 raise
             except Exception as error:  # whatever an executor raises that was shut down or lost its connection
                 raise PeerLostError(_broken(error)) from error
+
+    def _look_after_workers(self) -> None:
+        """Has workers that hang ended; where nobody sees that, names a slice that takes far longer than any before."""
+        self._executor.end_hanging()
+        for turn in self._open if not self._executor.sees_hanging else ():
+            seconds = time.monotonic() - turn.began
+            is_long = seconds > max(self._silent, _FAR_LONGER * self._longest)
+            if is_long and not turn.is_named and turn.future is not None and not turn.future.done():
+                turn.is_named = True
+                warnings.warn(
+                    f"trial {turn.task.trial} on {turn.worker} has not reported for {seconds:.0f} s, and no slice "
+                    f"before took more than {self._longest:.0f} s: if it hangs, end its worker, and the slice is done "
+                    "again",
+                    stacklevel=2,
+                )
 
     def _report_of(self, turn: Turn, future: "futures.Future[SliceReport]") -> SliceReport | None:
         """Returns what became of a slice; None if its worker was lost, and it is to be done again."""
@@ -112,6 +134,7 @@ class Scheduler:
                 f"the executor returned a {type(report).__name__} for trial {trial}: submit(fn, *args) must return the "
                 "future of fn(*args)"
             )
+        self._longest = max(self._longest, time.monotonic() - turn.began)
         return report
 
     def _note(self) -> None:

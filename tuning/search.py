@@ -19,6 +19,7 @@ from .plan import SearchPlan
 from .records import SearchRecord, TrialRecord
 from .scheduler import Scheduler
 from .space import discover
+from .trials.callbacks import described
 from .trials.trial import SearchTask
 from .turns import Turns
 
@@ -44,10 +45,14 @@ class Search:
     """
 
     def __init__(self, task: SearchTask, plan: SearchPlan, folder: Path, name: str) -> None:
-        if plan.pruning and task.executions > 1:
-            raise ConfigError("pruning looks at single trainings: give executions_per_trial=1, or pruning=False")
+        if (plan.pruning or plan.oracle == "hyperband") and task.trainings > 1:
+            who = "pruning" if plan.pruning else "oracle='hyperband'"
+            raise ConfigError(
+                f"{who} looks at single trainings: give executions_per_trial=1 and no folds, or "
+                + ("pruning=False" if plan.pruning else "another oracle")
+            )
         self.journal = Journal(folder / "journal.jsonl")
-        self._plan, self._folder, self._name, self._slices = plan, folder, name, task.budget.slices
+        self._plan, self._folder, self._name, self._slices = plan, folder, name, task.slices
         self._objective = Objective.parse(plan.objective)
         self._is_asynchronous = False
         try:
@@ -112,7 +117,7 @@ class Search:
             fate, cause = progress.fate, progress.cause
             done = len(progress.history)
             if trial_id not in {t.trial_id for t in self._oracle.ongoing_trials.values()} and (
-                fate == "waiting" or (fate == "completed" and done < self._slices and not self._reached(progress))
+                fate == "waiting" or (fate == "completed" and not self._oracle.is_whole(trial_id))
             ):
                 fate, cause = "pruned", f"others did better after {done} of {self._slices} slices"
             values = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
@@ -144,9 +149,6 @@ class Search:
         self.journal.write("left", seconds=self._before + time.monotonic() - self._began)
         self.journal.close()
 
-    def _reached(self, progress: Any) -> bool:
-        return self._objective.reached(progress.history)
-
     def _is_over(self) -> bool:
         limit = self._plan.timeout
         return limit is not None and time.monotonic() - self._began >= limit
@@ -159,6 +161,8 @@ class Search:
             "budget": [budget.amount, budget.unit, budget.slices],
             "seed": self._task.seed,
             "executions": self._task.executions,
+            "folds": self._task.folds,
+            "callbacks": described(self._task.callbacks),
             "train": self._task.train.fingerprint,
             "validation": self._task.validation.fingerprint,
         }

@@ -14,13 +14,14 @@ from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_module
 from tfmb.errors import ConfigError
 from tfmb.types import Data, Strategy
 
-from .arguments import build_of, check_handed_over, objective_of, refuse_unknown, sources_of
+from .arguments import HELD_OUT, build_of, check_handed_over, epochs_of, objective_of, refuse_unknown, sources_of
 from .budget import Budget
 from .plan import SearchPlan
 from .records import SearchRecord
 from .result import SearchResult
 from .run_search import search_in
 from .space import Space
+from .trials.callbacks import callbacks_of
 from .trials.trial import SearchTask
 
 __all__ = ["tune"]
@@ -35,7 +36,9 @@ def tune(
     sample_weight: Data = None,
     class_weight: dict[int, float] | None = None,
     validation_data: Data = None,
-    validation_split: float = 0.1,
+    validation_split: float = HELD_OUT,
+    folds: int | None = None,
+    callbacks: Any = None,
     objective: Any = "val_loss",
     max_trials: int = 10,
     oracle: str = "bayesian",
@@ -67,12 +70,19 @@ def tune(
         build: a function that takes `keras_tuner.HyperParameters` and returns a Keras model, or a `HyperModel`. It may
             ask for other choices in each trial. If it compiles the model with an optimizer, that one is used, and no
             rate is searched. `model.compile(None, loss=...)` leaves the optimizer to the search.
-        x: examples, as in `tfmb.fit`, or a finite `tf.data.Dataset`. The search batches its examples itself.
+        x: examples, as in `tfmb.fit`, also a source that gives them by number; or a finite `tf.data.Dataset`. The
+            search batches its examples itself.
         y: targets.
         sample_weight: a weight for each example, or None.
         class_weight: a weight for the examples of each class, or None; validation is not weighted.
-        validation_data: `(x, y)` to compare trials on; None holds out `validation_split` of the examples.
+        validation_data: what trials are compared on: `(x, y)`, `(x, y, sample_weight)`, a dataset or a source; None
+            holds out `validation_split` of the examples.
         validation_split: the share of the examples to hold out. It is drawn once, the same for every seed.
+        folds: the number of folds of a cross-validation: a trial is trained once for each, without that fold, and
+            compared on it. The metrics are the mean. The seed decides which examples a fold has.
+        callbacks: Keras callbacks. Each training of a trial gets deep copies, which see it as in `tfmb.fit`. A callback
+            may end the trial, such as `EarlyStopping`. A trial is validated after each epoch, and its best one counts.
+            TensorBoard, ModelCheckpoint and CSVLogger write into a folder `TRIAL/executionN` within theirs.
         objective: a metric (`val_loss`, `max:val_mine`, a `keras_tuner.Objective`), or the effort to reach a value:
             `seconds:val_accuracy>=0.98`, also `examples:` and `updates:`. A trial that misses the value is censored: it
             is worse than every trial that reached it, and the further it was off, the worse.
@@ -128,6 +138,8 @@ def tune(
     """
     refuse_unknown(space)
     check_counts(executions_per_trial=executions_per_trial)
+    check_counts(optional=True, folds=folds)
+    callbacks = callbacks_of(callbacks)
     build = build_of(build)
     plan = SearchPlan(
         objective=objective_of(objective),
@@ -146,18 +158,19 @@ def tune(
     if run_dir is not None:
         need_folder("run_dir", run_dir)
     if not plan.is_here:
-        check_handed_over(strategy, build=build, loss=loss, metrics=metrics)
+        check_handed_over(strategy, build=build, loss=loss, metrics=metrics, callbacks=callbacks)
+    slices = epochs_of(epochs, budget, plan.slices > 1) if callbacks else plan.slices
     given = {"batch_size": batch_size, "learning_rate": learning_rate, **space}
     if isinstance(epochs, (tuple, list)):
         if budget is not None:
             raise ConfigError("epochs are searched, and budget says what a trial may spend: leave one out")
         given["epochs"], epochs = epochs, 1
-    train, validation = sources_of(x, y, sample_weight, class_weight, validation_data, validation_split)
+    train, validation = sources_of(x, y, sample_weight, class_weight, validation_data, validation_split, folds)
     task = SearchTask(
         build=build,
         train=train,
         validation=validation,
-        budget=budget or Budget(amount=epochs, slices=plan.slices),
+        budget=budget or Budget(amount=epochs, slices=slices),
         space=_space(**given),
         strategy=make_local_strategy(strategy, devices, "a search") if plan.is_here else strategy,
         devices=devices,
@@ -165,6 +178,8 @@ def tune(
         loss=loss,
         metrics=metrics,
         executions=executions_per_trial,
+        folds=folds,
+        callbacks=callbacks,
         max_model_size=max_model_size,
     )
     folder = Path(tempfile.mkdtemp(prefix="tfmb-search-") if run_dir is None else run_dir).expanduser()

@@ -30,6 +30,9 @@ class Turn:
         task: the next one, or the one that is done.
         future: of the task, while it is done.
         report: heard, but not noted yet.
+        began: when the task was handed out.
+        is_named: whether the user was told that it takes long.
+        saved: when its state was kept last.
     """
 
     worker: str
@@ -38,6 +41,8 @@ class Turn:
     task: SliceTask
     future: "Future[SliceReport] | None" = None
     report: SliceReport | None = None
+    began: float = 0.0
+    is_named: bool = False
     saved: float = field(default_factory=time.monotonic)
 
 
@@ -91,7 +96,7 @@ class Turns:
     def is_cut(self, turn: Turn, report: SliceReport) -> bool:
         """Returns whether a worker reported before it had done the task, so as not to lose much in a death."""
         looks = report.evaluations
-        goes_on = report.fate is None and bool(looks) and not self.oracle.compares.reached(looks)
+        goes_on = report.fate is None and bool(looks) and not report.ended and not self.oracle.compares.reached(looks)
         return goes_on and looks[-1].slice < turn.task.until
 
     def note(self, turn: Turn, report: SliceReport) -> bool:
@@ -107,7 +112,7 @@ class Turns:
             goes_on = self.oracle.report(report.trial, evaluation) and goes_on
         if report.fate is not None:
             self.oracle.cut_short(report.trial, report.fate, report.cause)
-        spent = bool(history) and (history[-1].slice >= task.slices or self.oracle.compares.reached(history))
+        spent = report.ended or len(history) >= task.slices or self.oracle.compares.reached(history)
         goes_on = goes_on and not spent
         is_last = spent and "tuner/epochs" not in turn.trial.hyperparameters.values  # Hyperband may go on with it
         is_due = not goes_on or time.monotonic() - turn.saved > _SAVE_SECONDS
@@ -124,7 +129,7 @@ class Turns:
 
     def _end(self, turn: Turn, report: SliceReport) -> None:
         turn.trial.status = "COMPLETED"
-        self.oracle.end_trial(turn.trial)
+        self.oracle.end_trial(turn.trial, report.ended)
         best = self.oracle.get_best_trials(1)
         for other in self._folder.glob(f"trial_*/{WEIGHTS}"):
             if not best or other != self._folder / f"trial_{best[0].trial_id}" / WEIGHTS:

@@ -43,6 +43,8 @@ class FakeTrainer:
     A state names the trial and how far it is: a trial that goes on from another's, or from elsewhere, fails.
     """
 
+    can_pause = True
+
     def __init__(self, most: float = 1.0) -> None:
         self.ran: list[tuple[float, int, int]] = []
         self._most = most
@@ -54,7 +56,7 @@ class FakeTrainer:
         goes_on: Callable[[Evaluation], bool],
         state: Arrays | None,
         begun: Sequence[Evaluation],
-        trial: str = "",
+        *about: Any,
     ) -> Ran:
         """See `Trainer.run`."""
         rate, history = values["learning_rate"], list(begun)

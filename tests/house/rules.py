@@ -8,8 +8,8 @@ from house.measure import body_lines, parameters
 
 __all__ = ["FREE", "ORDER", "modules_of", "problems"]
 
-# A room imports those that stand before it. A room is a package, or a module that lies loose; in `training` and `tuning`
-# it is one floor deeper.
+# A room imports those that stand before it. A room is a package, or a module that lies loose; in `training` and in
+# `tuning` it is one floor deeper.
 ORDER = (
     "errors",
     "choices",
@@ -49,6 +49,7 @@ ORDER = (
     "tuning.budget",
     "tuning.quiet",
     "tuning.by_value",
+    "tuning.signs",
     "tuning.objective",
     "tuning.oracles",
     "tuning.building",

@@ -51,7 +51,7 @@ def test_objectives() -> None:
         objective_of(3)
 
 
-@pytest.mark.parametrize("name", ["callbacks", "directory", "folds", "max_epochs", "verbose"])
+@pytest.mark.parametrize("name", ["directory", "logger", "max_epochs", "verbose"])
 def test_other_arguments_are_refused_with_the_mend(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"\A{name} is not an argument of a search: [^\n]+\Z"):
         refuse_unknown([name])

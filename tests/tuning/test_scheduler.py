@@ -191,7 +191,7 @@ class Failing(FakeTrainer):
         super().__init__()
         self._error, self._least = error, least
 
-    def run(self, values: Any, goes_on: Any, state: Any, begun: Any, trial: str = "") -> Any:
+    def run(self, values: Any, goes_on: Any, state: Any, begun: Any, *about: Any) -> Any:
         if values["learning_rate"] >= self._least:
             raise self._error
         return super().run(values, goes_on, state, begun)
@@ -294,7 +294,7 @@ def test_a_report_without_the_objective_is_refused_and_not_noted(
     metrics: dict[str, float], words: str, tmp_path: Path
 ) -> None:
     class Without(FakeTrainer):
-        def run(self, values: Any, goes_on: Any, state: Any, begun: Any, trial: str = "") -> Any:
+        def run(self, values: Any, goes_on: Any, state: Any, begun: Any, *about: Any) -> Any:
             ran = super().run(values, lambda look: True, state, begun)
             goes_on(dataclasses.replace(ran.history[0], metrics=metrics))
             return ran
@@ -345,7 +345,7 @@ def test_weights_are_there_before_the_report_that_ends_a_trial(tmp_path: Path) -
 @pytest.mark.parametrize("objective", ["val_loss", "max:val_equal"])
 def test_only_the_best_trial_keeps_its_weights(objective: str, seed: int, tmp_path: Path) -> None:
     class Equal(FakeTrainer):
-        def run(self, values: Any, goes_on: Any, state: Any, begun: Any, trial: str = "") -> Any:
+        def run(self, values: Any, goes_on: Any, state: Any, begun: Any, *about: Any) -> Any:
             def equal(look: Any) -> bool:
                 return bool(goes_on(dataclasses.replace(look, metrics={**look.metrics, "val_equal": 1.0})))
 

@@ -26,10 +26,12 @@ class TrialTable:
             score = "-" if trial.score is None else f"{trial.score:.4g}"
             best = record.best
             known = "" if best is None else f"  best {best.score:.4g} (trial {best.trial})"
+            epochs = trial.history[-1].epochs if trial.history else None
+            ran = "" if epochs is None else f"  {epochs:.3g} epoch{'' if epochs == 1 else 's'}"
             cause = f" ({trial.cause})" if trial.fate in ("diverged", "failed") else ""
             tell(
                 f"trial {trial.trial} ({number}/{self._most})  {values}  {record.objective} {score}  "
-                f"{trial.fate}{cause}  {trial.seconds:.1f} s{known}",
+                f"{trial.fate}{cause}{ran}  {trial.seconds:.1f} s{known}",
                 to=sys.stderr,
             )
 

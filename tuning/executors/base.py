@@ -21,7 +21,12 @@ class Executor(ExitStack):
     Args:
         workers: the number of calls at the same time.
         folder: for the file that workers read the data from; None if they do not.
+
+    Attributes:
+        sees_hanging: whether `end_hanging` finds workers that hang.
     """
+
+    sees_hanging = False
 
     def __init__(self, workers: int = 1, folder: Path | None = None) -> None:
         super().__init__()
@@ -61,6 +66,9 @@ class Executor(ExitStack):
     def new(self, error: BaseException) -> bool:
         """Makes anew what the loss of a worker broke; returns whether calls can be submitted again."""
         return True
+
+    def end_hanging(self) -> None:
+        """Ends workers that have given no sign of life for long; their calls are lost."""
 
 
 class OwnWorkers(Executor):

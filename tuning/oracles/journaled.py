@@ -20,7 +20,8 @@ __all__ = ["CUT_SHORT", "Journaled", "Progress"]
 
 CUT_SHORT = ("diverged", "failed")
 # The journal's entries of a report that are no metrics of the model.
-_COUNTS = ("tfmb/updates", "tfmb/examples", "tfmb/seconds")
+_OURS = "tfmb/"
+_COUNTS = ("tfmb/updates", "tfmb/examples", "tfmb/seconds", "tfmb/epochs")
 # Journals of tfmb 0.2 and before have numbers for what a trial was cut short by.
 _NUMBERED = {
     1.0: ("diverged", "the loss or a gradient became NaN or infinite"),
@@ -39,6 +40,7 @@ class Progress:
         cause: why it diverged or failed, in words.
         seconds: its time by the clock, over all its turns.
         worker: which process ran it last.
+        ended: whether it came to its end before its budget, by a callback or by fewer epochs of its own.
     """
 
     history: list[Evaluation] = field(default_factory=list)
@@ -46,6 +48,7 @@ class Progress:
     cause: str | None = None
     seconds: float = 0.0
     worker: str = ""
+    ended: bool = False
 
 
 class Journaled(keras_tuner.Oracle):
@@ -146,7 +149,9 @@ class Journaled(keras_tuner.Oracle):
         """
         with self._alone():
             _, progress = self._running(trial_id)
-            metrics = {**evaluation.metrics, **{name: float(getattr(evaluation, name[5:])) for name in _COUNTS}}
+            counts = {name: getattr(evaluation, name.removeprefix(_OURS)) for name in _COUNTS}
+            counts = {name: float(count) for name, count in counts.items() if count is not None}
+            metrics = {**evaluation.metrics, **counts}
             done = len(progress.history)
             if not 1 <= evaluation.slice <= min(self.slices, done + 1) or not np.isfinite(list(metrics.values())).all():
                 raise ConfigError(f"trial {trial_id}: the report of slice {evaluation.slice} is no evaluation")
@@ -175,8 +180,8 @@ class Journaled(keras_tuner.Oracle):
             if progress.fate not in CUT_SHORT:
                 self._note("fate", trial=trial_id, fate=fate, words=cause)
 
-    def end_trial(self, trial: Any) -> None:
-        """Ends a worker's turn with a trial, which may go on later."""
+    def end_trial(self, trial: Any, ended: bool = False) -> None:
+        """Ends a worker's turn with a trial, which may go on later unless it has `ended`."""
         with self._alone():
             own, progress = self._running(trial.trial_id)
             if not progress.history and progress.fate not in CUT_SHORT:
@@ -184,7 +189,9 @@ class Journaled(keras_tuner.Oracle):
             own.status = "COMPLETED"
             seconds = time.monotonic() - self._began.get(trial.trial_id, time.monotonic())
             super().end_trial(own)
-            self._note("ended", trial=trial.trial_id, seconds=progress.seconds + seconds, score=_finite(own.score))
+            early = {"early": True} if ended and not self.is_whole(trial.trial_id) else {}
+            about = {"seconds": progress.seconds + seconds, "score": _finite(own.score), **early}
+            self._note("ended", trial=trial.trial_id, **about)
 
     def score_trial(self, trial: Any) -> None:
         """What a trial is worth; the worst of all where it diverged."""
@@ -219,7 +226,7 @@ class Journaled(keras_tuner.Oracle):
         """Whether a trial spent its whole budget, or reached the target."""
         progress = self.progress[trial_id]
         spent = len(progress.history) >= self.slices or self.compares.reached(progress.history)
-        return progress.fate == "completed" and spent
+        return progress.fate == "completed" and (spent or progress.ended)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -296,13 +303,13 @@ class Journaled(keras_tuner.Oracle):
             self.trials[trial_id].hyperparameters.values = dict(entries["values"])
         elif event == "report":
             metrics, trial = dict(entries["metrics"]), self.trials[trial_id]
-            updates, examples, seconds = (float(metrics[name]) for name in _COUNTS)
             evaluation = Evaluation(
                 slice=int(entries["slice"]),
-                updates=int(updates),
-                examples=int(examples),
-                seconds=seconds,
-                metrics={name: float(value) for name, value in metrics.items() if name not in _COUNTS},
+                updates=int(metrics["tfmb/updates"]),
+                examples=int(metrics["tfmb/examples"]),
+                seconds=float(metrics["tfmb/seconds"]),
+                metrics={name: float(value) for name, value in metrics.items() if not name.startswith(_OURS)},
+                epochs=metrics.get("tfmb/epochs"),
             )
             progress.history.append(evaluation)
             for name, value in metrics.items():
@@ -316,6 +323,8 @@ class Journaled(keras_tuner.Oracle):
                 progress.fate = "waiting"
             if whole:
                 progress.fate = "completed"
+                if self.halving is not None:
+                    self.halving.call(trial_id)  # it may have reached the target where others do better
         elif event == "fate":
             progress.fate, cause = _NUMBERED.get(entries["fate"], (entries["fate"], ""))
             at = f" at update {entries['update']}" if entries.get("update") else ""
@@ -325,9 +334,20 @@ class Journaled(keras_tuner.Oracle):
                     if rung > len(progress.history):
                         self.halving.report(trial_id, rung, None)
         else:
-            progress.seconds = float(entries["seconds"])
+            progress.seconds, progress.ended = float(entries["seconds"]), bool(entries.get("early"))
+            if progress.ended:
+                self._end_early(trial_id, progress)
             if progress.fate == "running":  # of a budget that the oracle itself divides
                 progress.fate = "completed"
+
+    def _end_early(self, trial_id: str, progress: Progress) -> None:
+        """A trial that ended counts on the rungs that it did not come to, and waits on none."""
+        progress.fate = "completed"
+        if self.halving is not None:
+            for rung in self.halving.rungs:
+                if rung > len(progress.history):
+                    self.halving.report(trial_id, rung, self.compares.score(progress.history, self.slices))
+            self.halving.call(trial_id)
 
     def _decide_again(self, trial_id: str) -> None:
         """Brings the oracle's own state to where it is after it decided on a trial."""

@@ -79,6 +79,7 @@ def _table(record: SearchRecord) -> str:
         ("", record.objective): [trial.score for trial in trials],
         # A hyper-parameter may bear the name of another column.
         **{("value", name): [trial.values.get(name) for trial in trials] for name in names_of_values(record)},
+        ("", "epochs"): [trial.history[-1].epochs if trial.history else None for trial in trials],
         ("", "updates"): [trial.history[-1].updates if trial.history else None for trial in trials],
         ("", "seconds"): [round(number(trial.seconds) or 0.0, 1) for trial in trials],
         ("", "worker"): [trial.worker for trial in trials],

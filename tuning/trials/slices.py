@@ -59,6 +59,7 @@ class SliceReport:
         state: what the trial can go on from; None once its budget is spent.
         weights: those it has now, where its score is the best so far.
         values: of its hyper-parameters: those that `build` asked for, and the loop's; None if it failed before.
+        ended: whether the trial has come to its end, which a callback may decide.
         fate: `diverged` or `failed` if it was cut short; None if not.
         cause: of that, in one line.
     """
@@ -68,6 +69,7 @@ class SliceReport:
     state: Arrays | None = None
     weights: Arrays | None = None
     values: dict[str, Any] | None = None
+    ended: bool = False
     fate: str | None = None
     cause: str = ""
 
@@ -86,14 +88,14 @@ def train_slice(trainer: Trainer, task: SliceTask) -> SliceReport:
 
     def goes_on(evaluation: Evaluation) -> bool:
         found.append(evaluation)
-        late = time.monotonic() - began > _REPORT_SECONDS
+        late = time.monotonic() - began > _REPORT_SECONDS and trainer.can_pause
         return evaluation.slice < task.until and not late and not objective.reached([evaluation])
 
     def report(**rest: Any) -> SliceReport:
         return SliceReport(trial=task.trial, evaluations=tuple(found[len(task.begun) :]), **rest)
 
     try:
-        ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial)
+        ran = trainer.run(task.values, goes_on, task.state, task.begun, task.trial, objective, task.slices)
     except (DivergenceError, Exploded) as error:
         what = "rose far above its start" if isinstance(error, Exploded) else "or a gradient became NaN or infinite"
         return report(fate="diverged", cause=f"the loss {what} at update {error.update}", values=trainer.values)
@@ -107,4 +109,5 @@ def train_slice(trainer: Trainer, task: SliceTask) -> SliceReport:
     score, best = objective.score(found, task.slices), task.best
     # Of equal ones the oracle takes the one that began first, which may end last.
     is_best = score is not None and (best is None or objective.sign * score <= objective.sign * best)
-    return report(state=ran.state, weights=trainer.weights() if is_best else None, values=trainer.values)
+    weights = trainer.weights() if is_best else None
+    return report(state=ran.state, weights=weights, values=trainer.values, ended=ran.ended)

@@ -15,10 +15,11 @@ from tfmb.optimizers.optimizer import value_of
 from tfmb.storage.atomic import write_arrays
 from tfmb.storage.files import load_arrays
 
-__all__ = ["Arrays", "keep", "kept", "newest_state", "numbered", "put_state", "take_state"]
+__all__ = ["Arrays", "keep", "kept", "more_of", "newest_state", "numbered", "put_state", "take_state"]
 
 Arrays = dict[str, np.ndarray]
-_SLICES, _FIRST_LOSS, _VARIABLE = "slices", "first_loss", "v"
+_NUMBERS = _SLICES, _FIRST_LOSS = "slices", "first_loss"
+_VARIABLE = "v"
 
 
 def numbered(arrays: Iterable[Any], letter: str = "w") -> Arrays:
@@ -26,16 +27,17 @@ def numbered(arrays: Iterable[Any], letter: str = "w") -> Arrays:
     return {f"{letter}{number:05d}": np.array(array) for number, array in enumerate(arrays)}
 
 
-def take_state(variables: Sequence[Any], slices: int, first_loss: float | None) -> Arrays:
+def take_state(variables: Sequence[Any], slices: int, first_loss: float | None, more: Arrays | None = None) -> Arrays:
     """Returns all that the next update depends on.
 
     Args:
         variables: of the model and its optimizer.
         slices: the number of slices of its budget that the trial has spent.
         first_loss: the loss of its first update, or None.
+        more: what `more_of` is to return; no name in it begins like a variable's.
     """
     numbers = {_SLICES: np.array(slices), _FIRST_LOSS: np.array(math.nan if first_loss is None else first_loss)}
-    return {**numbers, **numbered(map(value_of, variables), _VARIABLE)}
+    return {**numbers, **numbered(map(value_of, variables), _VARIABLE), **(more or {})}
 
 
 def put_state(state: Arrays, variables: Sequence[Any]) -> float:
@@ -50,6 +52,11 @@ def put_state(state: Arrays, variables: Sequence[Any]) -> float:
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return float(state[_FIRST_LOSS])
+
+
+def more_of(state: Arrays) -> Arrays:
+    """Returns what is in a state besides the variables and numbers."""
+    return {name: array for name, array in state.items() if name not in _NUMBERS and not name.startswith(_VARIABLE)}
 
 
 def newest_state(path: Path, most: int) -> tuple[int, Arrays | None]:

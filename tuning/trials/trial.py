@@ -6,52 +6,52 @@ before only in its seed, batch size, rate or momentum uses what that one traced 
 
 import json
 import math
+import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfmb.backend import tf
-from tfmb.choices import JitScope
 from tfmb.data.batches import Order
+from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.distribution.strategy import is_on_cpu, make_local_strategy
 from tfmb.errors import ConfigError
-from tfmb.optimizers import Optimizer, interop
-from tfmb.optimizers.adjustable import Adjustable
-from tfmb.optimizers.optimizer import raw_variable, value_of
+from tfmb.optimizers import interop
 from tfmb.seeds import derive, seeded
 from tfmb.training import trainer
 from tfmb.training.execution import step_cache
 from tfmb.training.execution.placement import place
-from tfmb.training.input.device_arrays import arrays_on_device
 from tfmb.training.input.pipeline import ArrayPipeline, configured
 from tfmb.training.input.slices import SlicePipeline
 from tfmb.training.keras_api.compile_args import check_model, read_compiled
 from tfmb.training.keras_api.loss_and_metrics import LossAndMetrics
-from tfmb.training.loop.explosion import Exploded, Watch
-from tfmb.training.loop.plan import TrainingPlan
+from tfmb.training.loop.explosion import Exploded
 from tfmb.training.loop.throughput import Meter
-from tfmb.training.scoring import score_pipeline
-from tfmb.training.step.partition import Partition
-from tfmb.training.step.spec import PlacedModel, StepSpec
+from tfmb.training.scoring import Validation
+from tfmb.training.step.spec import PlacedModel
 from tfmb.types import KerasModel
 
+from .. import signs
 from ..budget import Budget
 from ..building import Asked, build_model, own_generator, refuse_large
 from ..hyper_fit import passed_to_fit
+from ..objective import Objective
 from ..records import Evaluation
 from ..space import LOOP_NAMES, Space
+from .callbacks import TrialCallbacks, copies
+from .folds import Examples, fold
+from .kept import Kept, fixed
 from .slice_watch import SliceWatch
-from .states import Arrays, numbered, put_state, take_state
+from .states import Arrays, more_of, numbered, put_state, take_state
 
 __all__ = ["Ran", "SearchTask", "Trainer"]
 
-_SCORED_BATCH = 256
-# Numbers of a rule that a trial may change without tracing again, where the rule has them at all.
-_ADJUSTABLE = ("momentum", "rho", "beta_1", "beta_2")
+_LOSS = Objective.parse("val_loss")
+_ENDED, _NOBODY = "ended", np.array(0.0)  # in a state: which trial it is the end of
+_NOTHING = Evaluation(slice=0, updates=0, examples=0, seconds=0.0, metrics={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +70,15 @@ class SearchTask:
         loss: as in `compile`, for a model that is not compiled.
         metrics: as in `compile`, for a model that is not compiled.
         executions: trainings a trial, with seeds of their own, whose metrics are averaged.
+        folds: the number of folds that `train` is cut into, where `validation` has the same examples; None for none.
+        callbacks: the user's, which each training copies; with some, a slice of the budget is an epoch.
         max_model_size: the most parameters of a model; None for any number.
         fingerprint: tells one search's task from another's.
     """
 
     build: Callable[[Any], Any]
-    train: Source
-    validation: Source
+    train: Source | Records
+    validation: Source | Records
     budget: Budget
     space: Space
     strategy: Any = "auto"
@@ -85,8 +87,20 @@ class SearchTask:
     loss: Any = None
     metrics: Any = None
     executions: int = 1
+    folds: int | None = None
+    callbacks: tuple[Any, ...] = ()
     max_model_size: int | None = None
     fingerprint: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    @property
+    def trainings(self) -> int:
+        """The number of trainings of a trial. Several are not cut: they have one evaluation, the mean of their best."""
+        return self.executions * (self.folds or 1)
+
+    @property
+    def slices(self) -> int:
+        """The number of evaluations of a trial that spends its whole budget."""
+        return self.budget.slices if self.trainings == 1 else 1
 
 
 class Ran(NamedTuple):
@@ -95,10 +109,12 @@ class Ran(NamedTuple):
     Attributes:
         history: all its evaluations.
         state: what it can go on from; None once its budget is spent.
+        ended: whether it has come to its end, by itself or by a callback of the user's.
     """
 
     history: list[Evaluation]
     state: Arrays | None = None
+    ended: bool = False
 
 
 class Trainer:
@@ -109,23 +125,23 @@ class Trainer:
 
     Attributes:
         values: of the last trial: what `build` asked for, and what the loop takes.
+        can_pause: whether the trial that runs can go on later from its state.
     """
 
     def __init__(self, task: SearchTask) -> None:
         if isinstance(task.strategy, str):
             task = replace(task, strategy=make_local_strategy(task.strategy, task.devices, "a search"))
         self.task = task
-        self._arrays = arrays_on_device(task.train)
-        order = Order(
-            num_examples=task.validation.size,
-            batch_size=min(_SCORED_BATCH, task.validation.size),
-            seed=0,
-            shuffle=False,
-        )
-        self._validation = ArrayPipeline(task.validation, order)
-        self._kept: _Kept | None = None
+        self._examples: dict[int, Examples] = {}  # by fold
+        self._kept: Kept | None = None
+        self._callbacks: TrialCallbacks | None = None
         self._trial = ""
         self.values: dict[str, Any] = {}
+
+    @property
+    def can_pause(self) -> bool:
+        """See the class."""
+        return self._callbacks is None or not self._callbacks.lost
 
     def run(
         self,
@@ -134,6 +150,8 @@ class Trainer:
         state: Arrays | None = None,
         begun: Sequence[Evaluation] = (),
         trial: str = "",
+        objective: Objective = _LOSS,
+        slices: int | None = None,
     ) -> "Ran":
         """Trains and evaluates a trial until its budget is spent or it is told not to go on.
 
@@ -143,6 +161,8 @@ class Trainer:
             state: what the trial goes on from; None for its beginning.
             begun: its evaluations before that.
             trial: its id, which decides what is drawn of choices that the space does not have.
+            objective: of the search: where a trial is several trainings, the best evaluation of each counts.
+            slices: of its budget that it may spend in all; None for the whole of it.
 
         Returns:
             All its evaluations, and what it can go on from.
@@ -154,14 +174,15 @@ class Trainer:
             DataError: the state is damaged.
         """
         self._trial = trial
-        if self.task.executions == 1:
-            return self._execute(values, 0, goes_on, state, list(begun))
-        numbers = range(self.task.executions)
-        runs = [self._execute(values, number, lambda _: True, None, []).history for number in numbers]
-        means = [_mean(evaluations) for evaluations in zip(*runs, strict=True)]
-        for mean in means:
-            goes_on(mean)
-        return Ran(history=means)
+        if self.task.trainings == 1:
+            return self._execute(values, 0, goes_on, state, list(begun), objective, slices)
+        histories = [
+            self._execute(values, number, lambda _: True, None, [], objective).history
+            for number in range(self.task.trainings)
+        ]
+        mean = _mean([objective.best(history) for history in histories])
+        goes_on(mean)
+        return Ran(history=[mean], ended=True)
 
     def _execute(
         self,
@@ -170,44 +191,114 @@ class Trainer:
         goes_on: Callable[[Evaluation], bool],
         state: Arrays | None,
         history: list[Evaluation],
+        objective: Objective = _LOSS,
+        slices: int | None = None,
     ) -> "Ran":
-        task = self.task
-        seed = derive(task.seed, "execution", number)
+        task, (execution, part) = self.task, divmod(number, self.task.folds or 1)
+        seed, examples = derive(task.seed, "execution", execution), self._examples_of(part)
+        train = examples.train
         model = self._build(values, seed)
+        signs.alive()
         values = self.values
-        size = min(int(values["batch_size"]), task.train.size)
-        budget = task.space.budget(values, task.budget)
-        bounds = [budget.updates(k, task.train.size, size) for k in range(budget.slices + 1)]
-        kept = self._prepare(model, values, bounds[-1], math.ceil(task.train.size / size))
+        size = min(int(values["batch_size"]), train.size)
+        budget, an_epoch = self._budget(values), math.ceil(train.size / size)
+        bounds = [budget.updates(k, train.size, size) for k in range(budget.slices + 1)]
+        kept = self._prepare(model, values, bounds[-1], an_epoch)
         first_loss = None if state is None else put_state(state, kept.variables)
-        order = Order(num_examples=task.train.size, batch_size=size, seed=seed)
+        trial = self._trial
+        if state is not None and more_of(state).get(_ENDED, _NOBODY).tobytes() == trial.encode():
+            return Ran(history, state, True)  # the search was killed before it knew
+        order = Order(num_examples=train.size, batch_size=size, seed=seed)
         first = history[-1].updates if history else 0
         augmentation = task.space.augmentation(values)
-        slices = SlicePipeline(task.train, order, bounds, len(history), first, augmentation, self._arrays)
-        pipeline = configured(slices, on_device=is_on_cpu(task.strategy))
-        watch = SliceWatch(first_loss)
-        for slice_number in range(len(history), task.budget.slices):
-            meter = Meter()
-            before = history[-1] if history else None
-            watch.limit(budget.seconds(slice_number + 1), 0.0 if before is None else before.seconds, meter)
-            logs = kept.train(pipeline, slice_number, seed, [meter, watch], watch)
-            metrics = {**logs, **{f"val_{key}": value for key, value in kept.score(self._validation).items()}}
-            if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):
-                update = int(kept.optimizer.iterations.numpy())
-                raise Exploded(f"the validation loss rose to {metrics['val_loss']:.4g}", update)
-            history.append(
-                Evaluation(
-                    slice=slice_number + 1,
-                    updates=int(kept.optimizer.iterations.numpy()),
-                    examples=meter.examples + (0 if before is None else before.examples),
-                    seconds=meter.seconds + (0.0 if before is None else before.seconds),
-                    metrics={key: float(value) for key, value in metrics.items() if np.ndim(value) == 0},
+        batches = SlicePipeline(train, order, bounds, len(history), first, augmentation, examples.arrays)
+        pipeline = configured(batches, on_device=is_on_cpu(task.strategy))
+        watch, last = SliceWatch(first_loss), min(slices or budget.slices, budget.slices)
+        place = os.path.join(trial, f"execution{execution}", *([f"fold{part}"] if task.folds else []))
+        called = self._callbacks = self._called(kept, watch, place, last, an_epoch, state)
+        ended = False
+        try:
+            while len(history) < last:
+                meter = Meter()
+                before = history[-1] if history else _NOTHING
+                watch.limit(budget.seconds(len(history) + 1), before.seconds, meter)
+                watching = trainer.Watching(
+                    loggers=[meter, watch],
+                    callbacks=watch if called is None else called,
+                    validation=Validation(pipeline=examples.validation),
                 )
+                kept.train(pipeline, len(history), seed, watching)
+                history.append(self._evaluation(kept, watch, meter, before, train.size))
+                ended = (called is not None and called.stops_trial) or objective.reached(history[-1:])
+                if not goes_on(history[-1]) or ended:
+                    break
+            ended = ended or len(history) == budget.slices
+            more = {_ENDED: np.frombuffer(trial.encode(), np.uint8)} if ended and called is not None else {}
+            if called is not None and (ended or len(history) == last):
+                called.end()
+            elif called is not None:
+                more = called.pack()
+        finally:
+            if called is not None:
+                called.close()
+        over = ended and slices in (None, task.budget.slices)  # Hyperband may go on with one that spent its part
+        state = None if over else take_state(kept.variables, len(history), watch.first, more)
+        return Ran(history, state, ended)
+
+    def _evaluation(self, kept: Kept, watch: SliceWatch, meter: Meter, before: Evaluation, size: int) -> Evaluation:
+        metrics, update = watch.logs, int(kept.optimizer.iterations.numpy())
+        if not math.isfinite(metrics["val_loss"]) or watch.exploded(metrics["val_loss"]):
+            raise Exploded(f"the validation loss rose to {metrics['val_loss']:.4g}", update)
+        examples = meter.examples + before.examples
+        return Evaluation(
+            slice=before.slice + 1,
+            updates=update,
+            examples=examples,
+            seconds=meter.seconds + before.seconds,
+            metrics={key: float(value) for key, value in metrics.items() if np.ndim(value) == 0},
+            epochs=examples / size,
+        )
+
+    def _called(
+        self, kept: Kept, watch: SliceWatch, place: str, epochs: int, steps: int, state: Arrays | None
+    ) -> TrialCallbacks | None:
+        """The training's own callbacks, if the user gave some; `place` is the folder of what they write."""
+        if not self.task.callbacks:
+            return None
+        return TrialCallbacks(
+            copies(self.task.callbacks, place),
+            kept,
+            watch,
+            {"verbose": 0, "epochs": epochs, "steps": steps},
+            None if state is None else more_of(state),
+            lambda: None if state is None else put_state(state, kept.variables),
+        )
+
+    def _budget(self, values: dict[str, Any]) -> Budget:
+        """The budget of a trial; with callbacks, which see epochs, a slice is an epoch.
+
+        Raises:
+            ConfigError: `build` asks for epochs that callbacks cannot have.
+        """
+        task = self.task
+        budget = task.space.budget(values, task.budget)
+        if not task.callbacks:
+            return budget
+        if not 1 <= budget.amount <= task.budget.slices or budget.amount != int(budget.amount):
+            raise ConfigError(
+                f"epochs={budget.amount:g} of build(hp), where the search is told of up to {task.budget.slices}: with "
+                "callbacks give epochs=... to the search, whole numbers"
             )
-            if not goes_on(history[-1]):
-                break
-        ended = len(history) == task.budget.slices
-        return Ran(history=history, state=None if ended else take_state(kept.variables, len(history), watch.first))
+        return replace(budget, slices=int(budget.amount))
+
+    def _examples_of(self, number: int) -> Examples:
+        task = self.task
+        if number not in self._examples:
+            pair = task.train, task.validation
+            self._examples[number] = Examples.of(
+                *(fold(*pair, number, task.folds, task.seed) if task.folds else pair)  # type: ignore[arg-type]
+            )
+        return self._examples[number]
 
     def _build(self, values: dict[str, Any], seed: int) -> KerasModel:
         """Builds a trial's model, and notes in `values` what it is trained with."""
@@ -223,7 +314,7 @@ class Trainer:
         check_model(model)
         return model
 
-    def _prepare(self, model: KerasModel, values: dict[str, Any], updates: int, an_epoch: int) -> "_Kept":
+    def _prepare(self, model: KerasModel, values: dict[str, Any], updates: int, an_epoch: int) -> "Kept":
         """A model and optimizer as new for these values; traced before, where the last trial's serve."""
         task = self.task
         compiled = read_compiled(model)
@@ -236,7 +327,7 @@ class Trainer:
         if compiled.loss is None and task.loss is None:
             raise ConfigError(f"the model {model.name!r} has no loss: let build(hp) compile it, or give loss=...")
         own = sorted((key, repr(value)) for key, value in values.items() if key not in LOOP_NAMES)
-        key = json.dumps([own, [[list(v.shape), v.dtype] for v in model.variables], _fixed(optimizer)])
+        key = json.dumps([own, [[list(v.shape), v.dtype] for v in model.variables], fixed(optimizer)])
         if self._kept is not None and self._kept.key == key:
             self._kept.begin_anew(model, optimizer)
             return self._kept
@@ -251,7 +342,7 @@ class Trainer:
             model=place(model, task.strategy, pipeline.first_inputs()), strategy=task.strategy, optimizer=optimizer
         )
         step_cache.build(replace(placed, original=model))
-        self._kept = _Kept(key, placed, loss_and_metrics)
+        self._kept = Kept(key, placed, loss_and_metrics)
         return self._kept
 
     def weights(self) -> Arrays:
@@ -264,67 +355,16 @@ class Trainer:
         self._kept = None
 
 
-class _Kept:
-    """A model with its optimizer, and what was traced for them."""
-
-    def __init__(self, key: str, placed: PlacedModel, loss_and_metrics: LossAndMetrics) -> None:
-        assert placed.optimizer is not None
-        self.key, self._placed, self.model, self.optimizer = key, placed, placed.model, placed.optimizer
-        for name in _ADJUSTABLE:
-            if getattr(self.optimizer, name, 0.0) and not self.optimizer.across_replicas:
-                setattr(self.optimizer, name, Adjustable(getattr(self.optimizer, name)))
-        replicas = placed.strategy.num_replicas_in_sync
-        compiles = is_on_cpu(placed.strategy) and not self.optimizer.across_replicas and replicas == 1
-        self._spec = StepSpec(
-            loss_and_metrics=loss_and_metrics,
-            partition=Partition(replicas=replicas),
-            jit_scope=JitScope.UPDATE if compiles else JitScope.NOTHING,
-        )
-
-    def begin_anew(self, model: KerasModel, optimizer: Optimizer) -> None:
-        """Takes over the initial weights of a model of the same kind, and the rate of an optimizer."""
-        for ours, theirs in zip(self.model.variables, model.variables, strict=True):
-            ours.assign(theirs)
-        for variable in self.optimizer.variables:
-            variable.assign(tf.zeros_like(value_of(variable)))
-        if isinstance(optimizer.learning_rate, float):
-            self.optimizer.learning_rate = optimizer.learning_rate
-        for name in _ADJUSTABLE:
-            if isinstance(known := getattr(self.optimizer, name, None), Adjustable):
-                known.assign(getattr(optimizer, name))
-
-    def train(self, pipeline: Any, slice_number: int, seed: int, loggers: list[Any], watch: Watch) -> dict[str, Any]:
-        """Trains one slice; returns its logs."""
-        plan = TrainingPlan(epochs=slice_number + 1, initial_epoch=slice_number)
-        spec, watching = replace(self._spec, seed=seed), trainer.Watching(loggers=loggers, callbacks=watch)
-        trainer.train(self._placed, spec, pipeline, plan, watching)
-        return watch.logs
-
-    def score(self, pipeline: Any) -> dict[str, Any]:
-        """Loss and metrics over all batches of a pipeline."""
-        return score_pipeline(step_cache.steps_for(self._placed, self._spec), pipeline)
-
-    @property
-    def variables(self) -> list[Any]:
-        """All that the next update depends on."""
-        return [*(raw_variable(v) for v in self.model.variables), *self.optimizer.variables]
-
-
-def _fixed(optimizer: Optimizer) -> Any:
-    """What of an optimizer is part of what is traced."""
-    config = {key: value for key, value in optimizer.get_config().items() if key != "name"}
-    config |= {name: bool(config[name]) for name in _ADJUSTABLE if name in config}
-    if isinstance(optimizer.learning_rate, float):
-        config["learning_rate"] = None
-    return [type(optimizer).__name__, config]
-
-
 def _mean(evaluations: Sequence[Evaluation]) -> Evaluation:
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / len(evaluations)
+
     first = evaluations[0]
     return Evaluation(
-        slice=first.slice,
-        updates=first.updates,
-        examples=first.examples,
-        seconds=sum(e.seconds for e in evaluations) / len(evaluations),
-        metrics={key: sum(e.metrics[key] for e in evaluations) / len(evaluations) for key in first.metrics},
+        slice=1,
+        updates=round(mean(e.updates for e in evaluations)),
+        examples=round(mean(e.examples for e in evaluations)),
+        seconds=mean(e.seconds for e in evaluations),
+        metrics={key: mean(e.metrics[key] for e in evaluations) for key in first.metrics},
+        epochs=mean(e.epochs or 0.0 for e in evaluations),
     )

@@ -97,7 +97,7 @@ class Ending(FakeTrainer):
         super().__init__()
         self.error, self.forgotten = error, 0
 
-    def run(self, values: Any, goes_on: Any, state: Any, begun: Any, trial: str = "") -> Any:
+    def run(self, values: Any, goes_on: Any, state: Any, begun: Any, *about: Any) -> Any:
         super().run(values, lambda look: bool(goes_on(look)) and look.slice < 2, state, begun)
         raise self.error
 

@@ -138,7 +138,7 @@ def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> No
     values = {**VALUES, "schedule": schedule}
     whole = trainer().run(values)
     assert whole.state is None
-    begun, state = trainer().run(values, lambda e: e.slice < stops)
+    begun, state, _ = trainer().run(values, lambda e: e.slice < stops)
     assert len(begun) == stops
     other = trainer()
     other.run({**VALUES, "learning_rate": 1.0})
@@ -149,7 +149,7 @@ def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> No
 
 @pytest.mark.compile
 def test_a_state_of_another_model_is_told() -> None:
-    begun, state = trainer().run(VALUES, lambda e: False)
+    begun, state, _ = trainer().run(VALUES, lambda e: False)
     assert state is not None
     with pytest.raises(DataError, match="is of another model: the code changed"):
         trainer().run(VALUES, state=dict(list(state.items())[:-1]), begun=begun)

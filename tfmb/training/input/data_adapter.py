@@ -102,8 +102,8 @@ def split_validation(source: Any, validation_split: float) -> tuple[Any, Any]:
     return source.rows(slice(0, at)), source.rows(slice(at, None), name=f"{source.name} (validation)")
 
 
-def train_and_validation(source: Source, validation_data: Data, validation_split: float) -> tuple[Source, Source]:
-    """Returns (training data, validation data): `validation_data` as `(x, y)`, or a share held out, drawn once.
+def train_and_validation(source: Any, validation_data: Data, validation_split: float) -> tuple[Any, Source]:
+    """Returns (training data, validation data): `validation_data` as it is given, or a share held out, drawn once.
 
     Raises:
         ConfigError: it is no pair, or the share is not between 0 and 1.
@@ -112,9 +112,10 @@ def train_and_validation(source: Source, validation_data: Data, validation_split
         if not 0 < validation_split < 1:
             raise ConfigError(f"validation_split={validation_split!r} must be a share between 0 and 1")
         return source.hold_out(max(1, round(validation_split * source.size)))
-    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
-        raise ConfigError("validation_data must be (x, y)")
-    found = to_source(validation_data[0], validation_data[1], name="validation_data")
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+        raise ConfigError("validation_data must be (x, y) or (x, y, sample_weight)")
+    x, y, sample_weight = (*validation_data, None)[:3]
+    found = to_source(x, y, sample_weight, "validation_data")
     if not isinstance(found, Source):
         raise ConfigError("validation_data must be arrays")
     return source, found

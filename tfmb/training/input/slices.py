@@ -2,6 +2,7 @@
 
 from tfmb.data.augment import Augmentation
 from tfmb.data.batches import Order
+from tfmb.data.records import Records
 from tfmb.data.source import Source
 from tfmb.training.input.device_arrays import Arrays
 from tfmb.training.input.pipeline import ArrayPipeline
@@ -24,7 +25,7 @@ class SlicePipeline(ArrayPipeline):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | Records,
         order: Order,
         bounds: list[int],
         first_slice: int = 0,
