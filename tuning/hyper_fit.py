@@ -67,7 +67,8 @@ class HyperFit:
         if passed.get("shuffle") is True:
             del passed["shuffle"]
         if other := sorted(set(passed) - {"batch_size", "epochs"}):
-            raise ConfigError(f"{name}.fit passes {', '.join(other)} to model.fit, which a search does not take")
+            mend = ": give callbacks=... to the search" if "callbacks" in other else ""
+            raise ConfigError(f"{name}.fit passes {', '.join(other)} to model.fit, which a search does not take{mend}")
         return passed
 
 

@@ -1,8 +1,10 @@
 """What worker processes of the tests run, found by name."""
 
+import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,15 @@ def build_dies_once(hp: Any) -> Any:
             pass
         else:
             os.kill(os.getpid(), signal.SIGKILL)
+    return build(hp)
+
+
+def build_hangs_once(hp: Any) -> Any:
+    """The first worker process that builds a model never does."""
+    if in_worker():
+        with contextlib.suppress(FileExistsError):
+            Path(os.environ[MARK]).open("x").close()
+            time.sleep(1e6)
     return build(hp)
 
 

@@ -2,7 +2,10 @@
 
 import dataclasses
 import random
+import re
 import tempfile
+import threading
+import warnings
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -361,3 +364,74 @@ def test_only_the_best_trial_keeps_its_weights(objective: str, seed: int, tmp_pa
     (place,) = tmp_path.glob(f"trials/trial_*/{WEIGHTS}")
     assert place.parents[1].name == f"trial_{best.trial_id}"
     assert kept(place) == {"w00000": best.hyperparameters.values["learning_rate"]}
+
+
+class Stopping(FakeTrainer):
+    """Trials of small batches end by themselves after their second slice, as by a callback."""
+
+    def run(self, values: Any, goes_on: Any, state: Any, begun: Any, *about: Any) -> Any:
+        def stays(look: Any) -> bool:
+            return bool(goes_on(look)) and not (look.slice == 2 and values["batch_size"] < 200)
+
+        ran = super().run(values, stays, state, begun)
+        return ran._replace(ended=len(ran.history) == 2 and values["batch_size"] < 200)
+
+
+def test_a_trial_that_ends_by_itself_is_whole_and_never_goes_on(tmp_path: Path) -> None:
+    def run(folder: Path) -> tuple[Sessions, list[Any]]:
+        sessions = Sessions("random", folder, True, 20)
+        sessions.trainer = Stopping()
+        return sessions, sessions.run()
+
+    (tmp_path / "whole").mkdir()
+    sessions, expected = run(tmp_path / "whole")
+    ended = {trial for trial, values, *_, history in expected if values["batch_size"] < 200 and len(history) == 2}
+    assert len(ended) > 2
+    assert {fate for trial, _, fate, *_ in expected if trial in ended} == {"completed"}
+    assert any(fate == "completed" and len(history) == SLICES for _, _, fate, _, history in expected)
+    assert not any(batch < 200 and slice_ > 2 for _, batch, slice_ in sessions.trainer.ran)
+    assert {event["trial"] for event in sessions.events() if event.get("early")} == ended
+    left = [kept(path)["slices"] for path in (tmp_path / "whole").glob("trials/trial_*/state.npz")]
+    assert left
+    assert 2 not in left  # nobody goes on from them
+    lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    for cut in range(0, len(lines), 5):
+        (tmp_path / str(cut)).mkdir()
+        (tmp_path / str(cut) / "journal.jsonl").write_bytes(b"".join(lines[:cut]))
+        assert run(tmp_path / str(cut))[1] == expected, cut
+
+
+def test_a_trial_that_reached_the_target_on_a_rung_is_not_called_back(tmp_path: Path) -> None:
+    sessions = Sessions("random", tmp_path, True, 20, "updates:val_loss<=1.25")
+    sessions.run()
+    ran = [(rate, batch, slice_) for rate, batch, slice_ in sessions.trainer.ran]
+    assert len(set(ran)) == len(ran)
+
+
+class Late(Executor):
+    """Elsewhere: the first call takes longer than all others."""
+
+    def __init__(self, sees_hanging: bool) -> None:
+        super().__init__()
+        self.sees_hanging, self._calls = sees_hanging, 0
+
+    def submit(self, fn: Any, *args: Any) -> Any:
+        self._calls += 1
+        future: futures.Future[Any] = futures.Future()
+        seconds = 0.7 if self._calls == 1 else 0.0
+        threading.Timer(seconds, lambda: future.set_result(fn(*args))).start()
+        return future
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_a_slice_that_takes_far_longer_is_named_where_nobody_sees_a_worker_hang(
+    sees: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TFMB_JOIN_SECONDS", "0.1")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        Sessions("random", tmp_path, most=3).run(Late(sees))
+    lines = [str(each.message) for each in told if each.category is UserWarning]
+    assert len(lines) == (0 if sees else 1)
+    found = r"trial \d+ on worker-0 has not reported for \d+ s, and no slice before took more than 0 s: if it hangs, "
+    assert all(re.fullmatch(found + "end its worker, and the slice is done again", line) for line in lines)

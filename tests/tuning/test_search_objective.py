@@ -66,3 +66,17 @@ def test_trials_that_miss_the_target_are_worse_than_all_that_do_not_and_not_equa
     assert far is not None
     assert last < near < far
     assert early == far  # stopped early, it is as far off as one of the whole budget
+
+
+@pytest.mark.parametrize(
+    ("text", "slice_"),
+    [("val_loss", 2), ("max:val_loss", 3), ("updates:val_loss<=0.6", 1), ("updates:val_loss<=0.1", 2)],
+)
+def test_the_evaluation_that_counts_is_the_best_or_the_first_that_reached_the_target(text: str, slice_: int) -> None:
+    history = [
+        Evaluation(slice=k, updates=k, examples=k, seconds=k, metrics={"val_loss": loss})
+        for k, loss in enumerate([0.6, 0.4, 0.7], 1)
+    ]
+    assert Objective.parse(text).best(history).slice == slice_
+    with pytest.raises(ConfigError, match="there is only val_loss"):
+        Objective.parse("val_auc").best(history)

@@ -1,10 +1,10 @@
 """The engine that runs a search's slices, as the search sees it."""
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor, Future
-from contextlib import ExitStack
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..by_value import pickled
 __all__ = ["Executor", "OwnWorkers", "followed"]
 
 
-class Executor(ExitStack):
+class Executor(contextlib.ExitStack):
     """Runs function calls, one at a time in this process; its subclasses run them elsewhere. Closed, it ends them.
 
     Args:
@@ -97,10 +97,11 @@ def followed(job: Any) -> "Future[Any]":
     future: Future[Any] = Future()
 
     def follow() -> None:
-        try:
-            future.set_result(job.result())
-        except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
-            future.set_exception(error)
+        with contextlib.suppress(InvalidStateError):  # its worker was ended meanwhile
+            try:
+                future.set_result(job.result())
+            except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
+                future.set_exception(error)
 
     threading.Thread(target=follow, daemon=True).start()
     return future

@@ -7,19 +7,18 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
 import loky
-from loky.process_executor import ShutdownExecutorError
 
 from tfmb.distribution.launcher import visible_gpus
 from tfmb.distribution.rendezvous import join_seconds
 from tfmb.errors import PeerLostError
 
 from .. import signs
-from .base import OwnWorkers
+from .base import OwnWorkers, followed
 
 __all__ = ["LocalProcesses"]
 
@@ -67,13 +66,9 @@ class LocalProcesses(OwnWorkers):
         def submit(fn: Callable[..., Any], *args: Any) -> "Future[Any]":
             sign.touch()
             self._signs[number] = _Signs(sign)
-            return pool.submit(fn, *args)
+            return followed(pool.submit(fn, *args))
 
         return submit
-
-    def is_loss(self, error: BaseException | None) -> bool:
-        """See `Executor`; a call of a worker that was ended here is lost too."""
-        return super().is_loss(error) or isinstance(error, ShutdownExecutorError)
 
     def end_hanging(self) -> None:
         """See `Executor`: a sign of life is each call of the training function, each few batches of scoring."""
@@ -81,7 +76,9 @@ class LocalProcesses(OwnWorkers):
             if not call.done() and self._signs[number].silent() > self._silent:
                 words = f"it gave no sign of life for {self._silent:g} s, twice TFMB_JOIN_SECONDS"
                 warnings.warn(f"worker-{number} of this machine is ended: {words}", stacklevel=2)
-                self._pools[number].shutdown(wait=True, kill_workers=True)
+                with contextlib.suppress(InvalidStateError):  # it has reported in this instant
+                    call.set_exception(BrokenExecutor(words))
+                    self._pools[number].shutdown(wait=True, kill_workers=True)
 
 
 class _Signs:

@@ -29,6 +29,7 @@ from worker_trials import MARK, TUNE, X, Y
 import tfmb
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
+from tfmb.tuning import signs
 from tfmb.tuning.executors.local import LocalProcesses
 from tfmb.tuning.result import SearchResult
 
@@ -266,3 +267,82 @@ def test_what_cannot_be_handed_over_is_refused(given: dict[str, Any], words: str
         tune(run_dir=tmp_path / "s", **given)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "s").exists()
+
+
+def hang_then(number: int) -> int:
+    """Gives signs for a while; a worker that got no number hangs."""
+    for _ in range(8):
+        time.sleep(0.5)
+        signs.alive()
+    while not number:
+        time.sleep(1)
+    return number
+
+
+@pytest.mark.process
+def test_a_worker_that_hangs_is_ended_and_one_that_gives_signs_is_not(tmp_path: Path) -> None:
+    processes = LocalProcesses(2, tmp_path / "handover")
+    try:
+        pair = [processes.submit(pause_then, number) for number in range(2)]
+        assert [future.result(120) for future in pair] == [0, 1]
+        first = workers_of(os.getpid())
+        processes._silent = 3.0
+        lost, kept = processes.submit(hang_then, 0), processes.submit(hang_then, 3)
+        with pytest.warns(
+            UserWarning, match="of this machine is ended: it gave no sign of life for 3 s, twice TFMB_JOIN"
+        ):
+            wait_for(lambda: processes.end_hanging() or lost.done())
+        assert kept.done()
+        assert kept.result() == 3
+        assert processes.is_loss(lost.exception())
+        assert "no sign of life for 3 s" in str(lost.exception())
+        processes._silent = 300.0
+        pair = [processes.submit(pause_then, number) for number in range(2)]
+        assert [future.result(120) for future in pair] == [0, 1]
+        wait_for(lambda: len(set(first) & set(workers_of(os.getpid()))) == 1)
+    finally:
+        processes.close()
+    assert workers_of(os.getpid()) == []
+
+
+@pytest.mark.slow
+def test_a_trial_whose_worker_hangs_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    monkeypatch.setenv("TFMB_JOIN_SECONDS", "30")
+    expected = tune(workers=1)
+    with pytest.warns(UserWarning, match="gave no sign of life for 60 s"):
+        found = tune(worker_trials.build_hangs_once, run_dir=tmp_path / "s")
+    assert (tmp_path / "mark").exists()
+    assert [(t.values, t.fate) for t in found.trials] == [(t.values, t.fate) for t in expected.trials]
+    assert_whole(tmp_path / "s", 6)
+
+
+class Counts(keras.callbacks.Callback):
+    """Ends a trial after its second epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.seen.append(epoch)
+        if len(self.seen) == 2:
+            self.model.stop_training = True
+
+
+PRUNED: dict[str, Any] = {"pruning": True, "round_size": 2}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("given", here([PRUNED, {"folds": 2}], [PRUNED]))
+def test_callbacks_and_folds_go_to_workers(given: dict[str, Any]) -> None:
+    class Local(Counts):  # goes by value
+        pass
+
+    about: dict[str, Any] = {"callbacks": [Local()], "epochs": 9, "max_trials": 4, **given}
+    found, alone = tune(**about), tune(workers=1, **about)
+    for one, other in zip(found.trials, alone.trials, strict=True):
+        assert (one.values, one.fate) == (other.values, other.fate)
+        assert [e.epochs for e in one.history] == [e.epochs for e in other.history]
+        assert one.score == pytest.approx(other.score, rel=1e-5)
+    assert max(each.epochs or 0 for trial in found.trials for each in trial.history) == 2
