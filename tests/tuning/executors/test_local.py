@@ -288,10 +288,15 @@ def test_a_worker_that_hangs_is_ended_and_one_that_gives_signs_is_not(tmp_path: 
         first = workers_of(os.getpid())
         processes._silent = 3.0
         lost, kept = processes.submit(hang_then, 0), processes.submit(hang_then, 3)
+
+        def has_ended() -> bool:
+            processes.end_hanging()
+            return lost.done()
+
         with pytest.warns(
             UserWarning, match="of this machine is ended: it gave no sign of life for 3 s, twice TFMB_JOIN"
         ):
-            wait_for(lambda: processes.end_hanging() or lost.done())
+            wait_for(has_ended)
         assert kept.done()
         assert kept.result() == 3
         assert processes.is_loss(lost.exception())
