@@ -10,7 +10,7 @@ from searches import search, trial
 from tfmb.advice.compare_page import write_comparison
 from tfmb.advice.pages import write_advice, write_rate_curve
 from tfmb.environment.console import say, tell
-from tfmb.tuning.report import write_report
+from tfmb.tuning.report.page import write_report
 
 MARK = "document.documentElement.dataset.ran=1"
 NAMES = {

@@ -1,9 +1,7 @@
 """The arguments that Keras Tuner's users bring: taken as they are meant there, or refused by name with the mend."""
 
-import contextlib
 import dataclasses
 import hashlib
-import io
 import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -18,11 +16,9 @@ from tfmb.training.input.class_weights import check_class_weight, class_weighter
 from tfmb.training.input.data_adapter import to_source, train_and_validation
 from tfmb.types import Data, Strategy
 
-from .executors.base import pickled
+from .by_value import pickled
 from .hyper_fit import HyperFit
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
+from .quiet import keras_tuner
 
 __all__ = [
     "HELD_OUT", "arrays_of", "build_of", "check_handed_over", "epochs_of", "objective_of", "refuse_unknown",

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import io
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,11 +12,9 @@ from keras.src.random import seed_generator
 from tfmb.backend import keras
 from tfmb.seeds import derive
 
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
-    from keras_tuner import errors
+from .quiet import keras_tuner
 
-__all__ = ["FAILED_TRIAL", "Asked", "TooLargeError", "build_model", "own_generator", "refuse_large"]
+__all__ = ["FAILED_TRIAL", "Asked", "TooLargeError", "build_model", "own_generator", "refuse_large", "words_of"]
 
 
 class TooLargeError(Exception):
@@ -25,7 +22,16 @@ class TooLargeError(Exception):
 
 
 # What says all by itself: a user's own `FailedTrialError` too.
-FAILED_TRIAL = (TooLargeError, errors.FailedTrialError)
+FAILED_TRIAL = (TooLargeError, keras_tuner.errors.FailedTrialError)
+_MOST_WORDS = 500
+_STACK = ('File "', "Detected at node", "Graph execution error", "Stack trace", "Node: ", "[[")
+
+
+def words_of(error: Exception) -> str:
+    """Returns an error in one line, without the stack of the graph that TensorFlow puts before its reason."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = " ".join(line for line in lines if line and not line.startswith(_STACK))
+    return f"{type(error).__name__}: {' '.join(said.split())}".removesuffix(": ")[:_MOST_WORDS]
 
 
 class Asked(keras_tuner.HyperParameters):

@@ -6,7 +6,6 @@ it depends on several choices together or there are too many of them, is drawn a
 """
 
 import contextlib
-import io
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +14,7 @@ from tfmb.backend import keras
 from tfmb.errors import ConfigError, TfmbError
 
 from .building import Asked, build_model
-
-with contextlib.redirect_stdout(io.StringIO()):  # it greets on import
-    import keras_tuner
-    from keras_tuner.src.engine import conditions
+from .quiet import conditions, keras_tuner
 
 __all__ = ["explore"]
 

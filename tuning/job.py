@@ -19,7 +19,7 @@ from .plan import SearchPlan
 from .records import SearchRecord
 from .run_search import search_in
 from .space import Space
-from .trial import SearchTask
+from .trials.trial import SearchTask
 
 __all__ = ["TuneConfig", "tune_job"]
 
@@ -71,7 +71,6 @@ def _task_of(config: TuneConfig, slices: int) -> tuple[SearchTask, Splits]:
         validation=validation,
         budget=Budget(amount=config.epochs, slices=slices),
         space=config.space,
-        strategy="auto",
         devices=config.devices,
         seed=config.seed,
         loss=loss,

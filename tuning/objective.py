@@ -63,6 +63,11 @@ class Objective:
             )
         return cls(name=text, metric=metric, direction=better, better=better)
 
+    @property
+    def sign(self) -> float:
+        """1 if lower scores are better, else -1."""
+        return 1.0 if self.direction == "min" else -1.0
+
     def score(self, history: Sequence[Evaluation], slices: int) -> float | None:
         """What a trial is worth after some evaluations; None before the first one.
 

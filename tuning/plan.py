@@ -7,7 +7,7 @@ from tfmb.choices import check_counts
 from tfmb.errors import ConfigError
 
 from .objective import Objective
-from .oracles import ORACLES
+from .oracles.make import ORACLES
 
 __all__ = ["PRUNING_SLICES", "SearchPlan"]
 

@@ -12,9 +12,9 @@ from tfmb.errors import ConfigError, DataError
 from tfmb.storage.folders import naming
 
 from .records import SearchRecord, TrialRecord
-from .scheduler import WEIGHTS
 from .space import hyperparameters
-from .states import load_weights
+from .trials.states import kept
+from .turns import WEIGHTS
 
 __all__ = ["SearchResult", "write_best"]
 
@@ -63,7 +63,7 @@ class SearchResult:
         hp = hyperparameters()
         hp.values = dict(best.values)
         model = self._build(hp)
-        weights = load_weights(self.run_dir / "trials" / f"trial_{best.trial}" / WEIGHTS)
+        weights = list(kept(self.run_dir / "trials" / f"trial_{best.trial}" / WEIGHTS).values())
         if [weight.shape for weight in weights] != [tuple(w.shape) for w in model.weights]:
             raise DataError(f"{self.run_dir}: build(hp) gives another model than in the search: its code changed")
         model.set_weights(weights)

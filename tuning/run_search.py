@@ -11,18 +11,20 @@ from tfmb.storage.atomic import remove_temporary
 from tfmb.storage.lock import DirectoryLock
 
 from .executors.adapt import adapt
+from .executors.worker import forget_trainers
 from .objective import Objective
 from .plan import SearchPlan
 from .records import SearchRecord
-from .report import write_report
+from .report.page import write_report
+from .report.tensorboard import HParamsLog
 from .result import write_best
 from .search import Search
-from .slices import forget_trainers
 from .space import RULE_NAMES
-from .tensorboard import HParamsLog
-from .trial import SearchTask
+from .trials.trial import SearchTask
 
 __all__ = ["search_in"]
+
+_HANDOVER = "handover"  # the folder of the data and the user's code, while the search runs
 
 
 def search_in(
@@ -77,13 +79,10 @@ def search_in(
             watch(record)
 
         try:
-            executor = adapt(plan.executor, plan.workers, folder)
-            try:
+            with adapt(plan.executor, plan.workers, folder / _HANDOVER) as executor:
                 record = search.run(executor, watch_all)
-            finally:
-                executor.close()
-                forget_trainers()
         finally:
+            forget_trainers()
             search.close()
         _remove_leftovers(folder)
         watch_all(record)
@@ -102,7 +101,7 @@ def search_in(
 
 def _remove_leftovers(folder: Path) -> None:
     """Removes what a process that was killed while it wrote left over."""
-    shutil.rmtree(folder / "handover", ignore_errors=True)
+    shutil.rmtree(folder / _HANDOVER, ignore_errors=True)
     inner = [path for path in folder.glob("trials/**/") if not path.name.startswith(".tmp-")]
     for place in (folder, *inner):
         remove_temporary(place)

@@ -9,18 +9,19 @@ from typing import Any
 
 from tfmb.errors import ConfigError
 
-from .callbacks import described
 from .executors.base import Executor
-from .halving import SuccessiveHalving
-from .journal import Journal
-from .journaled import CUT_SHORT
 from .objective import Objective
-from .oracles import ADAPTIVE, make_oracle
+from .oracles.halving import SuccessiveHalving
+from .oracles.journal import Journal
+from .oracles.journaled import CUT_SHORT
+from .oracles.make import ADAPTIVE, make_oracle
 from .plan import SearchPlan
 from .records import SearchRecord, TrialRecord
 from .scheduler import Scheduler
 from .space import discover
-from .trial import SearchTask
+from .trials.callbacks import described
+from .trials.trial import SearchTask
+from .turns import Turns
 
 __all__ = ["Search"]
 
@@ -104,10 +105,8 @@ class Search:
         plan = self._plan
         round_size = 1 if plan.round_size is None and executor.workers == 1 else plan.round_size
         self._is_asynchronous = round_size is None and plan.oracle in ADAPTIVE
-        shared = executor.put(self._task)
-        folder = self._folder / "trials"
-        scheduler = Scheduler(self._oracle, executor, shared, folder, self._slices, self._objective)
-        scheduler.run(round_size, plan.max_failures)
+        turns = Turns(self._oracle, self._task.fingerprint, self._folder / "trials", plan.max_failures)
+        Scheduler(turns, executor, executor.put(self._task), round_size).run()
         return self.record()
 
     def record(self) -> SearchRecord:

@@ -1,7 +1,5 @@
 """The space that is searched: what our loop takes, and what the user's `build(hp)` adds."""
 
-import contextlib
-import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,6 +13,7 @@ from tfmb.optimizers import Optimizer, interop, schedules
 from .budget import Budget
 from .exploration import explore
 from .hyper_fit import passed_to_fit
+from .quiet import keras_tuner
 
 __all__ = ["LOOP_NAMES", "RULE_NAMES", "Space", "discover", "hyperparameters"]
 
@@ -24,10 +23,7 @@ LOOP_NAMES = ("batch_size", "epochs", "augment", *RULE_NAMES)
 
 
 def hyperparameters() -> Any:
-    """A new `keras_tuner.HyperParameters`; importing Keras Tuner prints, which is kept off the screen."""
-    with contextlib.redirect_stdout(io.StringIO()):
-        import keras_tuner
-
+    """A new `keras_tuner.HyperParameters`."""
     return keras_tuner.HyperParameters()
 
 

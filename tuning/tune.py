@@ -16,13 +16,13 @@ from tfmb.types import Data, Strategy
 
 from .arguments import HELD_OUT, build_of, check_handed_over, epochs_of, objective_of, refuse_unknown, sources_of
 from .budget import Budget
-from .callbacks import callbacks_of
 from .plan import SearchPlan
 from .records import SearchRecord
 from .result import SearchResult
 from .run_search import search_in
 from .space import Space
-from .trial import SearchTask
+from .trials.callbacks import callbacks_of
+from .trials.trial import SearchTask
 
 __all__ = ["tune"]
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from tfmb.tuning.executors.base import Executor, WorkerLostError
-from tfmb.tuning.slices import SliceReport, SliceTask
+from tfmb.tuning.executors.base import Executor
+from tfmb.tuning.trials.slices import SliceReport, SliceTask
 
 __all__ = ["Drawn", "Killed", "Odd", "drawn", "ended"]
 
@@ -29,7 +29,8 @@ class Drawn(Executor):
         is_lost: Callable[[SliceTask], bool] = lambda task: False,
         most: int | None = None,
     ) -> None:
-        self.workers, self._choose, self._is_lost, self._most = workers, choose, is_lost, most
+        super().__init__(workers)
+        self._choose, self._is_lost, self._most = choose, is_lost, most
         self.open: list[tuple[futures.Future[Any], Callable[..., Any], tuple[Any, ...]]] = []
         self.tasks: list[SliceTask] = []
         self.widest = 0
@@ -52,7 +53,7 @@ class Drawn(Executor):
         try:
             report = fn(*args)
             if self._is_lost(args[1]):
-                raise WorkerLostError("it was killed")
+                raise futures.BrokenExecutor("it was killed")
         except Exception as error:
             future.set_exception(error)
         else:

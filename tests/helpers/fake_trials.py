@@ -8,21 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from tfmb.errors import DivergenceError
-from tfmb.tuning import slices
+from tfmb.tuning.executors import worker
 from tfmb.tuning.executors.base import Executor
-from tfmb.tuning.halving import SuccessiveHalving
-from tfmb.tuning.journal import Journal
 from tfmb.tuning.objective import Objective
-from tfmb.tuning.oracles import make_oracle
+from tfmb.tuning.oracles.halving import SuccessiveHalving
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.oracles.make import make_oracle
 from tfmb.tuning.records import Evaluation
 from tfmb.tuning.scheduler import Scheduler
 from tfmb.tuning.space import Space, hyperparameters
-from tfmb.tuning.states import pack_weights
-from tfmb.tuning.trial import Ran, Trainer
+from tfmb.tuning.trials.states import Arrays, numbered
+from tfmb.tuning.trials.trial import Ran, Trainer
+from tfmb.tuning.turns import Turns
 
 SLICES = 9
-REPORT = {"val_loss": 1.0, "tfmb/updates": 1.0, "tfmb/examples": 1.0, "tfmb/seconds": 1.0}
+
+
+def look(number: int = 1, **metrics: float) -> Evaluation:
+    return Evaluation(slice=number, updates=1, examples=1, seconds=1.0, metrics=metrics or {"val_loss": 1.0})
 
 
 def loss(values: dict[str, Any], slices: int) -> float:
@@ -48,7 +54,7 @@ class FakeTrainer:
         self,
         values: dict[str, Any],
         goes_on: Callable[[Evaluation], bool],
-        state: bytes | None,
+        state: Arrays | None,
         begun: Sequence[Evaluation],
         *about: Any,
     ) -> Ran:
@@ -69,12 +75,12 @@ class FakeTrainer:
         return Ran(history, None if len(history) == SLICES else self.state(rate, len(history)))
 
     @staticmethod
-    def state(rate: float, slices: int) -> bytes:
-        return json.dumps([rate, slices]).encode()
+    def state(rate: float, slices: int) -> Arrays:
+        return {"slices": np.array(slices), "rate": np.array(rate)}
 
-    def weights(self) -> bytes:
+    def weights(self) -> Arrays:
         """Those of the last trial: its rate."""
-        return pack_weights([self.values["learning_rate"]])
+        return numbered([self.values["learning_rate"]])
 
     def forget(self) -> None:
         """Nothing."""
@@ -90,11 +96,11 @@ class Shared:
 @contextmanager
 def trained_by(trainer: FakeTrainer) -> Iterator[Shared]:
     """Inside its `with` block slices of this process are run by the formula."""
-    slices._trainers[Shared.fingerprint] = cast(Trainer, trainer)
+    worker._trainers[Shared.fingerprint] = cast(Trainer, trainer)
     try:
         yield Shared()
     finally:
-        slices.forget_trainers()
+        worker.forget_trainers()
 
 
 def space(kind: str, rates: tuple[float, float] = (1e-4, 1e2)) -> Any:
@@ -127,9 +133,9 @@ class Sessions:
     ) -> None:
         """Runs what is left of a search, in this process if no executor is given."""
         with trained_by(self.trainer) as shared:
-            executor, folder = executor or Executor(), self.folder / "trials"
-            scheduler = Scheduler(oracle, executor, executor.put(shared), folder, SLICES, self.objective)
-            scheduler.run(round_size, max_failures)
+            executor = executor or Executor()
+            turns = Turns(oracle, shared.fingerprint, self.folder / "trials", max_failures)
+            Scheduler(turns, executor, executor.put(shared), round_size).run()
 
     def run(self, executor: Executor | None = None, round_size: int | None = 1, max_failures: int = 3) -> list[Any]:
         """Runs to the end; the table of its trials."""

@@ -22,16 +22,8 @@ from tfmb.serving import export_run
 from tfmb.serving.classifier import read_image
 from tfmb.training.execution.jit_trial import ExecutionPlan
 from tfmb.training.execution.jit_trial import _known as known_execution
-from tfmb.tuning.journal import Journal
-from tfmb.tuning.states import (
-    keep_state,
-    keep_weights,
-    kept_state,
-    load_weights,
-    pack_state,
-    pack_weights,
-    unpack_state,
-)
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.trials.states import keep, kept, numbered, take_state
 
 __all__ = ["KINDS"]
 
@@ -169,23 +161,16 @@ def _variables() -> list[Any]:
 
 
 def _make_state(folder: Path) -> None:
-    keep_state(folder / "trial", pack_state(_variables(), 0.5), 1)
-    keep_weights(folder / "weights", pack_weights(_VALUES))
+    keep(folder / "state.npz", take_state(_variables(), 1, 0.5))
+    keep(folder / "weights.npz", numbered(_VALUES))
 
 
 def _look_at_state(folder: Path, draw: random.Random) -> str:
-    place = folder / draw.choice(["trial/state-0001", "weights"])
-    if draw.random() < 0.1:  # another spelling of the same
-        (place / "MANIFEST.json").write_text(json.dumps(json.loads((place / "MANIFEST.json").read_text())))
-    else:
-        damage(draw.choice(sorted(path for path in place.rglob("*") if path.is_file())), draw)
-    variables = [tf.Variable(tf.zeros_like(value)) for value in _VALUES]
-    if place.name == "weights":
-        found: list[Any] = load_weights(place)
-    else:
-        assert unpack_state(kept_state(folder / "trial", 1), variables) == 0.5
-        found = [variable.numpy() for variable in variables]
-    assert all(np.array_equal(a, b) for a, b in zip(found, _VALUES, strict=True))
+    path = folder / draw.choice(["state.npz", "weights.npz"])
+    damage(path, draw)
+    found = [*kept(path).values()]
+    expected = [np.array(1), np.array(0.5), *_VALUES] if path.name == "state.npz" else _VALUES
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
     return "equal"
 
 

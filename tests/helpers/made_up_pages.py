@@ -23,7 +23,7 @@ from tfmb.advice.short_runs import ShortRun
 from tfmb.advice.target import Look, Target
 from tfmb.advice.throughput import Throughput
 from tfmb.tuning.records import SearchRecord
-from tfmb.tuning.report import write_report
+from tfmb.tuning.report.page import write_report
 
 PAGES = ("advice", "range", "comparison", "search")
 SIZES = tuple(2**power for power in range(3, 12))

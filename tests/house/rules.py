@@ -8,8 +8,8 @@ from house.measure import body_lines, parameters
 
 __all__ = ["FREE", "ORDER", "modules_of", "problems"]
 
-# A room imports those that stand before it. A room is a package, or a module that lies loose; in `training` it is one
-# floor deeper.
+# A room imports those that stand before it. A room is a package, or a module that lies loose; in `training` and in
+# `tuning` it is one floor deeper.
 ORDER = (
     "errors",
     "choices",
@@ -44,6 +44,30 @@ ORDER = (
     "jobs",
     "serving",
     "advice",
+    "tuning.records",
+    "tuning.budget",
+    "tuning.quiet",
+    "tuning.by_value",
+    "tuning.signs",
+    "tuning.objective",
+    "tuning.oracles",
+    "tuning.building",
+    "tuning.hyper_fit",
+    "tuning.exploration",
+    "tuning.space",
+    "tuning.trials",
+    "tuning.executors",
+    "tuning.turns",
+    "tuning.scheduler",
+    "tuning.report",
+    "tuning.plan",
+    "tuning.search",
+    "tuning.result",
+    "tuning.run_search",
+    "tuning.arguments",
+    "tuning.tune",
+    "tuning.job",
+    "tuning.retrain",
     "tuning",
     "verification",
     "patching",
@@ -116,7 +140,7 @@ def _sizes(name: str, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[
 def room_of(name: str) -> str:
     """The room of a module."""
     parts = name.split(".")[1:]
-    return ".".join(parts[:2]) if parts[:1] == ["training"] else parts[0] if parts else ""
+    return ".".join(parts[:2]) if parts[:1] in (["training"], ["tuning"]) else parts[0] if parts else ""
 
 
 def _imports(name: str, tree: ast.Module, modules: dict[str, str]) -> Iterator[str]:

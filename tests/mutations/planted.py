@@ -36,7 +36,7 @@ SGD, RMSPROP, PARTS, CHECKPOINT = (
     "tfmb/training/step/partition.py",
     "tfmb/training/checkpoint/checkpointer.py",
 )
-BATCHES, JOURNAL = "tfmb/data/batches.py", "tuning/journal.py"
+BATCHES, JOURNAL = "tfmb/data/batches.py", "tuning/oracles/journal.py"
 
 BY_HAND = [
     Mutation(
@@ -90,10 +90,10 @@ BY_HAND = [
     ),
     Mutation(
         "a search goes on with the trial on the lowest rung",
-        "tuning/halving.py",
+        "tuning/oracles/halving.py",
         "key=lambda trial: (-self._waiting[trial],",
         "key=lambda trial: (self._waiting[trial],",
-        "tests/tuning/test_halving.py",
+        "tests/tuning/oracles/test_halving.py",
     ),
     Mutation(
         "more updates are foreseen for a larger batch",
@@ -167,14 +167,14 @@ DRAWN = [
         JOURNAL,
         "truncate(len(content) - len(rest))",
         "truncate(len(content) / len(rest))",
-        "tests/tuning/test_journal.py",
+        "tests/tuning/oracles/test_journal.py",
     ),
     Mutation(
         "no journal has the right size",
         JOURNAL,
         "st_size > _MOST_BYTES",
         "st_size != _MOST_BYTES",
-        "tests/tuning/test_journal.py",
+        "tests/tuning/oracles/test_journal.py",
     ),
 ]
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from search_processes import assert_whole, begin, children_of, command, events, is_alive, wait_for, workers_of
 
-from tfmb.tuning.scheduler import WEIGHTS
-from tfmb.tuning.states import load_weights
+from tfmb.tuning.trials.states import kept
+from tfmb.tuning.turns import WEIGHTS
 
 TRIALS = 8
 # Over all engines: two of seven kill the search's own process, the others a worker.
@@ -133,7 +133,7 @@ def test_a_search_is_whole_whoever_is_killed(
     assert_whole(folder, TRIALS, once="random,no_pruning" in whole)
     new = [event for event in events(folder) if event["event"] == "began" and event["new"]]
     assert {event["trial"]: event["values"] for event in new} == values
-    assert load_weights(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)
+    assert kept(folder / "trials" / f"trial_{found['trial']}" / WEIGHTS)
     if isinstance(engine, Ray):
         wait_for(lambda: not engine.workers(process.pid))
 

@@ -9,7 +9,7 @@ import tfmb
 from tfmb import models
 from tfmb.backend import keras
 from tfmb.data import load
-from tfmb.tuning.oracles import ORACLES
+from tfmb.tuning.oracles.make import ORACLES
 
 TRIALS = 30
 RATES = [10 ** (exponent / 3) for exponent in range(-12, 7)]  # 1e-4 to 1e2, three a decade

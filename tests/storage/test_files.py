@@ -124,8 +124,6 @@ OTHERWISE = {
     "tfmb/verification/exports.py": "an answer of its own child, in such a folder",
     "tfmb/serving/comparison.py": "the same",
     "tfmb/serving/run_saved_model.py": "the same, from its parent",
-    "tuning/states.py": "the bytes of a state, in memory",
-    "tuning/executors/base.py": "code and data of its own search, in a file that only the user may write",
 }
 READS = {"read_text", "read_bytes", "load", "open"}
 

@@ -19,12 +19,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfmb.errors import ConfigError, DataError, PeerLostError, StorageError, TfmbError
-from tfmb.tuning import scheduler, slices
+from tfmb.tuning import scheduler, turns
 from tfmb.tuning.executors.adapt import adapt
 from tfmb.tuning.executors.base import Executor
-from tfmb.tuning.journal import Journal
-from tfmb.tuning.slices import SliceReport
-from tfmb.tuning.states import load_weights
+from tfmb.tuning.oracles.journal import Journal
+from tfmb.tuning.trials import slices
+from tfmb.tuning.trials.slices import SliceReport
+from tfmb.tuning.trials.states import kept
+from tfmb.tuning.turns import WEIGHTS
 
 
 def whole(kind: str, folder: Path, pruned: bool, size: int | None, executor: Drawn, **given: Any) -> list[Any]:
@@ -94,7 +96,7 @@ def test_early_reports_change_no_bit(
 ) -> None:
     expected = whole(kind, tmp_path / "s", pruned, 2, Drawn(2))
     monkeypatch.setattr(slices, "_REPORT_SECONDS", -1.0)
-    monkeypatch.setattr(scheduler, "_SAVE_SECONDS", saved)
+    monkeypatch.setattr(turns, "_SAVE_SECONDS", saved)
     executor = Drawn(2, random.Random(0).randrange)
     assert whole(kind, tmp_path / "early", pruned, 2, executor) == expected
     assert len(executor.tasks) == sum(len(range(len(task.begun), task.until)) > 0 for task in executor.tasks)
@@ -107,7 +109,7 @@ def test_a_search_that_is_killed_at_any_instant_comes_to_the_same_end(
     kind: str, pruned: bool, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slices, "_REPORT_SECONDS", -1.0)
-    monkeypatch.setattr(scheduler, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(turns, "_SAVE_SECONDS", -1.0)
     executor = Drawn(size)
     expected = whole(kind, tmp_path / "whole", pruned, size, executor)
     for killed_after in range(0, len(executor.tasks), 7 if pruned else 29):
@@ -163,20 +165,18 @@ def test_a_trial_whose_worker_is_lost_three_times_fails_and_the_others_go_on(tmp
         found = Sessions("random", tmp_path).run(executor, None)
     assert sum(task.trial == "02" for task in executor.tasks) == scheduler.MOST_DEATHS
     by_trial = {trial: (fate, cause) for trial, _, fate, cause, _ in found}
-    assert by_trial.pop("02") == ("failed", "its worker died 3 times: it was killed")
+    assert by_trial.pop("02") == ("failed", "its worker died 3 times: BrokenExecutor: it was killed")
     assert "failed" not in dict(by_trial.values())
 
 
 def test_an_executor_that_cannot_be_made_anew_ends_the_search_and_another_goes_on(tmp_path: Path) -> None:
     class Broken(Drawn):
-        def new(self) -> bool:
+        def new(self, error: BaseException) -> bool:
             return False
 
     sessions = Sessions("random", tmp_path)
     executor = Broken(2, is_lost=lambda task: task.trial == "03")
-    words = (
-        r"^the executor takes no more tasks \(WorkerLostError: it was killed\): the same call with a new one goes on"
-    )
+    words = r"^the executor takes no more tasks \(BrokenExecutor: it was killed\): the same call with a new one goes on"
     with drawn(executor), pytest.raises(PeerLostError, match=words):
         sessions.run(executor, None)
     assert len(executor.open) == 1
@@ -341,7 +341,7 @@ def test_weights_are_there_before_the_report_that_ends_a_trial(tmp_path: Path) -
     ran = len(sessions.trainer.ran)
     ((_, values, fate, _, _),) = sessions.run()
     assert (fate, len(sessions.trainer.ran)) == ("completed", ran)
-    assert load_weights(tmp_path / "trials" / "trial_0" / "weights") == [values["learning_rate"]]
+    assert kept(tmp_path / "trials" / "trial_0" / WEIGHTS) == {"w00000": values["learning_rate"]}
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -361,9 +361,9 @@ def test_only_the_best_trial_keeps_its_weights(objective: str, seed: int, tmp_pa
         oracle = sessions.oracle(journal)
         sessions.search(oracle, executor, None)
         best = oracle.get_best_trials(1)[0]
-    (place,) = tmp_path.glob("trials/trial_*/weights")
-    assert place.parent.name == f"trial_{best.trial_id}"
-    assert load_weights(place) == [best.hyperparameters.values["learning_rate"]]
+    (place,) = tmp_path.glob(f"trials/trial_*/{WEIGHTS}")
+    assert place.parents[1].name == f"trial_{best.trial_id}"
+    assert kept(place) == {"w00000": best.hyperparameters.values["learning_rate"]}
 
 
 class Stopping(FakeTrainer):
@@ -391,7 +391,9 @@ def test_a_trial_that_ends_by_itself_is_whole_and_never_goes_on(tmp_path: Path) 
     assert any(fate == "completed" and len(history) == SLICES for _, _, fate, _, history in expected)
     assert not any(batch < 200 and slice_ > 2 for _, batch, slice_ in sessions.trainer.ran)
     assert {event["trial"] for event in sessions.events() if event.get("early")} == ended
-    assert not list((tmp_path / "whole").glob("trials/trial_*/state-0002"))  # nobody goes on from them
+    left = [kept(path)["slices"] for path in (tmp_path / "whole").glob("trials/trial_*/state.npz")]
+    assert left
+    assert 2 not in left  # nobody goes on from them
     lines = (tmp_path / "whole" / "journal.jsonl").read_bytes().splitlines(keepends=True)
     for cut in range(0, len(lines), 5):
         (tmp_path / str(cut)).mkdir()
@@ -410,6 +412,7 @@ class Late(Executor):
     """Elsewhere: the first call takes longer than all others."""
 
     def __init__(self, sees_hanging: bool) -> None:
+        super().__init__()
         self.sees_hanging, self._calls = sees_hanging, 0
 
     def submit(self, fn: Any, *args: Any) -> Any:

@@ -2,20 +2,19 @@
 
 import contextlib
 import hashlib
-import os
 import platform
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfmb.errors import DataError, DirectoryError
 from tfmb.runs.run_record import RUN_FILE, TEMPORARY_RUN_FILE, read_run
+from tfmb.storage.atomic import write_arrays
 from tfmb.storage.files import load_arrays
-from tfmb.storage.folders import PROBE, check_name, naming, probe, sync
+from tfmb.storage.folders import PROBE, check_name, probe, sync
 from tfmb.storage.lock import LOCK_FILE, DirectoryLock
 
 __all__ = [
@@ -96,14 +95,7 @@ def _is_ours(name: str) -> bool:
 
 def save_weights(run_dir: Path, weights: Sequence[np.ndarray], name: str = WEIGHTS_FILE) -> str:
     """Writes `weights.npz`, or a file of another name, whole or not at all; returns `hash_weights` of them."""
-    temporary = run_dir / _temporary(name)
-    arrays: dict[str, Any] = {f"{index:08d}": weight for index, weight in enumerate(weights)}
-    with naming(temporary), temporary.open("wb") as file:
-        np.savez(file, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(run_dir / name)
-    sync(run_dir)
+    write_arrays(run_dir / name, {f"{index:08d}": weight for index, weight in enumerate(weights)})
     return hash_weights(weights)
 
 

@@ -7,17 +7,20 @@ with a final name was whole when it got the name.
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfmb.errors import DataError, first_line
 from tfmb.storage.files import read_plain, sha256_of
-from tfmb.storage.folders import sync
+from tfmb.storage.folders import naming, sync
 
-__all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "verify_folder"]
+__all__ = ["MANIFEST", "UnreadableError", "commit_folder", "remove_temporary", "verify_folder", "write_arrays"]
 
 MANIFEST = "MANIFEST.json"
 FORMAT = 1
@@ -114,6 +117,21 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}): the folder is damaged") from error
     return manifest
+
+
+def write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Writes arrays by name into an NPZ file, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or the folder is missing.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{path.name}")
+    with naming(temporary), temporary.open("wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
 
 
 def remove_temporary(parent: Path) -> None:

@@ -1,6 +1,5 @@
 """Makes of what a user gives as `executor=` one that a search can use."""
 
-import shutil
 import sys
 from collections.abc import Callable
 from concurrent import futures
@@ -9,12 +8,10 @@ from typing import Any
 
 from tfmb.errors import ConfigError
 
-from .base import Executor, as_future, on_disk
+from .base import Executor, followed
 from .local import LocalProcesses
 
 __all__ = ["adapt"]
-
-_HANDOVER = "handover"  # the folder of the data and the user's code, while the search runs
 
 
 def adapt(executor: Any, workers: int | None, folder: Path) -> Executor:
@@ -25,13 +22,13 @@ def adapt(executor: Any, workers: int | None, folder: Path) -> Executor:
             `ray:ADDRESS`; a Dask `Client`; the module `ray`; or an object with `submit(fn, *args)` that returns a
             future, such as submitit's executor.
         workers: the number of tasks to run at the same time; None for the executor's own number.
-        folder: of the search, which the workers of an executor without `put` must see.
+        folder: for the data and the user's code, which the workers of an executor without `put` must see.
 
     Raises:
         ConfigError: it cannot run trials.
     """
     if executor is None:
-        return Executor() if workers in (None, 1) else LocalProcesses(workers or 1, folder / _HANDOVER)
+        return Executor() if workers in (None, 1) else LocalProcesses(workers or 1, folder)
     kind, _, address = executor.partition(":") if isinstance(executor, str) else ("", "", None)
     if kind == "dask" and not address:
         raise ConfigError("executor 'dask:' names no scheduler: give dask:ADDRESS")
@@ -57,34 +54,30 @@ class _Given(Executor):
         number = workers or getattr(executor, "_max_workers", None) or getattr(executor, "workers", None)
         if not isinstance(number, int):
             raise ConfigError(f"{type(executor).__name__} does not say how many tasks it runs at once: give workers=N")
-        self.workers, self._executor, self._folder = number, executor, folder / _HANDOVER
-        self._is_broken = False
+        super().__init__(number, folder)
+        self._executor = executor
 
     def put(self, data: Any) -> Any:
         """See `Executor`: by the executor's own `put`, else by a file in the search's directory."""
         own = getattr(self._executor, "put", None)
-        return own(data) if callable(own) else on_disk(data, self._folder)
+        return own(data) if callable(own) else super().put(data)
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "futures.Future[Any]":
         """See `Executor`."""
-        return as_future(self._executor.submit(fn, *args), self._is_loss)
+        given = self._executor.submit(fn, *args)
+        if not callable(getattr(given, "result", None)):
+            raise ConfigError(f"the executor's submit returned a {type(given).__name__}: it must return a future")
+        return given if isinstance(given, futures.Future) else followed(given)
 
-    def new(self) -> bool:
+    def is_loss(self, error: BaseException | None) -> bool:
+        """See `Executor`; submitit's jobs are processes of their own, and the next one gets another."""
+        return super().is_loss(error) or type(error).__name__ == "UncompletedJobError"
+
+    def new(self, error: BaseException) -> bool:
         """See `Executor`: a pool that broke only if it can."""
-        own = getattr(self._executor, "new", None)
-        if callable(own):
+        if callable(own := getattr(self._executor, "new", None)):
             own()
-        return callable(own) or not self._is_broken
-
-    def close(self) -> None:
-        """See `Executor`: removes the file."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _is_loss(self, error: BaseException) -> bool:
-        breaks = isinstance(error, futures.BrokenExecutor)
-        self._is_broken = self._is_broken or breaks
-        # The latter is submitit's: each of its jobs is a process of its own, and the next one gets another.
-        return breaks or type(error).__name__ == "UncompletedJobError"
+        return callable(own) or not isinstance(error, futures.BrokenExecutor)
 
 
 def _refuse_what_hangs(executor: Any) -> None:

@@ -1,43 +1,57 @@
-"""What a search wants of an executor, and data that travel by a file."""
+"""The engine that runs a search's slices, as the search sees it."""
 
 import contextlib
-import os
-import pickle
+import shutil
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from tfmb.errors import ConfigError
 
-__all__ = ["Executor", "OnDisk", "WorkerLostError", "as_future", "on_disk", "pickled"]
+from ..by_value import pickled
+
+__all__ = ["Executor", "OwnWorkers", "followed"]
 
 
-class WorkerLostError(Exception):
-    """A worker process ended in the middle of a task."""
+class Executor(contextlib.ExitStack):
+    """Runs function calls, one at a time in this process; its subclasses run them elsewhere. Closed, it ends them.
 
-
-class Executor:
-    """Runs function calls, one at a time in this process; its subclasses run them elsewhere.
+    Args:
+        workers: the number of calls at the same time.
+        folder: for the file that workers read the data from; None if they do not.
 
     Attributes:
-        workers: the number of calls that it runs at the same time.
         sees_hanging: whether `end_hanging` finds workers that hang.
     """
 
-    workers = 1
     sees_hanging = False
 
+    def __init__(self, workers: int = 1, folder: Path | None = None) -> None:
+        super().__init__()
+        self.workers, self._folder = workers, folder
+
     def put(self, data: Any) -> Any:
-        """Sends data to the workers once; returns what stands for them among the arguments of a call."""
-        return data
+        """Hands data to the workers once; returns what stands for them among the arguments of a call.
+
+        Raises:
+            ConfigError: they cannot be pickled; or the folder is there already, and another could replace the file.
+        """
+        if self._folder is None:
+            return data
+        try:
+            self._folder.mkdir(parents=True, mode=0o700)
+        except FileExistsError as error:
+            raise ConfigError(f"{self._folder} is there already, and may be another's: remove it") from error
+        self.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        path = self._folder / "search.pickle"
+        path.touch(0o600)  # its reader runs the code that is in it
+        path.write_bytes(pickled(data, "the search"))
+        return path.resolve()
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """Runs `fn(*args)` in a worker. The future raises `WorkerLostError` if the worker ended meanwhile."""
+        """Runs `fn(*args)` in a worker; at most `workers` calls run at the same time."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args))
@@ -45,92 +59,49 @@ class Executor:
             future.set_exception(error)
         return future
 
-    def new(self) -> bool:
-        """Makes anew what a lost worker broke; returns whether calls can be submitted again."""
+    def is_loss(self, error: BaseException | None) -> bool:
+        """Returns whether a call failed because its worker ended."""
+        return isinstance(error, BrokenExecutor)
+
+    def new(self, error: BaseException) -> bool:
+        """Makes anew what the loss of a worker broke; returns whether calls can be submitted again."""
         return True
 
     def end_hanging(self) -> None:
-        """Ends workers that have given no sign of life for long; their calls' futures raise `WorkerLostError`."""
-
-    def close(self) -> None:
-        """Ends what this object started."""
+        """Ends workers that have given no sign of life for long; their calls are lost."""
 
 
-@dataclass(frozen=True)
-class OnDisk:
-    """Data in a file that each worker reads once; `fingerprint` tells them from others."""
+class OwnWorkers(Executor):
+    """Workers with one call at a time each. Another takes the place of one that was lost."""
 
-    fingerprint: str
-    path: str
+    def __init__(self, workers: int, folder: Path | None = None) -> None:
+        super().__init__(workers, folder)
+        self._begun: dict[int, Callable[..., Future[Any]]] = {}
+        self._last: dict[int, Future[Any]] = {}
 
-    def load(self) -> Any:
-        """Reads the data.
+    def begin(self, number: int) -> "Callable[..., Future[Any]]":
+        """Starts a worker; returns the function that submits calls to it."""
+        raise NotImplementedError
 
-        Raises:
-            ConfigError: the file is not to be seen from here.
-        """
-        try:
-            with open(self.path, "rb") as file:
-                return pickle.load(file)
-        except OSError as error:
-            why = f"a worker cannot read {self.path} ({error.strerror})"
-            raise ConfigError(f"{why}: give a run_dir that all workers see") from error
-
-
-def on_disk(data: Any, folder: Path) -> OnDisk:
-    """Writes data and the user's code to a file that only the user may read or write: its reader runs what is in it.
-
-    Raises:
-        ConfigError: the folder is there already: it may be another's, who could replace the file.
-    """
-    try:
-        folder.mkdir(parents=True, mode=0o700)
-    except FileExistsError as error:
-        raise ConfigError(f"{folder} is there already, and may be another's: remove it") from error
-    path = folder / f"{data.fingerprint}.pickle"
-    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(pickled(data, "the search"))
-    return OnDisk(data.fingerprint, str(path.resolve()))
+    def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
+        """See `Executor`."""
+        number = next(n for n in range(self.workers) if n not in self._last or self._last[n].done())
+        if number not in self._last or self.is_loss(self._last[number].exception()):
+            self._begun[number] = self.begin(number)
+        self._last[number] = self._begun[number](fn, *args)
+        return self._last[number]
 
 
-def pickled(value: Any, name: str) -> bytes:
-    """Returns the pickle of a value: code that can be imported by its name, other code by value.
-
-    Raises:
-        ConfigError: it cannot be pickled.
-    """
-    try:
-        return bytes(cloudpickle.dumps(value, protocol=5))
-    except Exception as error:  # whatever the user's objects raise
-        why = " ".join(str(error).split())[:150] or type(error).__name__
-        mend = "let it make what it needs itself, or define it at the top of a module that is imported"
-        raise ConfigError(f"{name} cannot be handed to workers ({why}): {mend}") from error
-
-
-def as_future(given: Any, is_loss: Callable[[BaseException], bool]) -> "Future[Any]":
-    """Returns a `concurrent.futures.Future` of any engine's, which raises `WorkerLostError` if a worker was lost.
-
-    Args:
-        given: of the engine: it has `result`, and mostly `add_done_callback`.
-        is_loss: whether an error is the end of a worker.
-
-    Raises:
-        ConfigError: it is no future.
-    """
-    if not callable(getattr(given, "result", None)):
-        raise ConfigError(f"the executor's submit returned a {type(given).__name__}: it must return a future")
+def followed(job: Any) -> "Future[Any]":
+    """Returns a future of `concurrent.futures` for one of another engine's, which only has `result`."""
     future: Future[Any] = Future()
 
-    def pass_on(_: Any) -> None:
+    def follow() -> None:
         with contextlib.suppress(InvalidStateError):  # its worker was ended meanwhile
             try:
-                future.set_result(given.result())
+                future.set_result(job.result())
             except BaseException as error:  # of the call or the engine: whoever asks for the result gets it
-                lost = WorkerLostError(" ".join(str(error).split())[:200]) if is_loss(error) else error
-                future.set_exception(lost)
+                future.set_exception(error)
 
-    if callable(getattr(given, "add_done_callback", None)):
-        given.add_done_callback(pass_on)
-    else:  # such as a job of submitit's
-        threading.Thread(target=pass_on, args=(given,), daemon=True).start()
+    threading.Thread(target=follow, daemon=True).start()
     return future

@@ -2,14 +2,12 @@
 
 import contextlib
 import os
-import queue
-import shutil
 import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future, InvalidStateError
 from pathlib import Path
 from typing import Any
 
@@ -20,107 +18,80 @@ from tfmb.distribution.rendezvous import join_seconds
 from tfmb.errors import PeerLostError
 
 from .. import signs
-from .base import Executor, OnDisk, WorkerLostError, as_future, on_disk
+from .base import OwnWorkers, followed
 
 __all__ = ["LocalProcesses"]
 
 _LOOK_SECONDS = 0.5
 
 
-class LocalProcesses(Executor):
+class LocalProcesses(OwnWorkers):
     """An executor of worker processes, each a pool of its own: the death of one breaks no other.
 
     One that gives no sign of life for twice `TFMB_JOIN_SECONDS` is ended, and another takes its place.
 
     Args:
         workers: the number of processes.
-        folder: for the file that they read the data from; it is removed at the end.
+        folder: for the file that they read the data from, and for their signs of life.
     """
 
     sees_hanging = True
 
     def __init__(self, workers: int, folder: Path) -> None:
-        self.workers = workers
+        super().__init__(workers, folder)
+        self._place, self._silent = folder, 2 * join_seconds()
         self._pools: dict[int, Any] = {}
-        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
-        for number in range(workers):
-            self._free.put(number)
-        self._folder, self._silent = folder, 2 * join_seconds()
-        self._running: dict[int, _Running] = {}
+        self._signs: dict[int, _Signs] = {}
 
-    def put(self, data: Any) -> OnDisk:
-        """See `Executor`."""
-        return on_disk(data, self._folder)
+    def begin(self, number: int) -> "Callable[..., Future[Any]]":
+        """See `OwnWorkers`."""
+        environment = {"PYTHONUNBUFFERED": "1"}
+        if gpus := visible_gpus():
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+            if self.workers > len(gpus):  # or the first one would take all of its memory
+                environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        threads = max((len(cores) or os.cpu_count() or 1) // self.workers, 1)
+        share = cores[number * threads : (number + 1) * threads] if len(cores) >= self.workers else []
+        self._place.mkdir(parents=True, mode=0o700, exist_ok=True)
+        sign = self._place / f"worker-{number}"
+        given = (os.getpid(), share, threads, sys.path, str(sign))
+        try:
+            pool = loky.ProcessPoolExecutor(1, timeout=None, initializer=_begin, initargs=given, env=environment)
+        except OSError as error:
+            raise PeerLostError(f"a worker cannot be started ({error.strerror})") from error
+        self.callback(pool.shutdown, wait=True, kill_workers=True)
+        self._pools[number] = pool
 
-    def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
-        """See `Executor`."""
-        number = self._free.get()
-        sign = self._folder / f"worker-{number}"
-        self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        sign.touch()
-        if number not in self._pools:
-            self._pools[number] = _pool(number, self.workers, str(sign))
-        future = as_future(
-            self._pools[number].submit(fn, *args), lambda error: isinstance(error, loky.BrokenProcessPool)
-        )
+        def submit(fn: Callable[..., Any], *args: Any) -> "Future[Any]":
+            sign.touch()
+            self._signs[number] = _Signs(sign)
+            return followed(pool.submit(fn, *args))
 
-        self._running[number] = _Running(future, sign)
-
-        def free(_: Any) -> None:
-            self._running.pop(number, None)
-            if isinstance(future.exception(), WorkerLostError):
-                del self._pools[number]
-            self._free.put(number)
-
-        future.add_done_callback(free)
-        return future
+        return submit
 
     def end_hanging(self) -> None:
         """See `Executor`: a sign of life is each call of the training function, each few batches of scoring."""
-        for number, running in list(self._running.items()):
-            if running.silent() > self._silent:
-                pool = self._pools[number]
+        for number, call in self._last.items():
+            if not call.done() and self._signs[number].silent() > self._silent:
                 words = f"it gave no sign of life for {self._silent:g} s, twice TFMB_JOIN_SECONDS"
                 warnings.warn(f"worker-{number} of this machine is ended: {words}", stacklevel=2)
-                running.future.set_exception(WorkerLostError(words))
-                pool.shutdown(wait=False, kill_workers=True)
-
-    def close(self) -> None:
-        """See `Executor`."""
-        for pool in list(self._pools.values()):
-            pool.shutdown(wait=True, kill_workers=True)
-        shutil.rmtree(self._folder, ignore_errors=True)
+                with contextlib.suppress(InvalidStateError):  # it has reported in this instant
+                    call.set_exception(BrokenExecutor(words))
+                    self._pools[number].shutdown(wait=True, kill_workers=True)
 
 
-class _Running:
-    """A call that a worker is at. Signs are compared, and not their times with ours: a clock may be set."""
+class _Signs:
+    """Those of a worker in a call. They are compared, and not their times with ours: a clock may be set."""
 
-    def __init__(self, future: "Future[Any]", sign: Path) -> None:
-        self.future, self._sign = future, sign
-        self._last, self._heard = 0, time.monotonic()
+    def __init__(self, path: Path) -> None:
+        self._path, self._last, self._heard = path, 0, time.monotonic()
 
     def silent(self) -> float:
         """Returns the seconds since the last sign that was seen."""
-        if (last := self._sign.stat().st_mtime_ns) != self._last:
+        if (last := self._path.stat().st_mtime_ns) != self._last:
             self._last, self._heard = last, time.monotonic()
         return time.monotonic() - self._heard
-
-
-def _pool(number: int, count: int, sign: str) -> Any:
-    environment = {"PYTHONUNBUFFERED": "1"}
-    if gpus := visible_gpus():
-        environment["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        if count > len(gpus):  # or the first one would take all of its memory
-            environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    threads = max((len(cores) or os.cpu_count() or 1) // count, 1)
-    share = cores[number * threads : (number + 1) * threads] if len(cores) >= count else []
-    try:
-        return loky.ProcessPoolExecutor(
-            1, timeout=None, initializer=_begin, initargs=(os.getpid(), share, threads, sys.path, sign), env=environment
-        )
-    except OSError as error:
-        raise PeerLostError(f"a worker cannot be started ({error.strerror})") from error
 
 
 def _begin(chief: int, cores: list[int], threads: int, path: list[str], sign: str) -> None:

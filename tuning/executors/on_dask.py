@@ -6,7 +6,7 @@ from typing import Any
 
 from tfmb.errors import ConfigError
 
-from .base import Executor, as_future
+from .base import Executor, followed
 
 __all__ = ["OnDask"]
 
@@ -26,32 +26,41 @@ class OnDask(Executor):
     """
 
     def __init__(self, client: Any, workers: int | None) -> None:
-        self._owned = isinstance(client, str)
-        self._client = _connected(client) if self._owned else client
+        super().__init__()
+        self._client = self._connected(client) if isinstance(client, str) else client
         threads = self._client.nthreads()
         if not threads:
             raise ConfigError(f"the Dask cluster at {self._client.scheduler.address} has no workers: start some")
         if several := [name for name, count in threads.items() if count != 1]:
             raise ConfigError(f"the Dask worker {several[0]} has several threads: start it with --nthreads 1")
         self.workers = workers or len(threads)
-        self._data: Any = None
-        self._sent: Any = None
+
+    def _connected(self, address: str) -> Any:
+        try:
+            from distributed import Client
+
+            return self.enter_context(Client(address, timeout=10))
+        except ImportError as error:
+            raise ConfigError("--executor dask: needs Dask: pip install 'tfmb[dask]'") from error
+        except (OSError, ValueError, TimeoutError) as error:
+            words = " ".join(str(error).split())[:200]
+            raise ConfigError(f"no Dask scheduler answers at {address!r} ({words})") from error
 
     def put(self, data: Any) -> Any:
         """See `Executor`."""
-        self._data = data
-        self._sent = self._client.scatter(data, broadcast=True, hash=False)
+        self._data, self._sent = data, self._client.scatter(data, broadcast=True, hash=False)
         return data
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
         """See `Executor`."""
         sent = [self._sent if arg is self._data else arg for arg in args]
-        given = self._client.submit(fn, *sent, pure=False, retries=0)
-        future = as_future(given, lambda error: type(error).__name__ in _LOST)
-        future.add_done_callback(lambda _: given.release())
-        return future
+        return followed(self._client.submit(fn, *sent, pure=False, retries=0))
 
-    def new(self) -> bool:
+    def is_loss(self, error: BaseException | None) -> bool:
+        """See `Executor`."""
+        return type(error).__name__ in _LOST
+
+    def new(self, error: BaseException) -> bool:
         """See `Executor`: Dask starts a worker again, but loses the data with the last worker that had them."""
         if self._client.status != "running":
             return False
@@ -60,19 +69,3 @@ class OnDask(Executor):
         except TimeoutError:
             return False
         return True
-
-    def close(self) -> None:
-        """See `Executor`."""
-        if self._owned:
-            self._client.close()
-
-
-def _connected(address: str) -> Any:
-    try:
-        from distributed import Client
-
-        return Client(address, timeout=10)
-    except ImportError as error:
-        raise ConfigError("--executor dask: needs Dask: pip install 'tfmb[dask]'") from error
-    except (OSError, ValueError, TimeoutError) as error:
-        raise ConfigError(f"no Dask scheduler answers at {address!r} ({' '.join(str(error).split())[:200]})") from error

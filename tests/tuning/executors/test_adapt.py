@@ -1,6 +1,7 @@
 """What a user may give as `executor=`, and what is refused before anything begins."""
 
 import multiprocessing
+import pickle
 from collections.abc import Callable
 from concurrent import futures
 from pathlib import Path
@@ -11,7 +12,7 @@ from fake_trials import Shared
 
 from tfmb.errors import ConfigError
 from tfmb.tuning.executors.adapt import adapt
-from tfmb.tuning.executors.base import Executor, OnDisk, WorkerLostError
+from tfmb.tuning.executors.base import Executor
 from tfmb.tuning.executors.local import LocalProcesses
 
 
@@ -90,11 +91,10 @@ def test_data_go_by_its_own_put_or_by_a_file_that_is_removed(tmp_path: Path) -> 
     assert adapt(Mine(workers=1, put=lambda data: ("put", data)), None, tmp_path).put("data") == ("put", "data")
     given = adapt(Mine(workers=1), None, tmp_path / "search")
     found = given.put(Shared("abc"))
-    assert isinstance(found, OnDisk)
-    assert Path(found.path).is_relative_to(tmp_path / "search")
-    assert found.load() == Shared("abc")
+    assert found.is_relative_to(tmp_path / "search")
+    assert pickle.loads(found.read_bytes()) == Shared("abc")
     given.close()
-    assert not Path(found.path).exists()
+    assert not found.exists()
 
 
 def test_a_broken_pool_is_made_anew_only_by_its_own_means(tmp_path: Path) -> None:
@@ -103,8 +103,10 @@ def test_a_broken_pool_is_made_anew_only_by_its_own_means(tmp_path: Path) -> Non
         adapt(Mine(workers=1), None, tmp_path),
         adapt(Mine(workers=1, new=lambda: made.append(True)), 1, tmp_path),
     )
-    assert isinstance(without.submit(print).exception(), WorkerLostError)
-    assert (without.new(), having.new(), made) == (False, True, [True])
+    error = without.submit(print).exception()
+    assert error is not None
+    assert without.is_loss(error)
+    assert (without.new(error), having.new(error), made) == (False, True, [True])
 
 
 def test_a_job_of_its_own_process_that_died_breaks_nothing(tmp_path: Path) -> None:
@@ -118,5 +120,17 @@ def test_a_job_of_its_own_process_that_died_breaks_nothing(tmp_path: Path) -> No
             return future
 
     executor = adapt(Jobs(workers=1), None, tmp_path)
-    assert isinstance(executor.submit(print).exception(), WorkerLostError)
-    assert executor.new()
+    error = executor.submit(print).exception()
+    assert error is not None
+    assert executor.is_loss(error)
+    assert executor.new(error)
+
+
+@pytest.mark.parametrize("given", [None, 3, "done"])
+def test_what_is_no_future_is_refused(given: Any, tmp_path: Path) -> None:
+    class Odd(Mine):
+        def submit(self, fn: Callable[..., Any], *args: Any) -> Any:
+            return given
+
+    with pytest.raises(ConfigError, match=f"submit returned a {type(given).__name__}: it must return a future"):
+        adapt(Odd(workers=1), None, tmp_path).submit(print)

@@ -30,7 +30,6 @@ import tfmb
 from tfmb.backend import keras
 from tfmb.errors import ConfigError
 from tfmb.tuning import signs
-from tfmb.tuning.executors.base import WorkerLostError
 from tfmb.tuning.executors.local import LocalProcesses
 from tfmb.tuning.result import SearchResult
 
@@ -168,6 +167,10 @@ def pause_then(number: int) -> int:
     return number
 
 
+def pause_then_tell() -> int:
+    return pause_then(os.getpid())
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -177,11 +180,13 @@ def test_the_death_of_a_process_breaks_no_other_and_its_place_is_filled(tmp_path
     processes = LocalProcesses(2, tmp_path / "handover")
     try:
         lost, kept = processes.submit(die), processes.submit(pause_then, 3)
-        assert isinstance(lost.exception(120), WorkerLostError)
+        assert processes.is_loss(lost.exception(120))
         assert kept.result(120) == 3
-        more = [processes.submit(pause_then, number) for number in range(6)]  # more than there are processes
-        assert [future.result(120) for future in more] == list(range(6))
-        assert len({processes.submit(os.getpid).result(120) for _ in range(2)}) == 2
+        for number in range(3):
+            pair = [processes.submit(pause_then, number + more) for more in (0, 1)]
+            assert [future.result(120) for future in pair] == [number, number + 1]
+        pair = [processes.submit(pause_then_tell) for _ in range(2)]
+        assert len({future.result(120) for future in pair}) == 2
         assert len(workers_of(os.getpid())) == 2
     finally:
         processes.close()
@@ -278,20 +283,27 @@ def hang_then(number: int) -> int:
 def test_a_worker_that_hangs_is_ended_and_one_that_gives_signs_is_not(tmp_path: Path) -> None:
     processes = LocalProcesses(2, tmp_path / "handover")
     try:
-        assert sorted(processes.submit(pause_then, number).result(120) for number in range(4)) == [0, 1, 2, 3]
+        pair = [processes.submit(pause_then, number) for number in range(2)]
+        assert [future.result(120) for future in pair] == [0, 1]
         first = workers_of(os.getpid())
         processes._silent = 3.0
         lost, kept = processes.submit(hang_then, 0), processes.submit(hang_then, 3)
+
+        def has_ended() -> bool:
+            processes.end_hanging()
+            return lost.done()
+
         with pytest.warns(
             UserWarning, match="of this machine is ended: it gave no sign of life for 3 s, twice TFMB_JOIN"
         ):
-            wait_for(lambda: processes.end_hanging() or lost.done())
+            wait_for(has_ended)
         assert kept.done()
         assert kept.result() == 3
-        assert isinstance(lost.exception(), WorkerLostError)
+        assert processes.is_loss(lost.exception())
         assert "no sign of life for 3 s" in str(lost.exception())
         processes._silent = 300.0
-        assert [processes.submit(pause_then, number).result(120) for number in range(3)] == [0, 1, 2]
+        pair = [processes.submit(pause_then, number) for number in range(2)]
+        assert [future.result(120) for future in pair] == [0, 1]
         wait_for(lambda: len(set(first) & set(workers_of(os.getpid()))) == 1)
     finally:
         processes.close()

@@ -1,0 +1,1 @@
+"""What to try next: Keras Tuner's oracles with a journal, and Optuna's."""

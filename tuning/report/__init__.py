@@ -1,0 +1,1 @@
+"""A search as a page and as TensorBoard's events."""
