@@ -291,7 +291,7 @@ def test_every_import_is_installed_with_the_package() -> None:
     extras = {
         "tuning/executors/on_dask.py": "distributed",
         "tuning/executors/on_ray.py": "ray",
-        "tuning/tpe.py": "optuna",
+        "tuning/oracles/tpe.py": "optuna",
     }
     ours = {"tfmb", *sys.stdlib_module_names}
     provides = metadata.packages_distributions()
