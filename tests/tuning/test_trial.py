@@ -131,6 +131,19 @@ def test_trials_that_differ_in_rate_batch_or_seed_use_one_trace() -> None:
 
 
 @pytest.mark.compile
+def test_a_model_that_its_first_batch_builds_is_trained_again() -> None:
+    def without_input(hp: Any) -> Any:
+        model = keras.Sequential([layers.Dense(3, "relu"), layers.Dense(2)])
+        model.compile(None, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return model
+
+    ours = trainer(build=without_input)
+    expected = numbers(ours.run(VALUES))
+    ours.run({**VALUES, "learning_rate": 0.5})
+    assert numbers(ours.run(VALUES)) == expected
+
+
+@pytest.mark.compile
 @pytest.mark.parametrize("stops", here([1, 2], [2]))
 @pytest.mark.parametrize("schedule", here(["constant", "cosine"], ["cosine"]))
 def test_a_trial_that_waited_goes_on_to_the_bit(stops: int, schedule: str) -> None:

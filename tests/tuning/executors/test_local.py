@@ -277,6 +277,11 @@ def hang_then(number: int) -> int:
 @pytest.mark.process
 def test_a_worker_that_hangs_is_ended_and_one_that_gives_signs_is_not(tmp_path: Path) -> None:
     processes = LocalProcesses(2, tmp_path / "handover")
+
+    def is_ended() -> bool:
+        processes.end_hanging()
+        return lost.done()
+
     try:
         assert sorted(processes.submit(pause_then, number).result(120) for number in range(4)) == [0, 1, 2, 3]
         first = workers_of(os.getpid())
@@ -285,7 +290,7 @@ def test_a_worker_that_hangs_is_ended_and_one_that_gives_signs_is_not(tmp_path: 
         with pytest.warns(
             UserWarning, match="of this machine is ended: it gave no sign of life for 3 s, twice TFMB_JOIN"
         ):
-            wait_for(lambda: processes.end_hanging() or lost.done())
+            wait_for(is_ended)
         assert kept.done()
         assert kept.result() == 3
         assert isinstance(lost.exception(), WorkerLostError)
