@@ -34,8 +34,9 @@ class SearchResult:
         run_dir: Path,
         build: Callable[[Any], Any],
         temporary: bool = False,
+        inputs: Any = None,
     ) -> None:
-        self.record, self.run_dir, self._build = record, run_dir, build
+        self.record, self.run_dir, self._build, self._inputs = record, run_dir, build, inputs
         if temporary:  # the directory lives as long as this
             weakref.finalize(self, shutil.rmtree, run_dir, ignore_errors=True)
 
@@ -63,6 +64,8 @@ class SearchResult:
         hp = hyperparameters()
         hp.values = dict(best.values)
         model = self._build(hp)
+        if not model.built and self._inputs is not None:
+            model(self._inputs.numbers())
         weights = list(kept(self.run_dir / "trials" / f"trial_{best.trial}" / WEIGHTS).values())
         if [weight.shape for weight in weights] != [tuple(w.shape) for w in model.weights]:
             raise DataError(f"{self.run_dir}: build(hp) gives another model than in the search: its code changed")

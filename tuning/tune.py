@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from tfmb.choices import check_counts
+from tfmb.data.batches import Order
 from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
 from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError
+from tfmb.training.input.pipeline import ArrayPipeline
 from tfmb.types import Data, Strategy
 
 from .arguments import HELD_OUT, build_of, check_handed_over, epochs_of, objective_of, refuse_unknown, sources_of
@@ -189,7 +191,8 @@ def tune(
         if run_dir is None:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-    return SearchResult(record, folder, build, temporary=run_dir is None)
+    inputs = ArrayPipeline(train, Order(num_examples=train.size, batch_size=1, seed=0)).first_inputs()
+    return SearchResult(record, folder, build, temporary=run_dir is None, inputs=inputs)
 
 
 def _space(**given: Any) -> Space:

@@ -377,6 +377,7 @@ class Stopping(FakeTrainer):
         return ran._replace(ended=len(ran.history) == 2 and values["batch_size"] < 200)
 
 
+@pytest.mark.compile
 def test_a_trial_that_ends_by_itself_is_whole_and_never_goes_on(tmp_path: Path) -> None:
     def run(folder: Path) -> tuple[Sessions, list[Any]]:
         sessions = Sessions("random", folder, True, 20)

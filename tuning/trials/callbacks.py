@@ -18,6 +18,7 @@ import numpy as np
 
 from tfmb.backend import keras
 from tfmb.errors import ConfigError, DataError
+from tfmb.optimizers.shared_state import value_of
 from tfmb.training.callbacks.evaluate_callbacks import callback_list
 from tfmb.training.callbacks.fit_callbacks import KerasCallbacks
 
@@ -127,10 +128,12 @@ class TrialCallbacks(KerasCallbacks):
         return self._watch.stop_scoring or super().stop_scoring
 
     def attach(self, loss_scale: Any) -> None:
-        """See `KerasCallbacks`: before the first slice."""
+        """See `KerasCallbacks`: before the first slice. A Keras optimizer may have the state of the trial before."""
         if not self._is_attached:
+            self._is_attached, self._loss_scale = True, loss_scale
+            for theirs, ours in self._counterparts():
+                theirs.assign(value_of(ours))
             super().attach(loss_scale)
-            self._is_attached = True
 
     def train_begin(self) -> None:
         """Calls the callbacks before the first slice of this process, and gives them the state that they had."""

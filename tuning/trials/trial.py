@@ -322,6 +322,8 @@ class Trainer:
             raise ConfigError("a search cannot average weights (use_ema): leave it out and retrain the best with it")
         if compiled.loss is None and task.loss is None:
             raise ConfigError(f"the model {model.name!r} has no loss: let build(hp) compile it, or give loss=...")
+        pipeline = ArrayPipeline(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
+        original, model = model, place(model, task.strategy, pipeline.first_inputs())  # which builds it, too
         own = sorted((key, repr(value)) for key, value in values.items() if key not in LOOP_NAMES)
         key = json.dumps([own, [[list(v.shape), v.dtype] for v in model.variables], fixed(optimizer)])
         if self._kept is not None and self._kept.key == key:
@@ -333,11 +335,8 @@ class Trainer:
             metrics=compiled.metrics if compiled.loss is not None else task.metrics,
             weighted_metrics=compiled.weighted_metrics,
         )
-        pipeline = ArrayPipeline(task.train, Order(num_examples=task.train.size, batch_size=1, seed=0))
-        placed = PlacedModel(
-            model=place(model, task.strategy, pipeline.first_inputs()), strategy=task.strategy, optimizer=optimizer
-        )
-        step_cache.build(replace(placed, original=model))
+        placed = PlacedModel(model=model, strategy=task.strategy, optimizer=optimizer)
+        step_cache.build(replace(placed, original=original))
         self._kept = Kept(key, placed, loss_and_metrics)
         return self._kept
 

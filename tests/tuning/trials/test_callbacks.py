@@ -144,6 +144,18 @@ def test_a_trial_that_is_cut_after_each_epoch_is_the_same_to_the_bit(compiled: b
 
 
 @pytest.mark.compile
+def test_a_trial_on_two_devices_begins_with_nothing_of_the_one_before(two_replicas: Any) -> None:
+    def momentum(hp: Any) -> Any:
+        model = build(hp)
+        model.compile(keras.optimizers.SGD(0.02, momentum=0.9), "mse")
+        return model
+
+    ours = trainer(callbacks.LearningRateScheduler(halved), build=momentum, strategy=two_replicas)
+    expected = seen(ours.run(VALUES))
+    assert seen(ours.run(VALUES)) == expected
+
+
+@pytest.mark.compile
 def test_what_cannot_be_kept_is_refused_and_no_reason_to_cut() -> None:
     class Arrays(keras.callbacks.Callback):
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:

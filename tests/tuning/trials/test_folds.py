@@ -23,6 +23,13 @@ def build(hp: Any) -> Any:
     return model
 
 
+def unbuilt(hp: Any) -> Any:
+    """A model that its first batch builds."""
+    model = keras.Sequential([keras.layers.Dense(hp.Choice("units", [2, 4])), keras.layers.Dense(1)])
+    model.compile(None, "mse", metrics=["mae"])
+    return model
+
+
 def parts(count: int, seed: int) -> list[tuple[Source, Source]]:
     source = Source.from_arrays(np.arange(31.0)[:, None], Y)
     return [fold(source, source, number, count, seed) for number in range(count)]
@@ -120,5 +127,6 @@ def test_examples_by_number_are_searched_as_arrays_are() -> None:
         assert one.history[-1].metrics == pytest.approx(other.history[-1].metrics, rel=1e-5)
     with pytest.raises(ConfigError, match="validation_split needs arrays: give validation_data, another Numbers"):
         tfmb.tune(build, Numbers(), **TUNE)
-    mixed = tfmb.tune(build, Numbers(), validation_data=(X, Y), class_weight=weights, **TUNE)
+    mixed = tfmb.tune(unbuilt, Numbers(), validation_data=(X, Y), class_weight=weights, **TUNE)
+    assert [weight.shape for weight in mixed.best_model().get_weights()][:1] == [(3, mixed.best.values["units"])]
     assert mixed.trials[0].history[-1].metrics == pytest.approx(arrays.trials[0].history[-1].metrics, rel=1e-5)

@@ -95,6 +95,8 @@ def open_stream(x: Data, kind: str, name: str, shuffle: bool = False, class_weig
         shuffle = shuffle and kind == "PyDataset" and not endless
         adapter = data_adapters.get_data_adapter(x, shuffle=shuffle, class_weight=class_weight)
         dataset = adapter.get_tf_dataset()
+    except IndexError as error:  # Keras 3.14, of its list of the first batches
+        raise ConfigError(f"{name} is a {kind} that cannot be read: it gives no batch") from error
     except (ValueError, NotImplementedError) as error:
         raise ConfigError(f"{name} is a {kind} that cannot be read: {' '.join(str(error).split())}") from error
     size = tf.data.INFINITE_CARDINALITY if endless else tf.data.UNKNOWN_CARDINALITY
