@@ -32,11 +32,10 @@ def seeded(seed: int) -> Iterator[None]:
     `keras.utils.set_random_seed` sets too, is left alone: setting it throws away all that was compiled.
     """
     from keras.src.backend.common import global_state
-    from keras.src.random import seed_generator
+    from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
     from keras.src.utils.rng_utils import GLOBAL_RANDOM_SEED
 
-    # Before Keras 3.14 the name of the generator's place was written where it is used.
-    names = (getattr(seed_generator, "GLOBAL_SEED_GENERATOR", "global_seed_generator"), GLOBAL_RANDOM_SEED)
+    names = (GLOBAL_SEED_GENERATOR, GLOBAL_RANDOM_SEED)
     python, numpy = random.getstate(), np.random.get_state()
     keras = {name: global_state.get_global_attribute(name) for name in names}
     random.seed(seed)

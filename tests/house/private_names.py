@@ -70,6 +70,7 @@ MODULES: Final = {
     "keras.src.backend.common": "global_state",
     "keras.src.backend.tensorflow.trainer": "potentially_ragged_concat",
     "keras.src.random": "seed_generator",
+    "keras.src.random.seed_generator": "GLOBAL_SEED_GENERATOR",
     "keras.src.trainers": "data_adapters",
     "keras.src.utils.naming": "to_snake_case",
     "keras.src.utils.rng_utils": "GLOBAL_RANDOM_SEED",

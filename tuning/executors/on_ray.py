@@ -54,6 +54,7 @@ class OnRay(OwnWorkers):
 
 class _Actor:
     def run(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Returns `fn(*args)`."""
         return fn(*args)
 
 

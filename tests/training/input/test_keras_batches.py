@@ -349,7 +349,7 @@ def test_a_batch_size_beside_batches_is_told_to_be_unused() -> None:
 
 def test_what_keras_refuses_is_refused_in_one_line() -> None:
     refused(
-        "x is a generator that cannot be read: (When passing a Python generator|it gives no batch)",
+        "x is a generator that cannot be read: ",
         (batch for batch in list[Any]()),
     )
     refused("must return a tuple", (list(batch) for batch in partition(X, Y)))
