@@ -13,7 +13,7 @@ from tfmb.distribution.strategy import make_local_strategy
 from tfmb.environment.old_names import refusing_old_names
 from tfmb.environment.requirements import PAGE_MODULES, need_folder, need_modules
 from tfmb.errors import ConfigError
-from tfmb.training.input.pipeline import ArrayPipeline
+from tfmb.training.input.array_pipeline import ArrayPipeline
 from tfmb.types import Data, Strategy
 
 from .arguments import HELD_OUT, build_of, check_handed_over, epochs_of, objective_of, refuse_unknown, sources_of
