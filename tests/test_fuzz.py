@@ -27,8 +27,9 @@ READERS = {
     "tfmb/storage/atomic.py": ["checkpoint", "state"],
     "tfmb/runs/run_dir.py": ["weights"],
     "tfmb/runs/run_record.py": ["record"],
-    "tuning/journal.py": ["journal"],
-    "tuning/states.py": ["state"],
+    "tuning/executors/worker.py": [],  # what the search's own process wrote for it, in a folder that is its own
+    "tuning/oracles/journal.py": ["journal"],
+    "tuning/trials/states.py": ["state"],
 }
 
 
