@@ -26,8 +26,8 @@ def run_cell(**more: Any) -> "list[weakref.ref[Any]]":
     model = build()
     callback = keras.callbacks.LambdaCallback()
     tfmb.fit(model, X, Y, batch_size=16, epochs=1, verbose=0, validation_split=0.25, callbacks=[callback], **more)
-    placed = getattr(model, "_tfmb_copy", (None, None, model))[2]
-    steps = placed._tfmb_steps[2]
+    placed = getattr(model, "_tfmb_copy", (None, None, model))[-1]
+    steps = placed._tfmb_steps[-1]
     return [weakref.ref(thing) for thing in (model, model.history, callback, placed, steps, steps.placed.optimizer)]
 
 

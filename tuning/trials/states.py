@@ -20,6 +20,7 @@ __all__ = ["Arrays", "keep", "kept", "more_of", "newest_state", "numbered", "put
 Arrays = dict[str, np.ndarray]
 _NUMBERS = _SLICES, _FIRST_LOSS = "slices", "first_loss"
 _VARIABLE = "v"
+_COUNT = "count"  # of the other arrays in a file: a damaged list of what is in it may be shorter
 
 
 def numbered(arrays: Iterable[Any], letter: str = "w") -> Arrays:
@@ -68,7 +69,7 @@ def newest_state(path: Path, most: int) -> tuple[int, Arrays | None]:
 def keep(path: Path, arrays: Arrays) -> None:
     """Writes arrays into a file, whole or not at all; one that is there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_arrays(path, arrays)
+    write_arrays(path, {**arrays, _COUNT: np.array(len(arrays))})
 
 
 def kept(path: Path) -> Arrays:
@@ -78,6 +79,10 @@ def kept(path: Path) -> Arrays:
         DataError: they are missing or damaged.
     """
     try:
-        return load_arrays(path)
+        found = load_arrays(path)
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}): it is damaged") from error
+    count = int(found.pop(_COUNT, len(found)))  # files of before 0.2.0 have none
+    if count != len(found):
+        raise DataError(f"{path} has {len(found)} of {count} arrays: it is damaged")
+    return found

@@ -96,3 +96,12 @@ def test_what_was_changed_or_cut_is_told(place: float, tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         kept(path)
+
+
+def test_a_file_whose_list_of_arrays_lost_one_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    keep(path, numbered([np.zeros(2), np.ones(2)]))
+    whole = dict(np.load(path))
+    np.savez(path, **{name: array for name, array in whole.items() if name != "w00001"})
+    with pytest.raises(DataError, match="has 1 of 2 arrays: it is damaged"):
+        kept(path)
