@@ -84,6 +84,7 @@ def test_a_trial_is_a_training_by_fit() -> None:
         assert value == pytest.approx(history[key][-1], abs=1e-6)
 
 
+@pytest.mark.compile
 def test_another_thread_that_draws_changes_no_bit() -> None:
     """As those of a Dask worker do, which share Python's generator with the trial."""
     expected = numbers(trainer().run(VALUES))
