@@ -81,7 +81,7 @@ class OwnWorkers(Executor):
 
     def begin(self, number: int) -> "Callable[..., Future[Any]]":
         """Starts a worker; returns the function that submits calls to it."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define begin()")
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> "Future[Any]":
         """See `Executor`."""

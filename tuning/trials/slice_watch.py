@@ -14,7 +14,7 @@ class SliceWatch(Watch):
     _limit: float | None = None
 
     @property
-    def stop_scoring(self) -> bool:  # type: ignore[override]
+    def stop_scoring(self) -> bool:  # type: ignore[override]  # a plain attribute of `Hooks`, only read
         """It does not stop scoring; that it is asked is a sign of life."""
         signs.alive()
         return False

@@ -290,10 +290,12 @@ class Trainer:
     def _examples_of(self, number: int) -> Examples:
         task = self.task
         if number not in self._examples:
-            pair = task.train, task.validation
-            self._examples[number] = Examples.of(
-                *(fold(*pair, number, task.folds, task.seed) if task.folds else pair)  # type: ignore[arg-type]
-            )
+            train, validation = task.train, task.validation
+            if task.folds:
+                assert isinstance(train, Source)  # `arguments` refuses to cut what is read by number
+                assert isinstance(validation, Source)
+                train, validation = fold(train, validation, number, task.folds, task.seed)
+            self._examples[number] = Examples.of(train, validation)
         return self._examples[number]
 
     def _build(self, values: dict[str, Any], seed: int) -> KerasModel:
