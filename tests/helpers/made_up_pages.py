@@ -137,7 +137,7 @@ def wide_search(count: int) -> SearchRecord:
         fate = ("completed", "completed", "pruned", "completed", "diverged")[number % 5]
         score = None if fate == "diverged" else 0.02 * 10 ** (2 * (number * 7 % count) / count)
         cause = "the loss is not finite at update 12" if score is None else None
-        trials.append(trial(number, values=values, fate=fate, score=score, cause=cause))
+        trials.append(trial(number, values=values, fate=fate, score=score, cause=cause, worker=f"worker-{number % 2}"))
     trials.append(trial(count, fate="running", score=None, history=()))
     return search(*trials, name="mnist cnn", oracle="bayesian", seconds=81.0)
 

@@ -39,7 +39,7 @@ th, td { border-bottom: 1px solid #dddddd; max-width: 320px; overflow-wrap: brea
   text-align: left; vertical-align: top; }
 th { background: #f2f2f2; }
 td.number, th.number { text-align: right; }
-td:first-child, td:nth-last-child(2) { min-width: 10ch; }
+td:first-child { min-width: 10ch; }
 tr.best td { background: #fff6cc; }
 tr.best td:first-child::after { content: " ★"; }
 </style>

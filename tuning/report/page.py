@@ -85,6 +85,9 @@ def _table(record: SearchRecord) -> str:
         ("", "worker"): [trial.worker for trial in trials],
         ("", "cause"): [trial.cause for trial in trials],
     }
+    for optional in (("", "worker"), ("", "cause")):
+        if all(cell is None for cell in columns[optional]):
+            del columns[optional]
     # Numbers stand to the right.
     kinds = [_kind(cells) for cells in columns.values()]
     head = "".join(f'<th scope="col"{kind}>{escaped(n)}</th>' for kind, (_, n) in zip(kinds, columns, strict=True))
